@@ -1,0 +1,604 @@
+"""The base class of every detector: what a method does not have to write."""
+
+from __future__ import annotations
+
+import abc
+import copy
+import threading
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, NamedTuple, cast
+
+import numpy as np
+import torch
+from pyod.models.base import BaseDetector as PyODBaseDetector
+from pyod.utils.utility import precision_n_scores
+from scipy.special import erf
+from scipy.stats import binom
+from sklearn.base import BaseEstimator
+from sklearn.metrics import roc_auc_score
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from torch import Tensor, nn
+
+from deepod import _data, _train
+from deepod._params import HasMethods, integer, one_of, param, parameters, real
+from deepod._types import Batch, Callback, Losses, Phase, Shape
+from deepod.callbacks import Progress
+from deepod.networks import FAMILIES, Network, family_with, resolve
+
+# Modules are built with torch's global generator, seeded and then restored; one at a time.
+_building = threading.Lock()
+
+
+class _Thresholded(NamedTuple):
+    """What ``contamination`` makes of the training scores."""
+
+    contamination: Any
+    threshold: float
+    labels: np.ndarray
+    thresholder: Any
+
+
+class _Streams(NamedTuple):
+    """Independent seeds, all drawn from ``random_state``."""
+
+    weights: int
+    order: int
+    noise: int
+    prepare: int
+    split: int
+
+
+@parameters
+class BaseDetector(PyODBaseDetector):
+    """Deep anomaly detector: validates, scales, trains, scores and sets the threshold.
+
+    A method declares its own hyper-parameters with :func:`deepod._params.param` and defines
+
+    - ``_build_module(shape)``: the torch module for samples of ``shape``;
+    - ``_loss(module, batch)``: a dict of weighted loss terms, which the loop adds up;
+    - ``_score(module, x)``: one score per sample, higher = more anomalous;
+
+    and, where it needs them, ``_prepare`` (the rows to train on), ``_noise`` (the random numbers
+    of a loss) and ``_phases`` (several stages of training). Everything learned lives in the
+    module's parameters and buffers. ``_loss`` and ``_score`` read hyper-parameters and their
+    arguments, nothing else; the score of a sample depends on that sample alone.
+
+    Attributes
+    ----------
+    decision_scores_ : ndarray of shape (n_samples,), float64
+        Scores of the training rows, in their order.
+    threshold_ : float
+        Scores above it are labelled 1. Follows ``contamination``, also when that is changed after
+        ``fit``.
+    labels_ : ndarray of shape (n_samples,), int
+        0 (normal) or 1 (anomaly) for the training rows.
+    history_ : list of dict
+        One entry per epoch: phase, epoch, seconds and each weighted loss term.
+    module_ : torch.nn.Module
+        The trained module, on ``device_``.
+    device_ : torch.device
+    epochs_ : int
+        ``epochs``, or what "auto" stood for.
+    input_shape_ : tuple of int
+        Shape of one sample.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only if X had column names.
+    """
+
+    contamination: Any = param(
+        0.1,
+        [real(0, 0.5, closed="right"), HasMethods(["fit", "predict"])],
+        "Share of anomalies expected in the training rows: the threshold leaves this share of "
+        "their scores above it. Or a PyThresh-like thresholder, of which a copy is fitted on the "
+        "training scores. May be changed after ``fit``.",
+    )
+    epochs: Any = param(
+        "auto",
+        [integer(0), one_of("auto")],
+        "Passes over the training rows. 'auto' makes about 2,000 optimiser steps, whatever the "
+        "number of rows, but at least one pass and at most 1,000.",
+    )
+    batch_size: int = param(128, [integer(1)], "Rows per optimiser step.")
+    lr: float = param(1e-3, [real(0, None, closed="neither")], "Learning rate.")
+    weight_decay: float = param(0.0, [real(0, None, closed="left")], "Weight of the L2 penalty.")
+    optimizer: str = param(
+        "adam", [one_of("adam", "adamw", "sgd")], "Optimiser; 'sgd' has momentum 0.9."
+    )
+    network: Any = param(
+        "auto",
+        [one_of("auto", *FAMILIES), Network],
+        "Architecture: a name, or a description such as ``deepod.networks.MLP(hidden=(64, 32))``. "
+        "'auto' chooses by the shape of a sample: MLP for tables, Recurrent for windows, LeNet for "
+        "images. ``network__hidden`` and the like may be set on a name too.",
+    )
+    input_shape: Any = param(
+        None,
+        [tuple, list, None],
+        "Shape of one sample when the rows of X are flat: (channels, height, width) or "
+        "(time, channels). None takes the shape of X's rows.",
+    )
+    scaler: str | None = param(
+        "standard",
+        [one_of("standard", "minmax", "symmetric"), None],
+        "Scaling learned from the training rows, per feature of a table and per channel of images "
+        "and windows: to mean 0 and standard deviation 1, to [0, 1], to [-1, 1], or none.",
+    )
+    validation_fraction: float = param(
+        0.0,
+        [real(0, 0.5)],
+        "Share of the rows that is held out of training and watched: their losses are in "
+        "``history_`` and steer :class:`deepod.callbacks.EarlyStopping`.",
+    )
+    callbacks: Any = param(
+        (),
+        [tuple, list],
+        "Functions told a :class:`deepod.callbacks.Event` after every epoch; one that returns True "
+        "ends the phase.",
+    )
+    device: str = param(
+        "auto", [str], "'auto' (a GPU if there is one), 'cpu', 'cuda', 'cuda:1' or 'mps'."
+    )
+    random_state: Any = param(
+        None, ["random_state"], "Seed of everything random; an int repeats results exactly."
+    )
+    verbose: int = param(0, ["verbose"], "0 is silent; 1 shows a progress bar with the losses.")
+
+    # For list_detectors(); every method sets its own.
+    family: ClassVar[str] = ""
+    inputs: ClassVar[tuple[str, ...]] = ("table", "windows", "images")
+    paper: ClassVar[str] = ""
+
+    # --- What a method defines -----------------------------------------------------------------
+
+    @abc.abstractmethod
+    def _build_module(self, shape: Shape) -> nn.Module:
+        """Build the module for samples of ``shape``, on the CPU."""
+
+    @abc.abstractmethod
+    def _loss(self, module: nn.Module, batch: Batch) -> Losses:
+        """Weighted loss terms of a batch, each a scalar tensor."""
+
+    @abc.abstractmethod
+    def _score(self, module: nn.Module, x: Tensor) -> Tensor:
+        """One score per sample, shape (B,), higher = more anomalous."""
+
+    def _prepare(
+        self, X: np.ndarray, y: np.ndarray | None, rng: np.random.Generator
+    ) -> tuple[np.ndarray, np.ndarray | None]:
+        """Rows to train on and their labels, from scaled rows; y only under ``supervision``."""
+        return X, None
+
+    def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> Any:
+        """Every random number that the loss of n samples uses, as a tensor or a tuple of them."""
+        return None
+
+    def _phases(self) -> list[Phase]:
+        """Stages of training."""
+        return [Phase("fit", self.epochs_, self._loss)]
+
+    def _network(self, shape: Shape) -> Network:
+        """Architecture that ``network`` stands for."""
+        return resolve(self.network, shape)
+
+    # --- fit ------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None) -> BaseDetector:
+        """Learn from the rows of X.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), (n, time, channels) or (n, channels, height, width)
+            Training samples: numbers without NaN or infinity, at least two rows.
+        y : array-like of shape (n,), optional
+            Ignored, unless a ``supervision`` parameter of the method asks for it.
+
+        Returns
+        -------
+        self : object
+            The fitted detector. If fit fails or is interrupted, self is as it was before.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or X is not acceptable; the message names it.
+        FloatingPointError
+            If a loss becomes NaN or infinite.
+        """
+        trained = type(self)(**self.get_params(deep=False))
+        trained._fit(X, y)
+        # Only now, in one step: a failed or interrupted fit has changed nothing.
+        kept = {k: v for k, v in self.__dict__.items() if not k.endswith("_")}
+        self.__dict__ = kept | trained.__dict__
+        return self
+
+    def _fit(self, X: Any, y: Any) -> None:
+        self._validate_params()
+        for callback in self.callbacks:
+            if not callable(callback):
+                raise ValueError(f"callbacks must hold callables, got {callback!r}.")
+        self.device_ = _data.resolve_device(self.device)
+        X = self._validate_X(X, reset=True)
+        self.input_shape_ = _data.sample_shape(X, self.input_shape)
+        samples = X.reshape(len(X), *self.input_shape_)
+        y = self._validate_y(y, len(X))
+
+        seeds = _Streams(*_spawn(self.random_state, len(_Streams._fields)))
+        training, held_out = self._split(len(X), seeds.split)
+        learned_from = training if y is None else training[y[training] != 1]
+        if not len(learned_from):
+            raise ValueError("y marks every row of X as an anomaly; some rows must be normal.")
+        everything = len(learned_from) == len(X)
+        scaler = _data.Scaler.fit(samples if everything else samples[learned_from], self.scaler)
+        self.shift_, self.scale_ = scaler.shift, scaler.scale
+
+        def batch(rows: np.ndarray, seed: int) -> Batch:
+            """Scale rows, let the method prepare them, and move them to the device."""
+            part = scaler.transform(samples if len(rows) == len(X) else samples[rows])
+            labels = None if y is None else y[rows]
+            part, labels = self._prepare(part, labels, np.random.default_rng(seed))
+            target = None if labels is None else torch.as_tensor(labels, dtype=torch.float32)
+            on_device = torch.from_numpy(np.ascontiguousarray(part)).to(self.device_)
+            return Batch(on_device, None if target is None else target.to(self.device_))
+
+        data = batch(training, seeds.prepare)
+        watched = batch(held_out, seeds.prepare + 1) if len(held_out) else None
+        self.epochs_ = self._resolve_epochs(len(data.x))
+        with _building, torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seeds.weights)
+            module = self._build_module(self.input_shape_).float()
+        self.module_ = module.to(self.device_)
+        self.history_ = _train.train(
+            self.module_,
+            self._phases(),
+            data.x,
+            data.y,
+            lambda n, generator: self._noise(n, self.input_shape_, generator),
+            _train.Settings(
+                batch_size=self.batch_size,
+                lr=self.lr,
+                weight_decay=self.weight_decay,
+                optimizer=self.optimizer,
+                order=torch.Generator().manual_seed(seeds.order),
+                noise=torch.Generator(self.device_).manual_seed(seeds.noise),
+                validation_seed=seeds.split,
+            ),
+            watched,
+            self._all_callbacks(),
+        )
+        self.decision_scores_ = self._scores(X)
+        # PyOD's helpers, such as its combination functions, read these.
+        self._classes = 2
+        self._mu, self._sigma = self.decision_scores_.mean(), self.decision_scores_.std()
+        self._thresholded_ = self._apply_contamination()
+
+    def _validate_X(self, X: Any, *, reset: bool) -> np.ndarray:
+        X = validate_data(
+            self,
+            X,
+            reset=reset,
+            dtype="numeric",
+            allow_nd=True,
+            ensure_min_samples=2 if reset else 1,
+        )
+        if not reset and _data.sample_shape(X, self.input_shape_) != self.input_shape_:
+            raise ValueError(  # pragma: no cover - sample_shape raises first
+                f"X has rows of shape {X.shape[1:]}, expected {self.input_shape_}."
+            )
+        return X
+
+    def _validate_y(self, y: Any, n: int) -> np.ndarray | None:
+        """Labels, or None unless ``supervision`` asks for them."""
+        if getattr(self, "supervision", None) is None:
+            return None
+        if y is None:
+            raise ValueError(f"supervision={self.supervision!r} needs y; pass it, or set None.")
+        y = column_or_1d(y)
+        if len(y) != n:
+            raise ValueError(f"y has {len(y)} values and X has {n} rows.")
+        if not np.isin(y, (0, 1)).all():
+            raise ValueError(
+                f"y must hold 0 (normal) and 1 (anomaly) only, got {np.unique(y)[:5].tolist()}."
+            )
+        return y.astype(np.int64)
+
+    def _split(self, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Indices of the rows to train on and of those held out."""
+        held_out = round(n * self.validation_fraction)
+        if not held_out:
+            return np.arange(n), np.arange(0)
+        order = np.random.default_rng(seed).permutation(n)
+        return np.sort(order[held_out:]), np.sort(order[:held_out])
+
+    def _resolve_epochs(self, n: int) -> int:
+        if self.epochs != "auto":
+            return int(self.epochs)
+        steps = -(-n // self.batch_size)
+        return min(1000, -(-2000 // steps))
+
+    def _all_callbacks(self) -> Sequence[Callback]:
+        return [*self.callbacks, Progress()] if self.verbose else list(self.callbacks)
+
+    # --- scores and labels ----------------------------------------------------------------------
+
+    def decision_function(self, X: Any, batch_size: int | None = None) -> np.ndarray:
+        """Anomaly scores; higher = more anomalous.
+
+        Parameters
+        ----------
+        X : array-like of shape (n, d), (n, time, channels) or (n, channels, height, width)
+            Samples shaped like those of ``fit``.
+        batch_size : int, optional
+            Rows to score at once, for when memory is short. Scores do not depend on it.
+
+        Returns
+        -------
+        scores : ndarray of shape (n,), float64
+        """
+        check_is_fitted(self)
+        if batch_size is not None and batch_size < 1:
+            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        return self._scores(self._validate_X(X, reset=False), batch_size)
+
+    def _scores(self, X: np.ndarray, batch_size: int | None = None) -> np.ndarray:
+        """Scores of validated rows."""
+        return self._map(X, self._score, batch_size)
+
+    def _map(
+        self,
+        X: np.ndarray,
+        function: Callable[[nn.Module, Tensor], Tensor],
+        batch_size: int | None = None,
+    ) -> np.ndarray:
+        """Apply ``function(module, x)`` to validated rows, chunk by chunk, as float64."""
+        rows = batch_size or _train.chunk_rows(self.input_shape_)
+        scaler = _data.Scaler(self.shift_, self.scale_)
+        chunks = _data.chunks(X, self.input_shape_, scaler, rows)
+        return _train.score(self.module_, function, chunks, self.device_).double().cpu().numpy()
+
+    def predict(self, X: Any, return_confidence: bool = False) -> Any:
+        """Label rows: 0 (normal) or 1 (anomaly).
+
+        Parameters
+        ----------
+        X : array-like
+            Samples shaped like those of ``fit``.
+        return_confidence : bool, default=False
+            Whether to return :meth:`predict_confidence` too.
+
+        Returns
+        -------
+        labels : ndarray of shape (n,), int
+        confidence : ndarray of shape (n,)
+            Only if ``return_confidence``.
+        """
+        scores = self.decision_function(X)
+        labels = self._labels(scores)
+        return (labels, self._confidence(scores)) if return_confidence else labels
+
+    def predict_proba(
+        self, X: Any, method: str = "linear", return_confidence: bool = False
+    ) -> Any:
+        """Probabilities of being normal and of being an anomaly.
+
+        Parameters
+        ----------
+        X : array-like
+            Samples shaped like those of ``fit``.
+        method : {"linear", "unify"}, default="linear"
+            "linear" maps the range of the training scores to [0, 1]; "unify" is Kriegel et al.
+            (SDM 2011), the error function of the standardised score.
+        return_confidence : bool, default=False
+            Whether to return :meth:`predict_confidence` too.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (n, 2)
+        confidence : ndarray of shape (n,)
+            Only if ``return_confidence``.
+        """
+        scores = self.decision_function(X)
+        if method == "linear":
+            low = self.decision_scores_.min()
+            shifted, size = scores - low, self.decision_scores_.max() - low
+        elif method == "unify":
+            shifted, size = scores - self._mu, self._sigma * np.sqrt(2)
+        else:
+            raise ValueError(f"method must be 'linear' or 'unify', got {method!r}.")
+        ratio = shifted / (size or 1.0)
+        anomaly = np.clip(ratio if method == "linear" else erf(ratio), 0, 1)
+        probabilities = np.column_stack([1 - anomaly, anomaly])
+        return (probabilities, self._confidence(scores)) if return_confidence else probabilities
+
+    def predict_confidence(self, X: Any) -> np.ndarray:
+        """How surely the label would be the same had other rows been drawn for training.
+
+        The measure of Perini et al. (ECML PKDD 2020), in [0, 1].
+
+        Parameters
+        ----------
+        X : array-like
+            Samples shaped like those of ``fit``.
+
+        Returns
+        -------
+        confidence : ndarray of shape (n,)
+        """
+        return self._confidence(self.decision_function(X))
+
+    def predict_with_rejection(
+        self,
+        X: Any,
+        T: float = 32,
+        return_stats: bool = False,
+        delta: float = 0.1,
+        c_fp: float = 1,
+        c_fn: float = 1,
+        c_r: float = -1,
+    ) -> Any:
+        """Label rows, with -2 for those of too little confidence.
+
+        The method of Perini and Davis (NeurIPS 2023).
+
+        Parameters
+        ----------
+        X : array-like
+            Samples shaped like those of ``fit``.
+        T : float, default=32
+            The rejection threshold is 1 - 2 exp(-T): the higher, the more rejections.
+        return_stats : bool, default=False
+            Whether to return the expected rejection rate, its upper bound and that of the cost.
+        delta : float in (0, 1), default=0.1
+            The upper bound of the rejection rate holds with probability 1 - delta.
+        c_fp, c_fn, c_r : float
+            Costs of a false alarm, a miss and a rejection; a negative c_r means the contamination.
+
+        Returns
+        -------
+        labels : ndarray of shape (n,), int
+            0, 1 or -2.
+        stats : list of three floats
+            Only if ``return_stats``.
+        """
+        scores = self.decision_function(X)
+        labels = self._labels(scores)
+        labels[2 * np.abs(self._confidence(scores) - 0.5) <= 1 - 2 * np.exp(-T)] = -2
+        if not return_stats:
+            return labels
+        return labels, list(self.compute_rejection_stats(T, delta, c_fp, c_fn, c_r))
+
+    def compute_rejection_stats(self, *args: Any, **kwargs: Any) -> tuple[float, float, float]:
+        """Expected rejection rate, its upper bound and that of the cost; see PyOD."""
+        # PyOD's formulas need a number, which a thresholder is not.
+        stand_in = type(self)(**self.get_params(deep=False))
+        stand_in.__dict__.update(self.__dict__, contamination=self._contamination_share())
+        return super(BaseDetector, stand_in).compute_rejection_stats(*args, **kwargs)
+
+    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
+        """Fit and return the labels of the training rows, 0 or 1."""
+        return self.fit(X, y).labels_
+
+    def fit_predict_score(self, X: Any, y: Any, scoring: str = "roc_auc_score") -> float:
+        """Fit on X and compare the training scores with y, which is not trained on.
+
+        Parameters
+        ----------
+        X : array-like
+        y : array-like of shape (n,)
+        scoring : {"roc_auc_score", "prc_n_score"}, default="roc_auc_score"
+
+        Returns
+        -------
+        score : float
+        """
+        metrics = {"roc_auc_score": roc_auc_score, "prc_n_score": precision_n_scores}
+        if scoring not in metrics:
+            raise ValueError(f"scoring must be one of {sorted(metrics)}, got {scoring!r}.")
+        return float(metrics[scoring](y, self.fit(X).decision_scores_))
+
+    # --- threshold ------------------------------------------------------------------------------
+
+    @property
+    def threshold_(self) -> float:
+        """Score above which a row is labelled 1."""
+        return self._current().threshold
+
+    @property
+    def labels_(self) -> np.ndarray:
+        """Labels of the training rows."""
+        return self._current().labels
+
+    @property
+    def thresholder_(self) -> Any:
+        """Fitted copy of the thresholder given as ``contamination``."""
+        if self._current().thresholder is None:
+            raise AttributeError("contamination is a number: there is no thresholder_.")
+        return self._current().thresholder
+
+    def _current(self) -> _Thresholded:
+        if "_thresholded_" not in self.__dict__:
+            raise AttributeError(f"This {type(self).__name__} is not fitted yet; call fit first.")
+        known = self._thresholded_.contamination
+        if known is not self.contamination and known != self.contamination:
+            self._validate_params()
+            self._thresholded_ = self._apply_contamination()
+        return self._thresholded_
+
+    def _apply_contamination(self) -> _Thresholded:
+        scores = self.decision_scores_
+        if not hasattr(self.contamination, "fit"):
+            threshold = float(np.quantile(scores, 1 - self.contamination))
+            labels = (scores > threshold).astype(int)
+            return _Thresholded(self.contamination, threshold, labels, None)
+        thresholder = copy.deepcopy(self.contamination)
+        thresholder.fit(scores)
+        labels = np.asarray(thresholder.labels_).astype(int)
+        # As PyOD does for thresholders that find labels but no threshold.
+        threshold = thresholder.thresh_ or labels.mean()
+        return _Thresholded(self.contamination, float(threshold), labels, thresholder)
+
+    def _labels(self, scores: np.ndarray) -> np.ndarray:
+        thresholder = self._current().thresholder
+        if thresholder is None:
+            return (scores > self.threshold_).astype(int)
+        return np.asarray(thresholder.predict(scores)).astype(int)
+
+    def _contamination_share(self) -> float:
+        if self._current().thresholder is None:
+            return float(self.contamination)
+        return float(self.labels_.mean())
+
+    def _confidence(self, scores: np.ndarray) -> np.ndarray:
+        n = len(self.decision_scores_)
+        below = np.searchsorted(np.sort(self.decision_scores_), scores, side="right")
+        posterior = (1 + below) / (2 + n)
+        confidence = 1 - binom.cdf(n - int(n * self._contamination_share()), n, posterior)
+        return np.where(self._labels(scores) == 1, confidence, 1 - confidence)
+
+    # --- scikit-learn's estimator API, which PyOD's base class replaces -------------------------
+
+    get_params = BaseEstimator.get_params
+    _get_param_names = classmethod(cast(Any, BaseEstimator._get_param_names).__func__)
+    __repr__ = BaseEstimator.__repr__
+
+    def set_params(self, **params: Any) -> BaseDetector:
+        """Set hyper-parameters, ``network__hidden`` and the like included.
+
+        On a network that is given by name, its parameters may be set too: the name is then
+        replaced by the description it stands for.
+        """
+        nested = [name.partition("__")[2] for name in params if name.startswith("network__")]
+        network = params.get("network", self.network)
+        if nested and isinstance(network, str):
+            params = params | {"network": family_with(network, nested)}
+        BaseEstimator.set_params(self, **params)
+        return self
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "module_")
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything, with the module on the CPU, so that it loads where there is no GPU."""
+        state = dict(BaseEstimator.__getstate__(self))
+        if "module_" in state and self.device_.type != "cpu":
+            state["module_"] = copy.deepcopy(self.module_).cpu()
+            state["device_"] = torch.device("cpu")
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        """Restore, and go to the device that ``device`` stands for here, if there is one."""
+        BaseEstimator.__setstate__(self, state)
+        if "module_" in state:
+            try:
+                self.device_ = _data.resolve_device(self.device)
+            except ValueError:
+                return  # the GPU it was trained on is not here: stay on the CPU
+            self.module_.to(self.device_)
+
+
+def _spawn(random_state: Any, n: int) -> list[int]:
+    """Seeds of n independent streams from one draw of ``random_state``."""
+    seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
+    children = np.random.SeedSequence(seed).spawn(n)
+    return [int(child.generate_state(1)[0]) for child in children]

@@ -1,0 +1,138 @@
+"""From the user's array to tensors: shapes, scaling in float64, devices."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import numpy as np
+import torch
+from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from torch import Tensor
+
+from deepod._types import Shape
+
+# Scaled values are kept below this size: a row far outside the training range still gets a
+# finite score, because its squares and products fit into float32.
+LARGEST = 1e9
+_BLOCK_VALUES = 1 << 20  # values scaled at once: bounds the float64 temporaries
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn the ``device`` parameter into an available device.
+
+    Raises
+    ------
+    ValueError
+        If the string names no device, or one that this machine lacks.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device={name!r} is no device; use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
+        ) from error
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available.get(device.type, False):
+        raise ValueError(f"device={name!r} is not available on this machine; use 'auto' or 'cpu'.")
+    return device
+
+
+def sample_shape(X: np.ndarray, input_shape: Shape | None) -> Shape:
+    """Shape of one sample: that of X's rows, or ``input_shape`` when the rows are flat.
+
+    Raises
+    ------
+    ValueError
+        If ``input_shape`` does not fit the rows, or X has more than four dimensions.
+    """
+    rows = X.shape[1:]
+    if input_shape is None:
+        if X.ndim > 4:
+            raise ValueError(
+                f"X has {X.ndim} dimensions; expected (n, features), (n, time, channels) or "
+                "(n, channels, height, width)."
+            )
+        return rows
+    shape = tuple(input_shape)
+    if not all(isinstance(size, (int, np.integer)) and size > 0 for size in shape):
+        raise ValueError(f"input_shape must hold positive integers, got {input_shape!r}.")
+    if rows != shape and not (len(rows) == 1 and rows[0] == np.prod(shape)):
+        raise ValueError(
+            f"input_shape={input_shape!r} does not fit X, whose rows have shape {rows}: expected "
+            f"rows of that shape, or flat rows of {int(np.prod(shape))} values."
+        )
+    return shape
+
+
+class Scaler:
+    """Shift and scale each feature of a table, or each channel of images and series.
+
+    Statistics and arithmetic are in float64, the result in float32: a column of 1e6 plus or minus
+    1e-3 keeps its digits. Constant features are divided by one.
+
+    Parameters
+    ----------
+    shift, scale : ndarray
+        Broadcastable to one sample.
+    """
+
+    def __init__(self, shift: np.ndarray, scale: np.ndarray) -> None:
+        self.shift = shift
+        self.scale = scale
+
+    @classmethod
+    def fit(cls, X: np.ndarray, how: str | None) -> Scaler:
+        """Learn from the rows of X, of shape (n, *shape).
+
+        ``how`` is "standard" (mean 0, standard deviation 1), "minmax" (to [0, 1]), "symmetric"
+        (to [-1, 1]) or None (unchanged).
+        """
+        channel = 1 if X.ndim == 4 else X.ndim - 1
+        table = np.moveaxis(X, channel, -1).reshape(-1, X.shape[channel])
+        ones = np.ones(table.shape[1])
+        shift, scale = np.zeros_like(ones), ones
+        # Block by block, so that a narrow integer array is never copied to float64 as a whole.
+        rows = max(1, _BLOCK_VALUES // table.shape[1])
+        if how == "standard":
+            standard = StandardScaler()
+            for start in range(0, len(table), rows):
+                standard.partial_fit(table[start : start + rows].astype(np.float64))
+            shift, scale = standard.mean_, standard.scale_
+        elif how is not None:
+            minmax = MinMaxScaler()
+            for start in range(0, len(table), rows):
+                minmax.partial_fit(table[start : start + rows].astype(np.float64))
+            low, high = minmax.data_min_, minmax.data_max_
+            # minmax.scale_ would take every column narrower than 2e-15 for a constant one.
+            constant = high - low <= 10 * np.finfo(float).eps * np.maximum(abs(low), abs(high))
+            shift, scale = low, np.where(constant, 1.0, high - low)
+            if how == "symmetric":
+                shift, scale = shift + np.where(constant, 0.0, scale / 2), scale / 2
+        if not (np.isfinite(shift).all() and np.isfinite(scale).all()):
+            raise ValueError("X holds values too large for float64 arithmetic; rescale its columns.")
+        trailing = (1,) * (X.ndim - 1 - channel)
+        return cls(shift.reshape(-1, *trailing), scale.reshape(-1, *trailing))
+
+    def transform(self, X: np.ndarray) -> np.ndarray:
+        """Scale rows of shape (n, *shape) into a new float32 array."""
+        out = np.empty(X.shape, np.float32)
+        rows = max(1, _BLOCK_VALUES // max(1, X[:1].size))
+        for start in range(0, len(X), rows):
+            part = slice(start, start + rows)
+            block = np.subtract(X[part], self.shift, dtype=np.float64)
+            block /= self.scale
+            out[part] = np.clip(block, -LARGEST, LARGEST, out=block)
+        return out
+
+
+def chunks(X: np.ndarray, shape: Shape, scaler: Scaler, rows: int) -> Iterator[Tensor]:
+    """Scaled tensors of at most ``rows`` samples, in order."""
+    for start in range(0, len(X), rows):
+        part = X[start : start + rows]
+        yield torch.from_numpy(scaler.transform(part.reshape(len(part), *shape)))

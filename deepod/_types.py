@@ -1,0 +1,73 @@
+"""The plain data that the training loop, the methods and the callbacks exchange."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from torch import Tensor, nn
+
+Shape = tuple[int, ...]
+Losses = dict[str, Tensor]
+
+
+class Batch(NamedTuple):
+    """One mini-batch. Absent fields are None."""
+
+    x: Tensor  # (B, *shape)
+    y: Tensor | None = None  # (B,), only for methods that train on labels
+    noise: Any = None  # every random number the loss uses, as drawn by ``_noise``
+
+
+@dataclass(frozen=True)
+class Refresh:
+    """How a quantity that is not trained by gradients (a centre, a radius) is set.
+
+    ``collect(module, x)`` gives statistics per sample; ``reduce(statistics)`` turns those of the
+    whole training set into ``{buffer name: value}``, which the loop writes into the module.
+    """
+
+    collect: Callable[[nn.Module, Tensor], Tensor]
+    reduce: Callable[[Tensor], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """One stage of training with its own loss and optimiser.
+
+    Phases run one after the other; neighbours that name the same ``cycle`` take turns within each
+    batch instead (adversarial and alternating methods) and must have the same ``epochs``.
+    """
+
+    name: str
+    epochs: int
+    loss: Callable[[nn.Module, Batch], Losses]
+    lr: float | None = None  # None: the detector's
+    params: tuple[str, ...] | None = None  # prefixes of the trained parameters; None: all
+    start: Refresh | None = None  # before the first epoch
+    each_epoch: Refresh | None = None  # after every epoch
+    skip: int = 0  # epochs before each_epoch acts
+    milestones: tuple[int, ...] = ()  # epochs at which lr is divided by ten
+    cycle: str | None = None
+
+
+@dataclass(frozen=True)
+class Event:
+    """What a callback is told after every epoch."""
+
+    phase: str
+    epoch: int  # from 0
+    epochs: int  # planned for this phase
+    losses: dict[str, float]  # weighted terms, mean over the training rows
+    validation: dict[str, float]  # the same over the held-out rows; empty without them
+    seconds: float
+    module: nn.Module = field(repr=False)
+
+    @property
+    def is_last(self) -> bool:
+        """Whether the phase ends here by its plan."""
+        return self.epoch + 1 == self.epochs
+
+
+Callback = Callable[[Event], bool | None]

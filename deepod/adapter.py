@@ -1,0 +1,72 @@
+"""scikit-learn's own convention for outlier detectors around one of ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
+from sklearn.utils.validation import check_is_fitted
+
+
+class SklearnOutlierAdapter(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
+    """Labels -1 (anomaly) and +1 (normal), and lower scores = more anomalous.
+
+    Parameters
+    ----------
+    detector : BaseDetector
+        The detector to adapt. It is cloned by ``fit``, not changed.
+
+    Attributes
+    ----------
+    detector_ : BaseDetector
+        The fitted clone.
+    offset_ : float
+        ``decision_function`` is ``score_samples`` minus this.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from deepod import PLAD, SklearnOutlierAdapter
+    >>> X = np.random.default_rng(0).normal(size=(100, 2))
+    >>> adapter = SklearnOutlierAdapter(PLAD(epochs=5, random_state=0)).fit(X)
+    >>> sorted(set(adapter.predict(X).tolist()))
+    [-1, 1]
+    """
+
+    def __init__(self, detector: Any) -> None:
+        self.detector = detector
+
+    def fit(self, X: Any, y: Any = None) -> SklearnOutlierAdapter:
+        """Fit a clone of the detector."""
+        self.detector_ = clone(self.detector).fit(X, y)
+        return self
+
+    @property
+    def offset_(self) -> float:
+        """Score below which a row is labelled -1."""
+        return -self.detector_.threshold_
+
+    @property
+    def n_features_in_(self) -> int:
+        """Number of features seen in ``fit``."""
+        return self.detector_.n_features_in_
+
+    @property
+    def feature_names_in_(self) -> np.ndarray:
+        """Names of the columns seen in ``fit``, if they had any."""
+        return self.detector_.feature_names_in_
+
+    def score_samples(self, X: Any) -> np.ndarray:
+        """Scores of shape (n,); lower = more anomalous."""
+        check_is_fitted(self)
+        return -self.detector_.decision_function(X)
+
+    def decision_function(self, X: Any) -> np.ndarray:
+        """Scores of shape (n,), negative for anomalies."""
+        return self.score_samples(X) - self.offset_
+
+    def predict(self, X: Any) -> np.ndarray:
+        """Labels of shape (n,): -1 (anomaly) or +1 (normal)."""
+        check_is_fitted(self)
+        return 1 - 2 * self.detector_.predict(X)

@@ -1,0 +1,87 @@
+"""Callbacks: functions that are told an event after every epoch and may end the phase.
+
+Any callable ``f(event) -> bool | None`` will do; True ends the phase. See
+:class:`deepod._types.Event` for what an event holds.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor
+
+from deepod._types import Event
+
+__all__ = ["EarlyStopping", "Event", "Progress"]
+
+
+class EarlyStopping:
+    """End a phase when the watched loss no longer falls, and put the best weights back.
+
+    Parameters
+    ----------
+    patience : int, default=10
+        Epochs without improvement to wait.
+    min_delta : float, default=0.0
+        Smallest fall of the loss that counts as an improvement.
+    monitor : str or None, default=None
+        Loss term to watch; None is the sum of all.
+
+    Notes
+    -----
+    Watches the held-out rows when the detector's ``validation_fraction`` is positive, else the
+    training loss. The state is reset at the first epoch of every phase, so that one object may
+    serve several fits, one after the other.
+
+    Examples
+    --------
+    >>> from deepod import PLAD
+    >>> from deepod.callbacks import EarlyStopping
+    >>> detector = PLAD(validation_fraction=0.2, callbacks=[EarlyStopping(patience=5)])
+    """
+
+    def __init__(
+        self, patience: int = 10, min_delta: float = 0.0, monitor: str | None = None
+    ) -> None:
+        self.patience = patience
+        self.min_delta = min_delta
+        self.monitor = monitor
+
+    def __call__(self, event: Event) -> bool:
+        """Judge one epoch."""
+        if event.epoch == 0:
+            self._best = float("inf")
+            self._weights: dict[str, Tensor] = {}
+        losses = event.validation or event.losses
+        if self.monitor is not None and self.monitor not in losses:
+            raise ValueError(
+                f"EarlyStopping(monitor={self.monitor!r}): no such loss term; "
+                f"there are {sorted(losses)}."
+            )
+        loss = sum(losses.values()) if self.monitor is None else losses[self.monitor]
+        if loss < self._best - self.min_delta:
+            self._best, self._waited = loss, 0
+            state = event.module.state_dict()
+            self._weights = {name: value.detach().clone() for name, value in state.items()}
+        else:
+            self._waited += 1
+        stop = self._waited >= self.patience
+        if stop or event.is_last:
+            event.module.load_state_dict(self._weights)
+            self._weights = {}
+        return stop
+
+
+class Progress:
+    """One progress bar per phase, with the loss terms. What ``verbose=1`` adds."""
+
+    def __call__(self, event: Event) -> None:
+        """Advance the bar by one epoch."""
+        from tqdm.auto import tqdm
+
+        if event.epoch == 0:
+            self._bar: Any = tqdm(total=event.epochs, desc=event.phase, unit="epoch")
+        self._bar.set_postfix({name: f"{value:.3g}" for name, value in event.losses.items()})
+        self._bar.update()
+        if event.is_last:
+            self._bar.close()

@@ -1,0 +1,45 @@
+"""Networks that methods are built from, described by sizes and built to fit the data.
+
+``network="auto"`` of a detector chooses by the shape of one sample: :class:`MLP` for a table,
+:class:`Recurrent` for a window (time, channels), :class:`LeNet` for an image (channels, height,
+width).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from deepod._types import Shape
+from deepod.networks._spec import Network
+from deepod.networks.lenet import LeNet
+from deepod.networks.mlp import MLP
+from deepod.networks.recurrent import Recurrent
+
+__all__ = ["MLP", "LeNet", "Network", "Recurrent", "resolve"]
+
+FAMILIES: dict[str, type[Network]] = {"mlp": MLP, "lenet": LeNet, "recurrent": Recurrent}
+_BY_DIMENSIONS = {1: "mlp", 2: "recurrent", 3: "lenet"}
+
+
+def resolve(network: str | Network, shape: Shape) -> Network:
+    """Turn the ``network`` parameter into a description for samples of ``shape``."""
+    if isinstance(network, Network):
+        return network
+    name = _BY_DIMENSIONS[len(shape)] if network == "auto" else network
+    return FAMILIES[name]()
+
+
+def family_with(network: str, names: Iterable[str]) -> Network:
+    """Find the family that a name stands for when parameters ``names`` are set on it.
+
+    "auto" stands for the first family, in the order of ``FAMILIES``, that has them all.
+    """
+    wanted = set(names)
+    candidates = FAMILIES.values() if network == "auto" else [FAMILIES[network]]
+    for family in candidates:
+        if wanted <= set(family().get_params()):
+            return family()
+    raise ValueError(
+        f"network={network!r} has no parameters {sorted(wanted)}; "
+        + "; ".join(f"{f.__name__} has {sorted(f().get_params())}" for f in candidates)
+    )

@@ -1,0 +1,92 @@
+"""Descriptions of networks: parameters now, torch modules once the shape of the data is known."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Sequence
+from numbers import Integral
+
+import torch
+from sklearn.base import BaseEstimator
+from torch import Tensor, nn
+
+from deepod._types import Shape
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {
+    "leaky_relu": nn.LeakyReLU,
+    "relu": nn.ReLU,
+    "elu": nn.ELU,
+    "gelu": nn.GELU,
+    "silu": nn.SiLU,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+}
+
+
+class Network(BaseEstimator, metaclass=abc.ABCMeta):
+    """A network to be built: holds sizes and options, no weights.
+
+    Subclasses hold their parameters as scikit-learn estimators do (``get_params``,
+    ``set_params``, ``clone``), so that ``network__hidden`` can be searched.
+    """
+
+    def encoder(self, shape: Shape, out: int, members: int | None = None) -> nn.Module:
+        """Build a module from samples to vectors.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Shape of one sample.
+        out : int
+            Length of the output vector.
+        members : int or None
+            None builds one network: (B, *shape) -> (B, out). A number builds that many of the
+            same architecture side by side, each with initial weights of its own:
+            (B, *shape) or (members, B, *shape) -> (members, B, out).
+        """
+        self._check()
+        if members is None:
+            return self._encoder(shape, out)
+        return self._side_by_side([self._encoder(shape, out) for _ in range(members)], shape)
+
+    def decoder(self, inp: int, shape: Shape, members: int | None = None) -> nn.Module:
+        """Build a module from vectors to samples: (B, inp) -> (B, *shape).
+
+        With ``members``: (B, inp) or (members, B, inp) -> (members, B, *shape).
+        """
+        self._check()
+        if members is None:
+            return self._decoder(inp, shape)
+        return self._side_by_side([self._decoder(inp, shape) for _ in range(members)], (inp,))
+
+    def _check(self) -> None:
+        self._validate_params()
+        for name, value in self.get_params().items():
+            if isinstance(value, Sequence) and not isinstance(value, str):
+                if not all(isinstance(size, Integral) and size > 0 for size in value):
+                    raise ValueError(
+                        f"{type(self).__name__}({name}={value!r}): expected positive integers."
+                    )
+
+    def _side_by_side(self, networks: list[nn.Module], shape: Shape) -> nn.Module:
+        return Members(networks, len(shape))
+
+    @abc.abstractmethod
+    def _encoder(self, shape: Shape, out: int) -> nn.Module: ...
+
+    @abc.abstractmethod
+    def _decoder(self, inp: int, shape: Shape) -> nn.Module: ...
+
+
+class Members(nn.Module):
+    """Networks side by side: (B, ...) or (K, B, ...) -> (K, B, ...)."""
+
+    def __init__(self, networks: list[nn.Module], sample_dims: int) -> None:
+        super().__init__()
+        self.networks = nn.ModuleList(networks)
+        self.sample_dims = sample_dims
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Give every member the same input, or its own."""
+        inputs = [x] * len(self.networks) if x.dim() == self.sample_dims + 1 else x
+        return torch.stack([net(part) for net, part in zip(self.networks, inputs, strict=True)])

@@ -1,0 +1,112 @@
+"""LeNet-style convolutional networks, as Deep SVDD (Ruff et al., ICML 2018) uses them."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepod._params import integer, one_of, param, parameters
+from deepod._types import Shape
+from deepod.networks._spec import ACTIVATIONS, Network
+
+
+@parameters
+class LeNet(Network):
+    """Blocks of convolution, optional BatchNorm, non-linearity and 2x2 max-pooling, then a head.
+
+    With ``channels=None`` an image gets one block per halving of its smaller side while at least
+    4 pixels are left (at least one block, at most four), with 16, 32, ... channels for grey images
+    and 32, 64, ... for others. That gives the networks of Deep SVDD: (16, 32) for 28x28 grey
+    images and (32, 64, 128) for 32x32 colour images.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from deepod.networks import LeNet
+    >>> LeNet().encoder((1, 28, 28), 3)(torch.zeros(2, 1, 28, 28)).shape
+    torch.Size([2, 3])
+    """
+
+    channels: tuple[int, ...] | None = param(
+        None, [tuple, list, None], "Channels of the convolutions; None chooses by the image's size."
+    )
+    hidden: tuple[int, ...] = param(
+        (128,), [tuple, list], "Widths of the fully connected hidden layers after the convolutions."
+    )
+    kernel_size: int = param(5, [integer(1)], "Side of the convolution kernels, odd, in pixels.")
+    activation: str = param(
+        "leaky_relu", [one_of(*ACTIVATIONS)], "Non-linearity between the layers."
+    )
+    bias: bool = param(False, ["boolean"], "Whether the layers add a bias.")
+    batch_norm: bool = param(
+        False,
+        ["boolean"],
+        "Whether BatchNorm, without scale and shift of its own, follows every convolution.",
+    )
+
+    def _encoder(self, shape: Shape, out: int) -> nn.Module:
+        channels, sides = self._plan(shape)
+        layers: list[nn.Module] = []
+        for inp, width in zip((shape[0], *channels[:-1]), channels, strict=True):
+            layers += [self._conv(inp, width), *self._after(width), nn.MaxPool2d(2, ceil_mode=True)]
+        sizes = [channels[-1] * sides[-1][0] * sides[-1][1], *self.hidden, out]
+        return nn.Sequential(*layers, nn.Flatten(), *self._head(sizes))
+
+    def _decoder(self, inp: int, shape: Shape) -> nn.Module:
+        channels, sides = self._plan(shape)
+        low = (channels[-1], *sides[-1])
+        layers: list[nn.Module] = [
+            *self._head([inp, *reversed(self.hidden), torch.Size(low).numel()]),
+            ACTIVATIONS[self.activation](),
+            nn.Unflatten(-1, low),
+        ]
+        # Resize then convolve: the shape of the encoder backwards, without checkerboards.
+        for i in reversed(range(len(channels))):
+            width = channels[i - 1] if i else shape[0]
+            layers += [_Resize(sides[i]), self._conv(channels[i], width)]
+            layers += self._after(width) if i else []
+        return nn.Sequential(*layers)
+
+    def _plan(self, shape: Shape) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
+        """Channels per block, and the image's sides before each block and after the last."""
+        if len(shape) != 3:
+            raise ValueError(
+                f"LeNet needs images of shape (channels, height, width), got samples of shape "
+                f"{shape}; give input_shape=(channels, height, width) for flat images."
+            )
+        if self.kernel_size % 2 == 0:
+            raise ValueError(f"LeNet(kernel_size={self.kernel_size}): expected an odd number.")
+        if self.channels is None:
+            halvings = max(1, min(4, min(shape[1:]).bit_length() - 3))
+            first = 16 if shape[0] == 1 else 32
+            channels = tuple(first << i for i in range(halvings))
+        else:
+            channels = tuple(self.channels)
+        sides = [(shape[1], shape[2])]
+        for _ in channels:
+            height, width = sides[-1]
+            sides.append(((height + 1) // 2, (width + 1) // 2))
+        return channels, sides
+
+    def _conv(self, inp: int, out: int) -> nn.Module:
+        return nn.Conv2d(inp, out, self.kernel_size, padding="same", bias=self.bias)
+
+    def _after(self, width: int) -> list[nn.Module]:
+        norm = [nn.BatchNorm2d(width, eps=1e-4, affine=False)] if self.batch_norm else []
+        return [*norm, ACTIVATIONS[self.activation]()]
+
+    def _head(self, sizes: list[int]) -> list[nn.Module]:
+        layers: list[nn.Module] = []
+        for inp, out in zip(sizes[:-2], sizes[1:-1], strict=True):
+            layers += [nn.Linear(inp, out, bias=self.bias), ACTIVATIONS[self.activation]()]
+        return [*layers, nn.Linear(*sizes[-2:], bias=self.bias)]
+
+
+class _Resize(nn.Module):
+    def __init__(self, size: tuple[int, int]) -> None:
+        super().__init__()
+        self.size = size
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.interpolate(x, size=self.size)

@@ -1,0 +1,82 @@
+"""Multi-layer perceptrons, one or many side by side."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from deepod._params import one_of, param, parameters
+from deepod._types import Shape
+from deepod.networks._spec import ACTIVATIONS, Network
+
+
+@parameters
+class MLP(Network):
+    """Fully connected network; images and windows are flattened.
+
+    Examples
+    --------
+    >>> from deepod.networks import MLP
+    >>> MLP(hidden=(8,)).encoder((5,), 2)
+    Sequential(
+      (0): Flatten(start_dim=-1, end_dim=-1)
+      (1): Linear(in_features=5, out_features=8, bias=True)
+      (2): LeakyReLU(negative_slope=0.01)
+      (3): Linear(in_features=8, out_features=2, bias=True)
+    )
+    """
+
+    hidden: tuple[int, ...] = param(
+        (64, 32), [tuple, list], "Widths of the hidden layers, from the input of an encoder on."
+    )
+    activation: str = param(
+        "leaky_relu", [one_of(*ACTIVATIONS)], "Non-linearity between the layers."
+    )
+    bias: bool = param(True, ["boolean"], "Whether the layers add a bias.")
+    batch_norm: bool = param(
+        False,
+        ["boolean"],
+        "Whether BatchNorm, without scale and shift of its own, follows every hidden layer.",
+    )
+
+    def _encoder(self, shape: Shape, out: int) -> nn.Module:
+        sizes = [torch.Size(shape).numel(), *self.hidden, out]
+        return nn.Sequential(nn.Flatten(-len(shape)), *self._layers(sizes))
+
+    def _decoder(self, inp: int, shape: Shape) -> nn.Module:
+        sizes = [inp, *reversed(self.hidden), torch.Size(shape).numel()]
+        return nn.Sequential(*self._layers(sizes), nn.Unflatten(-1, shape))
+
+    def _layers(self, sizes: list[int]) -> list[nn.Module]:
+        layers: list[nn.Module] = []
+        for inp, out in zip(sizes[:-2], sizes[1:-1], strict=True):
+            layers.append(nn.Linear(inp, out, bias=self.bias))
+            if self.batch_norm:
+                layers.append(nn.BatchNorm1d(out, eps=1e-4, affine=False))
+            layers.append(ACTIVATIONS[self.activation]())
+        return [*layers, nn.Linear(*sizes[-2:], bias=self.bias)]
+
+    def _side_by_side(self, networks: list[nn.Module], shape: Shape) -> nn.Module:
+        if self.batch_norm:
+            return super()._side_by_side(networks, shape)
+        # One batched product per layer: the cost of K small networks is near that of one.
+        layers = zip(*networks, strict=True)  # type: ignore[call-overload]
+        return nn.Sequential(
+            *[StackedLinear(same) if isinstance(same[0], nn.Linear) else same[0] for same in layers]
+        )
+
+
+class StackedLinear(nn.Module):
+    """K linear layers of one size as one batched product: (B, in) or (K, B, in) -> (K, B, out)."""
+
+    def __init__(self, layers: tuple[nn.Linear, ...]) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.stack([layer.weight.detach().T for layer in layers]))
+        biases = [layer.bias.detach() for layer in layers if layer.bias is not None]
+        self.bias = nn.Parameter(torch.stack(biases).unsqueeze(1)) if biases else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Apply layer k to input k."""
+        if x.dim() == 2:
+            x = x.expand(len(self.weight), *x.shape)
+        return x @ self.weight if self.bias is None else torch.baddbmm(self.bias, x, self.weight)

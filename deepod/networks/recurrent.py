@@ -1,0 +1,79 @@
+"""Recurrent networks for windows of a series."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from deepod._params import one_of, param, parameters
+from deepod._types import Shape
+from deepod.networks._spec import Network
+
+
+@parameters
+class Recurrent(Network):
+    """GRU or LSTM over time; its last state is the summary of a window.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from deepod.networks import Recurrent
+    >>> Recurrent(hidden=(16,)).encoder((30, 4), 2)(torch.zeros(5, 30, 4)).shape
+    torch.Size([5, 2])
+    """
+
+    hidden: tuple[int, ...] = param(
+        (64,), [tuple, list], "Widths of the recurrent layers, from the input of an encoder on."
+    )
+    cell: str = param("gru", [one_of("gru", "lstm")], "Kind of recurrent layer.")
+
+    def _encoder(self, shape: Shape, out: int) -> nn.Module:
+        channels = _channels(shape)
+        return _Encoder(self._stack(channels, list(self.hidden)), nn.Linear(self.hidden[-1], out))
+
+    def _decoder(self, inp: int, shape: Shape) -> nn.Module:
+        sizes = list(reversed(self.hidden))
+        return _Decoder(self._stack(inp, sizes), nn.Linear(sizes[-1], _channels(shape)), shape[0])
+
+    def _stack(self, inp: int, sizes: list[int]) -> nn.ModuleList:
+        if not sizes:
+            raise ValueError("Recurrent(hidden=()): expected at least one width.")
+        layer = {"gru": nn.GRU, "lstm": nn.LSTM}[self.cell]
+        inputs = [inp, *sizes[:-1]]
+        return nn.ModuleList(
+            layer(i, size, batch_first=True) for i, size in zip(inputs, sizes, strict=True)
+        )
+
+
+def _channels(shape: Shape) -> int:
+    if len(shape) != 2:
+        raise ValueError(
+            f"Recurrent needs windows of shape (time, channels), got samples of shape {shape}; "
+            "give input_shape=(time, channels) for flat windows."
+        )
+    return shape[1]
+
+
+class _Encoder(nn.Module):
+    def __init__(self, layers: nn.ModuleList, head: nn.Linear) -> None:
+        super().__init__()
+        self.layers = layers
+        self.head = head
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, out)
+        for layer in self.layers:
+            x, _ = layer(x)
+        return self.head(x[:, -1])
+
+
+class _Decoder(nn.Module):
+    def __init__(self, layers: nn.ModuleList, head: nn.Linear, steps: int) -> None:
+        super().__init__()
+        self.layers = layers
+        self.head = head
+        self.steps = steps
+
+    def forward(self, z: Tensor) -> Tensor:  # (B, in) -> (B, T, C)
+        z = z.unsqueeze(1).expand(-1, self.steps, -1)
+        for layer in self.layers:
+            z, _ = layer(z)
+        return self.head(z)
