@@ -10,17 +10,13 @@ from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 import torch
-from pyod.models.base import BaseDetector as PyODBaseDetector
-from pyod.utils.utility import precision_n_scores
-from scipy.special import erf
-from scipy.stats import binom
 from sklearn.base import BaseEstimator
-from sklearn.metrics import roc_auc_score
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
 
 from deepod import _data, _train
+from deepod._labels import PyODVocabulary
 from deepod._params import HasMethods, integer, one_of, param, parameters, real
 from deepod._types import Batch, Callback, Losses, Phase, Shape
 from deepod.callbacks import Progress
@@ -28,15 +24,6 @@ from deepod.networks import FAMILIES, Network, family_with, resolve
 
 # Modules are built with torch's global generator, seeded and then restored; one at a time.
 _building = threading.Lock()
-
-
-class _Thresholded(NamedTuple):
-    """What ``contamination`` makes of the training scores."""
-
-    contamination: Any
-    threshold: float
-    labels: np.ndarray
-    thresholder: Any
 
 
 class _Streams(NamedTuple):
@@ -50,7 +37,7 @@ class _Streams(NamedTuple):
 
 
 @parameters
-class BaseDetector(PyODBaseDetector):
+class BaseDetector(PyODVocabulary):
     """Deep anomaly detector: validates, scales, trains, scores and sets the threshold.
 
     A method declares its own hyper-parameters with :func:`deepod._params.param` and defines
@@ -88,62 +75,73 @@ class BaseDetector(PyODBaseDetector):
     """
 
     contamination: Any = param(
-        0.1,
-        [real(0, 0.5, closed="right"), HasMethods(["fit", "predict"])],
-        "Share of anomalies expected in the training rows: the threshold leaves this share of "
+        default=0.1,
+        accepts=[real(0, 0.5, closed="right"), HasMethods(["fit", "predict"])],
+        doc="Share of anomalies expected in the training rows: the threshold leaves this share of "
         "their scores above it. Or a PyThresh-like thresholder, of which a copy is fitted on the "
         "training scores. May be changed after ``fit``.",
     )
     epochs: Any = param(
-        "auto",
-        [integer(0), one_of("auto")],
-        "Passes over the training rows. 'auto' makes about 2,000 optimiser steps, whatever the "
+        default="auto",
+        accepts=[integer(0), one_of("auto")],
+        doc="Passes over the training rows. 'auto' makes about 2,000 optimiser steps, whatever the "
         "number of rows, but at least one pass and at most 1,000.",
     )
-    batch_size: int = param(128, [integer(1)], "Rows per optimiser step.")
-    lr: float = param(1e-3, [real(0, None, closed="neither")], "Learning rate.")
-    weight_decay: float = param(0.0, [real(0, None, closed="left")], "Weight of the L2 penalty.")
+    batch_size: int = param(default=128, accepts=[integer(1)], doc="Rows per optimiser step.")
+    lr: float = param(default=1e-3, accepts=[real(0, None, closed="neither")], doc="Learning rate.")
+    weight_decay: float = param(
+        default=0.0, accepts=[real(0, None, closed="left")], doc="Weight of the L2 penalty."
+    )
     optimizer: str = param(
-        "adam", [one_of("adam", "adamw", "sgd")], "Optimiser; 'sgd' has momentum 0.9."
+        default="adam",
+        accepts=[one_of("adam", "adamw", "sgd")],
+        doc="Optimiser; 'sgd' has momentum 0.9.",
     )
     network: Any = param(
-        "auto",
-        [one_of("auto", *FAMILIES), Network],
-        "Architecture: a name, or a description such as ``deepod.networks.MLP(hidden=(64, 32))``. "
-        "'auto' chooses by the shape of a sample: MLP for tables, Recurrent for windows, LeNet for "
-        "images. ``network__hidden`` and the like may be set on a name too.",
+        default="auto",
+        accepts=[one_of("auto", *FAMILIES), Network],
+        doc="Architecture: a name, or a description such as "
+        "``deepod.networks.MLP(hidden=(64, 32))``. 'auto' chooses by the shape of a sample: MLP "
+        "for tables, Recurrent for windows, LeNet for images. ``network__hidden`` and the like may "
+        "be set on a name too.",
     )
     input_shape: Any = param(
-        None,
-        [tuple, list, None],
-        "Shape of one sample when the rows of X are flat: (channels, height, width) or "
+        default=None,
+        accepts=[tuple, list, None],
+        doc="Shape of one sample when the rows of X are flat: (channels, height, width) or "
         "(time, channels). None takes the shape of X's rows.",
     )
     scaler: str | None = param(
-        "standard",
-        [one_of("standard", "minmax", "symmetric"), None],
-        "Scaling learned from the training rows, per feature of a table and per channel of images "
-        "and windows: to mean 0 and standard deviation 1, to [0, 1], to [-1, 1], or none.",
+        default="standard",
+        accepts=[one_of("standard", "minmax", "symmetric"), None],
+        doc="Scaling learned from the training rows, per feature of a table and per channel of "
+        "images and windows: to mean 0 and standard deviation 1, to [0, 1], to [-1, 1], or none.",
     )
     validation_fraction: float = param(
-        0.0,
-        [real(0, 0.5)],
-        "Share of the rows that is held out of training and watched: their losses are in "
+        default=0.0,
+        accepts=[real(0, 0.5)],
+        doc="Share of the rows that is held out of training and watched: their losses are in "
         "``history_`` and steer :class:`deepod.callbacks.EarlyStopping`.",
     )
     callbacks: Any = param(
-        (),
-        [tuple, list],
-        "Functions told a :class:`deepod.callbacks.Event` after every epoch; one that returns True "
-        "ends the phase.",
+        default=(),
+        accepts=[tuple, list],
+        doc="Functions told a :class:`deepod.callbacks.Event` after every epoch; one that returns "
+        "True ends the phase.",
     )
     device: str = param(
-        "auto", [str], "'auto' (a GPU if there is one), 'cpu', 'cuda', 'cuda:1' or 'mps'."
+        default="auto",
+        accepts=[str],
+        doc="'auto' (a GPU if there is one), 'cpu', 'cuda', 'cuda:1' or 'mps'.",
     )
     random_state: Any = param(
-        None, ["random_state"], "Seed of everything random; an int repeats results exactly."
+        default=None,
+        accepts=["random_state"],
+        doc="Seed of everything random; an int repeats results exactly.",
     )
-    verbose: int = param(0, ["verbose"], "0 is silent; 1 shows a progress bar with the losses.")
+    verbose: int = param(
+        default=0, accepts=["verbose"], doc="0 is silent; 1 shows a progress bar with the losses."
+    )
 
     # For list_detectors(); every method sets its own.
     family: ClassVar[str] = ""
@@ -219,7 +217,7 @@ class BaseDetector(PyODBaseDetector):
             if not callable(callback):
                 raise ValueError(f"callbacks must hold callables, got {callback!r}.")
         self.device_ = _data.resolve_device(self.device)
-        X = self._validate_X(X, reset=True)
+        X = self._validate_rows(X, reset=True)
         self.input_shape_ = _data.sample_shape(X, self.input_shape)
         samples = X.reshape(len(X), *self.input_shape_)
         y = self._validate_y(y, len(X))
@@ -267,13 +265,14 @@ class BaseDetector(PyODBaseDetector):
             watched,
             self._all_callbacks(),
         )
-        self.decision_scores_ = self._scores(X)
-        # PyOD's helpers, such as its combination functions, read these.
-        self._classes = 2
-        self._mu, self._sigma = self.decision_scores_.mean(), self.decision_scores_.std()
-        self._thresholded_ = self._apply_contamination()
+        self._remember_scores(self._scores(X))
 
-    def _validate_X(self, X: Any, *, reset: bool) -> np.ndarray:
+    def _validate_rows(self, X: Any, *, reset: bool) -> np.ndarray:
+        if self.input_shape is not None and np.ndim(X) > 2:
+            # Flat and shaped samples are then one and the same, at fit and at scoring.
+            X = np.asarray(X)
+            _data.sample_shape(X, self.input_shape)
+            X = X.reshape(len(X), -1)
         X = validate_data(
             self,
             X,
@@ -282,9 +281,10 @@ class BaseDetector(PyODBaseDetector):
             allow_nd=True,
             ensure_min_samples=2 if reset else 1,
         )
-        if not reset and _data.sample_shape(X, self.input_shape_) != self.input_shape_:
-            raise ValueError(  # pragma: no cover - sample_shape raises first
-                f"X has rows of shape {X.shape[1:]}, expected {self.input_shape_}."
+        if not reset and self.input_shape is None and X.shape[1:] != self.input_shape_:
+            raise ValueError(
+                f"X has samples of shape {X.shape[1:]}, but {type(self).__name__} was fitted on "
+                f"samples of shape {self.input_shape_}."
             )
         return X
 
@@ -304,7 +304,7 @@ class BaseDetector(PyODBaseDetector):
         return y.astype(np.int64)
 
     def _split(self, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Indices of the rows to train on and of those held out."""
+        """Draw the rows to train on and those held out, as indices."""
         held_out = round(n * self.validation_fraction)
         if not held_out:
             return np.arange(n), np.arange(0)
@@ -339,7 +339,7 @@ class BaseDetector(PyODBaseDetector):
         check_is_fitted(self)
         if batch_size is not None and batch_size < 1:
             raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
-        return self._scores(self._validate_X(X, reset=False), batch_size)
+        return self._scores(self._validate_rows(X, reset=False), batch_size)
 
     def _scores(self, X: np.ndarray, batch_size: int | None = None) -> np.ndarray:
         """Scores of validated rows."""
@@ -357,209 +357,10 @@ class BaseDetector(PyODBaseDetector):
         chunks = _data.chunks(X, self.input_shape_, scaler, rows)
         return _train.score(self.module_, function, chunks, self.device_).double().cpu().numpy()
 
-    def predict(self, X: Any, return_confidence: bool = False) -> Any:
-        """Label rows: 0 (normal) or 1 (anomaly).
-
-        Parameters
-        ----------
-        X : array-like
-            Samples shaped like those of ``fit``.
-        return_confidence : bool, default=False
-            Whether to return :meth:`predict_confidence` too.
-
-        Returns
-        -------
-        labels : ndarray of shape (n,), int
-        confidence : ndarray of shape (n,)
-            Only if ``return_confidence``.
-        """
-        scores = self.decision_function(X)
-        labels = self._labels(scores)
-        return (labels, self._confidence(scores)) if return_confidence else labels
-
-    def predict_proba(
-        self, X: Any, method: str = "linear", return_confidence: bool = False
-    ) -> Any:
-        """Probabilities of being normal and of being an anomaly.
-
-        Parameters
-        ----------
-        X : array-like
-            Samples shaped like those of ``fit``.
-        method : {"linear", "unify"}, default="linear"
-            "linear" maps the range of the training scores to [0, 1]; "unify" is Kriegel et al.
-            (SDM 2011), the error function of the standardised score.
-        return_confidence : bool, default=False
-            Whether to return :meth:`predict_confidence` too.
-
-        Returns
-        -------
-        probabilities : ndarray of shape (n, 2)
-        confidence : ndarray of shape (n,)
-            Only if ``return_confidence``.
-        """
-        scores = self.decision_function(X)
-        if method == "linear":
-            low = self.decision_scores_.min()
-            shifted, size = scores - low, self.decision_scores_.max() - low
-        elif method == "unify":
-            shifted, size = scores - self._mu, self._sigma * np.sqrt(2)
-        else:
-            raise ValueError(f"method must be 'linear' or 'unify', got {method!r}.")
-        ratio = shifted / (size or 1.0)
-        anomaly = np.clip(ratio if method == "linear" else erf(ratio), 0, 1)
-        probabilities = np.column_stack([1 - anomaly, anomaly])
-        return (probabilities, self._confidence(scores)) if return_confidence else probabilities
-
-    def predict_confidence(self, X: Any) -> np.ndarray:
-        """How surely the label would be the same had other rows been drawn for training.
-
-        The measure of Perini et al. (ECML PKDD 2020), in [0, 1].
-
-        Parameters
-        ----------
-        X : array-like
-            Samples shaped like those of ``fit``.
-
-        Returns
-        -------
-        confidence : ndarray of shape (n,)
-        """
-        return self._confidence(self.decision_function(X))
-
-    def predict_with_rejection(
-        self,
-        X: Any,
-        T: float = 32,
-        return_stats: bool = False,
-        delta: float = 0.1,
-        c_fp: float = 1,
-        c_fn: float = 1,
-        c_r: float = -1,
-    ) -> Any:
-        """Label rows, with -2 for those of too little confidence.
-
-        The method of Perini and Davis (NeurIPS 2023).
-
-        Parameters
-        ----------
-        X : array-like
-            Samples shaped like those of ``fit``.
-        T : float, default=32
-            The rejection threshold is 1 - 2 exp(-T): the higher, the more rejections.
-        return_stats : bool, default=False
-            Whether to return the expected rejection rate, its upper bound and that of the cost.
-        delta : float in (0, 1), default=0.1
-            The upper bound of the rejection rate holds with probability 1 - delta.
-        c_fp, c_fn, c_r : float
-            Costs of a false alarm, a miss and a rejection; a negative c_r means the contamination.
-
-        Returns
-        -------
-        labels : ndarray of shape (n,), int
-            0, 1 or -2.
-        stats : list of three floats
-            Only if ``return_stats``.
-        """
-        scores = self.decision_function(X)
-        labels = self._labels(scores)
-        labels[2 * np.abs(self._confidence(scores) - 0.5) <= 1 - 2 * np.exp(-T)] = -2
-        if not return_stats:
-            return labels
-        return labels, list(self.compute_rejection_stats(T, delta, c_fp, c_fn, c_r))
-
-    def compute_rejection_stats(self, *args: Any, **kwargs: Any) -> tuple[float, float, float]:
-        """Expected rejection rate, its upper bound and that of the cost; see PyOD."""
-        # PyOD's formulas need a number, which a thresholder is not.
-        stand_in = type(self)(**self.get_params(deep=False))
-        stand_in.__dict__.update(self.__dict__, contamination=self._contamination_share())
-        return super(BaseDetector, stand_in).compute_rejection_stats(*args, **kwargs)
-
-    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
-        """Fit and return the labels of the training rows, 0 or 1."""
-        return self.fit(X, y).labels_
-
-    def fit_predict_score(self, X: Any, y: Any, scoring: str = "roc_auc_score") -> float:
-        """Fit on X and compare the training scores with y, which is not trained on.
-
-        Parameters
-        ----------
-        X : array-like
-        y : array-like of shape (n,)
-        scoring : {"roc_auc_score", "prc_n_score"}, default="roc_auc_score"
-
-        Returns
-        -------
-        score : float
-        """
-        metrics = {"roc_auc_score": roc_auc_score, "prc_n_score": precision_n_scores}
-        if scoring not in metrics:
-            raise ValueError(f"scoring must be one of {sorted(metrics)}, got {scoring!r}.")
-        return float(metrics[scoring](y, self.fit(X).decision_scores_))
-
-    # --- threshold ------------------------------------------------------------------------------
-
-    @property
-    def threshold_(self) -> float:
-        """Score above which a row is labelled 1."""
-        return self._current().threshold
-
-    @property
-    def labels_(self) -> np.ndarray:
-        """Labels of the training rows."""
-        return self._current().labels
-
-    @property
-    def thresholder_(self) -> Any:
-        """Fitted copy of the thresholder given as ``contamination``."""
-        if self._current().thresholder is None:
-            raise AttributeError("contamination is a number: there is no thresholder_.")
-        return self._current().thresholder
-
-    def _current(self) -> _Thresholded:
-        if "_thresholded_" not in self.__dict__:
-            raise AttributeError(f"This {type(self).__name__} is not fitted yet; call fit first.")
-        known = self._thresholded_.contamination
-        if known is not self.contamination and known != self.contamination:
-            self._validate_params()
-            self._thresholded_ = self._apply_contamination()
-        return self._thresholded_
-
-    def _apply_contamination(self) -> _Thresholded:
-        scores = self.decision_scores_
-        if not hasattr(self.contamination, "fit"):
-            threshold = float(np.quantile(scores, 1 - self.contamination))
-            labels = (scores > threshold).astype(int)
-            return _Thresholded(self.contamination, threshold, labels, None)
-        thresholder = copy.deepcopy(self.contamination)
-        thresholder.fit(scores)
-        labels = np.asarray(thresholder.labels_).astype(int)
-        # As PyOD does for thresholders that find labels but no threshold.
-        threshold = thresholder.thresh_ or labels.mean()
-        return _Thresholded(self.contamination, float(threshold), labels, thresholder)
-
-    def _labels(self, scores: np.ndarray) -> np.ndarray:
-        thresholder = self._current().thresholder
-        if thresholder is None:
-            return (scores > self.threshold_).astype(int)
-        return np.asarray(thresholder.predict(scores)).astype(int)
-
-    def _contamination_share(self) -> float:
-        if self._current().thresholder is None:
-            return float(self.contamination)
-        return float(self.labels_.mean())
-
-    def _confidence(self, scores: np.ndarray) -> np.ndarray:
-        n = len(self.decision_scores_)
-        below = np.searchsorted(np.sort(self.decision_scores_), scores, side="right")
-        posterior = (1 + below) / (2 + n)
-        confidence = 1 - binom.cdf(n - int(n * self._contamination_share()), n, posterior)
-        return np.where(self._labels(scores) == 1, confidence, 1 - confidence)
-
     # --- scikit-learn's estimator API, which PyOD's base class replaces -------------------------
 
     get_params = BaseEstimator.get_params
-    _get_param_names = classmethod(cast(Any, BaseEstimator._get_param_names).__func__)
+    _get_param_names: ClassVar[Any] = classmethod(cast(Any, BaseEstimator._get_param_names).__func__)
     __repr__ = BaseEstimator.__repr__
 
     def set_params(self, **params: Any) -> BaseDetector:

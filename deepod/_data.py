@@ -115,7 +115,7 @@ class Scaler:
             if how == "symmetric":
                 shift, scale = shift + np.where(constant, 0.0, scale / 2), scale / 2
         if not (np.isfinite(shift).all() and np.isfinite(scale).all()):
-            raise ValueError("X holds values too large for float64 arithmetic; rescale its columns.")
+            raise ValueError("X holds values too large for float64; rescale its columns.")
         trailing = (1,) * (X.ndim - 1 - channel)
         return cls(shift.reshape(-1, *trailing), scale.reshape(-1, *trailing))
 

@@ -31,19 +31,19 @@ def one_of(*options: str) -> StrOptions:
     return StrOptions(set(options))
 
 
-def param(default: Any, constraints: list[Any], doc: str) -> Any:
+def param(*, default: Any, accepts: list[Any], doc: str) -> Any:
     """Declare a hyper-parameter as a class attribute of a :func:`parameters` class.
 
     Parameters
     ----------
     default : object
         Immutable default value.
-    constraints : list
+    accepts : list
         Alternatives accepted by ``fit``: types, None, or the helpers of this module.
     doc : str
         What it does, as one paragraph.
     """
-    return dataclasses.field(default=default, metadata={"constraints": constraints, "doc": doc})
+    return dataclasses.field(default=default, metadata={"accepts": accepts, "doc": doc})
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(param,))
@@ -53,10 +53,10 @@ def parameters(cls: type[T]) -> type[T]:
     The constructor only stores its keyword arguments, as scikit-learn asks. The ``Parameters``
     section of the docstring is generated from the declarations, inherited ones included.
     """
-    cls = dataclasses.dataclass(kw_only=True, eq=False, repr=False)(cls)  # type: ignore[assignment]
+    cls = dataclasses.dataclass(kw_only=True, eq=False, repr=False)(cls)
     abc.update_abstractmethods(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
-    cls._parameter_constraints = {f.name: f.metadata["constraints"] for f in fields}  # type: ignore[attr-defined]
+    cls._parameter_constraints = {f.name: f.metadata["accepts"] for f in fields}  # type: ignore[attr-defined]
     cls.__doc__ = _with_parameters(inspect.getdoc(cls) or "", cls, fields)
     return cls
 
@@ -66,7 +66,7 @@ def _with_parameters(doc: str, cls: type, fields: tuple[dataclasses.Field, ...])
     shared = [f for f in fields if f not in own]
     lines = ["Parameters", "----------"]
     for f in own + shared:
-        accepted = " or ".join(str(make_constraint(c)) for c in f.metadata["constraints"])
+        accepted = " or ".join(str(make_constraint(c)) for c in f.metadata["accepts"])
         lines += [f"{f.name} : {accepted}, default={f.default!r}"]
         lines += [f"    {line}" for line in inspect.cleandoc(f.metadata["doc"]).splitlines()]
     summary, marker, rest = doc.partition("\nAttributes\n")

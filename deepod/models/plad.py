@@ -6,10 +6,8 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
-from torch.nn import functional as F
+from torch.nn.functional import logsigmoid, softplus
 
 from deepod._base import BaseDetector
 from deepod._params import integer, one_of, param, parameters, real
@@ -59,44 +57,52 @@ class PLAD(BaseDetector):
     """
 
     perturbator: str = param(
-        "vae",
-        [one_of("vae", "mlp")],
-        "'vae' draws the perturbation of a row from a learned distribution (equation 5), 'mlp' is "
-        "deterministic (equation 3).",
+        default="vae",
+        accepts=[one_of("vae", "mlp")],
+        doc="'vae' draws the perturbation of a row from a learned distribution (equation 5), 'mlp' "
+        "is deterministic (equation 3).",
     )
     lam: float = param(
-        3.0, [real(0, None, closed="left")], "Weight of the penalty on the perturbation."
+        default=3.0,
+        accepts=[real(0, None, closed="left")],
+        doc="Weight of the penalty on the perturbation.",
     )
     penalty: str = param(
-        "mean",
-        [one_of("mean", "sum")],
-        "Whether the penalty is the mean over the features, or their sum as printed.",
+        default="mean",
+        accepts=[one_of("mean", "sum")],
+        doc="Whether the penalty is the mean over the features, or their sum as printed.",
     )
     kl_weight: float = param(
-        1.0, [real(0, None, closed="left")], "Weight of the KL divergence of the VAE's code."
+        default=1.0,
+        accepts=[real(0, None, closed="left")],
+        doc="Weight of the KL divergence of the VAE's code.",
     )
     perturbator_hidden: Any = param(
-        None,
-        [tuple, list, None],
-        "Widths of the perturbator's hidden layers; None is one layer as wide as a flat sample, "
-        "but at most 256.",
+        default=None,
+        accepts=[tuple, list, None],
+        doc="Widths of the perturbator's hidden layers; None is one layer as wide as a flat "
+        "sample, but at most 256.",
     )
     latent_dim: int | None = param(
-        None, [integer(1), None], "Length of the perturbator's code; None is min(features, 64)."
+        default=None,
+        accepts=[integer(1), None],
+        doc="Length of the perturbator's code; None is min(features, 64).",
     )
     alpha: str = param(
-        "identity",
-        [one_of("identity", "raw")],
-        "Whether the perturbator puts out alpha - 1, so that training starts near no perturbation, "
-        "or alpha itself.",
+        default="identity",
+        accepts=[one_of("identity", "raw")],
+        doc="Whether the perturbator puts out alpha - 1, so that training starts near no "
+        "perturbation, or alpha itself.",
     )
     n_members: int = param(
-        1, [integer(1)], "Pairs of classifier and perturbator whose probabilities are averaged."
+        default=1,
+        accepts=[integer(1)],
+        doc="Pairs of classifier and perturbator whose probabilities are averaged.",
     )
     supervision: str | None = param(
-        None,
-        [one_of("drop_anomalies"), None],
-        "'drop_anomalies' leaves the rows with y == 1 out of training; None ignores y.",
+        default=None,
+        accepts=[one_of("drop_anomalies"), None],
+        doc="'drop_anomalies' leaves the rows with y == 1 out of training; None ignores y.",
     )
 
     family = "perturbation"
@@ -141,8 +147,8 @@ class PLAD(BaseDetector):
         logits = module.logits(torch.cat([batch.x.expand_as(perturbed), perturbed], 1))
         normal, abnormal = logits.chunk(2, 1)  # (K, B) each
         return {  # equations 3 and 5; label 0 is normal
-            "normal": F.softplus(normal).mean(),
-            "perturbed": F.softplus(-abnormal).mean(),
+            "normal": softplus(normal).mean(),
+            "perturbed": softplus(-abnormal).mean(),
             "penalty": self.lam * penalty.mean(),
             "kl": self.kl_weight * kl.mean(),
         }
@@ -150,4 +156,4 @@ class PLAD(BaseDetector):
     def _score(self, module: PLADModule, x: Tensor) -> Tensor:  # type: ignore[override]
         logits = module.logits(x)  # (K, B)
         # Logit of the mean probability, in a form that never saturates.
-        return torch.logsumexp(F.logsigmoid(logits), 0) - torch.logsumexp(F.logsigmoid(-logits), 0)
+        return torch.logsumexp(logsigmoid(logits), 0) - torch.logsumexp(logsigmoid(-logits), 0)

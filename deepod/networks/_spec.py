@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
 from numbers import Integral
 
 import torch
@@ -62,11 +61,11 @@ class Network(BaseEstimator, metaclass=abc.ABCMeta):
     def _check(self) -> None:
         self._validate_params()
         for name, value in self.get_params().items():
-            if isinstance(value, Sequence) and not isinstance(value, str):
-                if not all(isinstance(size, Integral) and size > 0 for size in value):
-                    raise ValueError(
-                        f"{type(self).__name__}({name}={value!r}): expected positive integers."
-                    )
+            sizes = value if isinstance(value, tuple | list) else ()
+            if not all(isinstance(size, Integral) and int(size) > 0 for size in sizes):
+                raise ValueError(
+                    f"{type(self).__name__}({name}={value!r}): expected positive integers."
+                )
 
     def _side_by_side(self, networks: list[nn.Module], shape: Shape) -> nn.Module:
         return Members(networks, len(shape))

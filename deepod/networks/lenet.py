@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from deepod._params import integer, one_of, param, parameters
 from deepod._types import Shape
 from deepod.networks._spec import ACTIVATIONS, Network
+from deepod.networks.mlp import MLP
 
 
 @parameters
@@ -29,20 +28,28 @@ class LeNet(Network):
     """
 
     channels: tuple[int, ...] | None = param(
-        None, [tuple, list, None], "Channels of the convolutions; None chooses by the image's size."
+        default=None,
+        accepts=[tuple, list, None],
+        doc="Channels of the convolutions; None chooses by the image's size.",
     )
     hidden: tuple[int, ...] = param(
-        (128,), [tuple, list], "Widths of the fully connected hidden layers after the convolutions."
+        default=(128,),
+        accepts=[tuple, list],
+        doc="Widths of the fully connected hidden layers after the convolutions.",
     )
-    kernel_size: int = param(5, [integer(1)], "Side of the convolution kernels, odd, in pixels.")
+    kernel_size: int = param(
+        default=5, accepts=[integer(1)], doc="Side of the convolution kernels, odd, in pixels."
+    )
     activation: str = param(
-        "leaky_relu", [one_of(*ACTIVATIONS)], "Non-linearity between the layers."
+        default="leaky_relu",
+        accepts=[one_of(*ACTIVATIONS)],
+        doc="Non-linearity between the layers.",
     )
-    bias: bool = param(False, ["boolean"], "Whether the layers add a bias.")
+    bias: bool = param(default=False, accepts=["boolean"], doc="Whether the layers add a bias.")
     batch_norm: bool = param(
-        False,
-        ["boolean"],
-        "Whether BatchNorm, without scale and shift of its own, follows every convolution.",
+        default=False,
+        accepts=["boolean"],
+        doc="Whether BatchNorm, without scale and shift of its own, follows every convolution.",
     )
 
     def _encoder(self, shape: Shape, out: int) -> nn.Module:
@@ -50,16 +57,14 @@ class LeNet(Network):
         layers: list[nn.Module] = []
         for inp, width in zip((shape[0], *channels[:-1]), channels, strict=True):
             layers += [self._conv(inp, width), *self._after(width), nn.MaxPool2d(2, ceil_mode=True)]
-        sizes = [channels[-1] * sides[-1][0] * sides[-1][1], *self.hidden, out]
-        return nn.Sequential(*layers, nn.Flatten(), *self._head(sizes))
+        return nn.Sequential(*layers, self._head().encoder((channels[-1], *sides[-1]), out))
 
     def _decoder(self, inp: int, shape: Shape) -> nn.Module:
         channels, sides = self._plan(shape)
         low = (channels[-1], *sides[-1])
         layers: list[nn.Module] = [
-            *self._head([inp, *reversed(self.hidden), torch.Size(low).numel()]),
+            self._head().decoder(inp, low),
             ACTIVATIONS[self.activation](),
-            nn.Unflatten(-1, low),
         ]
         # Resize then convolve: the shape of the encoder backwards, without checkerboards.
         for i in reversed(range(len(channels))):
@@ -96,11 +101,8 @@ class LeNet(Network):
         norm = [nn.BatchNorm2d(width, eps=1e-4, affine=False)] if self.batch_norm else []
         return [*norm, ACTIVATIONS[self.activation]()]
 
-    def _head(self, sizes: list[int]) -> list[nn.Module]:
-        layers: list[nn.Module] = []
-        for inp, out in zip(sizes[:-2], sizes[1:-1], strict=True):
-            layers += [nn.Linear(inp, out, bias=self.bias), ACTIVATIONS[self.activation]()]
-        return [*layers, nn.Linear(*sizes[-2:], bias=self.bias)]
+    def _head(self) -> MLP:
+        return MLP(hidden=self.hidden, activation=self.activation, bias=self.bias)
 
 
 class _Resize(nn.Module):
@@ -109,4 +111,4 @@ class _Resize(nn.Module):
         self.size = size
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.interpolate(x, size=self.size)
+        return nn.functional.interpolate(x, size=self.size)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import torch
 from torch import Tensor, nn
 
@@ -27,16 +29,20 @@ class MLP(Network):
     """
 
     hidden: tuple[int, ...] = param(
-        (64, 32), [tuple, list], "Widths of the hidden layers, from the input of an encoder on."
+        default=(64, 32),
+        accepts=[tuple, list],
+        doc="Widths of the hidden layers, from the input of an encoder on.",
     )
     activation: str = param(
-        "leaky_relu", [one_of(*ACTIVATIONS)], "Non-linearity between the layers."
+        default="leaky_relu",
+        accepts=[one_of(*ACTIVATIONS)],
+        doc="Non-linearity between the layers.",
     )
-    bias: bool = param(True, ["boolean"], "Whether the layers add a bias.")
+    bias: bool = param(default=True, accepts=["boolean"], doc="Whether the layers add a bias.")
     batch_norm: bool = param(
-        False,
-        ["boolean"],
-        "Whether BatchNorm, without scale and shift of its own, follows every hidden layer.",
+        default=False,
+        accepts=["boolean"],
+        doc="Whether BatchNorm, without scale and shift of its own, follows every hidden layer.",
     )
 
     def _encoder(self, shape: Shape, out: int) -> nn.Module:
@@ -49,18 +55,18 @@ class MLP(Network):
 
     def _layers(self, sizes: list[int]) -> list[nn.Module]:
         layers: list[nn.Module] = []
-        for inp, out in zip(sizes[:-2], sizes[1:-1], strict=True):
+        for inp, out in pairwise(sizes[:-1]):
             layers.append(nn.Linear(inp, out, bias=self.bias))
             if self.batch_norm:
                 layers.append(nn.BatchNorm1d(out, eps=1e-4, affine=False))
             layers.append(ACTIVATIONS[self.activation]())
-        return [*layers, nn.Linear(*sizes[-2:], bias=self.bias)]
+        return [*layers, nn.Linear(sizes[-2], sizes[-1], bias=self.bias)]
 
     def _side_by_side(self, networks: list[nn.Module], shape: Shape) -> nn.Module:
         if self.batch_norm:
             return super()._side_by_side(networks, shape)
         # One batched product per layer: the cost of K small networks is near that of one.
-        layers = zip(*networks, strict=True)  # type: ignore[call-overload]
+        layers = zip(*networks, strict=True)
         return nn.Sequential(
             *[StackedLinear(same) if isinstance(same[0], nn.Linear) else same[0] for same in layers]
         )

@@ -22,9 +22,13 @@ class Recurrent(Network):
     """
 
     hidden: tuple[int, ...] = param(
-        (64,), [tuple, list], "Widths of the recurrent layers, from the input of an encoder on."
+        default=(64,),
+        accepts=[tuple, list],
+        doc="Widths of the recurrent layers, from the input of an encoder on.",
     )
-    cell: str = param("gru", [one_of("gru", "lstm")], "Kind of recurrent layer.")
+    cell: str = param(
+        default="gru", accepts=[one_of("gru", "lstm")], doc="Kind of recurrent layer."
+    )
 
     def _encoder(self, shape: Shape, out: int) -> nn.Module:
         channels = _channels(shape)

@@ -1,0 +1,1 @@
+"""Benchmarks: datasets, protocols and detectors are separate files; results are JSON lines."""

@@ -1,0 +1,97 @@
+"""Detectors by name: deepod's, PyOD's, any class that follows PyOD, or a section of a TOML file."""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+import tomllib
+from importlib import import_module
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import deepod
+
+
+class Found(NamedTuple):
+    """What the name of a detector stands for."""
+
+    module: str
+    name: str
+    params: dict[str, Any]
+
+    def load(self) -> type:
+        """Import the class."""
+        from pyod.models.base import BaseDetector
+
+        cls = getattr(import_module(self.module), self.name)
+        if not issubclass(cls, BaseDetector):
+            # scikit-learn's own detectors, for one, give anomalies the lower scores.
+            raise TypeError(f"{self.module}:{self.name} is not a subclass of PyOD's BaseDetector.")
+        return cls
+
+    def build(self, seed: int) -> tuple[Any, dict[str, Any]]:
+        """Construct the detector.
+
+        Returns
+        -------
+        detector : object
+        facts : dict
+            For the record: ``params`` that were set, ``random_state`` (None where the class has
+            none) and ``scaling``: "own", or "standard" for a scaler that is to go in front.
+        """
+        cls = self.load()
+        accepted = inspect.signature(cls).parameters
+        own = issubclass(cls, deepod.BaseDetector)
+        params = {key: _value(value) for key, value in self.params.items()}
+        params |= {k: v for k, v in {"random_state": seed, "verbose": 0}.items() if k in accepted}
+        return cls(**params), {
+            "params": self.params,
+            "random_state": params.get("random_state"),
+            "scaling": "own" if own else "standard",
+        }
+
+
+def find(name: str) -> Found:
+    """Find a detector without importing it.
+
+    Parameters
+    ----------
+    name : str
+        "PLAD" (a key of ``deepod.DETECTORS``), "pyod:IForest", "module:Class", or
+        "file.toml:section": a section with the key ``detector``, one of the former, and a table
+        ``params`` of constructor parameters, in which lists become tuples and a table such as
+        ``{name = "MLP", hidden = [64, 32]}`` becomes that class of ``deepod.networks``.
+
+    Raises
+    ------
+    ValueError
+        If there is no such detector.
+    """
+    where, _, what = name.rpartition(":")
+    if not where:
+        if what in deepod.DETECTORS:
+            return Found(deepod.DETECTORS[what], what, {})
+        raise ValueError(f"No detector {name!r} in deepod; it has {', '.join(deepod.DETECTORS)}.")
+    if where.endswith(".toml"):
+        section = tomllib.loads(Path(where).read_text(encoding="utf-8")).get(what)
+        if not isinstance(section, dict) or "detector" not in section:
+            raise ValueError(f"{where} has no section [{what}] with a key 'detector'.")
+        return find(section["detector"])._replace(params=section.get("params", {}))
+    if where == "pyod":
+        import pyod.models
+
+        for module in pkgutil.iter_modules(pyod.models.__path__):
+            if module.name.replace("_", "") == what.replace("_", "").lower():
+                return Found(f"pyod.models.{module.name}", what, {})
+        raise ValueError(f"No file of pyod.models is named like {what!r}; write module:Class.")
+    return Found(where, what, {})
+
+
+def _value(value: Any) -> Any:
+    """Turn a TOML value into what constructors take."""
+    if isinstance(value, list):
+        return tuple(_value(item) for item in value)
+    if isinstance(value, dict):
+        rest = {key: _value(item) for key, item in value.items() if key != "name"}
+        return getattr(import_module("deepod.networks"), value["name"])(**rest)
+    return value

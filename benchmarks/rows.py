@@ -1,0 +1,72 @@
+"""Results on disk: one JSON line per cell, appended whole."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any, NamedTuple
+
+
+class Cell(NamedTuple):
+    """One run of a benchmark; what else is in a row is its result."""
+
+    protocol: str
+    dataset: str
+    detector: str
+    seed: int
+    max_train: int | None = None
+    max_test: int | None = None
+
+    @classmethod
+    def of(cls, row: dict[str, Any]) -> Cell:
+        """Identify the cell that a row is the result of."""
+        return cls(*(row[name] for name in cls._fields))
+
+
+def read(path: str | Path) -> list[dict[str, Any]]:
+    """Read the complete lines of a results file; of several rows of one cell, the last.
+
+    A last line without newline, as a kill in the middle of a write leaves it, is left out.
+
+    Raises
+    ------
+    ValueError
+        If a line is no row; the message has its number.
+    """
+    rows = {}
+    *lines, _ = Path(path).read_bytes().split(b"\n")
+    for number, line in enumerate(lines, start=1):
+        try:
+            row = json.loads(line)
+            rows[Cell.of(row)] = row
+        except (ValueError, TypeError, KeyError) as error:
+            raise ValueError(f"{path}, line {number}: not a row of results ({error}).") from error
+    return list(rows.values())
+
+
+def read_and_repair(path: str | Path) -> list[dict[str, Any]]:
+    """Read as :func:`read` does, and cut off a truncated last line so that rows can follow it."""
+    path = Path(path)
+    if not path.exists():
+        return []
+    rows = read(path)
+    content = path.read_bytes()
+    rest = content[content.rfind(b"\n") + 1 :]
+    start = f'{{"{Cell._fields[0]}": '.encode()
+    if rest and rest[: len(start)] != start[: len(rest)]:
+        raise ValueError(f"{path}: the last line is not a row of results; is this the right file?")
+    os.truncate(path, len(content) - len(rest))
+    return rows
+
+
+def append(path: str | Path, row: dict[str, Any]) -> None:
+    """Append a row: one write, on disk when this returns."""
+    line = json.dumps(Cell.of(row)._asdict() | row, allow_nan=False).encode() + b"\n"
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    try:
+        if os.write(file, line) != len(line):
+            raise OSError(f"{path}: a row was written in part; is the disk full?")
+        os.fsync(file)
+    finally:
+        os.close(file)

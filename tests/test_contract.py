@@ -1,0 +1,515 @@
+"""What every detector promises, generated from the registry."""
+
+import copy
+import random
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.sparse import csr_array
+from sklearn.exceptions import NotFittedError
+from sklearn.metrics import roc_auc_score
+
+import deepod
+from deepod.callbacks import EarlyStopping
+from deepod.networks import MLP
+
+from .cases import NAMES, NAMES_AND_KINDS, SHAPES, fast, samples
+
+# Float32 arithmetic: what a different grouping of the same sums may change.
+TOLERANCE = {"rtol": 1e-6, "atol": 1e-6}
+
+every_detector = pytest.mark.parametrize("name", NAMES)
+every_input = pytest.mark.parametrize(("name", "kind"), NAMES_AND_KINDS)
+
+
+# --- registry and documentation -----------------------------------------------------------------
+
+
+def test_list_detectors__describes_every_entry():
+    for entry in deepod.list_detectors():
+        assert entry["name"] in deepod.DETECTORS
+        assert entry["family"]
+        assert entry["paper"]
+        assert set(entry["inputs"]) <= set(SHAPES)
+
+
+@every_detector
+def test_docstring__names_every_parameter_once_and_has_an_example(name):
+    doc = getattr(deepod, name).__doc__
+    for parameter in fast(name).get_params(deep=False):
+        assert doc.count(f"\n{parameter} : ") == 1
+    for section in ("Parameters", "Attributes", "Notes", "References", "Examples"):
+        assert doc.count(f"\n{section}\n---") == 1, section
+
+
+# --- shapes and kinds of input ------------------------------------------------------------------
+
+
+@every_input
+def test_fit_and_score__every_kind_of_input__one_finite_score_per_row(name, kind):
+    detector = fast(name).fit(samples(kind))
+    scores = detector.decision_function(samples(kind, n=7, seed=1))
+    assert scores.shape == (7,)
+    assert scores.dtype == np.float64
+    assert np.isfinite(scores).all()
+    assert len(np.unique(scores)) > 1
+    assert detector.input_shape_ == SHAPES[kind]
+
+
+@every_input
+def test_input_shape__flat_rows__score_like_shaped_ones(name, kind):
+    X, shape = samples(kind), SHAPES[kind]
+    shaped = fast(name).fit(X)
+    flat = fast(name, input_shape=shape).fit(X.reshape(len(X), -1))
+    np.testing.assert_array_equal(flat.decision_scores_, shaped.decision_scores_)
+    np.testing.assert_array_equal(flat.decision_function(X), shaped.decision_scores_)
+
+
+@every_input
+def test_score__other_shape_than_fitted__refused(name, kind):
+    detector = fast(name).fit(samples(kind))
+    wrong = samples(kind)[:, :-1]
+    with pytest.raises(ValueError, match=r"features|shape"):
+        detector.decision_function(wrong)
+    other = "windows" if kind != "windows" else "images"
+    with pytest.raises(ValueError, match=r"features|shape"):
+        detector.decision_function(samples(other))
+
+
+@every_input
+def test_score__last_axis_differs__refused(name, kind):
+    X = samples(kind)
+    with pytest.raises(ValueError, match=r"features|shape"):
+        fast(name).fit(X).decision_function(X[..., :-1])
+
+
+# --- bad input ----------------------------------------------------------------------------------
+
+GOOD = samples()
+BAD_X = {
+    "nan": (np.where(np.arange(5) == 2, np.nan, GOOD), "NaN"),
+    "infinity": (np.where(np.arange(5) == 2, np.inf, GOOD), "infinity"),
+    "strings": (np.full((40, 5), "a"), "string|convert|dtype"),
+    "objects": (np.full((40, 5), object()), "float|number|object"),
+    "sparse": (csr_array(GOOD), "[Ss]parse"),
+    "complex": (GOOD + 1j, "[Cc]omplex"),
+    "one dimension": (GOOD[:, 0], "1D|2D|dimension"),
+    "five dimensions": (np.zeros((4, 2, 2, 2, 2)), "5 dimensions"),
+    "no rows": (GOOD[:0], "0 sample"),
+    "no columns": (GOOD[:, :0], "0 feature"),
+    "one row": (GOOD[:1], "minimum of 2|1 sample"),
+}
+
+
+@every_detector
+@pytest.mark.parametrize("case", BAD_X)
+def test_fit__bad_X__refused_and_says_why(name, case):
+    X, message = BAD_X[case]
+    with pytest.raises((ValueError, TypeError), match=message):
+        fast(name).fit(X)
+
+
+@every_detector
+@pytest.mark.parametrize("case", ["nan", "infinity", "strings", "sparse", "no rows", "no columns"])
+def test_score__bad_X__refused_and_says_why(name, case):
+    X, message = BAD_X[case]
+    with pytest.raises((ValueError, TypeError), match=message):
+        fast(name).fit(GOOD).decision_function(X)
+
+
+@every_detector
+def test_score__wrong_number_of_features__refused(name):
+    detector = fast(name).fit(GOOD)
+    for width in (1, 4, 6):
+        with pytest.raises(ValueError, match="features"):
+            detector.decision_function(np.zeros((3, width)))
+
+
+BAD_PARAMETERS = [
+    ("contamination", 0),
+    ("contamination", -0.1),
+    ("contamination", 0.51),
+    ("contamination", float("nan")),
+    ("contamination", "auto"),
+    ("epochs", -1),
+    ("epochs", 1.5),
+    ("epochs", "many"),
+    ("batch_size", 0),
+    ("lr", 0),
+    ("lr", -1e-3),
+    ("weight_decay", -1),
+    ("optimizer", "adamm"),
+    ("network", "transformer"),
+    ("network", 3),
+    ("scaler", "robust"),
+    ("validation_fraction", 0.6),
+    ("validation_fraction", -0.1),
+    ("callbacks", [1]),
+    ("callbacks", print),
+    ("device", "quantum"),
+    ("device", None),
+    ("random_state", "seed"),
+    ("input_shape", (2, 3)),
+    ("input_shape", (5.0,)),
+    ("input_shape", (-5,)),
+    ("input_shape", 5),
+]
+
+
+@every_detector
+@pytest.mark.parametrize(("parameter", "value"), BAD_PARAMETERS)
+def test_fit__bad_parameter__named_in_the_error(name, parameter, value):
+    detector = fast(name, **{parameter: value})  # the constructor only stores
+    with pytest.raises((ValueError, TypeError), match=parameter):
+        detector.fit(GOOD)
+    assert not detector.__sklearn_is_fitted__()
+
+
+@every_detector
+@pytest.mark.parametrize("hidden", [(0,), (-3,), (2.5,), ("a",)])
+def test_fit__bad_network_size__named_in_the_error(name, hidden):
+    with pytest.raises(ValueError, match="hidden"):
+        fast(name, network=MLP(hidden=hidden)).fit(GOOD)
+
+
+@every_detector
+def test_device__not_on_this_machine__refused_by_name(name):
+    missing = "cuda:99" if torch.cuda.is_available() else "cuda"
+    with pytest.raises(ValueError, match=f"device='{missing}'"):
+        fast(name, device=missing).fit(GOOD)
+    with pytest.raises(ValueError, match="device='mps'"):
+        fast(name, device="mps").fit(GOOD)
+
+
+@every_detector
+def test_unfitted__scoring_and_attributes__say_so(name):
+    detector = fast(name)
+    for method in ("decision_function", "predict", "predict_proba", "predict_confidence"):
+        with pytest.raises(NotFittedError):
+            getattr(detector, method)(GOOD)
+    assert not hasattr(detector, "threshold_")
+    assert not hasattr(detector, "labels_")
+
+
+# --- legal edge cases ---------------------------------------------------------------------------
+
+rng = np.random.default_rng(0)
+READ_ONLY = GOOD.copy()
+READ_ONLY.flags.writeable = False
+EDGE_CASES = {
+    "two rows": GOOD[:2],
+    "fewer rows than a batch": GOOD[:5],
+    "one left-over row": samples(n=33),
+    "one feature": GOOD[:, :1],
+    "constant column": np.where(np.arange(5) == 1, 3.0, GOOD),
+    "all columns constant": np.ones((40, 5)),
+    "duplicated rows": np.repeat(GOOD[:4], 10, axis=0),
+    "large offset": 1e6 + 1e-3 * GOOD.astype(np.float64),
+    "tiny values": 1e-30 * GOOD.astype(np.float64),
+    "huge values": 1e30 * GOOD.astype(np.float64),
+    "Fortran order": np.asfortranarray(GOOD),
+    "negative strides": GOOD[::-1, ::-1],
+    "read-only": READ_ONLY,
+    "integers": rng.integers(0, 9, (40, 5)),
+    "bytes": rng.integers(0, 255, (40, 5), dtype=np.uint8),
+    "booleans": rng.integers(0, 2, (40, 5)).astype(bool),
+    "half precision": GOOD.astype(np.float16),
+    "list": GOOD.tolist(),
+}
+
+
+@every_detector
+@pytest.mark.parametrize("case", EDGE_CASES)
+def test_fit_and_score__legal_edge_case__finite(name, case):
+    X = EDGE_CASES[case]
+    before = copy.deepcopy(X)
+    detector = fast(name, batch_size=32).fit(X)
+    assert np.isfinite(detector.decision_scores_).all()
+    assert np.isfinite(detector.decision_function(X[:1])).all()
+    np.testing.assert_array_equal(X, before)
+
+
+@every_detector
+def test_fit__read_only_memory_map__works(name, tmp_path):
+    np.save(tmp_path / "X.npy", GOOD)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    np.testing.assert_array_equal(
+        fast(name).fit(mapped).decision_function(mapped), fast(name).fit(GOOD).decision_scores_
+    )
+
+
+@every_detector
+def test_scale_and_offset__of_the_columns__leave_the_scores(name):
+    X = GOOD.astype(np.float64)
+    moved = X * np.array([1e-3, 1, 10, 1e4, 1e6]) + np.array([0, 1e3, -5, 1e5, 1e9])
+    scores = fast(name).fit(X).decision_scores_
+    np.testing.assert_allclose(fast(name).fit(moved).decision_scores_, scores, rtol=1e-3, atol=1e-3)
+
+
+@every_detector
+def test_score__far_outside_the_training_range__finite(name):
+    detector = fast(name).fit(GOOD)
+    far = np.array([[1e300, -1e300, 0, 0, 0], [1e10] * 5])
+    assert np.isfinite(detector.decision_function(far)).all()
+
+
+@every_detector
+@settings(max_examples=15, deadline=None)
+@given(
+    n=st.integers(2, 40),
+    d=st.integers(1, 12),
+    scale=st.floats(1e-20, 1e20),
+    batch_size=st.integers(1, 50),
+    seed=st.integers(0, 2**31 - 1),
+)
+def test_fit_and_score__any_size_and_scale__finite_and_repeatable(
+    name, n, d, scale, batch_size, seed
+):
+    X = scale * np.random.default_rng(seed).standard_t(2, size=(n, d))
+    detector = fast(name, epochs=1, batch_size=batch_size, random_state=seed).fit(X)
+    assert np.isfinite(detector.decision_scores_).all()
+    np.testing.assert_array_equal(detector.decision_function(X), detector.decision_scores_)
+
+
+# --- randomness ---------------------------------------------------------------------------------
+
+
+@every_input
+def test_random_state__same_seed__same_scores_in_any_order(name, kind):
+    X = samples(kind)
+    first, second = fast(name), fast(name)
+    later = second.fit(X).decision_scores_
+    earlier = first.fit(X).decision_scores_
+    np.testing.assert_array_equal(earlier, later)
+    np.testing.assert_array_equal(first.fit(X).decision_scores_, earlier)
+
+
+@every_detector
+def test_random_state__other_seed_or_none__other_scores(name):
+    scores = [fast(name, random_state=s).fit(GOOD).decision_scores_ for s in (0, 1, None, None)]
+    for i in range(4):
+        for j in range(i):
+            assert not np.array_equal(scores[i], scores[j])
+
+
+@every_detector
+def test_random_state__generator_object__advances(name):
+    state = np.random.RandomState(0)
+    first = fast(name, random_state=state).fit(GOOD).decision_scores_
+    second = fast(name, random_state=state).fit(GOOD).decision_scores_
+    assert not np.array_equal(first, second)
+    again = fast(name, random_state=np.random.RandomState(0)).fit(GOOD).decision_scores_
+    np.testing.assert_array_equal(first, again)
+
+
+@every_detector
+def test_random_state__another_process__same_scores(name):
+    code = (
+        "from tests.cases import fast, samples; import torch; torch.set_num_threads(1);"
+        f"print(fast({name!r}).fit(samples()).decision_scores_.tobytes().hex())"
+    )
+    run = [sys.executable, "-c", code]
+    printed = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    scores = np.frombuffer(bytes.fromhex(printed), np.float64)
+    np.testing.assert_array_equal(scores, fast(name).fit(GOOD).decision_scores_)
+
+
+@every_detector
+def test_global_generators__neither_read_nor_moved(name):
+    def states():
+        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+
+    before = states()
+    scores = fast(name).fit(GOOD).decision_function(GOOD)
+    assert states() == before
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: B018
+    np.testing.assert_array_equal(fast(name).fit(GOOD).decision_function(GOOD), scores)
+
+
+@every_detector
+def test_output__silent_by_default(name, capfd, recwarn):
+    fast(name).fit(GOOD).predict(GOOD)
+    assert capfd.readouterr() == ("", "")
+    assert not recwarn.list
+
+
+@every_detector
+def test_verbose__one__shows_the_loss_terms(name, capfd):
+    detector = fast(name, verbose=1).fit(GOOD)
+    shown = capfd.readouterr().err
+    for term in set(detector.history_[0]) - {"phase", "epoch", "seconds"}:
+        assert term in shown
+
+
+# --- a row's score is its own -------------------------------------------------------------------
+
+
+@every_input
+def test_score__neighbours_order_and_batch_size__do_not_matter(name, kind):
+    detector = fast(name).fit(samples(kind))
+    X = samples(kind, n=100, seed=1)
+    scores = detector.decision_function(X)
+    order = np.random.default_rng(0).permutation(100)
+    np.testing.assert_allclose(detector.decision_function(X[order]), scores[order], **TOLERANCE)
+    for size in (1, 7, 64, 1000):
+        np.testing.assert_allclose(
+            detector.decision_function(X, batch_size=size), scores, **TOLERANCE
+        )
+    one_by_one = np.concatenate([detector.decision_function(row[None]) for row in X])
+    np.testing.assert_allclose(one_by_one, scores, **TOLERANCE)
+
+
+@every_detector
+def test_score__next_to_an_outlier__same(name):
+    detector = fast(name).fit(GOOD)
+    with_outlier = np.concatenate([GOOD, np.full((1, 5), 1e9)])
+    np.testing.assert_allclose(
+        detector.decision_function(with_outlier)[:40], detector.decision_scores_, **TOLERANCE
+    )
+
+
+@every_detector
+def test_score__does_not_change_the_detector(name):
+    detector = fast(name).fit(GOOD)
+    before = {k: v.clone() for k, v in detector.module_.state_dict().items()}
+    detector.decision_function(samples(seed=3))
+    for key, value in detector.module_.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+# --- fit again, interrupted fits ----------------------------------------------------------------
+
+
+@every_detector
+def test_refit__on_another_width__is_like_new(name):
+    detector = fast(name).fit(GOOD).fit(GOOD[:, :3])
+    np.testing.assert_array_equal(
+        detector.decision_scores_, fast(name).fit(GOOD[:, :3]).decision_scores_
+    )
+    assert detector.n_features_in_ == 3
+
+
+@every_detector
+@pytest.mark.parametrize("error", [KeyboardInterrupt, RuntimeError])
+def test_refit__interrupted__detector_is_as_before(name, error):
+    def interrupt(event):
+        raise error
+
+    detector = fast(name).fit(GOOD)
+    scores = detector.decision_scores_.copy()
+    detector.callbacks = [interrupt]
+    with pytest.raises(error):
+        detector.fit(samples(seed=1)[:, :3])
+    np.testing.assert_array_equal(detector.decision_function(GOOD), scores)
+    assert detector.n_features_in_ == 5
+
+    unfitted = fast(name, callbacks=[interrupt])
+    with pytest.raises(error):
+        unfitted.fit(GOOD)
+    with pytest.raises(NotFittedError):
+        unfitted.decision_function(GOOD)
+
+
+@every_detector
+def test_deepcopy__fitted__same_scores_and_independent(name):
+    detector = fast(name).fit(GOOD)
+    twin = copy.deepcopy(detector)
+    scores = detector.decision_scores_.copy()
+    detector.fit(samples(seed=5))
+    np.testing.assert_array_equal(twin.decision_function(GOOD), scores)
+
+
+# --- training -----------------------------------------------------------------------------------
+
+
+@every_input
+def test_history__every_epoch__finite_terms_that_fall(name, kind):
+    detector = fast(name, epochs=40, lr=3e-3).fit(samples(kind))
+    assert [entry["epoch"] for entry in detector.history_] == list(range(40))
+    terms = set(detector.history_[0]) - {"phase", "epoch", "seconds"}
+    totals = [sum(entry[term] for term in terms) for entry in detector.history_]
+    assert np.isfinite(totals).all()
+    assert np.mean(totals[-5:]) < np.mean(totals[:5])
+
+
+@every_detector
+def test_epochs__zero_or_auto(name):
+    assert fast(name, epochs=0).fit(GOOD).history_ == []
+    auto = fast(name, epochs="auto", batch_size=8, callbacks=[lambda event: True]).fit(GOOD)
+    assert auto.epochs_ == 400  # 5 steps each: 2,000 in all
+    assert len(auto.history_) == 1
+
+
+@every_detector
+def test_early_stopping__on_held_out_rows__restores_the_best_weights(name):
+    seen = []
+
+    def record(event):
+        weights = {k: v.clone() for k, v in event.module.state_dict().items()}
+        seen.append((sum(event.validation.values()), weights))
+
+    detector = fast(
+        name,
+        epochs=30,
+        lr=0.05,
+        validation_fraction=0.25,
+        callbacks=[record, EarlyStopping(patience=3)],
+    ).fit(GOOD)
+    losses = [loss for loss, _ in seen]
+    best = int(np.argmin(losses))
+    assert len(losses) in (30, best + 4)
+    for key, value in detector.module_.state_dict().items():
+        assert torch.equal(value, seen[best][1][key])
+    assert any(key.startswith("validation_") for key in detector.history_[0])
+    assert detector.decision_scores_.shape == (40,)
+
+
+@every_detector
+def test_loss__that_explodes__stops_with_the_name_of_the_term(name):
+    with pytest.raises(FloatingPointError, match="loss term"):
+        fast(name, lr=1e30, epochs=50, optimizer="sgd").fit(GOOD)
+
+
+@every_detector
+@pytest.mark.parametrize("optimizer", ["adam", "adamw", "sgd"])
+def test_optimizer__every_one__trains(name, optimizer):
+    detector = fast(name, optimizer=optimizer, weight_decay=1e-4, epochs=3).fit(GOOD)
+    untrained = fast(name, epochs=0).fit(GOOD)
+    assert not np.array_equal(detector.decision_scores_, untrained.decision_scores_)
+
+
+@every_detector
+@pytest.mark.parametrize("batch_norm", [False, True])
+def test_network__batch_norm_and_left_over_row__trains(name, batch_norm):
+    network = MLP(hidden=(8,), batch_norm=batch_norm)
+    detector = fast(name, network=network, batch_size=8).fit(samples(n=33))
+    assert np.isfinite(detector.decision_scores_).all()
+
+
+@every_detector
+def test_default_settings__easy_problem__solved(name):
+    generator = np.random.default_rng(0)
+    X = generator.normal(size=(300, 6)) @ generator.normal(size=(6, 6))
+    detector = getattr(deepod, name)(random_state=0).fit(X[150:])
+    scores = detector.decision_function(np.concatenate([X[:100], 8 * X[100:150]]))
+    assert roc_auc_score(np.repeat([0, 1], [100, 50]), scores) > 0.9
+
+
+# --- devices ------------------------------------------------------------------------------------
+
+
+@every_input
+@pytest.mark.gpu
+def test_cuda__same_start_and_close_scores(name, kind):
+    X = samples(kind)
+    cpu, gpu = (fast(name, device=d, epochs=0).fit(X) for d in ("cpu", "cuda"))
+    np.testing.assert_allclose(gpu.decision_scores_, cpu.decision_scores_, rtol=1e-3, atol=1e-4)
+    trained = fast(name, device="cuda").fit(X)
+    assert trained.device_.type == "cuda"
+    loaded = copy.deepcopy(trained)
+    np.testing.assert_allclose(loaded.decision_function(X), trained.decision_scores_, rtol=1e-5)

@@ -1,0 +1,180 @@
+"""Detectors are scikit-learn estimators."""
+
+import pickle
+
+import joblib
+import numpy as np
+import pandas as pd
+import pytest
+from pyod.models.iforest import IForest
+from sklearn.base import clone, is_outlier_detector
+from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
+from sklearn.pipeline import Pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils.estimator_checks import check_estimator, parametrize_with_checks
+
+from deepod import PLAD, BaseDetector, SklearnOutlierAdapter
+
+from .cases import NAMES, fast, samples
+
+PYOD_LABELS = "PyOD's labels are 0 and 1, scikit-learn's are +1 and -1"
+EXPECTED_FAILURES = {
+    "check_outliers_train": PYOD_LABELS,
+    "check_outliers_fit_predict": PYOD_LABELS,
+}
+
+
+@parametrize_with_checks(
+    [fast(name) for name in NAMES],
+    expected_failed_checks=lambda detector: EXPECTED_FAILURES,
+)
+def test_scikit_learn_check_passes(estimator, check):
+    check(estimator)
+
+
+@parametrize_with_checks([SklearnOutlierAdapter(fast(name)) for name in NAMES])
+def test_scikit_learn_check_of_adapter_passes(estimator, check):
+    check(estimator)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
+def test_check_estimator__default_settings__three_failures_for_one_reason(name):
+    detector = type(fast(name))()
+    results = check_estimator(detector, expected_failed_checks=EXPECTED_FAILURES, on_fail=None)
+    failed = [r["check_name"] for r in results if r["status"] == "failed"]
+    expected = [r["check_name"] for r in results if r["status"] == "xfail"]
+    assert not failed
+    assert len(expected) == 3
+
+
+@pytest.fixture
+def labelled():
+    X = samples(n=60)
+    X[:12] += 6
+    return X, np.repeat([1, 0], [12, 48])
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_pipeline__scaler_in_front__scores_like_by_hand(name):
+    X = samples()
+    pipeline = Pipeline([("scale", StandardScaler()), ("det", fast(name))]).fit(X)
+    by_hand = fast(name).fit(StandardScaler().fit_transform(X))
+    np.testing.assert_array_equal(
+        pipeline.decision_function(X),
+        by_hand.decision_function(StandardScaler().fit_transform(X)),
+    )
+    assert set(pipeline.predict(X)) == {0, 1}
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.filterwarnings("error")
+def test_grid_search__nested_network__no_leak_no_warning(name, labelled):
+    X, y = labelled
+    grid = {"lr": [1e-3, 1e-2], "network__hidden": [(8,), (8, 4)]}
+    search = GridSearchCV(
+        fast(name), grid, scoring="roc_auc", cv=StratifiedKFold(3, shuffle=True, random_state=0)
+    ).fit(X, y)
+    assert np.isfinite(search.cv_results_["mean_test_score"]).all()
+    assert search.best_estimator_.network.hidden == search.best_params_["network__hidden"]
+    # y served for scoring only: the refitted detector is the one that never saw it.
+    unlabelled = clone(search.best_estimator_).fit(X)
+    np.testing.assert_array_equal(
+        search.best_estimator_.decision_scores_, unlabelled.decision_scores_
+    )
+
+
+def test_grid_search__as_in_the_readme__runs(labelled):
+    search = GridSearchCV(
+        PLAD(epochs=2, random_state=0),
+        {"lam": [1, 3], "network__hidden": [(32,), (64, 32)]},
+        scoring="roc_auc",
+        cv=StratifiedKFold(3, shuffle=True, random_state=0),
+        n_jobs=2,
+    ).fit(*labelled)
+    assert len(search.cv_results_["params"]) == 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_cross_val_score__roc_auc__finite(name, labelled):
+    X, y = labelled
+    cv = StratifiedKFold(3, shuffle=True, random_state=0)
+    assert np.isfinite(cross_val_score(fast(name), X, y, cv=cv, scoring="roc_auc")).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fit__any_y__same_scores(name):
+    X = samples()
+    scores = fast(name).fit(X).decision_scores_
+    for y in (np.zeros(40), np.ones(40), ["a"] * 40, np.arange(40)):
+        np.testing.assert_array_equal(fast(name).fit(X, y).decision_scores_, scores)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_clone__fitted__unfitted_with_same_parameters(name):
+    detector = fast(name, lr=0.01).set_params(network__hidden=(7,)).fit(samples())
+    copy = clone(detector)
+    assert not copy.__sklearn_is_fitted__()
+    assert copy.lr == 0.01
+    assert copy.network.hidden == (7,)
+    assert copy.network is not detector.network
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("how", ["pickle", "joblib"])
+def test_persistence__round_trip__same_scores(name, how, tmp_path):
+    X = samples()
+    detector = fast(name).fit(X)
+    if how == "pickle":
+        loaded = pickle.loads(pickle.dumps(detector))
+    else:
+        joblib.dump(detector, tmp_path / "detector.joblib")
+        loaded = joblib.load(tmp_path / "detector.joblib")
+    np.testing.assert_array_equal(loaded.decision_function(X), detector.decision_function(X))
+    np.testing.assert_array_equal(loaded.predict(X), detector.predict(X))
+    assert loaded.history_ == detector.history_
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_data_frame__names__kept_and_checked(name):
+    frame = pd.DataFrame(samples(), columns=list("abcde"))
+    detector = fast(name).fit(frame)
+    assert detector.feature_names_in_.tolist() == list("abcde")
+    with pytest.raises(ValueError, match="feature names"):
+        detector.decision_function(frame[list("edcba")])
+    with pytest.raises(ValueError, match="feature names"):
+        detector.decision_function(frame.rename(columns={"a": "z"}))
+
+
+def test_next_to_pyod__one_list__same_interface():
+    X = samples()
+    for detector in [*(fast(name) for name in NAMES), IForest(random_state=0)]:
+        detector.fit(X)
+        assert detector.decision_function(X).shape == (40,)
+        assert set(detector.predict(X)) == {0, 1}
+        assert detector.labels_.sum() == 4
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_tags__outlier_detector(name):
+    assert is_outlier_detector(fast(name))
+    assert isinstance(fast(name), BaseDetector)
+
+
+def test_set_params__network_given_by_name__describes_it():
+    assert PLAD().set_params(network__hidden=(3,)).network.hidden == (3,)
+    assert PLAD().set_params(network__channels=(4, 8)).network.channels == (4, 8)
+    assert PLAD(network="recurrent").set_params(network__cell="lstm").network.cell == "lstm"
+    with pytest.raises(ValueError, match=r"MLP has .*'hidden'"):
+        PLAD().set_params(network__nonsense=1)
+    with pytest.raises(ValueError, match="nonsense"):
+        PLAD().set_params(nonsense=1)
+
+
+def test_adapter__sign_and_labels__are_scikit_learns():
+    X = samples()
+    detector = fast("PLAD").fit(X)
+    adapter = SklearnOutlierAdapter(fast("PLAD")).fit(X)
+    np.testing.assert_array_equal(adapter.score_samples(X), -detector.decision_function(X))
+    np.testing.assert_array_equal(adapter.predict(X), 1 - 2 * detector.predict(X))
+    assert ((adapter.decision_function(X) < 0) == (adapter.predict(X) == -1)).all()
