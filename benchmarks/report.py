@@ -29,7 +29,6 @@ def split_common(results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         What keeps the others out: ``detector``, ``dataset``, ``seed`` and ``reason``, the error or
         "not run".
     """
-    reasons = results["error"] if "error" in results else pd.Series(index=results.index, data=None)
     wanted = pd.MultiIndex.from_tuples(
         [
             (name, *cell)
@@ -38,7 +37,9 @@ def split_common(results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         ],
         names=["detector", "dataset", "seed"],
     )
-    reason = results.assign(reason=reasons.fillna("")).set_index(list(wanted.names))["reason"]
+    reason = (
+        results.set_index(list(wanted.names))["error"].astype(object).fillna("").rename("reason")
+    )
     missing = reason.reindex(wanted, fill_value="not run").reset_index()
     missing = missing[missing["reason"] != ""]
     left_out = pd.MultiIndex.from_frame(missing[["dataset", "seed"]])
@@ -99,9 +100,9 @@ def render(results: list[dict[str, Any]], metric: str = "auc_roc", datasets: boo
     -------
     str
     """
-    parts = []
-    groups = ["protocol", "max_train", "max_test"]
-    for (protocol, *caps), part in pd.DataFrame(results).groupby(groups, dropna=False, sort=False):
+    parts, groups = [], ["protocol", "max_train", "max_test"]
+    table = pd.DataFrame(results, columns=sorted({"error", "device"}.union(*results)))
+    for (protocol, *caps), part in table.groupby(groups, dropna=False, sort=False):
         named = zip(("training", "test"), caps, strict=True)
         capped = [f"at most {cap:.0f} {rows_} rows" for rows_, cap in named if pd.notna(cap)]
         parts.append(f"## {', '.join([f'{protocol}: {metric}', *capped])}")
@@ -111,8 +112,8 @@ def render(results: list[dict[str, Any]], metric: str = "auc_roc", datasets: boo
         if len(common) and datasets:
             parts.append(_markdown(per_dataset(common, metric)))
         parts.append(_left_out(part, missing))
-        commits = ", ".join(part["commit"].fillna("unknown").unique())
-        parts.append(f"Commit {commits}; {', '.join(part['device'].dropna().unique())}.")
+        where = [*part["commit"].fillna("unknown").unique(), *part["device"].dropna().unique()]
+        parts.append(f"Commit and device: {', '.join(where)}.")
     return "\n\n".join(parts)
 
 
@@ -149,9 +150,9 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--per-dataset", action="store_true", help="add datasets x detectors")
     parser.add_argument("--detectors", help="only these, with commas")
     args = parser.parse_args(argv)
-    results = [row for path in args.results for row in rows.read(path)]
-    if args.detectors:
-        results = [row for row in results if row["detector"] in args.detectors.split(",")]
+    found = {rows.Cell.of(row): row for path in args.results for row in rows.read(path)}
+    wanted = args.detectors.split(",") if args.detectors else {cell.detector for cell in found}
+    results = [row for cell, row in found.items() if cell.detector in wanted]
     if not results:
         parser.error("no results")
     print(render(results, args.metric, args.per_dataset))
