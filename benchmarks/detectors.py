@@ -29,8 +29,14 @@ class Found(NamedTuple):
             raise TypeError(f"{self.module}:{self.name} is not a subclass of PyOD's BaseDetector.")
         return cls
 
-    def build(self, seed: int) -> tuple[Any, dict[str, Any]]:
+    def build(self, seed: int, **offered: Any) -> tuple[Any, dict[str, Any]]:
         """Construct the detector.
+
+        Parameters
+        ----------
+        seed : int
+        **offered : object
+            More parameters, set where the class has them.
 
         Returns
         -------
@@ -43,7 +49,8 @@ class Found(NamedTuple):
         accepted = inspect.signature(cls).parameters
         own = issubclass(cls, deepod.BaseDetector)
         params = {key: _value(value) for key, value in self.params.items()}
-        params |= {k: v for k, v in {"random_state": seed, "verbose": 0}.items() if k in accepted}
+        offered |= {"random_state": seed, "verbose": 0}
+        params |= {key: value for key, value in offered.items() if key in accepted}
         return cls(**params), {
             "params": self.params,
             "random_state": params.get("random_state"),

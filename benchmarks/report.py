@@ -29,19 +29,12 @@ def split_common(results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         What keeps the others out: ``detector``, ``dataset``, ``seed`` and ``reason``, the error or
         "not run".
     """
-    wanted = pd.MultiIndex.from_tuples(
-        [
-            (name, *cell)
-            for name in results["detector"].unique()
-            for cell in results[["dataset", "seed"]].drop_duplicates().itertuples(index=False)
-        ],
-        names=["detector", "dataset", "seed"],
-    )
-    reason = (
-        results.set_index(list(wanted.names))["error"].astype(object).fillna("").rename("reason")
-    )
-    missing = reason.reindex(wanted, fill_value="not run").reset_index()
-    missing = missing[missing["reason"] != ""]
+    pairs = results[["dataset", "seed"]].drop_duplicates()
+    wanted = results[["detector"]].drop_duplicates().merge(pairs, how="cross")
+    there = results.assign(reason=results["error"].astype(object).fillna(""))
+    there = there[[*wanted.columns, "reason"]]
+    reasons = wanted.merge(there, how="left").fillna({"reason": "not run"})
+    missing = reasons[reasons["reason"] != ""]
     left_out = pd.MultiIndex.from_frame(missing[["dataset", "seed"]])
     cells = pd.MultiIndex.from_frame(results[["dataset", "seed"]])
     return results[~cells.isin(left_out)], missing

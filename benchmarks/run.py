@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import argparse
-import functools
-import importlib.metadata
-import platform
-import subprocess
+import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 from time import perf_counter
@@ -20,11 +17,11 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-import deepod
-from benchmarks import datasets, detectors, protocols, rows
+from benchmarks import datasets, detectors, environment, protocols, rows
 from benchmarks.rows import Cell
 
 THREADS = 1  # per worker, for every detector alike
+_warm: set[tuple[str, str]] = set()  # classes that this process has run
 EXAMPLE = """example:
   python -m benchmarks.run --protocol one-class --datasets development \\
       --detectors PLAD,pyod:IForest,pyod:ECOD --seeds 5 --jobs 2 --out results.jsonl
@@ -55,14 +52,16 @@ def run_cell(cell: Cell, found: detectors.Found) -> dict[str, Any]:
         row |= {
             "n_train": len(split.X_train),
             "n_test": len(y),
-            "n_features": int(np.prod(split.X_train.shape[1:])),
+            "n_features": split.X_train[0].size,
             "anomaly_share": float(y.mean()),
         }
-        detector, facts = found.build(cell.seed)
+        detector, facts = found.build(cell.seed, n_features=row["n_features"])
         row |= facts
         with threadpool_limits(THREADS):
+            torch.set_num_threads(THREADS)
+            _warm_up(found, split)
             scores, seconds = fit_and_score(detector, split, facts["scaling"], cell.seed)
-        row |= seconds | {"device": _device_name(detector), "threads": THREADS}
+        row |= seconds | {"device": environment.device_name(detector), "threads": THREADS}
         if scores.shape != y.shape or not np.isfinite(scores).all():
             raise ValueError(
                 f"Expected {len(y)} finite scores, got shape {scores.shape} with "
@@ -97,7 +96,6 @@ def fit_and_score(
     it to be done here.
     """
     X_train, X_test = split.X_train, split.X_test
-    _warm_up()
     # For detectors without a random_state of their own.
     np.random.seed(seed)  # noqa: NPY002
     torch.manual_seed(seed)
@@ -114,42 +112,15 @@ def fit_and_score(
     return scores, {"fit_seconds": fitted - start, "score_seconds": scored - fitted}
 
 
-@functools.cache
-def _warm_up() -> None:
-    """Pay once per worker, before any clock, for what torch imports at first use."""
-    torch.set_num_threads(THREADS)
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    torch.optim.Adam([torch.zeros(1, device=device)])
-
-
-def _device_name(detector: Any) -> str:
-    device = str(getattr(detector, "device_", getattr(detector, "device", "cpu")))
-    if device.startswith("cuda"):
-        return torch.cuda.get_device_name(device)
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def environment() -> dict[str, Any]:
-    """Describe what every row of a run has in common: versions and commit."""
-    packages = ("numpy", "scikit-learn", "torch", "pyod")
-    versions = {name: importlib.metadata.version(name) for name in packages}
-    versions |= {"python": platform.python_version(), "deepod": deepod.__version__}
-    try:
-        commit = _git("rev-parse", "--short", "HEAD")
-        # Results themselves do not count as a change.
-        changed = _git("status", "--porcelain", "--", ".", ":!*.jsonl", ":!benchmarks/results")
-    except (OSError, subprocess.CalledProcessError):
-        return {"versions": versions, "commit": None}
-    return {"versions": versions, "commit": commit + ("-dirty" if changed else "")}
-
-
-def _git(*args: str) -> str:
-    root = Path(__file__).resolve().parents[1]
-    done = subprocess.run(["git", *args], cwd=root, capture_output=True, text=True, check=True)
-    return done.stdout.strip()
+def _warm_up(found: detectors.Found, split: protocols.Split) -> None:
+    """Fit once per worker on a few rows: no imports or compilation in the times."""
+    if found[:2] not in _warm:
+        _warm.add(found[:2])
+        few = protocols.Split(*(part[:64] for part in split))
+        n_features = few.X_train[0].size
+        with contextlib.suppress(Exception):  # should it matter, it happens again
+            detector, facts = found.build(0, epochs=1, n_features=n_features)
+            fit_and_score(detector, few, facts["scaling"], 0)
 
 
 def expand_datasets(names: str, protocol: str) -> list[str]:
@@ -204,7 +175,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     there = rows.read_and_repair(args.out)
     done = {Cell.of(row) for row in there if not (args.retry_errors and "error" in row)}
     todo = [cell for cell in cells if cell not in done]
-    about, failed = environment(), 0
+    about, failed = environment.describe(), 0
     parallel = Parallel(args.jobs, batch_size=1, return_as="generator_unordered")
     results = parallel(delayed(run_cell)(cell, found[cell.detector]) for cell in todo)
     with tqdm(results, total=len(todo), unit="cell") as progress:

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from deepod import _data, _train
 from deepod._labels import PyODVocabulary
-from deepod._params import HasMethods, integer, one_of, param, parameters, real
+from deepod._params import HasMethods, integer, one_of, param, parameters, positive, real, share
 from deepod._types import Batch, Callback, Losses, Phase, Shape
 from deepod.callbacks import Progress
-from deepod.networks import FAMILIES, Network, family_with, resolve
+from deepod.networks import FAMILIES, Network, StartsFromRows, family_with, resolve
 
 # Modules are built with torch's global generator, seeded and then restored; one at a time.
 _building = threading.Lock()
@@ -76,7 +76,7 @@ class BaseDetector(PyODVocabulary):
 
     contamination: Any = param(
         default=0.1,
-        accepts=[real(0, 0.5, closed="right"), HasMethods(["fit", "predict"])],
+        accepts=[share(), HasMethods(["fit", "predict"])],
         doc="Share of anomalies expected in the training rows: the threshold leaves this share of "
         "their scores above it. Or a PyThresh-like thresholder, of which a copy is fitted on the "
         "training scores. May be changed after ``fit``.",
@@ -84,14 +84,13 @@ class BaseDetector(PyODVocabulary):
     epochs: Any = param(
         default="auto",
         accepts=[integer(0), one_of("auto")],
-        doc="Passes over the training rows. 'auto' makes about 2,000 optimiser steps, whatever the "
-        "number of rows, but at least one pass and at most 1,000.",
+        doc="Passes over the training rows. 'auto' makes about as many optimiser steps as the "
+        "class attribute ``auto_steps`` says, whatever the number of rows: at least one pass, at "
+        "most 1,000.",
     )
     batch_size: int = param(default=128, accepts=[integer(1)], doc="Rows per optimiser step.")
-    lr: float = param(default=1e-3, accepts=[real(0, None, closed="neither")], doc="Learning rate.")
-    weight_decay: float = param(
-        default=0.0, accepts=[real(0, None, closed="left")], doc="Weight of the L2 penalty."
-    )
+    lr: float = param(default=1e-3, accepts=[positive()], doc="Learning rate.")
+    weight_decay: float = param(default=0.0, accepts=[real(0)], doc="Weight of the L2 penalty.")
     optimizer: str = param(
         default="adam",
         accepts=[one_of("adam", "adamw", "sgd")],
@@ -147,6 +146,8 @@ class BaseDetector(PyODVocabulary):
     family: ClassVar[str] = ""
     inputs: ClassVar[tuple[str, ...]] = ("table", "windows", "images")
     paper: ClassVar[str] = ""
+    # Optimiser steps that epochs="auto" aims at.
+    auto_steps: ClassVar[int] = 2000
 
     # --- What a method defines -----------------------------------------------------------------
 
@@ -247,6 +248,9 @@ class BaseDetector(PyODVocabulary):
             torch.default_generator.manual_seed(seeds.weights)
             module = self._build_module(self.input_shape_).float()
         self.module_ = module.to(self.device_)
+        for part in self.module_.modules():
+            if isinstance(part, StartsFromRows):
+                part.start_from_rows(data.x)
         self.history_ = _train.train(
             self.module_,
             self._phases(),
@@ -315,7 +319,7 @@ class BaseDetector(PyODVocabulary):
         if self.epochs != "auto":
             return int(self.epochs)
         steps = -(-n // self.batch_size)
-        return min(1000, -(-2000 // steps))
+        return min(1000, -(-self.auto_steps // steps))
 
     def _all_callbacks(self) -> Sequence[Callback]:
         return [*self.callbacks, Progress()] if self.verbose else list(self.callbacks)
@@ -360,7 +364,9 @@ class BaseDetector(PyODVocabulary):
     # --- scikit-learn's estimator API, which PyOD's base class replaces -------------------------
 
     get_params = BaseEstimator.get_params
-    _get_param_names: ClassVar[Any] = classmethod(cast(Any, BaseEstimator._get_param_names).__func__)
+    _get_param_names: ClassVar[Any] = classmethod(
+        cast(Any, BaseEstimator._get_param_names).__func__
+    )
     __repr__ = BaseEstimator.__repr__
 
     def set_params(self, **params: Any) -> BaseDetector:
@@ -375,6 +381,14 @@ class BaseDetector(PyODVocabulary):
             params = params | {"network": family_with(network, nested)}
         BaseEstimator.set_params(self, **params)
         return self
+
+    def _generator(self, random_state: Any) -> torch.Generator:
+        """Random numbers on the device, from a ``random_state`` parameter."""
+        return torch.Generator(self.device_).manual_seed(_spawn(random_state, 1)[0])
+
+    def _unscale(self, samples: np.ndarray) -> np.ndarray:
+        """Turn scaled samples back into the units of X."""
+        return samples * self.scale_ + self.shift_
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "module_")
@@ -399,7 +413,12 @@ class BaseDetector(PyODVocabulary):
 
 
 def _spawn(random_state: Any, n: int) -> list[int]:
-    """Seeds of n independent streams from one draw of ``random_state``."""
-    seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
+    """Seeds of n independent streams from one draw of ``random_state``.
+
+    None takes new entropy: NumPy's global generator, scikit-learn's default, stays untouched.
+    """
+    seed = None
+    if random_state is not None:
+        seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
     children = np.random.SeedSequence(seed).spawn(n)
     return [int(child.generate_state(1)[0]) for child in children]

@@ -5,25 +5,37 @@ from __future__ import annotations
 import abc
 import dataclasses
 import inspect
+import re
+import textwrap
 from numbers import Integral, Real
 from typing import Any, TypeVar, dataclass_transform
 
 # Private in scikit-learn and imported nowhere else, so that a move upstream is repaired here.
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, make_constraint
 
-__all__ = ["HasMethods", "integer", "one_of", "param", "parameters", "real"]
+__all__ = ["HasMethods", "integer", "one_of", "param", "parameters", "positive", "real", "share"]
 
 T = TypeVar("T")
 
 
-def real(low: float | None, high: float | None, closed: Any = "both") -> Interval:
-    """Any real number between two bounds."""
-    return Interval(Real, low, high, closed=closed)
+def positive() -> Interval:
+    """Any real number above zero."""
+    return Interval(Real, 0, None, closed="neither")
 
 
-def integer(low: int | None, high: int | None = None) -> Interval:
-    """Any integer between two bounds, both included."""
-    return Interval(Integral, low, high, closed="left" if high is None else "both")
+def real(low: float, high: float | None = None) -> Interval:
+    """Any real number between two bounds, both included."""
+    return Interval(Real, low, high, closed="left" if high is None else "both")
+
+
+def share() -> Interval:
+    """Any real number above 0 and up to 0.5: the size of a minority."""
+    return Interval(Real, 0, 0.5, closed="right")
+
+
+def integer(low: int) -> Interval:
+    """Any integer from ``low`` on."""
+    return Interval(Integral, low, None, closed="left")
 
 
 def one_of(*options: str) -> StrOptions:
@@ -51,8 +63,14 @@ def parameters(cls: type[T]) -> type[T]:
     """Class decorator: build ``__init__``, ``_parameter_constraints`` and the docstring.
 
     The constructor only stores its keyword arguments, as scikit-learn asks. The ``Parameters``
-    section of the docstring is generated from the declarations, inherited ones included.
+    section of the docstring is generated from the declarations, inherited ones included. To change
+    the default of an inherited hyper-parameter, a class assigns it: ``lr = 1e-4``.
     """
+    for old in dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ():  # inherited
+        if old.name in vars(cls) and old.name not in cls.__annotations__:
+            cls.__annotations__[old.name] = old.type
+            new = dataclasses.field(default=vars(cls)[old.name], metadata=old.metadata)
+            setattr(cls, old.name, new)
     cls = dataclasses.dataclass(kw_only=True, eq=False, repr=False)(cls)
     abc.update_abstractmethods(cls)
     fields = dataclasses.fields(cls)  # type: ignore[arg-type]
@@ -62,14 +80,36 @@ def parameters(cls: type[T]) -> type[T]:
 
 
 def _with_parameters(doc: str, cls: type, fields: tuple[dataclasses.Field, ...]) -> str:
-    own = [f for f in fields if f.name in vars(cls).get("__annotations__", {})]
-    shared = [f for f in fields if f not in own]
+    """Put generated Parameters and the inherited Attributes behind the summary."""
+    inherited = {
+        name for base in cls.__bases__ for name in getattr(base, "__dataclass_fields__", ())
+    }
     lines = ["Parameters", "----------"]
-    for f in own + shared:
-        accepted = " or ".join(str(make_constraint(c)) for c in f.metadata["accepts"])
-        lines += [f"{f.name} : {accepted}, default={f.default!r}"]
-        lines += [f"    {line}" for line in inspect.cleandoc(f.metadata["doc"]).splitlines()]
-    summary, marker, rest = doc.partition("\nAttributes\n")
-    if not marker:
-        summary, marker, rest = doc.partition("\nNotes\n")
-    return summary.rstrip() + "\n\n" + "\n".join(lines) + "\n" + marker + rest
+    for f in sorted(fields, key=lambda f: f.name in inherited):  # its own ones first
+        accepted = " or ".join(_in_words(c) for c in f.metadata["accepts"])
+        lines.append(f"{f.name} : {accepted}, default={f.default!r}")
+        lines += textwrap.wrap(f.metadata["doc"], 96, initial_indent=_TAB, subsequent_indent=_TAB)
+    # The Attributes section closes the base class's docstring; every method has those attributes.
+    parents = (inspect.getdoc(base) or "" for base in cls.__bases__)
+    inherited_attributes = "".join(text.partition(_ATTRIBUTES)[2] for text in parents)
+    sections = re.split(r"\n(?=(?:See Also|Notes|References|Examples)\n---)", doc)
+    summary, _, attributes = sections[0].partition(_ATTRIBUTES)
+    if attributes or inherited_attributes:
+        found = [part.strip("\n") for part in (attributes, inherited_attributes) if part]
+        lines += [_ATTRIBUTES.rstrip("\n"), *found]
+    return "\n".join([summary.rstrip(), "", *lines, "", *sections[1:]])
+
+
+_TAB = "    "
+_ATTRIBUTES = "\nAttributes\n----------\n"
+
+
+def _in_words(constraint: Any) -> str:
+    if isinstance(constraint, type):
+        return constraint.__name__
+    if isinstance(constraint, StrOptions):
+        return "{" + ", ".join(repr(option) for option in sorted(constraint.options)) + "}"
+    words = {"boolean": "bool", "random_state": "int or RandomState", "verbose": "int"}
+    if isinstance(constraint, str):
+        return words[constraint]
+    return str(make_constraint(constraint)).replace("in the range ", "in ")

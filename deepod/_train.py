@@ -17,6 +17,7 @@ from deepod._types import Batch, Callback, Event, Losses, Phase, Refresh
 ROW_BLOCK = 16
 # Values per scoring chunk: large enough to hide the overhead, small enough to stay in the cache.
 CHUNK_VALUES = 1 << 17
+MOST_ROWS = 4096  # hidden layers are wider than a narrow table
 
 Noise = Callable[[int, torch.Generator], Any]
 
@@ -209,7 +210,7 @@ def refresh(module: nn.Module, how: Refresh, x: Tensor) -> None:
 def chunk_rows(shape: Sequence[int]) -> int:
     """Rows of one sample ``shape`` to score at once."""
     values = max(1, torch.Size(shape).numel())
-    return max(ROW_BLOCK, CHUNK_VALUES // values // ROW_BLOCK * ROW_BLOCK)
+    return max(ROW_BLOCK, min(MOST_ROWS, CHUNK_VALUES // values // ROW_BLOCK * ROW_BLOCK))
 
 
 @torch.inference_mode()

@@ -296,6 +296,26 @@ def test_resume_after_an_interrupt(home):
     assert len(rows.read(out)) == 1
 
 
+@pytest.mark.slow  # each worker imports torch
+def test_jobs(home):
+    for jobs in (1, 2):
+        call(home / f"r{jobs}", "--jobs", jobs, detector="pyod:ECOD,pyod:KNN", names="small")
+    one, two = (
+        sorted(untimed(home / f"r{jobs}"), key=lambda row: (row["detector"], row["seed"]))
+        for jobs in (1, 2)
+    )
+    assert one == two
+    assert not any("error" in row for row in one)
+
+
+def test_first_use_is_not_timed(home, monkeypatch):
+    rows_fitted = []
+    monkeypatch.setattr(run, "_warm", set())
+    monkeypatch.setattr(Norm, "fit", lambda self, X: rows_fitted.append(len(X)))
+    call(home / "r", names="2_wide", seeds=2)
+    assert rows_fitted == [36, 36, 36]
+
+
 def test_other_caps_are_other_cells(home):
     out = home / "r"
     call(out)

@@ -108,7 +108,7 @@ BAD_X = {
 
 @every_detector
 @pytest.mark.parametrize("case", BAD_X)
-def test_fit__bad_X__refused_and_says_why(name, case):
+def test_fit__bad_input__refused_and_says_why(name, case):
     X, message = BAD_X[case]
     with pytest.raises((ValueError, TypeError), match=message):
         fast(name).fit(X)
@@ -116,7 +116,7 @@ def test_fit__bad_X__refused_and_says_why(name, case):
 
 @every_detector
 @pytest.mark.parametrize("case", ["nan", "infinity", "strings", "sparse", "no rows", "no columns"])
-def test_score__bad_X__refused_and_says_why(name, case):
+def test_score__bad_input__refused_and_says_why(name, case):
     X, message = BAD_X[case]
     with pytest.raises((ValueError, TypeError), match=message):
         fast(name).fit(GOOD).decision_function(X)
@@ -322,12 +322,14 @@ def test_random_state__another_process__same_scores(name):
 @every_detector
 def test_global_generators__neither_read_nor_moved(name):
     def states():
-        return random.getstate(), np.random.get_state()[1].tolist(), torch.get_rng_state().tolist()
+        numpy_state = np.random.get_state()[1].tolist()  # noqa: NPY002
+        return random.getstate(), numpy_state, torch.get_rng_state().tolist()
 
     before = states()
     scores = fast(name).fit(GOOD).decision_function(GOOD)
+    fast(name, random_state=None).fit(GOOD)
     assert states() == before
-    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: B018
+    random.seed(1), np.random.seed(1), torch.manual_seed(1)  # noqa: NPY002
     np.testing.assert_array_equal(fast(name).fit(GOOD).decision_function(GOOD), scores)
 
 
@@ -441,7 +443,7 @@ def test_history__every_epoch__finite_terms_that_fall(name, kind):
 def test_epochs__zero_or_auto(name):
     assert fast(name, epochs=0).fit(GOOD).history_ == []
     auto = fast(name, epochs="auto", batch_size=8, callbacks=[lambda event: True]).fit(GOOD)
-    assert auto.epochs_ == 400  # 5 steps each: 2,000 in all
+    assert auto.epochs_ == auto.auto_steps / 5  # 5 steps an epoch
     assert len(auto.history_) == 1
 
 

@@ -1,5 +1,7 @@
 """The one training loop and the one scoring loop."""
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 import torch
@@ -53,7 +55,14 @@ def run(module, phases, **kwargs):
 
 @pytest.mark.parametrize(
     ("n", "size", "expected"),
-    [(10, 4, [4, 4, 2]), (9, 4, [4, 5]), (1, 4, [1]), (4, 4, [4]), (5, 1, [1, 1, 1, 2]), (3, 9, [3])],
+    [
+        (10, 4, [4, 4, 2]),
+        (9, 4, [4, 5]),
+        (1, 4, [1]),
+        (4, 4, [4]),
+        (5, 1, [1, 1, 1, 2]),
+        (3, 9, [3]),
+    ],
 )
 def test_batches__every_row_once__no_batch_of_one(n, size, expected):
     order = torch.randperm(n)
@@ -148,7 +157,7 @@ def test_milestones__divide_the_rate_by_ten():
         settings=settings(batch_size=10, optimizer="adam"),
     )
     steps.append(module.left.bias.detach())
-    moves = [(a - b).item() for a, b in zip(steps[:-1], steps[1:], strict=True)]
+    moves = [(a - b).item() for a, b in pairwise(steps)]
     assert moves == pytest.approx([0.1, 0.01, 0.001], rel=1e-3)
 
 

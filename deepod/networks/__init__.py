@@ -10,14 +10,20 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from deepod._types import Shape
-from deepod.networks._spec import Network
+from deepod.networks._spec import Network, StartsFromRows
 from deepod.networks.lenet import LeNet
 from deepod.networks.mlp import MLP
+from deepod.networks.prototypes import Prototypes
 from deepod.networks.recurrent import Recurrent
 
-__all__ = ["MLP", "LeNet", "Network", "Recurrent", "resolve"]
+__all__ = ["MLP", "LeNet", "Network", "Prototypes", "Recurrent", "StartsFromRows", "resolve"]
 
-FAMILIES: dict[str, type[Network]] = {"mlp": MLP, "lenet": LeNet, "recurrent": Recurrent}
+FAMILIES: dict[str, type[Network]] = {
+    "mlp": MLP,
+    "lenet": LeNet,
+    "recurrent": Recurrent,
+    "prototypes": Prototypes,
+}
 _BY_DIMENSIONS = {1: "mlp", 2: "recurrent", 3: "lenet"}
 
 

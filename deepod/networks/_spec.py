@@ -77,6 +77,14 @@ class Network(BaseEstimator, metaclass=abc.ABCMeta):
     def _decoder(self, inp: int, shape: Shape) -> nn.Module: ...
 
 
+class StartsFromRows(nn.Module, metaclass=abc.ABCMeta):
+    """A layer on the samples themselves whose initial values come from the training rows."""
+
+    @abc.abstractmethod
+    def start_from_rows(self, x: Tensor) -> None:
+        """Set the initial values from all training rows, (n, *shape)."""
+
+
 class Members(nn.Module):
     """Networks side by side: (B, ...) or (K, B, ...) -> (K, B, ...)."""
 

@@ -1,0 +1,44 @@
+"""Where a result comes from: versions, commit, device."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import deepod
+
+
+def describe() -> dict[str, Any]:
+    """Describe what every row of a run has in common: versions and commit."""
+    packages = ("numpy", "scikit-learn", "torch", "pyod")
+    versions = {name: importlib.metadata.version(name) for name in packages}
+    versions |= {"python": platform.python_version(), "deepod": deepod.__version__}
+    try:
+        commit = _git("rev-parse", "--short", "HEAD")
+        # Results themselves do not count as a change.
+        changed = _git("status", "--porcelain", "--", ".", ":!*.jsonl", ":!benchmarks/results")
+    except (OSError, subprocess.CalledProcessError):
+        return {"versions": versions, "commit": None}
+    return {"versions": versions, "commit": commit + ("-dirty" if changed else "")}
+
+
+def device_name(detector: Any) -> str:
+    """Name the processor or GPU that a fitted detector is on."""
+    device = str(getattr(detector, "device_", getattr(detector, "device", "cpu")))
+    if device.startswith("cuda"):
+        return torch.cuda.get_device_name(device)
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _git(*args: str) -> str:
+    root = Path(__file__).resolve().parents[1]
+    done = subprocess.run(["git", *args], cwd=root, capture_output=True, text=True, check=True)
+    return done.stdout.strip()
