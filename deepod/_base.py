@@ -17,10 +17,10 @@ from torch import Tensor, nn
 
 from deepod import _data, _train
 from deepod._labels import PyODVocabulary
-from deepod._params import HasMethods, integer, one_of, param, parameters, positive, real, share
-from deepod._types import Batch, Callback, Losses, Phase, Shape
 from deepod.callbacks import Progress
 from deepod.networks import FAMILIES, Network, StartsFromRows, family_with, resolve
+from deepod.params import HasMethods, integer, one_of, param, parameters, positive, real, share
+from deepod.types import Batch, Callback, Losses, Phase, Shape
 
 # Modules are built with torch's global generator, seeded and then restored; one at a time.
 _building = threading.Lock()
@@ -40,7 +40,7 @@ class _Streams(NamedTuple):
 class BaseDetector(PyODVocabulary):
     """Deep anomaly detector: validates, scales, trains, scores and sets the threshold.
 
-    A method declares its own hyper-parameters with :func:`deepod._params.param` and defines
+    A method declares its own hyper-parameters with :func:`deepod.params.param` and defines
 
     - ``_build_module(shape)``: the torch module for samples of ``shape``;
     - ``_loss(module, batch)``: a dict of weighted loss terms, which the loop adds up;

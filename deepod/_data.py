@@ -9,7 +9,7 @@ import torch
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
 from torch import Tensor
 
-from deepod._types import Shape
+from deepod.types import Shape
 
 # Scaled values are kept below this size: a row far outside the training range still gets a
 # finite score, because its squares and products fit into float32.

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepod._types import Batch, Callback, Event, Losses, Phase, Refresh
+from deepod.types import Batch, Callback, Event, Losses, Phase, Refresh
 
 # Rows are scored in multiples of this: BLAS then treats a row alike whatever its neighbours.
 ROW_BLOCK = 16

@@ -1,7 +1,7 @@
 """Callbacks: functions that are told an event after every epoch and may end the phase.
 
 Any callable ``f(event) -> bool | None`` will do; True ends the phase. See
-:class:`deepod._types.Event` for what an event holds.
+:class:`deepod.types.Event` for what an event holds.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from deepod._types import Event
+from deepod.types import Event
 
 __all__ = ["EarlyStopping", "Event", "Progress"]
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from deepod import _train
-from deepod._types import Batch, Phase, Refresh
+from deepod.types import Batch, Phase, Refresh
 
 
 class Line(nn.Module):

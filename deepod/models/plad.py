@@ -11,9 +11,9 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
 from deepod._base import BaseDetector
-from deepod._params import integer, one_of, param, parameters, real
-from deepod._types import Batch, Losses, Shape
 from deepod.networks import MLP, LeNet, Network, Prototypes
+from deepod.params import integer, one_of, param, parameters, real
+from deepod.types import Batch, Losses, Shape
 
 
 @parameters

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from deepod._params import integer, one_of, param, parameters
-from deepod._types import Shape
 from deepod.networks._spec import ACTIVATIONS, Network
 from deepod.networks.mlp import MLP
+from deepod.params import integer, one_of, param, parameters
+from deepod.types import Shape
 
 
 @parameters

@@ -7,9 +7,9 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from deepod._params import one_of, param, parameters
-from deepod._types import Shape
 from deepod.networks._spec import ACTIVATIONS, Network
+from deepod.params import one_of, param, parameters
+from deepod.types import Shape
 
 
 @parameters

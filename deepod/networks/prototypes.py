@@ -7,9 +7,9 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from deepod._params import integer, param, parameters
-from deepod._types import Shape
 from deepod.networks._spec import Network, StartsFromRows
+from deepod.params import integer, param, parameters
+from deepod.types import Shape
 
 
 @parameters

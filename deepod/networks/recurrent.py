@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from deepod._params import one_of, param, parameters
-from deepod._types import Shape
 from deepod.networks._spec import Network
+from deepod.params import one_of, param, parameters
+from deepod.types import Shape
 
 
 @parameters

@@ -8,8 +8,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from deepod import PLAD
-from deepod._types import Batch
 from deepod.networks import MLP, LeNet, Recurrent
+from deepod.types import Batch
 from tests.cases import samples
 
 PAPER = {

@@ -1,0 +1,32 @@
+"""Choose hyper-parameters with scikit-learn, on the few labels that are at hand.
+
+The labels serve for scoring alone: ``fit`` ignores y. The folds must be stratified and shuffled:
+an outlier detector is no classifier, so ``cv=3`` would mean unshuffled folds, and a fold without
+an anomaly has no AUC.
+"""
+
+import numpy as np
+from sklearn.datasets import load_digits
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+
+from deepod import PLAD
+
+
+def main(epochs="auto"):
+    X, digit = load_digits(return_X_y=True)
+    normal, nines = X[digit < 3], X[digit == 9][:40]
+    X = np.concatenate([normal, nines])
+    y = np.repeat([0, 1], [len(normal), len(nines)])
+
+    search = GridSearchCV(
+        PLAD(epochs=epochs, random_state=0),
+        {"lam": [1, 3], "network__n_prototypes": [50, 250]},
+        scoring="roc_auc",
+        cv=StratifiedKFold(3, shuffle=True, random_state=0),
+    ).fit(X, y)
+    print(f"best: {search.best_params_}, AUC-ROC {search.best_score_:.3f}")
+    return search
+
+
+if __name__ == "__main__":
+    main()
