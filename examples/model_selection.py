@@ -1,8 +1,9 @@
 """Choose hyper-parameters with scikit-learn, on the few labels that are at hand.
 
-The labels serve for scoring alone: ``fit`` ignores y. The folds must be stratified and shuffled:
-an outlier detector is no classifier, so ``cv=3`` would mean unshuffled folds, and a fold without
-an anomaly has no AUC.
+``fit`` ignores y by default, and the labels serve for scoring alone. Here the detector is asked to
+leave the known anomalies out of its training rows. The folds must be stratified and shuffled: an
+outlier detector is no classifier, so ``cv=3`` would mean unshuffled folds, and a fold without an
+anomaly has no AUC.
 """
 
 import numpy as np
@@ -19,7 +20,7 @@ def main(epochs="auto"):
     y = np.repeat([0, 1], [len(normal), len(nines)])
 
     search = GridSearchCV(
-        PLAD(epochs=epochs, random_state=0),
+        PLAD(supervision="drop_anomalies", epochs=epochs, random_state=0),
         {"lam": [1, 3], "network__n_prototypes": [50, 250]},
         scoring="roc_auc",
         cv=StratifiedKFold(3, shuffle=True, random_state=0),
