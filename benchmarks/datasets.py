@@ -23,6 +23,11 @@ CONFIRMATION = (
     "21_Lymphography", "24_mnist", "32_shuttle", "33_skin", "34_smtp", "35_SpamBase", "37_Stamps",
     "39_vertebral", "41_Waveform", "42_WBC", "43_WDBC", "46_WPBC",
 )  # fmt: skip
+GROUPS = {
+    "development": DEVELOPMENT,
+    "confirmation": CONFIRMATION,
+    "all": DEVELOPMENT + CONFIRMATION,
+}
 
 
 def data_home() -> Path:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks import rows
+from benchmarks import datasets, rows
 
 METRICS = ("auc_roc", "auc_pr", "f1")
 
@@ -78,7 +78,7 @@ def summary(common: pd.DataFrame, metric: str) -> pd.DataFrame:
     return table.sort_values("mean", ascending=False).rename_axis("detector")
 
 
-def render(results: list[dict[str, Any]], metric: str = "auc_roc", datasets: bool = False) -> str:
+def render(results: list[dict[str, Any]], metric: str = "auc_roc", detailed: bool = False) -> str:
     """Write Markdown: for every protocol in the rows a table, and what was left out of it.
 
     Parameters
@@ -86,7 +86,7 @@ def render(results: list[dict[str, Any]], metric: str = "auc_roc", datasets: boo
     results : list of dict
         Rows of results.
     metric : {"auc_roc", "auc_pr", "f1"}, default="auc_roc"
-    datasets : bool, default=False
+    detailed : bool, default=False
         Whether to add a table of datasets x detectors.
 
     Returns
@@ -102,7 +102,7 @@ def render(results: list[dict[str, Any]], metric: str = "auc_roc", datasets: boo
         common, missing = split_common(part)
         if len(common):
             parts.append(_markdown(summary(common, metric)))
-        if len(common) and datasets:
+        if len(common) and detailed:
             parts.append(_markdown(per_dataset(common, metric)))
         parts.append(_left_out(part, missing))
         where = [*part["commit"].fillna("unknown").unique(), *part["device"].dropna().unique()]
@@ -142,10 +142,16 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--metric", choices=METRICS, default=METRICS[0])
     parser.add_argument("--per-dataset", action="store_true", help="add datasets x detectors")
     parser.add_argument("--detectors", help="only these, with commas")
+    parser.add_argument("--datasets", help="only these, with commas, or development, confirmation")
     args = parser.parse_args(argv)
     found = {rows.Cell.of(row): row for path in args.results for row in rows.read(path)}
     wanted = args.detectors.split(",") if args.detectors else {cell.detector for cell in found}
-    results = [row for cell, row in found.items() if cell.detector in wanted]
+    chosen = {cell.dataset for cell in found}
+    if args.datasets:
+        chosen = set(datasets.GROUPS.get(args.datasets) or args.datasets.split(","))
+    results = [
+        row for cell, row in found.items() if cell.detector in wanted and cell.dataset in chosen
+    ]
     if not results:
         parser.error("no results")
     print(render(results, args.metric, args.per_dataset))

@@ -132,9 +132,7 @@ def expand_datasets(names: str, protocol: str) -> list[str]:
             classes = np.unique(datasets.load_images(name).train_target)
             found += [f"{name}:{number}" for number in ([normal] if normal else classes)]
         return list(dict.fromkeys(found))
-    groups = {"development": datasets.DEVELOPMENT, "confirmation": datasets.CONFIRMATION}
-    groups["all"] = datasets.DEVELOPMENT + datasets.CONFIRMATION
-    chosen = groups.get(names) or names.split(",")
+    chosen = datasets.GROUPS.get(names) or names.split(",")
     return list(dict.fromkeys(datasets.load_table(name).name for name in chosen))
 
 

@@ -359,7 +359,7 @@ class BaseDetector(PyODVocabulary):
         rows = batch_size or _train.chunk_rows(self.input_shape_)
         scaler = _data.Scaler(self.shift_, self.scale_)
         chunks = _data.chunks(X, self.input_shape_, scaler, rows)
-        return _train.score(self.module_, function, chunks, self.device_).double().cpu().numpy()
+        return _train.score(self.module_, function, chunks, self.device_).cpu().double().numpy()
 
     # --- scikit-learn's estimator API, which PyOD's base class replaces -------------------------
 

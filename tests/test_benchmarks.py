@@ -396,7 +396,7 @@ def test_report_leaves_out_what_not_all_have():
     # c fails on y and has not run x, seed 1: only x, seed 0 is left.
     c = dict(results()[0], detector="c", auc_roc=0.65)
     extra = [c, failed("y", "c", 0), failed("y", "c", 1)]
-    text = report.render(results(extra=extra), datasets=True)
+    text = report.render(results(extra=extra), detailed=True)
     assert "| b | 0.800 | nan | 1.000 | 1 | 1 | 1.000 | 0.500 |" in text
     assert "| c | 0.650 | nan | 2.000 | 1 | 1 | 1.000 | 0.500 |" in text
     assert "| x | 0.500 | 0.800 | 0.650 |" in text
@@ -422,3 +422,16 @@ def test_report_command(home, capsys):
     assert "## one-class: f1, at most 20 training rows" in text
     assert "Left out: 0 of 4" in text
     assert "2_wide" in text
+
+
+def test_report__one_group_of_datasets(tmp_path, capsys):
+    lines = []
+    for dataset in ("1_ALOI", "6_cardio"):
+        for row in results():
+            lines.append(json.dumps(row | {"dataset": dataset}))
+    path = tmp_path / "rows.jsonl"
+    path.write_text("\n".join(dict.fromkeys(lines)) + "\n")
+    report.main([str(path), "--datasets", "confirmation", "--per-dataset"])
+    shown = capsys.readouterr().out
+    assert "1_ALOI" in shown
+    assert "6_cardio" not in shown
