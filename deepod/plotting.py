@@ -10,6 +10,8 @@ import numpy as np
 def plot_scores(scores: Any, y: Any = None, threshold: float | None = None, ax: Any = None) -> Any:
     """Draw the distribution of anomaly scores, split by label where labels are known.
 
+    The last bar holds all scores above the 98 % quantile.
+
     Parameters
     ----------
     scores : array-like of shape (n,)
@@ -32,6 +34,9 @@ def plot_scores(scores: Any, y: Any = None, threshold: float | None = None, ax: 
     """
     scores = np.asarray(scores, dtype=float)
     ax = _axes(ax)
+    # Far anomalies have scores so high that the rest would shrink to one bar: the last bin
+    # holds everything above the 98 % quantile.
+    scores = np.minimum(scores, np.quantile(scores, 0.98))
     bins = np.histogram_bin_edges(scores, bins=40)
     if y is None:
         ax.hist(scores, bins, color="tab:blue", alpha=0.7)

@@ -5,7 +5,7 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from deepod.networks import MLP, LeNet, Recurrent, resolve
+from deepod.networks import MLP, LeNet, Prototypes, Recurrent, resolve
 
 SPECS = [
     (MLP(), (5,)),
@@ -18,6 +18,7 @@ SPECS = [
     (LeNet(), (1, 1, 1)),
     (LeNet(channels=(4, 4, 4)), (1, 3, 5)),
     (Recurrent(), (10, 3)),
+    (Prototypes(n_prototypes=3), (4, 2)),
     (Recurrent(hidden=(6, 4), cell="lstm"), (1, 1)),
 ]
 
@@ -27,10 +28,11 @@ SPECS = [
 def test_encoder_and_decoder__shapes(spec, shape, members):
     stack = () if members is None else (members,)
     x = torch.randn(4, *shape)
-    encoder, decoder = spec.encoder(shape, 2, members), spec.decoder(2, shape, members)
-    z = encoder(x)
-    assert z.shape == (*stack, 4, 2)
-    assert decoder(z).shape == (*stack, 4, *shape)
+    encoder = spec.encoder(shape, 2, members)
+    decoder = None if isinstance(spec, Prototypes) else spec.decoder(2, shape, members)
+    assert encoder(x).shape == (*stack, 4, 2)
+    if decoder:
+        assert decoder(encoder(x)).shape == (*stack, 4, *shape)
     if members:  # one input each
         assert encoder(torch.randn(members, 4, *shape)).shape == (members, 4, 2)
 
@@ -55,6 +57,55 @@ def test_stacked_layers__equal_their_parts():
     stacked = MLP(hidden=(6, 4))._side_by_side(parts, (5,))
     x = torch.randn(7, 5)
     torch.testing.assert_close(stacked(x), torch.stack([part(x) for part in parts]))
+
+
+def mixture_by_hand(net, x):
+    """The formula of the docstring, prototype by prototype, in float64."""
+    c, t, w, s, a, b = (
+        p.detach().double()
+        for p in (net.centers, net.log_widths.exp(), net.weights, net.log_scales.exp(),
+                  net.log_slope.exp(), net.bias)
+    )  # fmt: skip
+    out = torch.zeros(len(c), len(x), w.shape[1], dtype=torch.double)
+    for k in range(len(c)):
+        for o in range(w.shape[1]):
+            gap = ((x.double()[:, None] - c[k]) * s[k]).square().sum(-1) / t[k]
+            out[k, :, o] = b[k, 0, o] - a[k, 0, o] * torch.logsumexp(w[k, o] - gap, -1)
+    return out
+
+
+def test_prototypes__formula_by_hand():
+    torch.manual_seed(0)
+    net = Prototypes(n_prototypes=7, rows_per_prototype=2).encoder((4,), 2, 3)
+    net.start_from_rows(torch.randn(30, 4))
+    for parameter in net.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    x = torch.randn(5, 4)
+    torch.testing.assert_close(net(x).double(), mixture_by_hand(net, x), rtol=1e-4, atol=1e-4)
+
+
+def test_prototypes__far_away__grows_with_the_distance():
+    net = Prototypes(n_prototypes=7).encoder((4,), 1)
+    net.start_from_rows(torch.randn(60, 4))
+    far = net(torch.outer(torch.tensor([1e1, 1e3, 1e5, 1e9]), torch.ones(4)))
+    assert far.isfinite().all()
+    assert (far.diff(dim=0) > 0).all()
+
+
+def test_prototypes__state_of_fewer_centres__loads():
+    fitted, fresh = (Prototypes(n_prototypes=50).encoder((4,), 1, 2) for _ in range(2))
+    fitted.start_from_rows(torch.randn(80, 4))
+    assert fitted.centers.shape == (2, 10, 4)
+    fresh.load_state_dict(fitted.state_dict())
+    x = torch.randn(5, 4)
+    assert torch.equal(fresh(x), fitted(x))
+
+
+@pytest.mark.parametrize("rows", [torch.ones(40, 4), torch.randn(2, 4)])
+def test_prototypes__same_or_few_rows__finite(rows):
+    net = Prototypes(n_prototypes=5).encoder((4,), 1)
+    net.start_from_rows(rows)
+    assert net(rows).isfinite().all()
 
 
 def channels(module):
@@ -103,3 +154,8 @@ def test_spec__bad_value__named(spec, shape, message):
         spec.encoder(shape, 2)
     with pytest.raises(ValueError, match=message):
         spec.decoder(2, shape)
+
+
+def test_prototypes__as_a_decoder__refused():
+    with pytest.raises(ValueError, match="no decoder"):
+        Prototypes().decoder(2, (5,))

@@ -7,12 +7,12 @@ from deepod import plotting
 
 from .cases import NAMES, fast, samples
 
-matplotlib = pytest.importorskip("matplotlib")
+figure = pytest.importorskip("matplotlib.figure")
 
 
 @pytest.fixture
 def ax():
-    return matplotlib.figure.Figure().subplots()
+    return figure.Figure().subplots()
 
 
 def test_plot_scores__classes_and_threshold(ax):

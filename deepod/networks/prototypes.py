@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -54,49 +54,54 @@ class _Mixture(StartsFromRows):
     def __init__(self, spec: Prototypes, members: int | None, shape: Shape, out: int) -> None:
         super().__init__()
         size = torch.Size(shape).numel()
-        k = 1 if members is None else members
-        prototypes = spec.n_prototypes
+        k, p = 1 if members is None else members, spec.n_prototypes
         self.rows_per_prototype = spec.rows_per_prototype
         self.members = members
         self.sample_dims = len(shape)
-        self.centers = nn.Parameter(torch.randn(k, prototypes, size))
-        self.log_widths = nn.Parameter(torch.zeros(k, 1, prototypes))
-        self.weights = nn.Parameter(torch.zeros(k, out, 1, prototypes))
+        self.centers = nn.Parameter(torch.randn(k, p, size))
+        self.log_widths = nn.Parameter(torch.zeros(k, 1, p))
+        self.weights = nn.Parameter(torch.zeros(k, out, 1, p))
         self.log_scales = nn.Parameter(torch.zeros(k, 1, size))
         self.log_slope = nn.Parameter(torch.zeros(k, 1, out))
         self.bias = nn.Parameter(torch.zeros(k, 1, out))
         # Where in its part of the training set each centre starts, as a fraction.
-        self.register_buffer("picks", torch.rand(k, prototypes))
+        self.register_buffer("picks", torch.rand(k, p))
 
     @torch.no_grad()
     def start_from_rows(self, x: Tensor) -> None:  # (n, *shape)
-        prototypes = self.centers.shape[1]
-        active = max(1, min(prototypes, len(x) // self.rows_per_prototype))
-        # The training set is cut into `active` parts; a centre starts at a row of its part.
-        part = torch.arange(prototypes, device=x.device) * active // prototypes
-        rows = ((part + self.get_buffer("picks")) * len(x) / active).long().clamp_(max=len(x) - 1)
-        self.centers.copy_(x.flatten(1)[rows])
-        first = torch.cat([part.new_ones(1), part.diff()]).bool()  # in its part
-        self.weights.masked_fill_(~first, -1e4)  # the others take no part
-        used = self.centers[:, first]
-        distances = torch.cdist(used, used).square()  # (K, active, active)
+        p = max(1, min(self.centers.shape[1], len(x) // self.rows_per_prototype))
+        self.log_widths = nn.Parameter(self.log_widths[..., :p].clone())
+        self.weights = nn.Parameter(self.weights[..., :p].clone())
+        self.picks = self.get_buffer("picks")[:, :p].clone()
+        # The training set is cut into p parts; a centre starts at a row of its part.
+        rows = (torch.arange(p, device=x.device) + self.picks) * (len(x) / p)
+        self.centers = nn.Parameter(x.flatten(1)[rows.long().clamp_(max=len(x) - 1)])
+        distances = torch.cdist(self.centers, self.centers).square()  # (K, P, P)
         distances[distances == 0] = float("inf")  # to itself, and to copies of the same row
-        for member, nearest in enumerate(distances.amin(-1)):
-            known = nearest[nearest.isfinite()]
-            self.log_widths[member] = known.mean().clamp_min(1e-3).log() if len(known) else 0.0
+        nearest = distances.amin(-1)  # (K, P)
+        known = nearest.isfinite()
+        mean = nearest.where(known, 0.0).sum(-1) / known.sum(-1)  # nan: all rows are the same
+        self.log_widths.add_(mean.nan_to_num(1.0).clamp_min(1e-3).log().view(-1, 1, 1))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(-self.sample_dims)  # (B, d) or (K, B, d)
         scales = self.log_scales.exp()
-        x, centers = x * scales, self.centers * scales
-        if x.dim() == 2:
-            x = x.expand(len(centers), *x.shape)
+        x, centers = x * scales, self.centers * scales  # (K, B, d), (K, P, d)
         # -|x - c|^2 / t = -|c|^2 / t + (2 x c - |x|^2) / t, as one batched product (K, B, P).
         narrow = (-self.log_widths).exp()  # 1 / t, (K, 1, P)
         features = torch.cat([x, x.square().sum(-1, keepdim=True)], -1)
         factors = torch.cat([2 * centers.mT, -torch.ones_like(narrow)], 1) * narrow
-        offset = -centers.square().sum(-1).unsqueeze(1) * narrow
-        exponents = torch.baddbmm(offset, features, factors).unsqueeze(1) + self.weights
-        density = exponents.logsumexp(-1).mT  # (K, B, out)
-        out = self.bias - self.log_slope.exp() * density
+        norms = centers.square().sum(-1).unsqueeze(1) * narrow
+        densities = [
+            torch.baddbmm(weights - norms, features, factors).logsumexp(-1)  # (K, B)
+            for weights in self.weights.unbind(1)
+        ]
+        out = self.bias - self.log_slope.exp() * torch.stack(densities, -1)  # (K, B, out)
         return out[0] if self.members is None else out
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Take on the number of centres that the training rows allowed for."""
+        for name in ("centers", "log_widths", "weights", "picks"):
+            if prefix + name in state_dict:
+                getattr(self, name).data = torch.empty_like(state_dict[prefix + name])
+        super()._load_from_state_dict(state_dict, prefix, *args)
