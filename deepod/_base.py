@@ -6,6 +6,7 @@ import abc
 import copy
 import threading
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
@@ -102,7 +103,7 @@ class BaseDetector(PyODVocabulary):
         doc="Architecture: a name, or a description such as "
         "``deepod.networks.MLP(hidden=(64, 32))``. 'auto' chooses by the shape of a sample: MLP "
         "for tables, Recurrent for windows, LeNet for images. ``network__hidden`` and the like may "
-        "be set on a name too.",
+        "be set on a name too; on 'auto', ``hidden`` stands for an MLP.",
     )
     input_shape: Any = param(
         default=None,
@@ -131,7 +132,7 @@ class BaseDetector(PyODVocabulary):
     device: str = param(
         default="auto",
         accepts=[str],
-        doc="'auto' (a GPU if there is one), 'cpu', 'cuda', 'cuda:1' or 'mps'.",
+        doc="'auto' (CUDA where there is any, else the CPU), 'cpu', 'cuda', 'cuda:1' or 'mps'.",
     )
     random_state: Any = param(
         default=None,
@@ -205,11 +206,16 @@ class BaseDetector(PyODVocabulary):
         FloatingPointError
             If a loss becomes NaN or infinite.
         """
-        trained = type(self)(**self.get_params(deep=False))
-        trained._fit(X, y)
+        params = self.get_params(deep=False)
+        # NumPy's scalars, as searches draw them, become Python's, which torch insists on.
+        plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in params.items()}
+        trained = type(self)(**plain)
+        # Gradients whatever mode the caller is in.
+        with torch.inference_mode(False), torch.enable_grad():
+            trained._fit(X, y)
         # Only now, in one step: a failed or interrupted fit has changed nothing.
         kept = {k: v for k, v in self.__dict__.items() if not k.endswith("_")}
-        self.__dict__ = kept | trained.__dict__
+        self.__dict__ = kept | trained.__dict__ | params
         return self
 
     def _fit(self, X: Any, y: Any) -> None:
@@ -237,14 +243,19 @@ class BaseDetector(PyODVocabulary):
             part = scaler.transform(samples if len(rows) == len(X) else samples[rows])
             labels = None if y is None else y[rows]
             part, labels = self._prepare(part, labels, np.random.default_rng(seed))
-            target = None if labels is None else torch.as_tensor(labels, dtype=torch.float32)
-            on_device = torch.from_numpy(np.ascontiguousarray(part)).to(self.device_)
-            return Batch(on_device, None if target is None else target.to(self.device_))
+            to: Any = {"dtype": torch.float32, "device": self.device_}
+            target = None if labels is None else torch.as_tensor(labels, **to)
+            return Batch(torch.as_tensor(np.ascontiguousarray(part), **to), target)
 
         data = batch(training, seeds.prepare)
         watched = batch(held_out, seeds.prepare + 1) if len(held_out) else None
+        if watched is not None and not len(watched.x):
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} holds out no row that the method "
+                "learns from; use a larger share, or 0."
+            )
         self.epochs_ = self._resolve_epochs(len(data.x))
-        with _building, torch.random.fork_rng(devices=[]):
+        with _building, torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(seeds.weights)
             module = self._build_module(self.input_shape_).float()
         self.module_ = module.to(self.device_)
@@ -262,7 +273,7 @@ class BaseDetector(PyODVocabulary):
                 lr=self.lr,
                 weight_decay=self.weight_decay,
                 optimizer=self.optimizer,
-                order=torch.Generator().manual_seed(seeds.order),
+                order=torch.Generator("cpu").manual_seed(seeds.order),
                 noise=torch.Generator(self.device_).manual_seed(seeds.noise),
                 validation_seed=seeds.split,
             ),
@@ -275,8 +286,8 @@ class BaseDetector(PyODVocabulary):
         if self.input_shape is not None and np.ndim(X) > 2:
             # Flat and shaped samples are then one and the same, at fit and at scoring.
             X = np.asarray(X)
-            _data.sample_shape(X, self.input_shape)
-            X = X.reshape(len(X), -1)
+            shape = _data.sample_shape(X, self.input_shape)
+            X = X.reshape(len(X), int(np.prod(shape)))
         X = validate_data(
             self,
             X,
@@ -309,9 +320,14 @@ class BaseDetector(PyODVocabulary):
 
     def _split(self, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw the rows to train on and those held out, as indices."""
-        held_out = round(n * self.validation_fraction)
-        if not held_out:
+        if not self.validation_fraction:
             return np.arange(n), np.arange(0)
+        held_out = max(1, round(n * self.validation_fraction))
+        if n - held_out < 2:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} leaves {n - held_out} of {n} rows "
+                "to train on; at least 2 are needed."
+            )
         order = np.random.default_rng(seed).permutation(n)
         return np.sort(order[held_out:]), np.sort(order[:held_out])
 
@@ -341,8 +357,8 @@ class BaseDetector(PyODVocabulary):
         scores : ndarray of shape (n,), float64
         """
         check_is_fitted(self)
-        if batch_size is not None and batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size > 0):
+            raise ValueError(f"batch_size must be a positive integer or None, got {batch_size!r}.")
         return self._scores(self._validate_rows(X, reset=False), batch_size)
 
     def _scores(self, X: np.ndarray, batch_size: int | None = None) -> np.ndarray:
@@ -356,7 +372,7 @@ class BaseDetector(PyODVocabulary):
         batch_size: int | None = None,
     ) -> np.ndarray:
         """Apply ``function(module, x)`` to validated rows, chunk by chunk, as float64."""
-        rows = batch_size or _train.chunk_rows(self.input_shape_)
+        rows = int(batch_size or _train.chunk_rows(self.input_shape_))
         scaler = _data.Scaler(self.shift_, self.scale_)
         chunks = _data.chunks(X, self.input_shape_, scaler, rows)
         return _train.score(self.module_, function, chunks, self.device_).cpu().double().numpy()
@@ -406,10 +422,12 @@ class BaseDetector(PyODVocabulary):
         BaseEstimator.__setstate__(self, state)
         if "module_" in state:
             try:
-                self.device_ = _data.resolve_device(self.device)
-            except ValueError:
-                return  # the GPU it was trained on is not here: stay on the CPU
-            self.module_.to(self.device_)
+                device = _data.resolve_device(self.device)
+                self.module_.to(device)
+                self.device_ = device
+            except (ValueError, RuntimeError):
+                # No such GPU here, a forked process that may not use it, or no memory left on it.
+                self.module_.to(self.device_)
 
 
 def _spawn(random_state: Any, n: int) -> list[int]:

@@ -52,6 +52,8 @@ def sample_shape(X: np.ndarray, input_shape: Shape | None) -> Shape:
         If ``input_shape`` does not fit the rows, or X has more than four dimensions.
     """
     rows = X.shape[1:]
+    if 0 in rows:
+        raise ValueError(f"X has 0 features: its samples have shape {rows}.")
     if input_shape is None:
         if X.ndim > 4:
             raise ValueError(
@@ -60,7 +62,10 @@ def sample_shape(X: np.ndarray, input_shape: Shape | None) -> Shape:
             )
         return rows
     shape = tuple(input_shape)
-    if not all(isinstance(size, (int, np.integer)) and size > 0 for size in shape):
+    if (
+        not all(type(size) is int or isinstance(size, np.integer) for size in shape)
+        or min(shape, default=0) < 1
+    ):
         raise ValueError(f"input_shape must hold positive integers, got {input_shape!r}.")
     if rows != shape and not (len(rows) == 1 and rows[0] == np.prod(shape)):
         raise ValueError(
@@ -94,26 +99,30 @@ class Scaler:
         (to [-1, 1]) or None (unchanged).
         """
         channel = 1 if X.ndim == 4 else X.ndim - 1
-        table = np.moveaxis(X, channel, -1).reshape(-1, X.shape[channel])
-        ones = np.ones(table.shape[1])
-        shift, scale = np.zeros_like(ones), ones
-        # Block by block, so that a narrow integer array is never copied to float64 as a whole.
-        rows = max(1, _BLOCK_VALUES // table.shape[1])
-        if how == "standard":
-            standard = StandardScaler()
-            for start in range(0, len(table), rows):
-                standard.partial_fit(table[start : start + rows].astype(np.float64))
-            shift, scale = standard.mean_, standard.scale_
-        elif how is not None:
-            minmax = MinMaxScaler()
-            for start in range(0, len(table), rows):
-                minmax.partial_fit(table[start : start + rows].astype(np.float64))
+        standard, minmax = StandardScaler(), MinMaxScaler()
+        if how is not None:
+            # Block by block, so that X is never copied to float64 as a whole.
+            rows = max(1, _BLOCK_VALUES // X[:1].size)
+            for start in range(0, len(X), rows):
+                block = np.moveaxis(X[start : start + rows], channel, -1)
+                block = block.reshape(-1, X.shape[channel]).astype(np.float64)
+                minmax.partial_fit(block)
+                if how == "standard":
+                    standard.partial_fit(block)
             low, high = minmax.data_min_, minmax.data_max_
-            # minmax.scale_ would take every column narrower than 2e-15 for a constant one.
+            # The scalers' own rule for constant columns takes too many for one: all that are
+            # narrower than 2e-15, or long and far from zero.
             constant = high - low <= 10 * np.finfo(float).eps * np.maximum(abs(low), abs(high))
+        if how is None:
+            shift, scale = np.zeros(X.shape[channel]), np.ones(X.shape[channel])
+        elif how == "standard":
+            shift, scale = standard.mean_, np.where(constant, 1.0, np.sqrt(standard.var_))
+        elif how == "minmax":
             shift, scale = low, np.where(constant, 1.0, high - low)
-            if how == "symmetric":
-                shift, scale = shift + np.where(constant, 0.0, scale / 2), scale / 2
+        else:
+            shift = np.where(constant, low, low / 2 + high / 2)
+            scale = np.where(constant, 1.0, high / 2 - low / 2)
+        scale = np.where(scale > 0, scale, 1.0)  # a variance that underflowed
         if not (np.isfinite(shift).all() and np.isfinite(scale).all()):
             raise ValueError("X holds values too large for float64; rescale its columns.")
         trailing = (1,) * (X.ndim - 1 - channel)

@@ -152,8 +152,12 @@ class PyODVocabulary(PyODBaseDetector):
     def compute_rejection_stats(self, *args: Any, **kwargs: Any) -> tuple[float, float, float]:
         """Give the expected rejection rate, its upper bound and that of the cost; see PyOD."""
         # PyOD's formulas need a number, which a thresholder is not.
+        share = self._contamination_share()
+        if share == 0:
+            raise ValueError("contamination marks no training row: there are no rejection rates.")
         stand_in = type(self)(**self.get_params(deep=False))
-        stand_in.__dict__.update(self.__dict__, contamination=self._contamination_share())
+        known = self._current()._replace(contamination=share)
+        stand_in.__dict__.update(self.__dict__, contamination=share, _thresholded_=known)
         return super(PyODVocabulary, stand_in).compute_rejection_stats(*args, **kwargs)
 
     def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
@@ -216,7 +220,7 @@ class PyODVocabulary(PyODBaseDetector):
         thresholder.fit(scores)
         labels = np.asarray(thresholder.labels_).astype(int)
         # As PyOD does for thresholders that find labels but no threshold.
-        threshold = thresholder.thresh_ or labels.mean()
+        threshold = labels.mean() if thresholder.thresh_ is None else thresholder.thresh_
         return _Thresholded(self.contamination, float(threshold), labels, thresholder)
 
     def _labels(self, scores: np.ndarray) -> np.ndarray:

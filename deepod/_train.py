@@ -60,7 +60,8 @@ def train(
     held_out : Batch or None
         Rows that are only watched.
     callbacks : sequence of callables
-        Told an :class:`Event` after every epoch; one that returns True ends the phase.
+        Told an :class:`Event` after every epoch; one that returns True ends the phase. A method
+        ``end()`` of theirs is called when a phase is over, also by an exception.
 
     Returns
     -------
@@ -72,38 +73,56 @@ def train(
     for _, turn in groupby(enumerate(phases), key=lambda p: p[1].cycle or p[0]):
         group = [phase for _, phase in turn]
         optimizers = [_optimizer(module, phase, settings) for phase in group]
-        schedules = [
-            torch.optim.lr_scheduler.MultiStepLR(optimizer, phase.milestones)
-            for optimizer, phase in zip(optimizers, group, strict=True)
-        ]
-        for phase in group:
-            if phase.start is not None:
-                refresh(module, phase.start, x)
-        lead = group[0]
-        for epoch in range(lead.epochs):
-            began = time.perf_counter()
-            losses = _epoch(module, group, optimizers, x, y, noise, settings)
-            for phase in group:
-                if phase.each_epoch is not None and epoch >= phase.skip:
-                    refresh(module, phase.each_epoch, x)
-            for schedule in schedules:
-                schedule.step()
-            watched = (
-                {} if held_out is None else _watch(module, group, held_out, noise, settings, lead)
-            )
-            seconds = time.perf_counter() - began
-            _check_finite(losses, lead.name, epoch)
-            event = Event(lead.name, epoch, lead.epochs, losses, watched, seconds, module)
-            history.append(
-                {"phase": lead.name, "epoch": epoch, "seconds": seconds}
-                | losses
-                | {f"validation_{name}": value for name, value in watched.items()}
-            )
-            # A list, not a generator: every callback hears of every epoch.
-            if any([callback(event) for callback in callbacks]):
-                break
+        try:
+            _run(module, group, optimizers, x, y, noise, settings, held_out, callbacks, history)
+        finally:
+            for callback in callbacks:
+                getattr(callback, "end", lambda: None)()
     module.eval()
     return history
+
+
+def _run(
+    module: nn.Module,
+    group: Sequence[Phase],
+    optimizers: Sequence[torch.optim.Optimizer],
+    x: Tensor,
+    y: Tensor | None,
+    noise: Noise,
+    settings: Settings,
+    held_out: Batch | None,
+    callbacks: Sequence[Callback],
+    history: list[dict[str, Any]],
+) -> None:
+    """Train one phase, or several that take turns; append to ``history``."""
+    schedules = [
+        torch.optim.lr_scheduler.MultiStepLR(optimizer, phase.milestones)
+        for optimizer, phase in zip(optimizers, group, strict=True)
+    ]
+    for phase in group:
+        if phase.start is not None:
+            refresh(module, phase.start, x)
+    lead = group[0]
+    for epoch in range(lead.epochs):
+        began = time.perf_counter()
+        losses = _epoch(module, group, optimizers, x, y, noise, settings)
+        for phase in group:
+            if phase.each_epoch is not None and epoch >= phase.skip:
+                refresh(module, phase.each_epoch, x)
+        for schedule in schedules:
+            schedule.step()
+        watched = {} if held_out is None else _watch(module, group, held_out, noise, settings)
+        seconds = time.perf_counter() - began
+        _check_finite(losses, lead.name, epoch)
+        event = Event(lead.name, epoch, lead.epochs, losses, watched, seconds, module)
+        history.append(
+            {"phase": lead.name, "epoch": epoch, "seconds": seconds}
+            | losses
+            | {f"validation_{name}": value for name, value in watched.items()}
+        )
+        # A list, not a generator: every callback hears of every epoch.
+        if any([callback(event) for callback in callbacks]):
+            return
 
 
 def _epoch(
@@ -117,7 +136,7 @@ def _epoch(
 ) -> dict[str, float]:
     """One pass over the rows in a new order; mean loss terms, read from the device once."""
     module.train()
-    order = torch.randperm(len(x), generator=settings.order).to(x.device, non_blocking=True)
+    order = torch.randperm(len(x), generator=settings.order, device="cpu").to(x.device)
     totals: Losses = {}
     for rows in _batches(order, settings.batch_size):
         batch = Batch(
@@ -160,7 +179,6 @@ def _watch(
     held_out: Batch,
     noise: Noise,
     settings: Settings,
-    lead: Phase,
 ) -> dict[str, float]:
     """Loss terms of the held-out rows, with the same noise every epoch so that they compare."""
     module.eval()
@@ -213,7 +231,7 @@ def chunk_rows(shape: Sequence[int]) -> int:
     return max(ROW_BLOCK, min(MOST_ROWS, CHUNK_VALUES // values // ROW_BLOCK * ROW_BLOCK))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def score(
     module: nn.Module,
     function: Callable[[nn.Module, Tensor], Tensor],

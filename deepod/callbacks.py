@@ -1,14 +1,15 @@
 """Callbacks: functions that are told an event after every epoch and may end the phase.
 
-Any callable ``f(event) -> bool | None`` will do; True ends the phase. See
-:class:`deepod.types.Event` for what an event holds.
+Any callable ``f(event) -> bool | None`` will do; True ends the phase. One that has a method
+``end()`` is told when a phase is over, however it ended. :class:`deepod.types.Event` says what an
+event holds.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepod.types import Event
 
@@ -50,8 +51,9 @@ class EarlyStopping:
     def __call__(self, event: Event) -> bool:
         """Judge one epoch."""
         if event.epoch == 0:
-            self._best = float("inf")
+            self._best, self._waited = float("inf"), 0
             self._weights: dict[str, Tensor] = {}
+            self._module: nn.Module | None = event.module
         losses = event.validation or event.losses
         if self.monitor is not None and self.monitor not in losses:
             raise ValueError(
@@ -65,11 +67,14 @@ class EarlyStopping:
             self._weights = {name: value.detach().clone() for name, value in state.items()}
         else:
             self._waited += 1
-        stop = self._waited >= self.patience
-        if stop or event.is_last:
-            event.module.load_state_dict(self._weights)
-            self._weights = {}
-        return stop
+        return self._waited >= self.patience
+
+    def end(self) -> None:
+        """Put the best weights back, and keep nothing of the module."""
+        module, self._module = getattr(self, "_module", None), None
+        if module is not None and self._weights:
+            module.load_state_dict(self._weights)
+        self._weights = {}
 
 
 class Progress:
@@ -83,5 +88,9 @@ class Progress:
             self._bar: Any = tqdm(total=event.epochs, desc=event.phase, unit="epoch")
         self._bar.set_postfix({name: f"{value:.3g}" for name, value in event.losses.items()})
         self._bar.update()
-        if event.is_last:
+
+    def end(self) -> None:
+        """Close the bar."""
+        if hasattr(self, "_bar"):
             self._bar.close()
+            del self._bar

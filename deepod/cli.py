@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import deepod
@@ -71,6 +72,10 @@ def _run_demo(out: Path, seed: int) -> None:
     # Before the work, not after it: a picture that cannot be written is known now.
     if not out.parent.is_dir():
         raise FileNotFoundError(f"--out {out}: there is no folder {out.parent}.")
+    if out.is_dir() or out.suffix not in (".png", ".pdf", ".svg"):
+        raise ValueError(f"--out {out}: expected the name of a .png, .pdf or .svg file.")
+    if find_spec("matplotlib") is None:
+        raise ImportError("the picture needs matplotlib: pip install 'deepod[plots]'.")
     data = _demo.load(seed)
     print(
         f"Breast cancer (scikit-learn): {len(data.train)} benign rows train; test has "

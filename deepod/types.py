@@ -64,10 +64,5 @@ class Event:
     seconds: float
     module: nn.Module = field(repr=False)
 
-    @property
-    def is_last(self) -> bool:
-        """Whether the phase ends here by its plan."""
-        return self.epoch + 1 == self.epochs
-
 
 Callback = Callable[[Event], bool | None]

@@ -23,4 +23,3 @@ def samples(kind: str = "table", n: int = 40, seed: int = 0) -> np.ndarray:
 
 NAMES = sorted(deepod.DETECTORS)
 NAMES_AND_KINDS = [(d["name"], kind) for d in deepod.list_detectors() for kind in d["inputs"]]
-EVERY_DEVICE = ["auto", "cpu"]

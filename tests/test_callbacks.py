@@ -17,6 +17,7 @@ def drive(callback, losses, validation=None):
         event = Event("fit", epoch, len(losses), {"a": loss, "b": 1.0}, watched, 0.0, module)
         if callback(event):
             break
+    callback.end()
     return epoch, module.weight.item()
 
 
@@ -40,6 +41,18 @@ def test_early_stopping__same_object_twice__starts_afresh():
     callback = EarlyStopping(patience=2)
     drive(callback, [0, 0, 0])
     assert drive(callback, [5, 4, 3]) == (2, 2.0)
+
+
+def test_early_stopping__nan_from_the_start__keeps_going_and_survives():
+    nan = float("nan")
+    assert drive(EarlyStopping(patience=2), [nan, nan, nan]) == (1, 1.0)
+    assert drive(EarlyStopping(patience=2), [nan, 2, 1]) == (2, 2.0)
+
+
+def test_early_stopping__phase_ended_by_others__restores_and_keeps_nothing():
+    stopping = EarlyStopping(patience=50)
+    assert drive(stopping, [1, 2, 3]) == (2, 0.0)
+    assert not [v for v in vars(stopping).values() if isinstance(v, (dict, nn.Module)) and v]
 
 
 def test_early_stopping__unknown_term__named():

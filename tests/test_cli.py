@@ -58,6 +58,15 @@ def test_demo__folder_missing__said_before_the_work(tmp_path, capsys):
     assert "missing" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["picture.nonsense", "folder"])
+def test_demo__no_picture_file__said_before_the_work(name, tmp_path, capsys):
+    (tmp_path / "folder").mkdir()
+    assert main(["demo", "--out", str(tmp_path / name)]) == 1
+    shown = capsys.readouterr()
+    assert name in shown.err
+    assert shown.out == ""
+
+
 def test_demo_data__no_row_on_both_sides():
     data = _demo.load(seed=0)
     train = {row.tobytes() for row in data.train}

@@ -1,5 +1,6 @@
 """What every detector promises, generated from the registry."""
 
+import contextlib
 import copy
 import random
 import subprocess
@@ -102,6 +103,8 @@ BAD_X = {
     "five dimensions": (np.zeros((4, 2, 2, 2, 2)), "5 dimensions"),
     "no rows": (GOOD[:0], "0 sample"),
     "no columns": (GOOD[:, :0], "0 feature"),
+    "empty channels": (np.zeros((4, 3, 0)), "0 feature"),
+    "empty images": (np.zeros((4, 1, 0, 3)), "0 feature"),
     "one row": (GOOD[:1], "minimum of 2|1 sample"),
 }
 
@@ -158,6 +161,8 @@ BAD_PARAMETERS = [
     ("input_shape", (5.0,)),
     ("input_shape", (-5,)),
     ("input_shape", 5),
+    ("input_shape", (True, 5)),
+    ("input_shape", ()),
 ]
 
 
@@ -182,8 +187,9 @@ def test_device__not_on_this_machine__refused_by_name(name):
     missing = "cuda:99" if torch.cuda.is_available() else "cuda"
     with pytest.raises(ValueError, match=f"device='{missing}'"):
         fast(name, device=missing).fit(GOOD)
-    with pytest.raises(ValueError, match="device='mps'"):
-        fast(name, device="mps").fit(GOOD)
+    if not torch.backends.mps.is_available():
+        with pytest.raises(ValueError, match="device='mps'"):
+            fast(name, device="mps").fit(GOOD)
 
 
 @every_detector
@@ -348,7 +354,73 @@ def test_verbose__one__shows_the_loss_terms(name, capfd):
         assert term in shown
 
 
+@every_detector
+def test_noise__another_seed__other_noise_on_the_same_start(name):
+    """The stream of noise, too, comes from random_state."""
+    drawn = []
+    for seed in (0, 0, 1):
+        detector = fast(name, random_state=seed, epochs=1)
+        draw = type(detector)._noise
+
+        def record(self, n, shape, generator, draw=draw):
+            noise = draw(self, n, shape, generator)
+            drawn.append(noise if isinstance(noise, tuple) else (noise,))
+            return noise
+
+        twin = type("Twin", (type(detector),), {"_noise": record})(
+            **detector.get_params(deep=False)
+        )
+        twin.fit(GOOD)
+    first, again, other = (drawn[i * len(drawn) // 3] for i in range(3))
+    for a, b, c in zip(first, again, other, strict=True):
+        assert a is None or (torch.equal(a, b) and not torch.equal(a, c))
+
+
+AMBIENT = {
+    "no_grad": torch.no_grad,
+    "inference_mode": torch.inference_mode,
+    "float64 by default": lambda: default_dtype(torch.float64),
+    "meta by default": lambda: torch.device("meta"),
+}
+
+
+@contextlib.contextmanager
+def default_dtype(dtype):
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    yield
+    torch.set_default_dtype(before)
+
+
+@every_detector
+@pytest.mark.parametrize("mode", AMBIENT)
+def test_ambient_torch_state__does_not_matter(name, mode):
+    expected = fast(name).fit(GOOD).decision_function(GOOD)
+    with AMBIENT[mode]():
+        scores = fast(name).fit(GOOD).decision_function(GOOD)
+    assert np.isfinite(scores).all()
+    if mode != "float64 by default":  # whose initial weights are other draws
+        np.testing.assert_allclose(scores, expected, rtol=1e-6)
+
+
+@every_detector
+def test_numpy_scalars__as_hyper_parameters__work_and_stay(name):
+    params = {"batch_size": np.int64(8), "lr": np.float64(1e-3), "epochs": np.int32(2)}
+    detector = fast(name, **params, network=MLP(hidden=tuple(np.array([4])))).fit(GOOD)
+    plain = fast(name, batch_size=8, lr=1e-3, epochs=2, network=MLP(hidden=(4,))).fit(GOOD)
+    np.testing.assert_array_equal(detector.decision_scores_, plain.decision_scores_)
+    assert all(getattr(detector, key) is value for key, value in params.items())
+
+
 # --- a row's score is its own -------------------------------------------------------------------
+
+
+@every_input
+def test_score__bad_batch_size__named(name, kind):
+    detector = fast(name).fit(samples(kind))
+    for size in (0, -1, 1.5, "a"):
+        with pytest.raises(ValueError, match="batch_size"):
+            detector.decision_function(samples(kind), batch_size=size)
 
 
 @every_input
@@ -469,6 +541,34 @@ def test_early_stopping__on_held_out_rows__restores_the_best_weights(name):
         assert torch.equal(value, seen[best][1][key])
     assert any(key.startswith("validation_") for key in detector.history_[0])
     assert detector.decision_scores_.shape == (40,)
+
+
+@every_detector
+def test_held_out_rows__neither_trained_on_nor_scaled_by(name):
+    detector = fast(name, validation_fraction=0.25, random_state=3)
+    seen = []
+    loss = type(detector)._loss
+
+    def record(self, module, batch):
+        if module.training:
+            seen.append(batch.x)
+        return loss(self, module, batch)
+
+    twin = type("Twin", (type(detector),), {"_loss": record})(**detector.get_params(deep=False))
+    twin.set_params(scaler="minmax", epochs=1).fit(GOOD)
+    assert sum(len(x) for x in seen) == 30
+    trained_on = torch.cat(seen)
+    # Scaled by the rows that were trained on: these alone fill [0, 1] exactly.
+    torch.testing.assert_close(trained_on.amin(0), torch.zeros(5))
+    torch.testing.assert_close(trained_on.amax(0), torch.ones(5))
+
+
+@every_detector
+def test_validation_fraction__tiny_sets__one_row_or_a_clear_error(name):
+    history = fast(name, validation_fraction=0.1).fit(GOOD[:4]).history_
+    assert any(key.startswith("validation_") for key in history[0])
+    with pytest.raises(ValueError, match="validation_fraction"):
+        fast(name, validation_fraction=0.5).fit(GOOD[:3])
 
 
 @every_detector

@@ -1,5 +1,6 @@
 """Networks: sizes, shapes, members side by side."""
 
+import numpy as np
 import pytest
 import torch
 from sklearn.base import clone
@@ -20,6 +21,8 @@ SPECS = [
     (Recurrent(), (10, 3)),
     (Prototypes(n_prototypes=3), (4, 2)),
     (Recurrent(hidden=(6, 4), cell="lstm"), (1, 1)),
+    (Recurrent(hidden=tuple(np.array([4]))), (3, 2)),
+    (LeNet(channels=tuple(np.array([4])), hidden=tuple(np.array([4]))), (1, 8, 8)),
 ]
 
 
@@ -145,6 +148,7 @@ def test_spec__is_a_parameter_holder(spec):
         (MLP(activation="swish"), (5,), "activation"),
         (LeNet(kernel_size=4), (1, 8, 8), "kernel_size"),
         (LeNet(), (5,), "input_shape"),
+        (LeNet(channels=()), (1, 8, 8), "channels"),
         (Recurrent(), (5,), "input_shape"),
         (Recurrent(hidden=()), (5, 2), "hidden"),
     ],

@@ -139,6 +139,32 @@ def test_thresholder__fitted_as_a_copy(name):
     assert len(detector.predict_with_rejection(samples(), return_stats=True)[1]) == 3
 
 
+@pytest.mark.parametrize("share", [0.0, 0.6])
+def test_thresholder__any_share__rejection_statistics_or_a_clear_error(name, share):
+    class Fixed(Thresholder):
+        def fit(self, scores):
+            self.thresh_ = np.quantile(scores, 1 - share)
+            self.labels_ = self.predict(scores)
+
+    detector = fast(name, contamination=Fixed()).fit(samples())
+    assert detector.labels_.mean() == pytest.approx(share, abs=0.05)
+    if share:
+        stats = detector.predict_with_rejection(samples(), return_stats=True)[1]
+        assert np.isfinite(stats).all()
+    else:
+        with pytest.raises(ValueError, match="contamination"):
+            detector.compute_rejection_stats()
+
+
+def test_threshold__of_zero__is_one(name):
+    class Zero(Thresholder):
+        def fit(self, scores):
+            self.thresh_ = 0.0
+            self.labels_ = self.predict(scores)
+
+    assert fast(name, contamination=Zero()).fit(samples()).threshold_ == 0.0
+
+
 def test_fit_predict__training_labels_without_warning(name, recwarn):
     labels = fast(name).fit_predict(samples())
     np.testing.assert_array_equal(labels, fast(name).fit(samples()).labels_)

@@ -184,11 +184,11 @@ def test_callback__true_ends_the_phase_not_the_training():
     events = []
 
     def stop(event):
-        events.append((event.phase, event.epoch, event.is_last))
+        events.append((event.phase, event.epoch))
         return event.epoch == 1
 
     run(Line(), [Phase("one", 5, square), Phase("two", 2, square)], callbacks=[stop])
-    assert events == [("one", 0, False), ("one", 1, False), ("two", 0, False), ("two", 1, True)]
+    assert events == [("one", 0), ("one", 1), ("two", 0), ("two", 1)]
 
 
 def test_callbacks__all_are_told_even_when_the_first_stops():
@@ -196,6 +196,43 @@ def test_callbacks__all_are_told_even_when_the_first_stops():
     callbacks = [lambda event: True, lambda event: heard.append(event.epoch)]
     run(Line(), [Phase("fit", 5, square)], callbacks=callbacks)
     assert heard == [0]
+
+
+@pytest.mark.parametrize("error", [None, KeyboardInterrupt])
+def test_callback_end__called_once_per_phase_however_it_ends(error):
+    class Recorder:
+        ends = 0
+
+        def __call__(self, event):
+            if error:
+                raise error
+
+        def end(self):
+            self.ends += 1
+
+    recorder = Recorder()
+    phases = [Phase("one", 2, square), Phase("two", 2, square)]
+    if error:
+        with pytest.raises(error):
+            run(Line(), phases, callbacks=[recorder])
+    else:
+        run(Line(), phases, callbacks=[recorder])
+    assert recorder.ends == (1 if error else 2)
+
+
+def test_weight_decay__shrinks_the_weights():
+    def nothing(module, batch):
+        return {"nothing": 0 * module(batch.x).mean()}
+
+    for optimizer in ("adam", "adamw", "sgd"):
+        module = Line()
+        before = module.left.weight.abs().sum()
+        run(
+            module,
+            [Phase("fit", 3, nothing)],
+            settings=settings(weight_decay=0.1, optimizer=optimizer, lr=1e-2),
+        )
+        assert module.left.weight.abs().sum() < before
 
 
 def test_held_out__is_watched_with_the_same_noise_every_epoch():

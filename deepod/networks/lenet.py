@@ -87,7 +87,9 @@ class LeNet(Network):
             first = 16 if shape[0] == 1 else 32
             channels = tuple(first << i for i in range(halvings))
         else:
-            channels = tuple(self.channels)
+            channels = tuple(int(width) for width in self.channels)
+            if not channels:
+                raise ValueError("LeNet(channels=()): expected at least one width, or None.")
         sides = [(shape[1], shape[2])]
         for _ in channels:
             height, width = sides[-1]

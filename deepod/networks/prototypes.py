@@ -76,12 +76,15 @@ class _Mixture(StartsFromRows):
         # The training set is cut into p parts; a centre starts at a row of its part.
         rows = (torch.arange(p, device=x.device) + self.picks) * (len(x) / p)
         self.centers = nn.Parameter(x.flatten(1)[rows.long().clamp_(max=len(x) - 1)])
-        distances = torch.cdist(self.centers, self.centers).square()  # (K, P, P)
+        # On the CPU and exact, so that every device starts alike and a copy is at distance 0.
+        c = self.centers.detach().cpu()
+        distances = torch.cdist(c, c, compute_mode="donot_use_mm_for_euclid_dist").square()
         distances[distances == 0] = float("inf")  # to itself, and to copies of the same row
         nearest = distances.amin(-1)  # (K, P)
         known = nearest.isfinite()
         mean = nearest.where(known, 0.0).sum(-1) / known.sum(-1)  # nan: all rows are the same
-        self.log_widths.add_(mean.nan_to_num(1.0).clamp_min(1e-3).log().view(-1, 1, 1))
+        start = mean.nan_to_num(1.0).clamp_min(1e-3).log().view(-1, 1, 1)
+        self.log_widths.add_(start.to(self.log_widths.device))
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(-self.sample_dims)  # (B, d) or (K, B, d)

@@ -32,7 +32,8 @@ class Recurrent(Network):
 
     def _encoder(self, shape: Shape, out: int) -> nn.Module:
         channels = _channels(shape)
-        return _Encoder(self._stack(channels, list(self.hidden)), nn.Linear(self.hidden[-1], out))
+        layers = self._stack(channels, list(self.hidden))
+        return _Encoder(layers, nn.Linear(self.hidden[-1], out))
 
     def _decoder(self, inp: int, shape: Shape) -> nn.Module:
         sizes = list(reversed(self.hidden))
@@ -44,7 +45,8 @@ class Recurrent(Network):
         layer = {"gru": nn.GRU, "lstm": nn.LSTM}[self.cell]
         inputs = [inp, *sizes[:-1]]
         return nn.ModuleList(
-            layer(i, size, batch_first=True) for i, size in zip(inputs, sizes, strict=True)
+            layer(int(i), int(size), batch_first=True)
+            for i, size in zip(inputs, sizes, strict=True)
         )
 
 

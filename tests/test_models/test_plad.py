@@ -1,17 +1,21 @@
 """PLAD: the invariants that follow from its equations, and its behaviour on easy data."""
 
 import copy
+import re
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
+from benchmarks.detectors import find
 from deepod import PLAD
 from deepod.networks import MLP, LeNet, Recurrent
 from deepod.types import Batch
 from tests.cases import samples
 
+ROOT = Path(__file__).parents[2]
 PAPER = {
     "network": "mlp",
     "symmetry": "none",
@@ -66,7 +70,7 @@ def test_loss__by_hand_in_numpy(perturbator, penalty, alpha, symmetry):
     module, batch = fitted_batch(detector)
     terms = {k: v.item() for k, v in detector._loss(module, batch).items()}
 
-    eps, signs, factors = (t.numpy() for t in batch.noise)
+    eps, factors = (t.numpy() for t in batch.noise)
     x = batch.x.numpy()
     with torch.no_grad():
         code = module["encoder"](batch.x).numpy()  # (2, 8, 10) or (2, 8, 5)
@@ -78,9 +82,8 @@ def test_loss__by_hand_in_numpy(perturbator, penalty, alpha, symmetry):
         heads = module["decoder"](torch.from_numpy(code)).numpy()  # (2, 8, 2, 5)
     a, b = heads[:, :, 0], heads[:, :, 1]
     a = a + 1 if alpha == "identity" else a
+    assert (factors < 0).any() == (symmetry == "random_signs")
     move = factors * (x * a + b - x)
-    if symmetry == "random_signs":
-        move = move * signs
     sides = [x + move, x - move] if symmetry == "mirror" else [x + move]
 
     def f(rows):
@@ -216,6 +219,14 @@ def test_kl__zero_for_a_standard_normal_code():
     assert not detector._perturb(module, batch.x, batch.noise[0])[2].any()
 
 
+@pytest.mark.parametrize("shaped", [True, False])
+def test_perturb__input_shape__shaped_like_its_input(shaped):
+    images = np.random.default_rng(0).normal(size=(12, 1, 8, 8))
+    given = images if shaped else images.reshape(12, 64)
+    detector = paper(epochs=1, input_shape=(1, 8, 8)).fit(images)
+    assert detector.perturb(given).shape == given.shape
+
+
 def test_perturb__deterministic_and_in_the_units_of_the_data():
     data = 100 + 5 * X.astype(np.float64)
     detector = paper(epochs=0, perturbator="mlp", alpha="identity").fit(data)
@@ -273,17 +284,18 @@ def test_mirror__loss_is_the_same_for_the_move_backwards():
 
 def test_noise__signs_and_factors_as_documented():
     detector = PLAD(n_members=3, reach=(0.5, 4.0))
-    eps, signs, factors = detector._noise(2000, (5,), torch.Generator().manual_seed(0))
+    eps, signed = detector._noise(2000, (5,), torch.Generator().manual_seed(0))
     assert eps.shape == (3, 2000, 5)
-    assert signs.unique().tolist() == [-1, 1]
-    assert abs(signs.mean().item()) < 0.03
-    assert factors.shape == (3, 2000, 1)
+    assert signed.shape == (3, 2000, 5)
+    assert abs(signed.sign().mean().item()) < 0.03
+    factors = signed.abs()
+    assert torch.equal(factors.amax(-1), factors.amin(-1))  # one factor per row
     assert 0.5 <= factors.min().item() < 0.51
     assert 3.9 < factors.max().item() <= 4.0
     assert factors.log().mean().item() == pytest.approx(np.log(2) / 2, abs=0.03)
 
 
-@pytest.mark.parametrize("reach", [(0, 1), (2, 1), (1,), (1, 2, 3)])
+@pytest.mark.parametrize("reach", [(0, 1), (2, 1), (1,), (1, 2, 3), (1, np.inf), (np.nan, 1)])
 def test_reach__bad_range__named(reach):
     with pytest.raises(ValueError, match="reach"):
         PLAD(reach=reach).fit(X)
@@ -358,6 +370,19 @@ def test_threshold__new_normal_rows__not_flagged_wholesale(seed):
     generator = np.random.default_rng(seed)
     detector = PLAD(random_state=seed, contamination=0.1).fit(generator.normal(size=(1000, 10)))
     assert 0.05 < detector.predict(generator.normal(size=(2000, 10))).mean() < 0.25
+
+
+# --- the paper's setting ------------------------------------------------------------------------
+
+
+def test_paper_setting__docstring_says_what_the_benchmark_runs():
+    line = re.search(r"``(PLAD\(network=.*?\))``", PLAD.__doc__, re.DOTALL).group(1)
+    documented = eval(line, {"PLAD": PLAD, "MLP": MLP})
+    run = find(str(ROOT / "benchmarks" / "papers" / "plad.toml") + ":thyroid").build(seed=0)[0]
+    run.set_params(random_state=None)
+    expected = documented.get_params()
+    assert type(expected.pop("network")) is type(run.network)
+    assert expected.items() <= run.get_params().items()
 
 
 # --- quality ------------------------------------------------------------------------------------
