@@ -262,24 +262,21 @@ class BaseDetector(PyODVocabulary):
         for part in self.module_.modules():
             if isinstance(part, StartsFromRows):
                 part.start_from_rows(data.x)
-        self.history_ = _train.train(
+        task = _train.Task(
             self.module_,
-            self._phases(),
             data.x,
             data.y,
             lambda n, generator: self._noise(n, self.input_shape_, generator),
-            _train.Settings(
-                batch_size=self.batch_size,
-                lr=self.lr,
-                weight_decay=self.weight_decay,
-                optimizer=self.optimizer,
-                order=torch.Generator("cpu").manual_seed(seeds.order),
-                noise=torch.Generator(self.device_).manual_seed(seeds.noise),
-                validation_seed=seeds.split,
-            ),
-            watched,
-            self._all_callbacks(),
+            batch_size=self.batch_size,
+            lr=self.lr,
+            weight_decay=self.weight_decay,
+            optimizer=self.optimizer,
+            order_stream=torch.Generator("cpu").manual_seed(seeds.order),
+            noise_stream=torch.Generator(self.device_).manual_seed(seeds.noise),
+            held_out=watched,
+            held_out_seed=seeds.split,
         )
+        self.history_ = _train.train(task, self._phases(), self._all_callbacks())
         self._remember_scores(self._scores(X))
 
     def _validate_rows(self, X: Any, *, reset: bool) -> np.ndarray:

@@ -19,46 +19,34 @@ ROW_BLOCK = 16
 CHUNK_VALUES = 1 << 17
 MOST_ROWS = 4096  # hidden layers are wider than a narrow table
 
-Noise = Callable[[int, torch.Generator], Any]
-
 
 @dataclass(frozen=True)
-class Settings:
-    """How to train: the shared hyper-parameters and the streams of random numbers."""
+class Task:
+    """What to train, on what, and how: the same through all phases."""
 
+    module: nn.Module  # on the device of x
+    x: Tensor  # (n, *shape)
+    y: Tensor | None  # (n,)
+    noise: Callable[[int, torch.Generator], Any]  # the random numbers of a batch of n rows
     batch_size: int
     lr: float
     weight_decay: float
     optimizer: str
-    order: torch.Generator  # permutations; on the CPU, so that every device sees the same ones
-    noise: torch.Generator  # on the training device
-    validation_seed: int
+    order_stream: torch.Generator  # on the CPU, so that every device sees the same permutations
+    noise_stream: torch.Generator  # on the device of x
+    held_out: Batch | None = None  # rows that are only watched
+    held_out_seed: int = 0
 
 
 def train(
-    module: nn.Module,
-    phases: Sequence[Phase],
-    x: Tensor,
-    y: Tensor | None,
-    noise: Noise,
-    settings: Settings,
-    held_out: Batch | None = None,
-    callbacks: Sequence[Callback] = (),
+    task: Task, phases: Sequence[Phase], callbacks: Sequence[Callback] = ()
 ) -> list[dict[str, Any]]:
-    """Train ``module`` in place through ``phases``.
+    """Train ``task.module`` in place through ``phases``.
 
     Parameters
     ----------
-    module : Module
-        On the device of ``x``.
+    task : Task
     phases : sequence of Phase
-    x : Tensor of shape (n, *shape)
-    y : Tensor of shape (n,) or None
-    noise : callable
-        ``noise(n, generator)`` gives the random numbers of a batch of n rows.
-    settings : Settings
-    held_out : Batch or None
-        Rows that are only watched.
     callbacks : sequence of callables
         Told an :class:`Event` after every epoch; one that returns True ends the phase. A method
         ``end()`` of theirs is called when a phase is over, also by an exception.
@@ -70,87 +58,69 @@ def train(
         held-out rows are prefixed ``validation_``.
     """
     history: list[dict[str, Any]] = []
+    # Neighbours that name the same cycle form a group; any other phase is a group of its own.
     for _, turn in groupby(enumerate(phases), key=lambda p: p[1].cycle or p[0]):
-        group = [phase for _, phase in turn]
-        optimizers = [_optimizer(module, phase, settings) for phase in group]
         try:
-            _run(module, group, optimizers, x, y, noise, settings, held_out, callbacks, history)
+            for event in _epochs(task, [phase for _, phase in turn]):
+                watched = {f"validation_{name}": loss for name, loss in event.validation.items()}
+                entry = {"phase": event.phase, "epoch": event.epoch, "seconds": event.seconds}
+                history.append(entry | event.losses | watched)
+                # A list, not a generator: every callback hears of every epoch.
+                if any([callback(event) for callback in callbacks]):
+                    break
         finally:
             for callback in callbacks:
                 getattr(callback, "end", lambda: None)()
-    module.eval()
+    task.module.eval()
     return history
 
 
-def _run(
-    module: nn.Module,
-    group: Sequence[Phase],
-    optimizers: Sequence[torch.optim.Optimizer],
-    x: Tensor,
-    y: Tensor | None,
-    noise: Noise,
-    settings: Settings,
-    held_out: Batch | None,
-    callbacks: Sequence[Callback],
-    history: list[dict[str, Any]],
-) -> None:
-    """Train one phase, or several that take turns; append to ``history``."""
+def _epochs(task: Task, group: Sequence[Phase]) -> Iterator[Event]:
+    """Train one phase, or several that take turns within each batch, epoch by epoch."""
+    optimizers = [_optimizer(task, phase) for phase in group]
     schedules = [
         torch.optim.lr_scheduler.MultiStepLR(optimizer, phase.milestones)
         for optimizer, phase in zip(optimizers, group, strict=True)
     ]
     for phase in group:
         if phase.start is not None:
-            refresh(module, phase.start, x)
-    lead = group[0]
-    for epoch in range(lead.epochs):
+            refresh(task.module, phase.start, task.x)
+    name, epochs = group[0].name, group[0].epochs
+    for epoch in range(epochs):
         began = time.perf_counter()
-        losses = _epoch(module, group, optimizers, x, y, noise, settings)
+        losses = _epoch(task, group, optimizers)
         for phase in group:
             if phase.each_epoch is not None and epoch >= phase.skip:
-                refresh(module, phase.each_epoch, x)
+                refresh(task.module, phase.each_epoch, task.x)
         for schedule in schedules:
             schedule.step()
-        watched = {} if held_out is None else _watch(module, group, held_out, noise, settings)
+        watched = _watch(task, group)
         seconds = time.perf_counter() - began
-        _check_finite(losses, lead.name, epoch)
-        event = Event(lead.name, epoch, lead.epochs, losses, watched, seconds, module)
-        history.append(
-            {"phase": lead.name, "epoch": epoch, "seconds": seconds}
-            | losses
-            | {f"validation_{name}": value for name, value in watched.items()}
-        )
-        # A list, not a generator: every callback hears of every epoch.
-        if any([callback(event) for callback in callbacks]):
-            return
+        _check_finite(losses, name, epoch)
+        yield Event(name, epoch, epochs, losses, watched, seconds, task.module)
 
 
 def _epoch(
-    module: nn.Module,
-    group: Sequence[Phase],
-    optimizers: Sequence[torch.optim.Optimizer],
-    x: Tensor,
-    y: Tensor | None,
-    noise: Noise,
-    settings: Settings,
+    task: Task, group: Sequence[Phase], optimizers: Sequence[torch.optim.Optimizer]
 ) -> dict[str, float]:
     """One pass over the rows in a new order; mean loss terms, read from the device once."""
-    module.train()
-    order = torch.randperm(len(x), generator=settings.order, device="cpu").to(x.device)
+    task.module.train()
+    n = len(task.x)
+    order = torch.randperm(n, generator=task.order_stream, device="cpu").to(task.x.device)
     totals: Losses = {}
-    for rows in _batches(order, settings.batch_size):
+    for rows in _batches(order, task.batch_size):
         batch = Batch(
-            x.index_select(0, rows),
-            None if y is None else y.index_select(0, rows),
-            noise(len(rows), settings.noise),
+            task.x.index_select(0, rows),
+            None if task.y is None else task.y.index_select(0, rows),
+            task.noise(len(rows), task.noise_stream),
         )
         for phase, optimizer in zip(group, optimizers, strict=True):
             optimizer.zero_grad()
-            terms = phase.loss(module, batch)
+            terms = phase.loss(task.module, batch)
             sum(terms.values()).backward()  # type: ignore[union-attr]
             optimizer.step()
             _accumulate(totals, terms, len(rows))
-    return _means(totals, len(x))
+    return _means(totals, n)
 
 
 def _batches(order: Tensor, batch_size: int) -> Iterator[Tensor]:
@@ -173,24 +143,20 @@ def _means(totals: Losses, n: int) -> dict[str, float]:
 
 
 @torch.no_grad()
-def _watch(
-    module: nn.Module,
-    group: Sequence[Phase],
-    held_out: Batch,
-    noise: Noise,
-    settings: Settings,
-) -> dict[str, float]:
+def _watch(task: Task, group: Sequence[Phase]) -> dict[str, float]:
     """Loss terms of the held-out rows, with the same noise every epoch so that they compare."""
-    module.eval()
-    generator = torch.Generator(held_out.x.device).manual_seed(settings.validation_seed)
+    if task.held_out is None:
+        return {}
+    task.module.eval()
+    x, y, _ = task.held_out
+    generator = torch.Generator(x.device).manual_seed(task.held_out_seed)
     totals: Losses = {}
-    everything = torch.arange(len(held_out.x), device=held_out.x.device)
-    for rows in _batches(everything, settings.batch_size):
-        y = None if held_out.y is None else held_out.y[rows]
-        batch = Batch(held_out.x[rows], y, noise(len(rows), generator))
+    for rows in _batches(torch.arange(len(x), device=x.device), task.batch_size):
+        noise = task.noise(len(rows), generator)
+        batch = Batch(x[rows], None if y is None else y[rows], noise)
         for phase in group:
-            _accumulate(totals, phase.loss(module, batch), len(rows))
-    return _means(totals, len(held_out.x))
+            _accumulate(totals, phase.loss(task.module, batch), len(rows))
+    return _means(totals, len(x))
 
 
 def _check_finite(losses: dict[str, float], phase: str, epoch: int) -> None:
@@ -202,20 +168,21 @@ def _check_finite(losses: dict[str, float], phase: str, epoch: int) -> None:
             )
 
 
-def _optimizer(module: nn.Module, phase: Phase, settings: Settings) -> torch.optim.Optimizer:
+def _optimizer(task: Task, phase: Phase) -> torch.optim.Optimizer:
     trained = [
         p
-        for name, p in module.named_parameters()
+        for name, p in task.module.named_parameters()
         if phase.params is None or name.startswith(phase.params)
     ]
-    lr = settings.lr if phase.lr is None else phase.lr
-    fused = trained[0].device.type in ("cpu", "cuda")
-    if settings.optimizer == "sgd":
-        return torch.optim.SGD(
-            trained, lr=lr, momentum=0.9, weight_decay=settings.weight_decay, fused=fused
-        )
-    adam = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[settings.optimizer]
-    return adam(trained, lr=lr, weight_decay=settings.weight_decay, fused=fused)
+    options: dict[str, Any] = {
+        "lr": task.lr if phase.lr is None else phase.lr,
+        "weight_decay": task.weight_decay,
+        "fused": task.x.device.type in ("cpu", "cuda"),
+    }
+    if task.optimizer == "sgd":
+        return torch.optim.SGD(trained, momentum=0.9, **options)
+    adam = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[task.optimizer]
+    return adam(trained, **options)
 
 
 def refresh(module: nn.Module, how: Refresh, x: Tensor) -> None:

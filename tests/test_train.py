@@ -24,19 +24,6 @@ class Line(nn.Module):
         return self.left(x) + self.right(x)
 
 
-def settings(**changes):
-    values = {
-        "batch_size": 4,
-        "lr": 0.1,
-        "weight_decay": 0.0,
-        "optimizer": "sgd",
-        "order": torch.Generator().manual_seed(0),
-        "noise": torch.Generator().manual_seed(0),
-        "validation_seed": 0,
-    }
-    return _train.Settings(**(values | changes))
-
-
 def no_noise(n, generator):
     return None
 
@@ -48,9 +35,18 @@ def square(module, batch):
     return {"square": module(batch.x).square().mean()}
 
 
-def run(module, phases, **kwargs):
-    kwargs = {"noise": no_noise, "settings": settings()} | kwargs
-    return _train.train(module, phases, X, None, **kwargs)
+def run(module, phases, callbacks=(), **changes):
+    values = {
+        "noise": no_noise,
+        "batch_size": 4,
+        "lr": 0.1,
+        "weight_decay": 0.0,
+        "optimizer": "sgd",
+        "order_stream": torch.Generator().manual_seed(0),
+        "noise_stream": torch.Generator().manual_seed(0),
+    }
+    task = _train.Task(module, X, None, **(values | changes))
+    return _train.train(task, phases, callbacks)
 
 
 @pytest.mark.parametrize(
@@ -89,7 +85,7 @@ def test_loop__equals_plain_torch():
     torch.manual_seed(0)
     module, twin = Line(), Line()
     twin.load_state_dict(module.state_dict())
-    run(module, [Phase("fit", 3, square)], settings=settings(optimizer="adam"))
+    run(module, [Phase("fit", 3, square)], optimizer="adam")
 
     optimizer = torch.optim.Adam(twin.parameters(), lr=0.1)
     generator = torch.Generator().manual_seed(0)
@@ -154,7 +150,8 @@ def test_milestones__divide_the_rate_by_ten():
     run(
         module,
         [Phase("fit", 3, loss, milestones=(1, 2))],
-        settings=settings(batch_size=10, optimizer="adam"),
+        batch_size=10,
+        optimizer="adam",
     )
     steps.append(module.left.bias.detach())
     moves = [(a - b).item() for a, b in pairwise(steps)]
@@ -230,7 +227,9 @@ def test_weight_decay__shrinks_the_weights():
         run(
             module,
             [Phase("fit", 3, nothing)],
-            settings=settings(weight_decay=0.1, optimizer=optimizer, lr=1e-2),
+            weight_decay=0.1,
+            optimizer=optimizer,
+            lr=1e-2,
         )
         assert module.left.weight.abs().sum() < before
 
@@ -239,13 +238,10 @@ def test_held_out__is_watched_with_the_same_noise_every_epoch():
     def noisy(module, batch):
         return {"noise": batch.noise.mean() + 0 * module(batch.x).mean()}
 
-    history = _train.train(
+    history = run(
         Line(),
         [Phase("fit", 3, noisy)],
-        X,
-        None,
-        lambda n, generator: torch.randn(n, generator=generator),
-        settings(),
+        noise=lambda n, generator: torch.randn(n, generator=generator),
         held_out=Batch(X[:6]),
     )
     assert len({h["validation_noise"] for h in history}) == 1
