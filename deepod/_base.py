@@ -374,6 +374,14 @@ class BaseDetector(PyODVocabulary):
         chunks = _data.chunks(X, self.input_shape_, scaler, rows)
         return _train.score(self.module_, function, chunks, self.device_).cpu().double().numpy()
 
+    def _generator(self, random_state: Any) -> torch.Generator:
+        """Random numbers on the device, from a ``random_state`` parameter."""
+        return torch.Generator(self.device_).manual_seed(_spawn(random_state, 1)[0])
+
+    def _unscale(self, samples: np.ndarray) -> np.ndarray:
+        """Turn scaled samples back into the units of X."""
+        return samples * self.scale_ + self.shift_
+
     # --- scikit-learn's estimator API, which PyOD's base class replaces -------------------------
 
     get_params = BaseEstimator.get_params
@@ -394,14 +402,6 @@ class BaseDetector(PyODVocabulary):
             params = params | {"network": family_with(network, nested)}
         BaseEstimator.set_params(self, **params)
         return self
-
-    def _generator(self, random_state: Any) -> torch.Generator:
-        """Random numbers on the device, from a ``random_state`` parameter."""
-        return torch.Generator(self.device_).manual_seed(_spawn(random_state, 1)[0])
-
-    def _unscale(self, samples: np.ndarray) -> np.ndarray:
-        """Turn scaled samples back into the units of X."""
-        return samples * self.scale_ + self.shift_
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "module_")

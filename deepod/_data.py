@@ -134,8 +134,9 @@ class Scaler:
         rows = max(1, _BLOCK_VALUES // max(1, X[:1].size))
         for start in range(0, len(X), rows):
             part = slice(start, start + rows)
-            block = np.subtract(X[part], self.shift, dtype=np.float64)
-            block /= self.scale
+            with np.errstate(over="ignore"):  # clipped below
+                block = np.subtract(X[part], self.shift, dtype=np.float64)
+                block /= self.scale
             out[part] = np.clip(block, -LARGEST, LARGEST, out=block)
         return out
 

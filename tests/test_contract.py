@@ -263,6 +263,8 @@ def test_score__far_outside_the_training_range__finite(name):
     detector = fast(name).fit(GOOD)
     far = np.array([[1e300, -1e300, 0, 0, 0], [1e10] * 5])
     assert np.isfinite(detector.decision_function(far)).all()
+    tiny = fast(name).fit(1e-20 * GOOD.astype(np.float64))
+    assert np.isfinite(tiny.decision_function(far)).all()
 
 
 @every_detector
@@ -619,5 +621,8 @@ def test_cuda__same_start_and_close_scores(name, kind):
     np.testing.assert_allclose(gpu.decision_scores_, cpu.decision_scores_, rtol=1e-3, atol=1e-4)
     trained = fast(name, device="cuda").fit(X)
     assert trained.device_.type == "cuda"
+    state = trained.__getstate__()
+    assert not any(p.is_cuda for p in state["module_"].parameters())
+    assert next(trained.module_.parameters()).is_cuda
     loaded = copy.deepcopy(trained)
     np.testing.assert_allclose(loaded.decision_function(X), trained.decision_scores_, rtol=1e-5)
