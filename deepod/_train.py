@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from deepod.types import Batch, Callback, Event, Losses, Phase, Refresh
 
 # Rows are scored in multiples of this: BLAS then treats a row alike whatever its neighbours.
-ROW_BLOCK = 16
+ROW_BLOCK = 32
 # Values per scoring chunk: large enough to hide the overhead, small enough to stay in the cache.
 CHUNK_VALUES = 1 << 17
 MOST_ROWS = 4096  # hidden layers are wider than a narrow table

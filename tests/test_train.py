@@ -257,7 +257,7 @@ def test_score__pads_but_returns_only_the_rows():
 
     out = _train.score(Line(), total, X.split(7), torch.device("cpu"))
     torch.testing.assert_close(out, X.sum(1))
-    assert sizes == [16, 16]
+    assert sizes == [_train.ROW_BLOCK] * 2
 
 
 def test_chunk_rows__multiple_of_the_block():
@@ -265,4 +265,4 @@ def test_chunk_rows__multiple_of_the_block():
         rows = _train.chunk_rows(shape)
         assert rows >= _train.ROW_BLOCK
         assert rows % _train.ROW_BLOCK == 0
-        assert rows * np.prod(shape) <= max(_train.CHUNK_VALUES, 16 * np.prod(shape))
+        assert rows * np.prod(shape) <= max(_train.CHUNK_VALUES, _train.ROW_BLOCK * np.prod(shape))
