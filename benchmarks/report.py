@@ -10,7 +10,7 @@ import pandas as pd
 
 from benchmarks import datasets, rows
 
-METRICS = ("auc_roc", "auc_pr", "f1")
+METRICS = ("auc_roc", "auc_pr", "f1", "false_alarms")
 
 
 def split_common(results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -52,7 +52,7 @@ def summary(common: pd.DataFrame, metric: str) -> pd.DataFrame:
     ----------
     common : DataFrame
         Rows of cells that all detectors have.
-    metric : {"auc_roc", "auc_pr", "f1"}
+    metric : {"auc_roc", "auc_pr", "f1", "false_alarms"}
 
     Returns
     -------
@@ -62,20 +62,21 @@ def summary(common: pd.DataFrame, metric: str) -> pd.DataFrame:
         if these are fewer than two. ``rank``: mean over datasets of the rank by the mean over
         seeds, 1 = best. ``fit_seconds`` and ``score_seconds``: mean over cells.
     """
+    fewer_is_better = metric == "false_alarms"
     scores = per_dataset(common, metric)
     by_seed = common.pivot_table(values=metric, index=["detector", "seed"], columns="dataset")
     table = pd.DataFrame(
         {
             "mean": scores.mean(),
             "std": by_seed.dropna().mean(axis=1).groupby("detector").std(),
-            "rank": scores.rank(axis=1, ascending=False).mean(),
+            "rank": scores.rank(axis=1, ascending=fewer_is_better).mean(),
             "datasets": common.groupby("detector")["dataset"].nunique(),
             "seeds": common.groupby("detector")["seed"].nunique(),
             "fit_seconds": common.groupby("detector")["fit_seconds"].mean(),
             "score_seconds": common.groupby("detector")["score_seconds"].mean(),
         }
     )
-    return table.sort_values("mean", ascending=False).rename_axis("detector")
+    return table.sort_values("mean", ascending=fewer_is_better).rename_axis("detector")
 
 
 def render(results: list[dict[str, Any]], metric: str = "auc_roc", detailed: bool = False) -> str:
@@ -85,7 +86,7 @@ def render(results: list[dict[str, Any]], metric: str = "auc_roc", detailed: boo
     ----------
     results : list of dict
         Rows of results.
-    metric : {"auc_roc", "auc_pr", "f1"}, default="auc_roc"
+    metric : {"auc_roc", "auc_pr", "f1", "false_alarms"}, default="auc_roc"
     detailed : bool, default=False
         Whether to add a table of datasets x detectors.
 

@@ -71,6 +71,8 @@ def run_cell(cell: Cell, found: detectors.Found) -> dict[str, Any]:
             "auc_roc": float(roc_auc_score(y, scores)),
             "auc_pr": float(average_precision_score(y, scores)),
             "f1": protocols.f1_at_true_count(y, scores),
+            # Share of normal test rows above the threshold that fit set; contamination is 0.1.
+            "false_alarms": float((scores[y == 0] > detector.threshold_).mean()),
         }
     except Exception as error:
         row["error"] = f"{type(error).__name__}: {error}"

@@ -30,6 +30,7 @@ class Norm(BaseDetector):
         assert y is None
         assert self.verbose == 0
         self.mean = X.mean(0)
+        self.threshold_ = np.quantile(self.decision_function(X), 0.9)
         return self
 
     def decision_function(self, X):
@@ -435,3 +436,13 @@ def test_report__one_group_of_datasets(tmp_path, capsys):
     shown = capsys.readouterr().out
     assert "1_ALOI" in shown
     assert "6_cardio" not in shown
+
+
+def test_false_alarms__share_of_normal_test_rows_above_the_threshold(home):
+    call(home / "r")
+    row = json.loads((home / "r").read_text().splitlines()[0])
+    split = run.load(rows.Cell.of(row))
+    scaler = run.StandardScaler().fit(split.X_train)
+    norm = Norm(verbose=0).fit(scaler.transform(split.X_train))
+    scores = norm.decision_function(scaler.transform(split.X_test))
+    assert row["false_alarms"] == np.mean(scores[split.y_test == 0] > norm.threshold_)
