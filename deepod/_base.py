@@ -101,9 +101,10 @@ class BaseDetector(PyODVocabulary):
         default="auto",
         accepts=[one_of("auto", *FAMILIES), Network],
         doc="Architecture: a name, or a description such as "
-        "``deepod.networks.MLP(hidden=(64, 32))``. 'auto' chooses by the shape of a sample: MLP "
-        "for tables, Recurrent for windows, LeNet for images. ``network__hidden`` and the like may "
-        "be set on a name too; on 'auto', ``hidden`` stands for an MLP.",
+        "``deepod.networks.MLP(hidden=(64, 32))``. 'auto' chooses by the shape of a sample, MLP "
+        "for tables, Recurrent for windows, LeNet for images, unless the notes of the method say "
+        "otherwise. ``network__hidden`` and the like may be set on a name too; on 'auto', "
+        "``hidden`` stands for an MLP.",
     )
     input_shape: Any = param(
         default=None,

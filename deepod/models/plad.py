@@ -30,7 +30,8 @@ class PLAD(BaseDetector):
     cuts off one side of the data, which side is up to the initial weights. Changes chosen on
     development datasets cure that (``benchmarks/README.md``): ``symmetry="random_signs"`` perturbs
     towards every side, ``reach`` at several distances, members are averaged, and on tables f is
-    :class:`deepod.networks.Prototypes`, whose logit grows with the distance from the data.
+    :class:`deepod.networks.Prototypes`, whose logit grows with the distance from the data. It
+    starts as a density estimate, to which most of the level is owed; learning adds to it.
     The paper's setting for Thyroid, over ten seeds or more: ``PLAD(network=MLP(hidden=(32, 16)),
     symmetry="none", reach=(1, 1), alpha="raw", lam=3, n_members=1, scaler="minmax", epochs=100,
     batch_size=128, lr=1e-3)``.
@@ -72,18 +73,16 @@ class PLAD(BaseDetector):
     )
     lam: float = param(default=3.0, accepts=[real(0)], doc="Weight of |alpha - 1|^2 + |beta|^2.")
     penalty: str = param(
-        default="mean",
-        accepts=[one_of("mean", "sum")],
-        doc="Its reduction; printed as a sum.",
+        default="mean", accepts=[one_of("mean", "sum")], doc="Its reduction; printed as a sum."
     )
     kl_weight: float = param(
         default=1.0, accepts=[real(0)], doc="Weight of the KL divergence of the VAE's code."
     )
     perturbator_hidden: Any = param(
-        default=None, accepts=[tuple, list, None], doc="Its hidden widths; None: min(size, 256)."
+        default=None, accepts=[tuple, list, None], doc="g's hidden widths; None: min(size, 256)."
     )
     latent_dim: int | None = param(
-        default=None, accepts=[integer(1), None], doc="Length of its code; None: min(size, 64)."
+        default=None, accepts=[integer(1), None], doc="Length of g's code; None: min(size, 64)."
     )
     alpha: str = param(
         default="identity",

@@ -366,10 +366,10 @@ def test_prototypes__few_rows__finite(n):
 
 @pytest.mark.parametrize("seed", range(3))
 def test_threshold__new_normal_rows__not_flagged_wholesale(seed):
-    """A classifier that learned the rows by heart would flag most new ones (it did: 0.5)."""
+    """A classifier that learned the rows by heart would flag nearly all new ones."""
     generator = np.random.default_rng(seed)
-    detector = PLAD(random_state=seed, contamination=0.1).fit(generator.normal(size=(1000, 10)))
-    assert 0.05 < detector.predict(generator.normal(size=(2000, 10))).mean() < 0.25
+    detector = PLAD(random_state=seed, contamination=0.1).fit(generator.normal(size=(500, 10)))
+    assert 0.05 < detector.predict(generator.normal(size=(2000, 10))).mean() < 0.2
 
 
 # --- the paper's setting ------------------------------------------------------------------------
