@@ -2,7 +2,7 @@
 
 >>> from deepod import PLAD, list_detectors
 >>> [d["name"] for d in list_detectors()]
-['PLAD']
+['AnoRand', 'AutoEncoder', 'DAE', 'DeepSVDD', 'IAEAD', 'IAELSTMKL', 'NSAE', 'PLAD']
 """
 
 from __future__ import annotations
@@ -13,12 +13,26 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deepod._base import BaseDetector
     from deepod.adapter import SklearnOutlierAdapter
+    from deepod.models.anorand import AnoRand
+    from deepod.models.autoencoder import AutoEncoder
+    from deepod.models.dae import DAE
+    from deepod.models.deep_svdd import DeepSVDD
+    from deepod.models.iae_lstm_kl import IAELSTMKL
+    from deepod.models.iaead import IAEAD
+    from deepod.models.ns_ae import NSAE
     from deepod.models.plad import PLAD
 
 __version__ = "1.0.0.dev0"
 
 # The registry: one line per method. Imported on first use, so that ``import deepod`` is instant.
 DETECTORS = {
+    "AnoRand": "deepod.models.anorand",
+    "AutoEncoder": "deepod.models.autoencoder",
+    "DAE": "deepod.models.dae",
+    "DeepSVDD": "deepod.models.deep_svdd",
+    "IAEAD": "deepod.models.iaead",
+    "IAELSTMKL": "deepod.models.iae_lstm_kl",
+    "NSAE": "deepod.models.ns_ae",
     "PLAD": "deepod.models.plad",
 }
 _LAZY = DETECTORS | {
@@ -26,7 +40,20 @@ _LAZY = DETECTORS | {
     "SklearnOutlierAdapter": "deepod.adapter",
 }
 
-__all__ = ["PLAD", "BaseDetector", "SklearnOutlierAdapter", "__version__", "list_detectors"]
+__all__ = [
+    "DAE",
+    "IAEAD",
+    "IAELSTMKL",
+    "NSAE",
+    "PLAD",
+    "AnoRand",
+    "AutoEncoder",
+    "BaseDetector",
+    "DeepSVDD",
+    "SklearnOutlierAdapter",
+    "__version__",
+    "list_detectors",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import abc
 import copy
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from numbers import Integral
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -21,7 +21,7 @@ from deepod._labels import PyODVocabulary
 from deepod.callbacks import Progress
 from deepod.networks import FAMILIES, Network, StartsFromRows, family_with, resolve
 from deepod.params import HasMethods, integer, one_of, param, parameters, positive, real, share
-from deepod.types import Batch, Callback, Losses, Phase, Shape
+from deepod.types import Batch, Callback, Losses, Phase, Refresh, Shape
 
 # Modules are built with torch's global generator, seeded and then restored; one at a time.
 _building = threading.Lock()
@@ -48,7 +48,8 @@ class BaseDetector(PyODVocabulary):
     - ``_score(module, x)``: one score per sample, higher = more anomalous;
 
     and, where it needs them, ``_prepare`` (the rows to train on), ``_noise`` (the random numbers
-    of a loss) and ``_phases`` (several stages of training). Everything learned lives in the
+    of a loss), ``_phases`` (several stages of training) and ``_calibration`` (what the score needs
+    to know of the scores of the training rows). Everything learned lives in the
     module's parameters and buffers. ``_loss`` and ``_score`` read hyper-parameters and their
     arguments, nothing else; the score of a sample depends on that sample alone.
 
@@ -91,6 +92,11 @@ class BaseDetector(PyODVocabulary):
     )
     batch_size: int = param(default=128, accepts=[integer(1)], doc="Rows per optimiser step.")
     lr: float = param(default=1e-3, accepts=[positive()], doc="Learning rate.")
+    milestones: Any = param(
+        default=(),
+        accepts=[tuple, list],
+        doc="Epochs after which the learning rate is divided by ten.",
+    )
     weight_decay: float = param(default=0.0, accepts=[real(0)], doc="Weight of the L2 penalty.")
     optimizer: str = param(
         default="adam",
@@ -114,9 +120,11 @@ class BaseDetector(PyODVocabulary):
     )
     scaler: str | None = param(
         default="standard",
-        accepts=[one_of("standard", "minmax", "symmetric"), None],
+        accepts=[one_of("standard", "minmax", "symmetric", "gcn"), None],
         doc="Scaling learned from the training rows, per feature of a table and per channel of "
-        "images and windows: to mean 0 and standard deviation 1, to [0, 1], to [-1, 1], or none.",
+        "images and windows: to mean 0 and standard deviation 1, to [0, 1], to [-1, 1], or none. "
+        "'gcn' first divides each image, less its mean, by its mean absolute value (global "
+        "contrast normalisation), then maps to [0, 1].",
     )
     validation_fraction: float = param(
         default=0.0,
@@ -177,7 +185,11 @@ class BaseDetector(PyODVocabulary):
 
     def _phases(self) -> list[Phase]:
         """Stages of training."""
-        return [Phase("fit", self.epochs_, self._loss)]
+        return [Phase("fit", self.epochs_, self._loss, milestones=tuple(self.milestones))]
+
+    def _calibration(self) -> Refresh | None:
+        """Buffers to set after training from all rows of X, as given: before ``_prepare``."""
+        return None
 
     def _network(self, shape: Shape) -> Network:
         """Architecture that ``network`` stands for."""
@@ -224,9 +236,14 @@ class BaseDetector(PyODVocabulary):
         for callback in self.callbacks:
             if not callable(callback):
                 raise ValueError(f"callbacks must hold callables, got {callback!r}.")
+        for epoch in self.milestones:
+            if not (isinstance(epoch, Integral) and epoch > 0):
+                raise ValueError(f"milestones must hold positive integers, got {epoch!r}.")
         self.device_ = _data.resolve_device(self.device)
         X = self._validate_rows(X, reset=True)
         self.input_shape_ = _data.sample_shape(X, self.input_shape)
+        if self.scaler == "gcn" and len(self.input_shape_) != 3:
+            raise ValueError("scaler='gcn' is for images of shape (channels, height, width).")
         samples = X.reshape(len(X), *self.input_shape_)
         y = self._validate_y(y, len(X))
 
@@ -237,7 +254,7 @@ class BaseDetector(PyODVocabulary):
             raise ValueError("y marks every row of X as an anomaly; some rows must be normal.")
         everything = len(learned_from) == len(X)
         scaler = _data.Scaler.fit(samples if everything else samples[learned_from], self.scaler)
-        self.shift_, self.scale_ = scaler.shift, scaler.scale
+        self.shift_, self.scale_, self.contrast_ = scaler.shift, scaler.scale, scaler.contrast
 
         def batch(rows: np.ndarray, seed: int) -> Batch:
             """Scale rows, let the method prepare them, and move them to the device."""
@@ -263,6 +280,8 @@ class BaseDetector(PyODVocabulary):
         for part in self.module_.modules():
             if isinstance(part, StartsFromRows):
                 part.start_from_rows(data.x)
+            if isinstance(part, nn.modules.batchnorm._BatchNorm) and self.batch_size == 1:
+                raise ValueError("batch_size=1 leaves BatchNorm nothing to average; use 2 or more.")
         task = _train.Task(
             self.module_,
             data.x,
@@ -278,6 +297,9 @@ class BaseDetector(PyODVocabulary):
             held_out_seed=seeds.split,
         )
         self.history_ = _train.train(task, self._phases(), self._all_callbacks())
+        calibration = self._calibration()
+        if calibration is not None:
+            _train.refresh(self.module_, calibration, self._chunks(X), self.device_)
         self._remember_scores(self._scores(X))
 
     def _validate_rows(self, X: Any, *, reset: bool) -> np.ndarray:
@@ -370,10 +392,14 @@ class BaseDetector(PyODVocabulary):
         batch_size: int | None = None,
     ) -> np.ndarray:
         """Apply ``function(module, x)`` to validated rows, chunk by chunk, as float64."""
-        rows = int(batch_size or _train.chunk_rows(self.input_shape_))
-        scaler = _data.Scaler(self.shift_, self.scale_)
-        chunks = _data.chunks(X, self.input_shape_, scaler, rows)
+        chunks = self._chunks(X, batch_size)
         return _train.score(self.module_, function, chunks, self.device_).cpu().double().numpy()
+
+    def _chunks(self, X: np.ndarray, batch_size: int | None = None) -> Iterator[Tensor]:
+        """Scaled samples from validated rows."""
+        rows = int(batch_size or _train.chunk_rows(self.input_shape_))
+        scaler = _data.Scaler(self.shift_, self.scale_, self.contrast_)
+        return _data.chunks(X, self.input_shape_, scaler, rows)
 
     def _generator(self, random_state: Any) -> torch.Generator:
         """Random numbers on the device, from a ``random_state`` parameter."""
@@ -381,6 +407,8 @@ class BaseDetector(PyODVocabulary):
 
     def _unscale(self, samples: np.ndarray) -> np.ndarray:
         """Turn scaled samples back into the units of X."""
+        if self.contrast_:
+            raise ValueError("scaler='gcn' forgets the units of X; fit with another scaler.")
         return samples * self.scale_ + self.shift_
 
     # --- scikit-learn's estimator API, which PyOD's base class replaces -------------------------

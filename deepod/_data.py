@@ -85,26 +85,33 @@ class Scaler:
     ----------
     shift, scale : ndarray
         Broadcastable to one sample.
+    contrast : bool, default=False
+        Whether each sample is first brought to mean 0 and mean absolute value 1 on its own: global
+        contrast normalisation in the L1 norm.
     """
 
-    def __init__(self, shift: np.ndarray, scale: np.ndarray) -> None:
+    def __init__(self, shift: np.ndarray, scale: np.ndarray, contrast: bool = False) -> None:
         self.shift = shift
         self.scale = scale
+        self.contrast = contrast
 
     @classmethod
     def fit(cls, X: np.ndarray, how: str | None) -> Scaler:
         """Learn from the rows of X, of shape (n, *shape).
 
         ``how`` is "standard" (mean 0, standard deviation 1), "minmax" (to [0, 1]), "symmetric"
-        (to [-1, 1]) or None (unchanged).
+        (to [-1, 1]), "gcn" (contrast normalisation of each sample, then to [0, 1]) or None
+        (unchanged).
         """
+        contrast = how == "gcn"
         channel = 1 if X.ndim == 4 else X.ndim - 1
         standard, minmax = StandardScaler(), MinMaxScaler()
         if how is not None:
             # Block by block, so that X is never copied to float64 as a whole.
             rows = max(1, _BLOCK_VALUES // X[:1].size)
             for start in range(0, len(X), rows):
-                block = np.moveaxis(X[start : start + rows], channel, -1)
+                block = X[start : start + rows]
+                block = np.moveaxis(_normalize(block) if contrast else block, channel, -1)
                 block = block.reshape(-1, X.shape[channel]).astype(np.float64)
                 minmax.partial_fit(block)
                 if how == "standard":
@@ -117,7 +124,7 @@ class Scaler:
             shift, scale = np.zeros(X.shape[channel]), np.ones(X.shape[channel])
         elif how == "standard":
             shift, scale = standard.mean_, np.where(constant, 1.0, np.sqrt(standard.var_))
-        elif how == "minmax":
+        elif how in ("minmax", "gcn"):
             shift, scale = low, np.where(constant, 1.0, high - low)
         else:
             shift = np.where(constant, low, low / 2 + high / 2)
@@ -126,7 +133,7 @@ class Scaler:
         if not (np.isfinite(shift).all() and np.isfinite(scale).all()):
             raise ValueError("X holds values too large for float64; rescale its columns.")
         trailing = (1,) * (X.ndim - 1 - channel)
-        return cls(shift.reshape(-1, *trailing), scale.reshape(-1, *trailing))
+        return cls(shift.reshape(-1, *trailing), scale.reshape(-1, *trailing), contrast)
 
     def transform(self, X: np.ndarray) -> np.ndarray:
         """Scale rows of shape (n, *shape) into a new float32 array."""
@@ -134,11 +141,20 @@ class Scaler:
         rows = max(1, _BLOCK_VALUES // max(1, X[:1].size))
         for start in range(0, len(X), rows):
             part = slice(start, start + rows)
+            samples = _normalize(X[part]) if self.contrast else X[part]
             with np.errstate(over="ignore"):  # clipped below
-                block = np.subtract(X[part], self.shift, dtype=np.float64)
+                block = np.subtract(samples, self.shift, dtype=np.float64)
                 block /= self.scale
             out[part] = np.clip(block, -LARGEST, LARGEST, out=block)
         return out
+
+
+def _normalize(samples: np.ndarray) -> np.ndarray:
+    """Subtract each sample's mean, divide by its mean absolute value; constant ones become 0."""
+    axes = tuple(range(1, samples.ndim))
+    centered = samples - samples.mean(axes, keepdims=True, dtype=np.float64)
+    size = np.abs(centered).mean(axes, keepdims=True)
+    return centered / np.where(size > 0, size, 1.0)
 
 
 def chunks(X: np.ndarray, shape: Shape, scaler: Scaler, rows: int) -> Iterator[Tensor]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import groupby
 from typing import Any
@@ -84,14 +84,14 @@ def _epochs(task: Task, group: Sequence[Phase]) -> Iterator[Event]:
     ]
     for phase in group:
         if phase.start is not None:
-            refresh(task.module, phase.start, task.x)
+            _refresh_all(task, phase.start)
     name, epochs = group[0].name, group[0].epochs
     for epoch in range(epochs):
         began = time.perf_counter()
         losses = _epoch(task, group, optimizers)
         for phase in group:
             if phase.each_epoch is not None and epoch >= phase.skip:
-                refresh(task.module, phase.each_epoch, task.x)
+                _refresh_all(task, phase.each_epoch)
         for schedule in schedules:
             schedule.step()
         watched = _watch(task, group)
@@ -185,9 +185,16 @@ def _optimizer(task: Task, phase: Phase) -> torch.optim.Optimizer:
     return adam(trained, **options)
 
 
-def refresh(module: nn.Module, how: Refresh, x: Tensor) -> None:
-    """Set buffers of ``module`` from statistics over all rows of ``x``."""
-    values = how.reduce(score(module, how.collect, x.split(chunk_rows(x.shape[1:])), x.device))
+def _refresh_all(task: Task, how: Refresh) -> None:
+    """Refresh from all rows that are trained on."""
+    refresh(task.module, how, task.x.split(chunk_rows(task.x.shape[1:])), task.x.device)
+
+
+def refresh(
+    module: nn.Module, how: Refresh, chunks: Iterable[Tensor], device: torch.device
+) -> None:
+    """Set buffers of ``module`` from statistics of the rows in ``chunks``."""
+    values = how.reduce(score(module, how.collect, chunks, device))
     for name, value in values.items():
         module.get_buffer(name).copy_(value)
 
@@ -202,7 +209,7 @@ def chunk_rows(shape: Sequence[int]) -> int:
 def score(
     module: nn.Module,
     function: Callable[[nn.Module, Tensor], Tensor],
-    chunks: Iterator[Tensor] | Sequence[Tensor],
+    chunks: Iterable[Tensor],
     device: torch.device,
 ) -> Tensor:
     """Apply ``function(module, x)`` to every chunk in eval mode.

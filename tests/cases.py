@@ -5,6 +5,13 @@ import numpy as np
 import deepod
 
 FAST = {
+    "AnoRand": {"epochs": 2},
+    "AutoEncoder": {"epochs": 2},
+    "DAE": {"epochs": 2},
+    "DeepSVDD": {"epochs": 2},
+    "IAEAD": {"epochs": 2},
+    "IAELSTMKL": {"epochs": 2},
+    "NSAE": {"epochs": 2},
     "PLAD": {"epochs": 2, "n_members": 2},
 }
 

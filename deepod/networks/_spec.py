@@ -48,6 +48,23 @@ class Network(BaseEstimator, metaclass=abc.ABCMeta):
             return self._encoder(shape, out)
         return self._side_by_side([self._encoder(shape, out) for _ in range(members)], shape)
 
+    def features(self, shape: Shape) -> tuple[nn.Module, int]:
+        """Build an encoder without its last layer, from samples to its last hidden layer.
+
+        Parameters
+        ----------
+        shape : tuple of int
+            Shape of one sample.
+
+        Returns
+        -------
+        module : torch.nn.Module
+            (B, *shape) -> (B, width).
+        width : int
+        """
+        self._check()
+        return self._features(shape)
+
     def decoder(self, inp: int, shape: Shape, members: int | None = None) -> nn.Module:
         """Build a module from vectors to samples: (B, inp) -> (B, *shape).
 
@@ -70,8 +87,12 @@ class Network(BaseEstimator, metaclass=abc.ABCMeta):
     def _side_by_side(self, networks: list[nn.Module], shape: Shape) -> nn.Module:
         return Members(networks, len(shape))
 
+    def _encoder(self, shape: Shape, out: int) -> nn.Module:
+        features, width = self._features(shape)
+        return nn.Sequential(*features, nn.Linear(width, out, bias=getattr(self, "bias", True)))
+
     @abc.abstractmethod
-    def _encoder(self, shape: Shape, out: int) -> nn.Module: ...
+    def _features(self, shape: Shape) -> tuple[nn.Sequential, int]: ...
 
     @abc.abstractmethod
     def _decoder(self, inp: int, shape: Shape) -> nn.Module: ...

@@ -19,6 +19,9 @@ class LeNet(Network):
     and 32, 64, ... for others. That gives the networks of Deep SVDD: (16, 32) for 28x28 grey
     images and (32, 64, 128) for 32x32 colour images.
 
+    An odd side is rounded up where it is halved; ``pad_to`` puts zeros around the image instead, as
+    papers do that halve three times (28x28 becomes 32x32), and takes them off what is decoded.
+
     Examples
     --------
     >>> import torch
@@ -52,12 +55,21 @@ class LeNet(Network):
         doc="Whether BatchNorm, without scale and shift of its own, follows every convolution.",
     )
 
-    def _encoder(self, shape: Shape, out: int) -> nn.Module:
+    pad_to: int = param(
+        default=1,
+        accepts=[integer(1)],
+        doc="Zeros are put around an image until its sides are multiples of this.",
+    )
+
+    def _features(self, shape: Shape) -> tuple[nn.Sequential, int]:
         channels, sides = self._plan(shape)
         layers: list[nn.Module] = []
+        if sides[0] != shape[1:]:
+            layers.append(nn.ZeroPad2d(_margins(shape, sides[0])))
         for inp, width in zip((shape[0], *channels[:-1]), channels, strict=True):
             layers += [self._conv(inp, width), *self._after(width), nn.MaxPool2d(2, ceil_mode=True)]
-        return nn.Sequential(*layers, self._head().encoder((channels[-1], *sides[-1]), out))
+        head, width = self._head().features((channels[-1], *sides[-1]))
+        return nn.Sequential(*layers, head), width
 
     def _decoder(self, inp: int, shape: Shape) -> nn.Module:
         channels, sides = self._plan(shape)
@@ -71,10 +83,12 @@ class LeNet(Network):
             width = channels[i - 1] if i else shape[0]
             layers += [_Resize(sides[i]), self._conv(channels[i], width)]
             layers += self._after(width) if i else []
+        if sides[0] != shape[1:]:
+            layers.append(nn.ZeroPad2d([-margin for margin in _margins(shape, sides[0])]))
         return nn.Sequential(*layers)
 
     def _plan(self, shape: Shape) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
-        """Channels per block, and the image's sides before each block and after the last."""
+        """Channels per block, and the padded image's sides before each block and after the last."""
         if len(shape) != 3:
             raise ValueError(
                 f"LeNet needs images of shape (channels, height, width), got samples of shape "
@@ -90,7 +104,8 @@ class LeNet(Network):
             channels = tuple(int(width) for width in self.channels)
             if not channels:
                 raise ValueError("LeNet(channels=()): expected at least one width, or None.")
-        sides = [(shape[1], shape[2])]
+        height, width = (-(-side // self.pad_to) * self.pad_to for side in shape[1:])
+        sides = [(height, width)]
         for _ in channels:
             height, width = sides[-1]
             sides.append(((height + 1) // 2, (width + 1) // 2))
@@ -105,6 +120,12 @@ class LeNet(Network):
 
     def _head(self) -> MLP:
         return MLP(hidden=self.hidden, activation=self.activation, bias=self.bias)
+
+
+def _margins(shape: Shape, padded: tuple[int, int]) -> list[int]:
+    """Pixels to add left, right, above and below."""
+    extra = [big - small for big, small in zip(reversed(padded), reversed(shape[1:]), strict=True)]
+    return [side for more in extra for side in (more // 2, more - more // 2)]
 
 
 class _Resize(nn.Module):

@@ -45,22 +45,23 @@ class MLP(Network):
         doc="Whether BatchNorm, without scale and shift of its own, follows every hidden layer.",
     )
 
-    def _encoder(self, shape: Shape, out: int) -> nn.Module:
-        sizes = [torch.Size(shape).numel(), *self.hidden, out]
-        return nn.Sequential(nn.Flatten(-len(shape)), *self._layers(sizes))
+    def _features(self, shape: Shape) -> tuple[nn.Sequential, int]:
+        sizes = [torch.Size(shape).numel(), *self.hidden]
+        return nn.Sequential(nn.Flatten(-len(shape)), *self._hidden_layers(sizes)), sizes[-1]
 
     def _decoder(self, inp: int, shape: Shape) -> nn.Module:
-        sizes = [inp, *reversed(self.hidden), torch.Size(shape).numel()]
-        return nn.Sequential(*self._layers(sizes), nn.Unflatten(-1, shape))
+        sizes = [inp, *reversed(self.hidden)]
+        out = nn.Linear(sizes[-1], torch.Size(shape).numel(), bias=self.bias)
+        return nn.Sequential(*self._hidden_layers(sizes), out, nn.Unflatten(-1, shape))
 
-    def _layers(self, sizes: list[int]) -> list[nn.Module]:
+    def _hidden_layers(self, sizes: list[int]) -> list[nn.Module]:
         layers: list[nn.Module] = []
-        for inp, out in pairwise(sizes[:-1]):
+        for inp, out in pairwise(sizes):
             layers.append(nn.Linear(inp, out, bias=self.bias))
             if self.batch_norm:
                 layers.append(nn.BatchNorm1d(out, eps=1e-4, affine=False))
             layers.append(ACTIVATIONS[self.activation]())
-        return [*layers, nn.Linear(sizes[-2], sizes[-1], bias=self.bias)]
+        return layers
 
     def _side_by_side(self, networks: list[nn.Module], shape: Shape) -> nn.Module:
         if self.batch_norm:

@@ -42,6 +42,9 @@ class Prototypes(Network):
     def _encoder(self, shape: Shape, out: int) -> nn.Module:
         return _Mixture(self, None, shape, out)
 
+    def _features(self, shape: Shape) -> tuple[nn.Sequential, int]:
+        raise ValueError("network=Prototypes() has no hidden layer; use another network here.")
+
     def _side_by_side(self, networks: list[nn.Module], shape: Shape) -> nn.Module:
         out = cast(_Mixture, networks[0]).bias.shape[-1]
         return _Mixture(self, len(networks), shape, out)

@@ -30,10 +30,9 @@ class Recurrent(Network):
         default="gru", accepts=[one_of("gru", "lstm")], doc="Kind of recurrent layer."
     )
 
-    def _encoder(self, shape: Shape, out: int) -> nn.Module:
-        channels = _channels(shape)
-        layers = self._stack(channels, list(self.hidden))
-        return _Encoder(layers, nn.Linear(self.hidden[-1], out))
+    def _features(self, shape: Shape) -> tuple[nn.Sequential, int]:
+        layers = self._stack(_channels(shape), list(self.hidden))
+        return nn.Sequential(_LastState(layers)), self.hidden[-1]
 
     def _decoder(self, inp: int, shape: Shape) -> nn.Module:
         sizes = list(reversed(self.hidden))
@@ -59,16 +58,15 @@ def _channels(shape: Shape) -> int:
     return shape[1]
 
 
-class _Encoder(nn.Module):
-    def __init__(self, layers: nn.ModuleList, head: nn.Linear) -> None:
+class _LastState(nn.Module):
+    def __init__(self, layers: nn.ModuleList) -> None:
         super().__init__()
         self.layers = layers
-        self.head = head
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, out)
+    def forward(self, x: Tensor) -> Tensor:  # (B, T, C) -> (B, hidden)
         for layer in self.layers:
             x, _ = layer(x)
-        return self.head(x[:, -1])
+        return x[:, -1]
 
 
 class _Decoder(nn.Module):

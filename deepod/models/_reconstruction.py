@@ -1,0 +1,78 @@
+"""What methods that reconstruct their input share: the autoencoder, its error, error maps."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from deepod._base import BaseDetector
+from deepod.networks.layers import Autoencoder, squared_error
+from deepod.params import integer, param, parameters
+from deepod.types import Batch, Losses, Shape
+
+
+def code_length(latent_dim: int | None, shape: Shape) -> int:
+    """Length of the code; by default half as many numbers as a sample has, from 2 to 32."""
+    return latent_dim or max(2, min(32, torch.Size(shape).numel() // 2))
+
+
+@parameters
+class ErrorMaps(BaseDetector):
+    """Adds maps of the reconstruction error."""
+
+    def _reconstruct(self, module: Any, x: Tensor) -> Tensor:
+        return module(x)
+
+    def score_map(self, X: Any, batch_size: int | None = None) -> np.ndarray:
+        """Where in an image the reconstruction fails.
+
+        Parameters
+        ----------
+        X : array-like
+            Images shaped like those of ``fit``.
+        batch_size : int, optional
+            As in ``decision_function``.
+
+        Returns
+        -------
+        errors : ndarray of shape (n, height, width), float64
+            Squared error of every pixel, in scaled units, mean over the channels.
+        """
+        check_is_fitted(self)
+        rows = self._validate_rows(X, reset=False)
+        if len(self.input_shape_) != 3:
+            raise ValueError(
+                f"score_map needs images; {type(self).__name__} was fitted on samples of shape "
+                f"{self.input_shape_}."
+            )
+
+        def errors(module: Any, x: Tensor) -> Tensor:
+            return (self._reconstruct(module, x) - x).square().mean(1)
+
+        return self._map(rows, errors, batch_size)
+
+
+@parameters
+class Reconstruction(ErrorMaps):
+    """Autoencoder whose score is its mean squared error."""
+
+    latent_dim: int | None = param(
+        default=None,
+        accepts=[integer(1), None],
+        doc="Length of the code; None: half as many as a sample has values, from 2 to 32.",
+    )
+    family = "reconstruction"
+
+    def _build_module(self, shape: Shape) -> nn.Module:
+        network, code = self._network(shape), code_length(self.latent_dim, shape)
+        return Autoencoder(network.encoder(shape, code), network.decoder(code, shape))
+
+    def _loss(self, module: Any, batch: Batch) -> Losses:
+        return {"reconstruction": squared_error(module(batch.x), batch.x).mean()}
+
+    def _score(self, module: Any, x: Tensor) -> Tensor:
+        return squared_error(module(x), x)

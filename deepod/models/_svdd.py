@@ -1,0 +1,188 @@
+"""What the Deep SVDD family shares: centre, radius, phases, and the decoder some of them keep."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from deepod._base import BaseDetector
+from deepod.models._reconstruction import ErrorMaps, code_length
+from deepod.networks import Network
+from deepod.networks.layers import Hypersphere, squared_error
+from deepod.params import integer, one_of, param, parameters, real
+from deepod.types import Batch, Losses, Phase, Refresh, Shape
+
+
+@parameters
+class SVDD(BaseDetector):
+    """One hypersphere around the codes of the training rows."""
+
+    latent_dim: int | None = param(
+        default=None,
+        accepts=[integer(1), None],
+        doc="Length of the code; None: half as many as a sample has values, from 2 to 32.",
+    )
+    objective: str = param(
+        default="hard",
+        accepts=[one_of("hard", "soft")],
+        doc="'hard' pulls every row to the centre (one-class Deep SVDD); 'soft' only those outside "
+        "a radius (soft-boundary).",
+    )
+    nu: float = param(
+        default=0.1,
+        accepts=[real(0, 1)],
+        doc="Share of training rows outside the radius; above 0. 'soft' only.",
+    )
+    warmup_epochs: int = param(
+        default=10, accepts=[integer(0)], doc="Epochs before the radius leaves 0. 'soft' only."
+    )
+    pretrain_epochs: Any = param(
+        default="auto",
+        accepts=[integer(0), one_of("auto")],
+        doc="Epochs of training as an autoencoder, before the centre is set; 'auto': as many as "
+        "``epochs``.",
+    )
+    center_eps: float = param(
+        default=0.1,
+        accepts=[real(0)],
+        doc="Coordinates of the centre closer to 0 than this are moved there: a centre at 0 is "
+        "what an encoder reaches by losing all its weights.",
+    )
+    family = "one-class"
+
+    # --- the module -----------------------------------------------------------------------------
+
+    def _encoder(self, network: Network, shape: Shape, code: int) -> nn.Module:
+        return network.encoder(shape, code)
+
+    def _keeps_decoder(self) -> bool:
+        """Whether the loss after pre-training needs the decoder."""
+        return False
+
+    def _build_module(self, shape: Shape) -> nn.Module:
+        if not self.nu > 0:
+            raise ValueError(f"nu must be above 0, got {self.nu!r}.")
+        network, code = self._network(shape), code_length(self.latent_dim, shape)
+        # Biases would let the encoder map every row onto the centre.
+        unbiased = "bias" in network.get_params()
+        encoding = clone(network).set_params(bias=False) if unbiased else network
+        encoder = self._encoder(encoding, shape, code)
+        decode = self._keeps_decoder() or self._pretrain_epochs()
+        return Hypersphere(encoder, code, network.decoder(code, shape) if decode else None)
+
+    # --- phases ---------------------------------------------------------------------------------
+
+    def _pretrain_epochs(self) -> int:
+        return self.epochs_ if self.pretrain_epochs == "auto" else self.pretrain_epochs
+
+    def _phases(self) -> list[Phase]:
+        milestones = tuple(self.milestones)
+        center = Refresh(lambda module, x: module.encoder(x), self._center)
+        radius = Refresh(lambda module, x: module.distance(module.encoder(x)), self._radius)
+        pretrain = Phase("pretrain", self._pretrain_epochs(), self._reconstruction)
+        fit = Phase(
+            "fit",
+            self.epochs_,
+            self._loss,
+            milestones=milestones,
+            start=center,
+            each_epoch=radius if self.objective == "soft" else None,
+            skip=min(self.warmup_epochs, self.epochs_ - 1),  # the last epoch always sets it
+        )
+        return [pretrain, fit] if pretrain.epochs else [fit]
+
+    def _center(self, codes: Tensor) -> dict[str, Tensor]:
+        mean = codes.mean(0)
+        pushed = torch.where(mean < 0, -self.center_eps, self.center_eps)
+        return {"center": mean.where(mean.abs() >= self.center_eps, pushed)}
+
+    def _radius(self, distances: Tensor) -> dict[str, Tensor]:
+        # The (1 - nu)-quantile of the true distances. Sorted: torch.quantile refuses long tensors.
+        rank = max(0, int(np.ceil((1 - self.nu) * len(distances))) - 1)
+        return {"radius": distances.sort().values[rank].sqrt()}
+
+    def _reconstruction(self, module: Any, batch: Batch) -> Losses:
+        error = squared_error(module.decoder(module.encoder(batch.x)), batch.x)
+        return {"reconstruction": error.mean()}
+
+    def _loss(self, module: Any, batch: Batch) -> Losses:
+        return {"svdd": self._svdd(module, module.encoder(batch.x))}
+
+    def _svdd(self, module: Any, z: Tensor) -> Tensor:
+        distance = module.distance(z)
+        if self.objective == "hard":
+            return distance.mean()
+        squared = module.radius.square()
+        return squared + (distance - squared).clamp_min(0).mean() / self.nu
+
+    def _score(self, module: Any, x: Tensor) -> Tensor:
+        return module.distance(module.encoder(x))
+
+    @property
+    def center_(self) -> np.ndarray:
+        """Centre of the hypersphere, of shape (latent_dim,)."""
+        check_is_fitted(self)
+        return self.module_.get_buffer("center").cpu().numpy()
+
+    @property
+    def radius_(self) -> float:
+        """Radius of the hypersphere; 0 for ``objective="hard"``."""
+        check_is_fitted(self)
+        return float(self.module_.get_buffer("radius"))
+
+
+@parameters
+class SVDDAutoencoder(SVDD, ErrorMaps):
+    """A hypersphere around the codes of an autoencoder, both trained at once."""
+
+    reconstruction_weight: float = param(
+        default=0.01, accepts=[real(0)], doc="Weight of the mean squared error of reconstruction."
+    )
+    score: str = param(
+        default="combined",
+        accepts=[one_of("distance", "reconstruction", "combined")],
+        doc="Squared distance of the code to the centre, mean squared error of the reconstruction, "
+        "or the sum of both, each standardised over the training rows.",
+    )
+
+    def _keeps_decoder(self) -> bool:
+        return True
+
+    def _reconstruct(self, module: Any, x: Tensor) -> Tensor:
+        return module.decoder(module.encoder(x))
+
+    def _loss(self, module: Any, batch: Batch) -> Losses:
+        z = module.encoder(batch.x)
+        error = squared_error(module.decoder(z), batch.x).mean()
+        return {
+            "svdd": self._svdd(module, z),
+            "reconstruction": self.reconstruction_weight * error,
+        }
+
+    def _parts(self, module: Any, x: Tensor) -> Tensor:
+        """Distance and error of each row, (B, 2)."""
+        z = module.encoder(x)
+        return torch.stack([module.distance(z), squared_error(module.decoder(z), x)], 1)
+
+    def _score(self, module: Any, x: Tensor) -> Tensor:
+        if self.score == "distance":
+            return super()._score(module, x)
+        parts = self._parts(module, x)
+        if self.score == "reconstruction":
+            return parts[:, 1]
+        return ((parts - module.mean) / module.std).sum(1)
+
+    def _calibration(self) -> Refresh | None:
+        if self.score != "combined":
+            return None
+
+        def reduce(parts: Tensor) -> dict[str, Tensor]:
+            spread = parts.std(0, correction=0)
+            return {"mean": parts.mean(0), "std": spread.where(spread > 1e-12, 1.0)}
+
+        return Refresh(self._parts, reduce)

@@ -1,0 +1,159 @@
+"""NS-AE: an autoencoder with a novelty-scoring head and a normalised loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepod.models._reconstruction import ErrorMaps, code_length
+from deepod.networks import MLP
+from deepod.networks.layers import (
+    Autoencoder,
+    HardConcrete,
+    RunningMinMax,
+    error_norm,
+    squared_error,
+)
+from deepod.params import integer, one_of, param, parameters, real
+from deepod.types import Batch, Losses, Shape
+
+COUNTED = 1e-10  # weights above it count as non-zero (paper, section 3)
+
+
+class _Net(nn.Module):
+    """Autoencoder and novelty head."""
+
+    def __init__(self, autoencoder: Autoencoder, novelty: nn.Module) -> None:
+        super().__init__()
+        self.autoencoder = autoencoder
+        self.novelty = novelty
+
+    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstruction (B, *shape) and novelty score (B,)."""
+        z = self.autoencoder.encoder(x)
+        return self.autoencoder.decoder(z), torch.sigmoid(self.novelty(z)).squeeze(-1)
+
+
+@parameters
+class NSAE(ErrorMaps):
+    """Novelty normalisation: reconstruction error and a learned novelty score, normalised per batch.
+
+    S = (1 - novelty_weight) * error + novelty_weight * novelty, where novelty is a sigmoid head on
+    the code; the loss is S mapped to [0, 1] by the extremes of its batch. The score is S mapped by
+    the mean extremes of training.
+
+    Notes
+    -----
+    Assumes that most training rows are normal; fails where :class:`deepod.AutoEncoder` fails.
+
+    **What the parts do.** The novelty head only ever sees the target 0 and learns a constant: it
+    carries no information of its own. With ``normalize="attached"``, the loss as printed, gradients
+    flow through the extremes and sum to zero: the worst rows are pushed up, and unbounded outputs
+    diverge; ``"detach"`` is the plain loss at another scale. At scoring the map is monotone and
+    cannot change a ranking. Counting non-zero weights, ``l0="count"``, has no gradient; as printed
+    it is subtracted, and here it is only logged. ``"hard_concrete"`` gates can reach zero.
+    ``benchmarks/README.md`` has what we measured.
+
+    The paper's setting for 28x28 images: ``NSAE(network=LeNet(channels=(8, 4), hidden=(),
+    bias=True), latent_dim=32, normalize="attached", error="norm", scaler="minmax",
+    milestones=(30, 60, 90))``; for 32x32 ``channels=(32, 64, 128)``, ``latent_dim=64``,
+    ``novelty_layers=3``. Channels, epochs, batch size and learning rate are not stated.
+    Ablations (Table 4): ``normalize=None, novelty_weight=0`` is the autoencoder alone,
+    ``novelty_weight=0`` adds normalisation, neither the novelty score.
+
+    References
+    ----------
+    J.-C. Wu, S. Lu, C.-S. Fuh and T.-L. Liu. One-class Anomaly Detection via Novelty Normalization.
+    Computer Vision and Image Understanding, 2021. Equations 1 to 7.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from deepod import NSAE
+    >>> X = np.random.default_rng(0).normal(size=(200, 2)) @ np.ones((2, 6))
+    >>> detector = NSAE(epochs=20, random_state=0).fit(X)
+    >>> detector.predict([[0] * 6, [9, -9] * 3])
+    array([0, 1])
+    """
+
+    latent_dim: int | None = param(
+        default=None,
+        accepts=[integer(1), None],
+        doc="Length of the code; None: half as many as a sample has values, from 2 to 32.",
+    )
+    error: str = param(
+        default="mse",
+        accepts=[one_of("mse", "norm")],
+        doc="Error of the reconstruction: mean squared, or the Euclidean norm (printed).",
+    )
+    novelty_weight: float = param(
+        default=0.5, accepts=[real(0, 1)], doc="Share of the novelty score in S (lambda 1)."
+    )
+    novelty_layers: int = param(
+        default=2, accepts=[integer(1)], doc="Dense layers of the novelty head, wide as the code."
+    )
+    normalize: str | None = param(
+        default="detach",
+        accepts=[one_of("detach", "attached"), None],
+        doc="Normalisation of the loss by the extremes of the batch: without gradients through "
+        "them, with (as printed), or none.",
+    )
+    l0: str = param(
+        default="count",
+        accepts=[one_of("count", "hard_concrete")],
+        doc="The term of the non-zero weights: counted and logged, or gates that can be trained.",
+    )
+    l0_weight: float = param(
+        default=1e-5, accepts=[real(0)], doc="Weight of that term (lambda 2); 0 leaves it out."
+    )
+    family = "reconstruction"
+    paper = "Wu et al., One-class Anomaly Detection via Novelty Normalization, CVIU 2021"
+
+    def _build_module(self, shape: Shape) -> nn.Module:
+        if self.normalize == "attached" and self.batch_size < 3:
+            raise ValueError("batch_size must be 3 or more with normalize='attached': of two rows "
+                             "the normalised loss is constant.")  # fmt: skip
+        network, code = self._network(shape), code_length(self.latent_dim, shape)
+        autoencoder = Autoencoder(network.encoder(shape, code), network.decoder(code, shape))
+        head = MLP(hidden=(code,) * (self.novelty_layers - 1)).encoder((code,), 1)
+        net: nn.Module = _Net(autoencoder, head)
+        if self.l0 == "hard_concrete":
+            net = HardConcrete(net)
+        parts = {"net": net, "extremes": RunningMinMax(attached=self.normalize == "attached")}
+        return nn.ModuleDict(parts)
+
+    def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> Tensor | None:
+        if self.l0 == "count":
+            return None
+        to: Any = {"generator": generator, "device": generator.device, "dtype": torch.float32}
+        return torch.rand(self.module_["net"].log_odds.shape, **to)  # type: ignore[index]
+
+    def _reconstruct(self, module: Any, x: Tensor) -> Tensor:
+        return module["net"](x)[0]
+
+    def _parts(self, module: Any, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Weighted error and novelty of each row: S is their sum (equations 5 and 7)."""
+        gates = () if noise is None else (noise,)
+        reconstruction, novelty = module["net"](x, *gates)
+        error = (squared_error if self.error == "mse" else error_norm)(reconstruction, x)
+        return (1 - self.novelty_weight) * error, self.novelty_weight * novelty
+
+    def _loss(self, module: Any, batch: Batch) -> Losses:
+        error, novelty = self._parts(module, batch.x, batch.noise)
+        s = error + novelty
+        if self.normalize is None:
+            terms = {"reconstruction": error.mean(), "novelty": novelty.mean()}
+        else:
+            terms = {"normalized": module["extremes"](s).mean()}  # equation 6
+        if self.l0_weight and self.l0 == "hard_concrete":
+            terms["l0"] = self.l0_weight * module["net"].expected_l0()
+        elif self.l0_weight:  # equation 4: subtracted, no gradient
+            counts = [(p.detach().abs() > COUNTED).sum() for p in module["net"].parameters()]
+            terms["l0"] = -self.l0_weight * torch.stack(counts).sum()
+        return terms
+
+    def _score(self, module: Any, x: Tensor) -> Tensor:
+        s = torch.stack(self._parts(module, x)).sum(0)
+        return s if self.normalize is None else module["extremes"](s)

@@ -1,0 +1,174 @@
+"""Layers and small modules that several methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+EPS = 1e-8
+
+
+class Autoencoder(nn.Module):
+    """Encoder and decoder: (B, *shape) -> (B, *shape)."""
+
+    def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = decoder
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Reconstruct x."""
+        return self.decoder(self.encoder(x))
+
+
+def squared_error(reconstruction: Tensor, x: Tensor) -> Tensor:
+    """Mean over the values of each sample, (B,)."""
+    return (reconstruction - x).square().flatten(1).mean(1)
+
+
+def error_norm(reconstruction: Tensor, x: Tensor) -> Tensor:
+    """Euclidean norm of the error of each sample, (B,); its gradient is finite at zero."""
+    return ((reconstruction - x).square().flatten(1).sum(1) + EPS**2).sqrt()
+
+
+class Gate(nn.Module):
+    """One step of an LSTM from a zero state: (B, width) -> (B, width).
+
+    ``output * tanh(input * candidate)``, each a linear map of z followed by a sigmoid, the
+    candidate's by tanh. The forget gate and all recurrent weights would multiply zeros, and are
+    left out. A gate that is not in ``gates`` is 1.
+    """
+
+    def __init__(self, width: int, gates: Sequence[str] = ("input", "output")) -> None:
+        super().__init__()
+        self.blocks = ("candidate", *gates)
+        self.linear = nn.Linear(width, len(self.blocks) * width)
+        for block in self.linear.weight.chunk(len(self.blocks)):
+            nn.init.orthogonal_(block)
+        nn.init.zeros_(self.linear.bias)
+
+    def forward(self, z: Tensor) -> Tensor:
+        """Gate z."""
+        parts = dict(zip(self.blocks, self.linear(z).chunk(len(self.blocks), -1), strict=True))
+        state = torch.tanh(parts["candidate"])
+        if "input" in parts:
+            state = torch.sigmoid(parts["input"]) * state
+        state = torch.tanh(state)
+        return torch.sigmoid(parts["output"]) * state if "output" in parts else state
+
+
+class Hypersphere(nn.Module):
+    """Encoder, centre and radius; a decoder that sees the code through BatchNorm."""
+
+    center: Tensor
+    radius: Tensor
+
+    def __init__(self, encoder: nn.Module, code: int, decoder: nn.Module | None) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = None
+        if decoder is not None:
+            norm = nn.BatchNorm1d(code, eps=1e-4, affine=False)
+            self.decoder = nn.Sequential(norm, nn.LeakyReLU(), decoder)
+        self.register_buffer("center", torch.zeros(code))
+        self.register_buffer("radius", torch.zeros(()))
+        # Mean and standard deviation of distance and error over the training rows.
+        self.register_buffer("mean", torch.zeros(2))
+        self.register_buffer("std", torch.ones(2))
+
+    def distance(self, z: Tensor) -> Tensor:
+        """Squared distance to the centre, (B,)."""
+        return (z - self.center).square().sum(1)
+
+
+class RunningMinMax(nn.Module):
+    """Map values to [0, 1] by the extremes of their batch; keep a running mean of the extremes.
+
+    Like BatchNorm, it uses the batch in training and what it has stored in evaluation, where values
+    may lie outside [0, 1]. Before any training it changes nothing.
+
+    Parameters
+    ----------
+    attached : bool
+        Whether gradients flow through the extremes.
+    momentum : float, default=0.1
+        Weight of the newest batch in the running means.
+    """
+
+    low: Tensor
+    high: Tensor
+    batches: Tensor
+
+    def __init__(self, attached: bool, momentum: float = 0.1) -> None:
+        super().__init__()
+        self.attached = attached
+        self.momentum = momentum
+        self.register_buffer("low", torch.zeros(()))
+        self.register_buffer("high", torch.ones(()))
+        self.register_buffer("batches", torch.zeros(()))
+
+    def forward(self, s: Tensor) -> Tensor:
+        """Normalise the values of a batch, (B,)."""
+        low, high = self.low, self.high
+        if self.training:
+            low, high = s.amin(), s.amax()
+            with torch.no_grad():
+                self.batches += 1
+                # A plain mean at first, so that the initial values have no say.
+                weight = torch.clamp(1 / self.batches, min=self.momentum)
+                self.low += weight * (low.detach() - self.low)
+                self.high += weight * (high.detach() - self.high)
+            if not self.attached:
+                low, high = low.detach(), high.detach()
+        return (s - low) / (high - low + EPS)
+
+
+class HardConcrete(nn.Module):
+    """Every weight of a module times a gate in [0, 1] that learns to be 0.
+
+    Louizos, Welling & Kingma, Learning Sparse Neural Networks through L0 Regularization, ICLR 2018,
+    with their constants. Gates are noisy where ``forward`` is given uniform noise, else fixed.
+
+    Parameters
+    ----------
+    module : torch.nn.Module
+    start : float, default=2.0
+        Initial log-odds of a gate; about 0.98 of each weight is kept at first.
+    """
+
+    BETA, GAMMA, ZETA = 2 / 3, -0.1, 1.1
+
+    def __init__(self, module: nn.Module, start: float = 2.0) -> None:
+        super().__init__()
+        self.module = module
+        self.names = [name for name, p in module.named_parameters() if p.dim() > 1]
+        sizes = [module.get_parameter(name).numel() for name in self.names]
+        self.sizes = sizes
+        self.log_odds = nn.Parameter(torch.full((sum(sizes),), start))
+
+    def gates(self, noise: Tensor | None = None) -> Tensor:
+        """Gates of all weights, flat; ``noise`` is uniform on (0, 1)."""
+        odds = self.log_odds
+        if noise is not None:
+            odds = (odds + torch.logit(noise, eps=1e-6)) / self.BETA
+        stretched = torch.sigmoid(odds) * (self.ZETA - self.GAMMA) + self.GAMMA
+        return stretched.clamp(0, 1)
+
+    def expected_l0(self) -> Tensor:
+        """Expected number of gates that are not 0."""
+        ratio = torch.tensor(-self.GAMMA / self.ZETA).log().item()
+        return torch.sigmoid(self.log_odds - self.BETA * ratio).sum()
+
+    def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
+        """Call the module with gated weights."""
+        parts = self.gates(noise).split(self.sizes)
+        weights = {}
+        for name, gates in zip(self.names, parts, strict=True):
+            weight = self.module.get_parameter(name)
+            weights[name] = weight * gates.view_as(weight)
+        return functional_call(self.module, weights, (x,))
+
+
