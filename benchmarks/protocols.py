@@ -1,6 +1,6 @@
 """How a dataset is divided into training and test rows.
 
-Detectors are given the training rows without their labels, in every protocol.
+Detectors are given the training rows without their labels, in every protocol but "supervised".
 """
 
 from __future__ import annotations
@@ -46,10 +46,16 @@ def dagmm(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
     return one_class(y, seed)
 
 
+def supervised(y: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Split as "unsupervised" does; the detectors get the labels of the training rows."""
+    return unsupervised(y, seed)
+
+
 PROTOCOLS: dict[str, Callable[[np.ndarray, int], tuple[np.ndarray, np.ndarray]]] = {
     "one-class": one_class,
     "unsupervised": unsupervised,
     "dagmm": dagmm,
+    "supervised": supervised,
 }
 
 
@@ -65,10 +71,10 @@ def split_table(
 
     Parameters
     ----------
-    protocol : {"one-class", "unsupervised", "dagmm"}
+    protocol : {"one-class", "unsupervised", "dagmm", "supervised"}
     X : ndarray of shape (n, d)
     y : ndarray of shape (n,)
-        1 = anomaly. Decides the division; no detector sees it.
+        1 = anomaly. Decides the division; a detector sees it in "supervised" only.
     seed : int
     max_train, max_test : int, optional
         At most so many rows, drawn at random; those to test on with the share of anomalies kept

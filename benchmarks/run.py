@@ -59,8 +59,11 @@ def run_cell(cell: Cell, found: detectors.Found) -> dict[str, Any]:
         row |= facts
         with threadpool_limits(THREADS):
             torch.set_num_threads(THREADS)
-            _warm_up(found, split)
-            scores, seconds = fit_and_score(detector, split, facts["scaling"], cell.seed)
+            labelled = cell.protocol == "supervised"
+            _warm_up(found, split, labelled)
+            scores, seconds = fit_and_score(
+                detector, split, facts["scaling"], cell.seed, labelled=labelled
+            )
         row |= seconds | {"device": environment.device_name(detector), "threads": THREADS}
         if scores.shape != y.shape or not np.isfinite(scores).all():
             raise ValueError(
@@ -90,9 +93,9 @@ def load(cell: Cell) -> protocols.Split:
 
 
 def fit_and_score(
-    detector: Any, split: protocols.Split, scaling: str, seed: int
+    detector: Any, split: protocols.Split, scaling: str, seed: int, *, labelled: bool = False
 ) -> tuple[np.ndarray, dict[str, float]]:
-    """Fit on the training rows, without labels, and score the test rows.
+    """Fit on the training rows, with their labels only if ``labelled``, and score the test rows.
 
     Scaling counts into the times, whether the detector does it or ``scaling="standard"`` asks for
     it to be done here.
@@ -105,7 +108,7 @@ def fit_and_score(
     scaler = StandardScaler()
     if scaling == "standard":
         X_train = scaler.fit_transform(X_train.reshape(len(X_train), -1))
-    detector.fit(X_train)
+    detector.fit(X_train, split.y_train) if labelled else detector.fit(X_train)
     fitted = perf_counter()
     if scaling == "standard":
         X_test = scaler.transform(X_test.reshape(len(X_test), -1))
@@ -114,7 +117,7 @@ def fit_and_score(
     return scores, {"fit_seconds": fitted - start, "score_seconds": scored - fitted}
 
 
-def _warm_up(found: detectors.Found, split: protocols.Split) -> None:
+def _warm_up(found: detectors.Found, split: protocols.Split, labelled: bool) -> None:
     """Fit once per worker on a few rows: no imports or compilation in the times."""
     if found[:2] not in _warm:
         _warm.add(found[:2])
@@ -122,7 +125,7 @@ def _warm_up(found: detectors.Found, split: protocols.Split) -> None:
         n_features = few.X_train[0].size
         with contextlib.suppress(Exception):  # should it matter, it happens again
             detector, facts = found.build(0, epochs=1, n_features=n_features)
-            fit_and_score(detector, few, facts["scaling"], 0)
+            fit_and_score(detector, few, facts["scaling"], 0, labelled=labelled)
 
 
 def expand_datasets(names: str, protocol: str) -> list[str]:

@@ -158,6 +158,8 @@ class BaseDetector(PyODVocabulary):
     paper: ClassVar[str] = ""
     # Optimiser steps that epochs="auto" aims at.
     auto_steps: ClassVar[int] = 2000
+    # Whether the networks that network="auto" stands for have BatchNorm.
+    auto_batch_norm: ClassVar[bool] = False
 
     # --- What a method defines -----------------------------------------------------------------
 
@@ -193,7 +195,10 @@ class BaseDetector(PyODVocabulary):
 
     def _network(self, shape: Shape) -> Network:
         """Architecture that ``network`` stands for."""
-        return resolve(self.network, shape)
+        network = resolve(self.network, shape)
+        if self.auto_batch_norm and self.network == "auto" and "batch_norm" in network.get_params():
+            network.set_params(batch_norm=True)
+        return network
 
     # --- fit ------------------------------------------------------------------------------------
 

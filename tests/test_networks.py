@@ -163,3 +163,57 @@ def test_spec__bad_value__named(spec, shape, message):
 def test_prototypes__as_a_decoder__refused():
     with pytest.raises(ValueError, match="no decoder"):
         Prototypes().decoder(2, (5,))
+
+
+# --- features, padding --------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("spec", "shape"), [s for s in SPECS if not isinstance(s[0], Prototypes)])
+def test_features__the_encoder_without_its_last_layer(spec, shape):
+    torch.manual_seed(0)
+    features, width = spec.features(shape)
+    torch.manual_seed(0)
+    encoder = spec.encoder(shape, 2)
+    x = torch.randn(4, *shape)
+    hidden = features.eval()(x)
+    assert hidden.shape == (4, width)
+    torch.testing.assert_close(encoder.eval()[-1](hidden), encoder(x))
+
+
+def test_features__prototypes__have_none():
+    with pytest.raises(ValueError, match="hidden layer"):
+        Prototypes().features((5,))
+
+
+def test_pad_to__28_becomes_32_and_back():
+    """The encoder of the IAE-LSTM-KL paper: three halvings to 128 x 4 x 4 = 2048 features."""
+    spec = LeNet(channels=(32, 64, 128), hidden=(), batch_norm=True, pad_to=8)
+    assert spec.features((1, 28, 28))[1] == 2048
+    assert spec.decoder(5, (1, 28, 28))(torch.zeros(2, 5)).shape == (2, 1, 28, 28)
+    assert LeNet(channels=(32, 64, 128), hidden=()).features((3, 32, 32))[1] == 2048
+
+
+@pytest.mark.parametrize(
+    ("side", "padded"), [((26, 28), (32, 32)), ((5, 9), (8, 16)), ((8, 8), (8, 8))]
+)
+def test_pad_to__zeros_all_around(side, padded):
+    spec = LeNet(channels=(3,), hidden=(), pad_to=8)
+    pad = spec.features((1, *side))[0][0]
+    x = torch.ones(1, 1, *side)
+    if side == padded:
+        assert not isinstance(pad, nn.ZeroPad2d)
+        return
+    out = pad(x)
+    assert out.shape[2:] == padded
+    assert out.sum() == x.sum()
+    top = (padded[0] - side[0]) // 2
+    left = (padded[1] - side[1]) // 2
+    assert torch.equal(out[..., top : top + side[0], left : left + side[1]], x)
+
+
+def test_pad_to__decoder_crops_what_the_encoder_padded():
+    shape = (1, 5, 6)
+    decoder = LeNet(channels=(3,), hidden=(), pad_to=4).decoder(2, shape)
+    padded = decoder[:-1](torch.randn(3, 2))
+    assert padded.shape[2:] == (8, 8)
+    torch.testing.assert_close(decoder[-1](padded), padded[..., 1:6, 1:7])

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -16,8 +15,8 @@ from deepod.types import Batch, Losses, Shape
 
 
 def code_length(latent_dim: int | None, shape: Shape) -> int:
-    """Length of the code; by default half as many numbers as a sample has, from 2 to 32."""
-    return latent_dim or max(2, min(32, torch.Size(shape).numel() // 2))
+    """Length of the code; by default 32 for images and 8 otherwise."""
+    return latent_dim or (32 if len(shape) == 3 else 8)
 
 
 @parameters
@@ -63,9 +62,11 @@ class Reconstruction(ErrorMaps):
     latent_dim: int | None = param(
         default=None,
         accepts=[integer(1), None],
-        doc="Length of the code; None: half as many as a sample has values, from 2 to 32.",
+        doc="Length of the code; None: 32 for images, 8 otherwise.",
     )
     family = "reconstruction"
+    auto_steps = 250
+    auto_batch_norm = True
 
     def _build_module(self, shape: Shape) -> nn.Module:
         network, code = self._network(shape), code_length(self.latent_dim, shape)

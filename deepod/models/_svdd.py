@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from deepod._base import BaseDetector
-from deepod.models._reconstruction import ErrorMaps, code_length
+from deepod.models._reconstruction import ErrorMaps
 from deepod.networks import Network
 from deepod.networks.layers import Hypersphere, squared_error
 from deepod.params import integer, one_of, param, parameters, real
@@ -54,6 +54,8 @@ class SVDD(BaseDetector):
         "what an encoder reaches by losing all its weights.",
     )
     family = "one-class"
+    auto_steps = 300
+    auto_batch_norm = True
 
     # --- the module -----------------------------------------------------------------------------
 
@@ -67,7 +69,8 @@ class SVDD(BaseDetector):
     def _build_module(self, shape: Shape) -> nn.Module:
         if not self.nu > 0:
             raise ValueError(f"nu must be above 0, got {self.nu!r}.")
-        network, code = self._network(shape), code_length(self.latent_dim, shape)
+        network = self._network(shape)
+        code = self.latent_dim or max(2, min(32, torch.Size(shape).numel() // 2))
         # Biases would let the encoder map every row onto the centre.
         unbiased = "bias" in network.get_params()
         encoding = clone(network).set_params(bias=False) if unbiased else network

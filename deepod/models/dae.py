@@ -48,7 +48,9 @@ class DAE(Reconstruction):
         doc="Gaussian noise is added to the scaled values, or a share of them is set to 0.",
     )
     noise_std: float = param(
-        default=0.2, accepts=[real(0)], doc="Standard deviation of the Gaussian noise, scaled units."
+        default=0.2,
+        accepts=[real(0)],
+        doc="Standard deviation of the Gaussian noise, scaled units.",
     )
     masked_share: float = param(
         default=0.3, accepts=[real(0, 1)], doc="Chance of a value to be masked."

@@ -51,8 +51,8 @@ class IAELSTMKL(SVDDAutoencoder):
 
     References
     ----------
-    IAE-LSTM-KL: improved autoencoder with long short-term memory and KL divergence for anomaly
-    detection. Equations 6 to 12 (gates), 13 to 16 (loss), 17 (score).
+    W. Huang, B. Zhang, K. Zhang, H. Gao and R. Wan. Improved AutoEncoder with LSTM Module and KL
+    Divergence for Anomaly Detection. 2024. Equations 6 to 12 (gates), 13 to 16 (loss), 17 (score).
 
     Examples
     --------
@@ -84,16 +84,23 @@ class IAELSTMKL(SVDDAutoencoder):
         accepts=["boolean"],
         doc="Whether reconstruction is part of the loss; False needs ``score='distance'``.",
     )
-    paper = "IAE-LSTM-KL: improved autoencoder with LSTM and KL divergence"
+    paper = "Huang et al., Improved AutoEncoder with LSTM Module and KL Divergence, 2024"
 
     def _keeps_decoder(self) -> bool:
         return self.use_decoder
 
-    def _encoder(self, network: Network, shape: Shape, code: int) -> nn.Module:
+    def _build_module(self, shape: Shape) -> nn.Module:
         if not set(self.gates) <= {"input", "output"}:
             raise ValueError(f"gates may hold 'input' and 'output', got {self.gates!r}.")
         if not self.use_decoder and self.score != "distance":
             raise ValueError(f"score={self.score!r} needs use_decoder=True.")
+        if not (self.use_decoder or self.svdd_weight or self.kl != "none"):
+            raise ValueError(
+                "svdd_weight=0, use_decoder=False and kl='none' leave nothing to learn."
+            )
+        return super()._build_module(shape)
+
+    def _encoder(self, network: Network, shape: Shape, code: int) -> nn.Module:
         if self.gate is None:
             return network.encoder(shape, code)
         features, width = network.features(shape)

@@ -81,7 +81,7 @@ class NSAE(ErrorMaps):
     latent_dim: int | None = param(
         default=None,
         accepts=[integer(1), None],
-        doc="Length of the code; None: half as many as a sample has values, from 2 to 32.",
+        doc="Length of the code; None: 32 for images, 8 otherwise.",
     )
     error: str = param(
         default="mse",
@@ -109,6 +109,8 @@ class NSAE(ErrorMaps):
         default=1e-5, accepts=[real(0)], doc="Weight of that term (lambda 2); 0 leaves it out."
     )
     family = "reconstruction"
+    auto_steps = 250
+    auto_batch_norm = True
     paper = "Wu et al., One-class Anomaly Detection via Novelty Normalization, CVIU 2021"
 
     def _build_module(self, shape: Shape) -> nn.Module:

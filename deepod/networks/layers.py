@@ -170,5 +170,3 @@ class HardConcrete(nn.Module):
             weight = self.module.get_parameter(name)
             weights[name] = weight * gates.view_as(weight)
         return functional_call(self.module, weights, (x,))
-
-
