@@ -242,7 +242,7 @@ class BaseDetector(PyODVocabulary):
             if not callable(callback):
                 raise ValueError(f"callbacks must hold callables, got {callback!r}.")
         for epoch in self.milestones:
-            if not (isinstance(epoch, Integral) and epoch > 0):
+            if not (isinstance(epoch, Integral) and int(epoch) > 0):
                 raise ValueError(f"milestones must hold positive integers, got {epoch!r}.")
         self.device_ = _data.resolve_device(self.device)
         X = self._validate_rows(X, reset=True)

@@ -147,11 +147,12 @@ def test_hard_concrete__gates_in_0_1_fixed_without_noise(gated):
 
 def test_hard_concrete__by_hand(gated):
     """Louizos et al. 2018, equations 10 to 12."""
-    u = torch.rand(gated.log_odds.shape, dtype=torch.double)
+    noise = torch.rand(gated.log_odds.shape)
+    u = noise.double().numpy()
     a, beta, gamma, zeta = gated.log_odds.detach().double().numpy(), 2 / 3, -0.1, 1.1
     s = 1 / (1 + np.exp(-(np.log(u) - np.log(1 - u) + a) / beta))
     expected = np.clip(s * (zeta - gamma) + gamma, 0, 1)
-    np.testing.assert_allclose(gated.gates(u).detach(), expected, rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(gated.gates(noise).detach(), expected, rtol=1e-4, atol=1e-6)
     l0 = (1 / (1 + np.exp(-(a - beta * np.log(-gamma / zeta))))).sum()
     assert gated.expected_l0().item() == pytest.approx(l0, rel=1e-5)
     assert 0 < l0 < gated.log_odds.numel() == 4 * 3 + 3 * 2

@@ -18,6 +18,14 @@ from deepod.params import integer, one_of, param, parameters, real
 from deepod.types import Batch, Losses, Phase, Refresh, Shape
 
 
+def _encode(module: Any, x: Tensor) -> Tensor:
+    return module.encoder(x)
+
+
+def _distance(module: Any, x: Tensor) -> Tensor:
+    return module.distance(module.encoder(x))
+
+
 @parameters
 class SVDD(BaseDetector):
     """One hypersphere around the codes of the training rows."""
@@ -85,8 +93,8 @@ class SVDD(BaseDetector):
 
     def _phases(self) -> list[Phase]:
         milestones = tuple(self.milestones)
-        center = Refresh(lambda module, x: module.encoder(x), self._center)
-        radius = Refresh(lambda module, x: module.distance(module.encoder(x)), self._radius)
+        center = Refresh(_encode, self._center)
+        radius = Refresh(_distance, self._radius)
         pretrain = Phase("pretrain", self._pretrain_epochs(), self._reconstruction)
         fit = Phase(
             "fit",
@@ -124,7 +132,7 @@ class SVDD(BaseDetector):
         return squared + (distance - squared).clamp_min(0).mean() / self.nu
 
     def _score(self, module: Any, x: Tensor) -> Tensor:
-        return module.distance(module.encoder(x))
+        return _distance(module, x)
 
     @property
     def center_(self) -> np.ndarray:
@@ -146,7 +154,7 @@ class SVDDAutoencoder(SVDD, ErrorMaps):
     reconstruction_weight: float = param(
         default=0.01, accepts=[real(0)], doc="Weight of the mean squared error of reconstruction."
     )
-    score: str = param(
+    score_by: str = param(
         default="combined",
         accepts=[one_of("distance", "reconstruction", "combined")],
         doc="Squared distance of the code to the centre, mean squared error of the reconstruction, "
@@ -173,15 +181,15 @@ class SVDDAutoencoder(SVDD, ErrorMaps):
         return torch.stack([module.distance(z), squared_error(module.decoder(z), x)], 1)
 
     def _score(self, module: Any, x: Tensor) -> Tensor:
-        if self.score == "distance":
+        if self.score_by == "distance":
             return super()._score(module, x)
         parts = self._parts(module, x)
-        if self.score == "reconstruction":
+        if self.score_by == "reconstruction":
             return parts[:, 1]
         return ((parts - module.mean) / module.std).sum(1)
 
     def _calibration(self) -> Refresh | None:
-        if self.score != "combined":
+        if self.score_by != "combined":
             return None
 
         def reduce(parts: Tensor) -> dict[str, Tensor]:

@@ -11,42 +11,20 @@ from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
 from deepod._base import BaseDetector
+from deepod.models._pseudo_labels import replace_by_noise
 from deepod.networks import MLP, Network
 from deepod.networks.layers import error_norm, squared_error
 from deepod.params import integer, one_of, param, parameters, real
 from deepod.types import Batch, Losses, Refresh, Shape
 
 
-class _Net(nn.Module):
-    """Detection block and autoencoder, whose decoder sees the code and the block's features."""
-
-    def __init__(self, features: nn.Module, head: nn.Module, encoder: nn.Module, decoder: nn.Module,
-                 z0: str) -> None:  # fmt: skip
-        super().__init__()
-        self.features = features
-        self.head = head
-        self.encoder = encoder
-        self.decoder = decoder
-        self.z0 = z0
-        # Third quartiles of both probabilities over the training rows.
-        self.register_buffer("quartiles", torch.full((2,), 0.5))
-
-    def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruction (B, *shape) and logit of being noise (B,)."""
-        hidden = self.features(x)
-        logit = self.head(hidden)
-        z0 = hidden if self.z0 == "hidden" else torch.sigmoid(logit)
-        return self.decoder(torch.cat([self.encoder(x), z0], 1)), logit.squeeze(-1)
-
-
 @parameters
 class AnoRand(BaseDetector):
     """Random labelling: an autoencoder and a noise detector, trained together on pseudo-labels.
 
-    A few training rows are replaced by noisy ones, SMOTE draws more between these, and all get the
-    label 1. A perceptron (detection block) learns the labels, an autoencoder, whose decoder also
-    sees the perceptron's last hidden layer, learns to reconstruct the rows labelled 0. The score
-    joins the probabilities of both.
+    Noise replaces a few rows, SMOTE draws more between these, and all get the label 1. A perceptron
+    (detection block) learns the labels; an autoencoder, whose decoder also sees the perceptron's
+    last hidden layer, learns to reconstruct the rows labelled 0. The score joins both.
 
     Attributes
     ----------
@@ -55,16 +33,15 @@ class AnoRand(BaseDetector):
 
     Notes
     -----
-    Assumes that most training rows are normal, or takes labels by ``supervision``. Without labels,
-    detection is owed to the reconstruction: noise is easy to tell from normal rows, and telling it
-    says little of real anomalies. The paper's fusion (equations 6 to 8) gives the detection block
-    9/10 of the weight and more; the default swaps the weights, which was better on nearly every
-    development dataset (``benchmarks/README.md``). With true labels the detection block is a good
-    classifier and ``fusion="paper"`` does no harm. Fails where :class:`deepod.AutoEncoder` fails.
+    Assumes that most training rows are normal, or takes labels by ``supervision``. Fails where
+    :class:`deepod.AutoEncoder` fails: without labels, what it detects is owed to the
+    reconstruction. Noise is easy to tell from normal rows, and telling it says little of real
+    anomalies. The paper's fusion gives this detection block 9/10 of the weight and more; the
+    default swaps the weights (``benchmarks/README.md`` has the evidence). With labels of both
+    classes the block is a classifier, and ``fusion="paper"`` does no harm.
 
-    The paper's setting, unsupervised: ``AnoRand(network=MLP(hidden=(32, 16), activation="relu"),
-    latent_dim=16, fusion="paper", epochs=200, lr=1e-4)``. It does not state the scaling, the share
-    of noisy rows, and whether SMOTE comes before the noise.
+    The paper's setting: ``AnoRand(network=MLP(hidden=(32, 16), activation="relu"), latent_dim=16,
+    fusion="paper", epochs=200, lr=1e-4)``. Scaling and share of noisy rows are not stated.
 
     References
     ----------
@@ -88,14 +65,12 @@ class AnoRand(BaseDetector):
         doc="Weight w of the detection block's cross-entropy; 1 - w weighs the reconstruction.",
     )
     noise_ratio: float = param(
-        default=0.02,
-        accepts=[real(0, 0.5)],
-        doc="Share of the rows that is replaced by noisy ones.",
+        default=0.02, accepts=[real(0, 0.5)], doc="Share of rows that noisy ones replace."
     )
     synthetic_ratio: float = param(
         default=0.05,
         accepts=[real(0, 0.5)],
-        doc="Share of noisy rows after SMOTE has added interpolated ones.",
+        doc="Share of abnormal rows, SMOTE's included.",
     )
     noise_std: float = param(
         default=0.6, accepts=[real(0)], doc="Standard deviation of the noise, in scaled units."
@@ -106,9 +81,8 @@ class AnoRand(BaseDetector):
     supervision: str | None = param(
         default=None,
         accepts=[one_of("few_labels", "supervised"), None],
-        doc="None ignores y. 'few_labels': y is 1 for known anomalies and 0 for unlabelled rows, "
-        "and known anomalies join the noisy rows. 'supervised': y holds true labels of both "
-        "classes, which replace the noisy rows.",
+        doc="None ignores y. 'few_labels': y is 1 for known anomalies, which join the noisy rows, "
+        "and 0 for unlabelled ones. 'supervised': y holds the true labels, without noisy rows.",
     )
     fusion: str = param(
         default="swapped",
@@ -125,10 +99,9 @@ class AnoRand(BaseDetector):
         doc="What the decoder is told of the detection block: its last hidden layer or its output.",
     )
     scaler = "minmax"
-    family = "pseudo-label"
+    family, paper = "pseudo-label", "Mayaki & Riveill, AnoRand, 2023"
     auto_steps = 500
     auto_batch_norm = True
-    paper = "Mayaki & Riveill, AnoRand, 2023"
 
     def _network(self, shape: Shape) -> Network:
         if self.network == "auto" and len(shape) == 1:
@@ -139,13 +112,23 @@ class AnoRand(BaseDetector):
         network = self._network(shape)
         features, width = network.features(shape)
         z0 = width if self.z0 == "hidden" else 1
-        return _Net(
-            features,
-            nn.Linear(width, 1),
-            network.encoder(shape, self.latent_dim),
-            network.decoder(self.latent_dim + z0, shape),
-            self.z0,
-        )
+        parts = {
+            "features": features,  # of the detection block
+            "head": nn.Linear(width, 1),
+            "encoder": network.encoder(shape, self.latent_dim),
+            "decoder": network.decoder(self.latent_dim + z0, shape),
+        }
+        module = nn.ModuleDict(parts)
+        # Third quartiles of both blocks' probabilities over the training rows.
+        module.register_buffer("quartiles", torch.full((2,), 0.5))
+        return module
+
+    def _forward(self, module: Any, x: Tensor) -> tuple[Tensor, Tensor]:
+        """Reconstruction (B, *shape) and logit of being noise (B,)."""
+        hidden = module["features"](x)
+        logit = module["head"](hidden)
+        z0 = hidden if self.z0 == "hidden" else torch.sigmoid(logit)
+        return module["decoder"](torch.cat([module["encoder"](x), z0], 1)), logit.squeeze(-1)
 
     # --- pseudo-labels --------------------------------------------------------------------------
 
@@ -155,86 +138,62 @@ class AnoRand(BaseDetector):
             raise ValueError("supervision='supervised' needs both classes in y, got only 0.")
         return y
 
-    def _prepare(
-        self, X: np.ndarray, y: np.ndarray | None, rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _prepare(self, X: np.ndarray, y: np.ndarray | None, rng: np.random.Generator) -> Any:
         """Rows and labels to train on: 1 for noisy rows, and for anomalies that are known."""
         if self.supervision == "supervised" and y is not None:
             return X, y
         known = np.zeros(len(X), bool) if y is None else y == 1
-        unlabelled = rng.permutation(X[~known])
-        n = len(unlabelled)
-        noisy = min(max(2, round(self.noise_ratio * n)), n - 1) if self.noise_ratio else 0
-        noise = rng.normal(0, self.noise_std, (noisy, *X.shape[1:]))
-        first, rest = unlabelled[:noisy] + noise, unlabelled[noisy:]
-        # So many that they are synthetic_ratio of the rows in the end.
-        wanted = round(self.synthetic_ratio / (1 - self.synthetic_ratio) * (n - noisy))
-        synthetic = self._interpolate(first, wanted - noisy, rng)
-        abnormal = np.concatenate([first, synthetic, X[known]]).astype(np.float32)
-        return np.concatenate([rest, abnormal]), np.repeat([0, 1], [len(rest), len(abnormal)])
-
-    def _interpolate(self, rows: np.ndarray, extra: int, rng: np.random.Generator) -> np.ndarray:
-        """Draw more rows between neighbouring ones, by SMOTE."""
-        if extra <= 0 or len(rows) < 2:
-            return rows[:0]
-        from imblearn.over_sampling import SMOTE
-
-        flat = rows.reshape(len(rows), -1)
-        smote = SMOTE(
-            sampling_strategy={1: len(rows) + extra},
-            k_neighbors=min(self.k_neighbors, len(rows) - 1),
-            random_state=int(rng.integers(2**31)),
+        rest, noise = replace_by_noise(
+            X[~known],
+            rng,
+            noise_ratio=self.noise_ratio,
+            noise_std=self.noise_std,
+            synthetic_ratio=self.synthetic_ratio,
+            k_neighbors=self.k_neighbors,
         )
-        # SMOTE wants a second class: one row of it.
-        labels = np.repeat([1, 0], [len(rows), 1])
-        more, _ = smote.fit_resample(np.concatenate([flat, flat[:1]]), labels)
-        return more[len(rows) + 1 :].reshape(-1, *rows.shape[1:])
+        abnormal = np.concatenate([noise, X[known]]).astype(np.float32)
+        return np.concatenate([rest, abnormal]), np.repeat([0, 1], [len(rest), len(abnormal)])
 
     # --- loss and score -------------------------------------------------------------------------
 
-    def _error(self, reconstruction: Tensor, x: Tensor) -> Tensor:
-        return (error_norm if self.error == "norm" else squared_error)(reconstruction, x)
-
     def _loss(self, module: Any, batch: Batch) -> Losses:
-        reconstruction, logit = module(batch.x)
+        reconstruction, logit = self._forward(module, batch.x)
+        measure = error_norm if self.error == "norm" else squared_error
         assert batch.y is not None
-        # Equation 3 and the final loss with their signs corrected: as printed, the error of the
-        # reconstruction would be maximised.
+        # Equation 3 with its sign corrected: as printed, the error would be maximised.
         w, normal = self.detection_weight, 1 - batch.y
         return {
             "detection": w * binary_cross_entropy_with_logits(logit, batch.y),
-            "reconstruction": (1 - w) * (normal * self._error(reconstruction, batch.x)).mean(),
+            "reconstruction": (1 - w) * (normal * measure(reconstruction, batch.x)).mean(),
         }
+
+    def _blocks(self, module: Any, x: Tensor) -> Tensor:
+        """Error and logit of each row, (B, 2)."""
+        reconstruction, logit = self._forward(module, x)
+        return torch.stack([error_norm(reconstruction, x), logit], 1)
+
+    def _probabilities(self, module: Any, x: Tensor) -> Tensor:
+        # Equation 6, in float64 (not on MPS): in float32 the sigmoid of an error above 17 is 1.
+        blocks = self._blocks(module, x)
+        return torch.sigmoid(blocks if x.device.type == "mps" else blocks.double())
+
+    def _score(self, module: Any, x: Tensor) -> Tensor:
+        if self.fusion in ("reconstruction", "detection"):
+            return self._blocks(module, x)[:, int(self.fusion == "detection")]
+        q = module.quartiles  # equations 7 and 8
+        weights = {"paper": q.flip(0), "swapped": q, "mean": torch.ones_like(q)}[self.fusion]
+        return (self._probabilities(module, x) * weights).sum(1) / weights.sum()
+
+    def _calibration(self) -> Refresh:
+        def quartiles(p: Tensor) -> dict[str, Tensor]:
+            # By NumPy: torch.quantile refuses long tensors.
+            return {"quartiles": torch.from_numpy(np.quantile(p.cpu().numpy(), 0.75, axis=0))}
+
+        return Refresh(self._probabilities, quartiles)
 
     @property
     def alpha_(self) -> float:
         """Weight of the detection block in the paper's score (equation 7)."""
         check_is_fitted(self)
-        error, detection = self.module_.get_buffer("quartiles").tolist()
-        return error / (error + detection)
-
-    def _blocks(self, module: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        reconstruction, logit = module(x)
-        return error_norm(reconstruction, x), logit
-
-    def _probabilities(self, module: Any, x: Tensor) -> Tensor:
-        # Equations 5 to 7 in float64: in float32 the sigmoid of an error above 17 is 1.
-        error, logit = self._blocks(module, x)
-        return torch.sigmoid(torch.stack([error, logit], 1).double())
-
-    def _score(self, module: Any, x: Tensor) -> Tensor:
-        error, logit = self._blocks(module, x)
-        if self.fusion == "reconstruction":
-            return error
-        if self.fusion == "detection":
-            return logit
-        p = torch.sigmoid(torch.stack([error, logit], 1).double())
-        q = module.quartiles.double()
-        weights = {"paper": q.flip(0), "swapped": q, "mean": torch.ones_like(q)}[self.fusion]
-        return (p * weights).sum(1) / weights.sum()
-
-    def _calibration(self) -> Refresh:
-        def reduce(p: Tensor) -> dict[str, Tensor]:
-            return {"quartiles": torch.quantile(p, 0.75, dim=0)}
-
-        return Refresh(self._probabilities, reduce)
+        q_error, q_detection = self.module_.get_buffer("quartiles").tolist()
+        return q_error / (q_error + q_detection)

@@ -40,8 +40,8 @@ class DeepSVDD(SVDD):
     >>> import numpy as np
     >>> from deepod import DeepSVDD
     >>> X = np.random.default_rng(0).normal(size=(200, 3))
-    >>> detector = DeepSVDD(epochs=20, random_state=0).fit(X)
-    >>> detector.predict([[0, 0, 0], [9, 9, 9]])
+    >>> detector = DeepSVDD(random_state=0).fit(X)
+    >>> detector.predict([[1, 1, 1], [9, 9, 9]])
     array([0, 1])
     """
 

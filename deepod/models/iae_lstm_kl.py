@@ -41,13 +41,14 @@ class IAELSTMKL(SVDDAutoencoder):
     initialised as torch does, except for the gate's (orthogonal); Adam is not the amsgrad kind.
 
     The paper's setting for 28x28 images: ``IAELSTMKL(network=LeNet(channels=(32, 64, 128),
-    hidden=(), batch_norm=True, pad_to=8), latent_dim=128, scaler="gcn", score="distance",
+    hidden=(), batch_norm=True, pad_to=8), latent_dim=128, scaler="gcn", score_by="distance",
     lr=1e-4, milestones=(250,), weight_decay=5e-7)``, epochs and weights not stated.
 
-    **Ablations** (Tables V to VII): DSVDD-KL ``gate=None, use_decoder=False``; DLSVDD
-    ``kl="none", use_decoder=False``; DLSVDD-KL ``use_decoder=False``; IAE-KL ``gate=None``;
-    IAE-LSTM ``kl="none"``; CAE ``gate=None, kl="none", svdd_weight=0, score="reconstruction"``; one
-    gate fixed to 1 ``gates=("input",)`` or ``("output",)``, both ``gates=()``.
+    **Ablations** (Tables V to VII, all with ``score_by="distance"``): DSVDD-KL ``gate=None,
+    use_decoder=False``; DLSVDD ``kl="none", use_decoder=False``; DLSVDD-KL ``use_decoder=False``;
+    IAE-KL ``gate=None``; IAE-LSTM ``kl="none"``; one gate fixed to 1 ``gates=("input",)`` or
+    ``("output",)``, both ``gates=()``. CAE is ``gate=None, kl="none", svdd_weight=0,
+    score_by="reconstruction"``.
 
     References
     ----------
@@ -82,7 +83,7 @@ class IAELSTMKL(SVDDAutoencoder):
     use_decoder: bool = param(
         default=True,
         accepts=["boolean"],
-        doc="Whether reconstruction is part of the loss; False needs ``score='distance'``.",
+        doc="Whether reconstruction is part of the loss; False needs ``score_by='distance'``.",
     )
     paper = "Huang et al., Improved AutoEncoder with LSTM Module and KL Divergence, 2024"
 
@@ -92,8 +93,8 @@ class IAELSTMKL(SVDDAutoencoder):
     def _build_module(self, shape: Shape) -> nn.Module:
         if not set(self.gates) <= {"input", "output"}:
             raise ValueError(f"gates may hold 'input' and 'output', got {self.gates!r}.")
-        if not self.use_decoder and self.score != "distance":
-            raise ValueError(f"score={self.score!r} needs use_decoder=True.")
+        if not self.use_decoder and self.score_by != "distance":
+            raise ValueError(f"score_by={self.score_by!r} needs use_decoder=True.")
         if not (self.use_decoder or self.svdd_weight or self.kl != "none"):
             raise ValueError(
                 "svdd_weight=0, use_decoder=False and kl='none' leave nothing to learn."

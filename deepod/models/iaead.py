@@ -23,7 +23,7 @@ class IAEAD(SVDDAutoencoder):
     where :class:`deepod.AutoEncoder` and :class:`deepod.DeepSVDD` both fail: anomalies among the
     normal rows that are as easy to reconstruct.
 
-    The paper scores by the distance, ``IAEAD(score="distance", reconstruction_weight=1.0)``; the
+    The paper scores by the distance, ``IAEAD(score_by="distance", reconstruction_weight=1.0)``; the
     default, chosen on development datasets (``benchmarks/README.md``), adds the error.
 
     References

@@ -38,7 +38,7 @@ class _Net(nn.Module):
 
 @parameters
 class NSAE(ErrorMaps):
-    """Novelty normalisation: reconstruction error and a learned novelty score, normalised per batch.
+    """Novelty normalisation: reconstruction error and a novelty score, normalised per batch.
 
     S = (1 - novelty_weight) * error + novelty_weight * novelty, where novelty is a sigmoid head on
     the code; the loss is S mapped to [0, 1] by the extremes of its batch. The score is S mapped by

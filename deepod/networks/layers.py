@@ -151,14 +151,14 @@ class HardConcrete(nn.Module):
 
     def gates(self, noise: Tensor | None = None) -> Tensor:
         """Gates of all weights, flat; ``noise`` is uniform on (0, 1)."""
-        odds = self.log_odds
+        odds: Tensor = self.log_odds
         if noise is not None:
             odds = (odds + torch.logit(noise, eps=1e-6)) / self.BETA
         stretched = torch.sigmoid(odds) * (self.ZETA - self.GAMMA) + self.GAMMA
         return stretched.clamp(0, 1)
 
     def expected_l0(self) -> Tensor:
-        """Expected number of gates that are not 0."""
+        """Sum up the chances of the gates not to be 0."""
         ratio = torch.tensor(-self.GAMMA / self.ZETA).log().item()
         return torch.sigmoid(self.log_odds - self.BETA * ratio).sum()
 

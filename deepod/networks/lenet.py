@@ -84,7 +84,8 @@ class LeNet(Network):
             layers += [_Resize(sides[i]), self._conv(channels[i], width)]
             layers += self._after(width) if i else []
         if sides[0] != shape[1:]:
-            layers.append(nn.ZeroPad2d([-margin for margin in _margins(shape, sides[0])]))
+            left, right, top, bottom = _margins(shape, sides[0])
+            layers.append(nn.ZeroPad2d((-left, -right, -top, -bottom)))
         return nn.Sequential(*layers)
 
     def _plan(self, shape: Shape) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
@@ -122,10 +123,10 @@ class LeNet(Network):
         return MLP(hidden=self.hidden, activation=self.activation, bias=self.bias)
 
 
-def _margins(shape: Shape, padded: tuple[int, int]) -> list[int]:
+def _margins(shape: Shape, padded: tuple[int, int]) -> tuple[int, int, int, int]:
     """Pixels to add left, right, above and below."""
-    extra = [big - small for big, small in zip(reversed(padded), reversed(shape[1:]), strict=True)]
-    return [side for more in extra for side in (more // 2, more - more // 2)]
+    height, width = padded[0] - shape[1], padded[1] - shape[2]
+    return width // 2, width - width // 2, height // 2, height - height // 2
 
 
 class _Resize(nn.Module):

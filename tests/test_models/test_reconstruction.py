@@ -153,6 +153,15 @@ def test_nsae__score__ranks_like_s_and_lies_mostly_in_0_1(normalize):
     assert far.max() > 1  # not clipped
 
 
+def test_nsae__normalized_loss__the_error_still_falls():
+    def error(epochs):
+        detector = small(NSAE, epochs=epochs).fit(X)
+        x = scaled(detector)
+        return ((reconstruction(detector, x) - x.numpy()) ** 2).mean()
+
+    assert error(100) < 0.8 * error(0)
+
+
 def test_nsae__attached__needs_three_rows_per_batch():
     with pytest.raises(ValueError, match="batch_size"):
         small(NSAE, normalize="attached", batch_size=2).fit(X)
