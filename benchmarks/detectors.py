@@ -67,7 +67,8 @@ def find(name: str) -> Found:
         "PLAD" (a key of ``deepod.DETECTORS``), "pyod:IForest", "module:Class", or
         "file.toml:section": a section with the key ``detector``, one of the former, and a table
         ``params`` of constructor parameters, in which lists become tuples and a table such as
-        ``{name = "MLP", hidden = [64, 32]}`` becomes that class of ``deepod.networks``.
+        ``{name = "MLP", hidden = [64, 32]}`` becomes that class of ``deepod.networks``;
+        ``{none = true}`` is None.
 
     Raises
     ------
@@ -98,6 +99,8 @@ def _value(value: Any) -> Any:
     """Turn a TOML value into what constructors take."""
     if isinstance(value, list):
         return tuple(_value(item) for item in value)
+    if value == {"none": True}:
+        return None
     if isinstance(value, dict):
         rest = {key: _value(item) for key, item in value.items() if key != "name"}
         return getattr(import_module("deepod.networks"), value["name"])(**rest)

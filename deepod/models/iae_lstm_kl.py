@@ -45,9 +45,9 @@ class IAELSTMKL(SVDDAutoencoder):
     lr=1e-4, milestones=(250,), weight_decay=5e-7)``, epochs and weights not stated.
 
     **Ablations** (Tables V to VII, all with ``score_by="distance"``): DSVDD-KL ``gate=None,
-    use_decoder=False``; DLSVDD ``kl="none", use_decoder=False``; DLSVDD-KL ``use_decoder=False``;
-    IAE-KL ``gate=None``; IAE-LSTM ``kl="none"``; one gate fixed to 1 ``gates=("input",)`` or
-    ``("output",)``, both ``gates=()``. CAE is ``gate=None, kl="none", svdd_weight=0,
+    use_decoder=False``; DLSVDD ``kl=None, use_decoder=False``; DLSVDD-KL ``use_decoder=False``;
+    IAE-KL ``gate=None``; IAE-LSTM ``kl=None``; one gate fixed to 1 ``gates=("input",)`` or
+    ``("output",)``, both ``gates=()``. CAE is ``gate=None, kl=None, svdd_weight=0,
     score_by="reconstruction"``.
 
     References
@@ -73,10 +73,10 @@ class IAELSTMKL(SVDDAutoencoder):
         accepts=[tuple, list],
         doc="Gates that are learned; one left out is 1.",
     )
-    kl: str = param(
+    kl: str | None = param(
         default="shift",
-        accepts=[one_of("none", "shift", "moments", "gaussian")],
-        doc="The term on the codes; see the notes.",
+        accepts=[one_of("shift", "moments", "gaussian"), None],
+        doc="The term on the codes, see the notes; or none.",
     )
     kl_weight: float = param(default=1e-3, accepts=[real(0)], doc="Weight of that term.")
     svdd_weight: float = param(default=1.0, accepts=[real(0)], doc="Weight of the SVDD term.")
@@ -95,10 +95,8 @@ class IAELSTMKL(SVDDAutoencoder):
             raise ValueError(f"gates may hold 'input' and 'output', got {self.gates!r}.")
         if not self.use_decoder and self.score_by != "distance":
             raise ValueError(f"score_by={self.score_by!r} needs use_decoder=True.")
-        if not (self.use_decoder or self.svdd_weight or self.kl != "none"):
-            raise ValueError(
-                "svdd_weight=0, use_decoder=False and kl='none' leave nothing to learn."
-            )
+        if not (self.use_decoder or self.svdd_weight or self.kl is not None):
+            raise ValueError("svdd_weight=0, use_decoder=False and kl=None leave nothing to learn.")
         return super()._build_module(shape)
 
     def _encoder(self, network: Network, shape: Shape, code: int) -> nn.Module:
@@ -122,7 +120,7 @@ class IAELSTMKL(SVDDAutoencoder):
         if self.use_decoder:
             error = squared_error(module.decoder(z), batch.x).mean()
             terms["reconstruction"] = self.reconstruction_weight * error
-        if self.kl != "none":
+        if self.kl is not None:
             terms["kl"] = self.kl_weight * self._kl(z, batch.noise)
         return terms
 

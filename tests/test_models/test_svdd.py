@@ -54,7 +54,7 @@ def by_hand(detector, z, x, noise, module):
         terms["reconstruction"] = detector.reconstruction_weight * ((x_hat - x.numpy()) ** 2).mean()
     if isinstance(detector, IAEAD):
         return terms
-    kl = {"none": 0.0, "gaussian": 0.5 * (z**2).sum(1).mean()}
+    kl = {None: 0.0, "gaussian": 0.5 * (z**2).sum(1).mean()}
     mean, variance = z.mean(0), z.var(0) + 1e-6
     kl["moments"] = 0.5 * (mean**2 + variance - np.log(variance) - 1).sum()
     if noise is not None:
@@ -62,7 +62,7 @@ def by_hand(detector, z, x, noise, module):
         t /= t.sum(1, keepdims=True)
         kl["shift"] = (t * (np.log(t) - z)).sum(1).mean()
     terms["svdd"] *= detector.svdd_weight
-    if detector.kl != "none":
+    if detector.kl is not None:
         terms["kl"] = detector.kl_weight * kl[detector.kl]
     return terms
 
@@ -72,7 +72,7 @@ SETTINGS = [
     (DeepSVDD, {"objective": "soft", "nu": 0.3}),
     (IAEAD, {"reconstruction_weight": 0.7}),
     (IAEAD, {"objective": "soft"}),
-    *[(IAELSTMKL, {"kl": kl, "kl_weight": 0.3}) for kl in ("none", "shift", "moments", "gaussian")],
+    *[(IAELSTMKL, {"kl": kl, "kl_weight": 0.3}) for kl in (None, "shift", "moments", "gaussian")],
     (IAELSTMKL, {"gate": None, "svdd_weight": 0.5, "objective": "soft"}),
     (IAELSTMKL, {"use_decoder": False, "score_by": "distance"}),
 ]
@@ -282,7 +282,7 @@ def test_kl__moments__zero_at_the_standard_normal_and_never_below():
 def test_kl__none_or_no_weight__trains_the_same():
     scores = [
         small(epochs=3, **params).fit(X).decision_scores_
-        for params in ({"kl": "none"}, {"kl": "gaussian", "kl_weight": 0.0})
+        for params in ({"kl": None}, {"kl": "gaussian", "kl_weight": 0.0})
     ]
     np.testing.assert_array_equal(*scores)
 
@@ -292,7 +292,7 @@ def test_kl__none_or_no_weight__trains_the_same():
 
 def test_ablation__iae__is_iaead():
     """Without gate and KL term, IAE-LSTM-KL is IAEAD."""
-    detector = small(gate=None, kl="none", epochs=3).fit(X)
+    detector = small(gate=None, kl=None, epochs=3).fit(X)
     np.testing.assert_array_equal(
         detector.decision_scores_, small(IAEAD, epochs=3).fit(X).decision_scores_
     )
@@ -301,24 +301,24 @@ def test_ablation__iae__is_iaead():
 @pytest.mark.parametrize("objective", ["hard", "soft"])
 def test_ablation__nothing_left__is_deep_svdd(objective):
     params = {"objective": objective, "epochs": 3, "pretrain_epochs": 2}
-    detector = small(gate=None, kl="none", use_decoder=False, score_by="distance", **params).fit(X)
+    detector = small(gate=None, kl=None, use_decoder=False, score_by="distance", **params).fit(X)
     expected = small(DeepSVDD, **params).fit(X)
     np.testing.assert_array_equal(detector.decision_scores_, expected.decision_scores_)
 
 
 def test_ablation__cae__has_no_sphere():
     detector = small(
-        gate=None, kl="none", svdd_weight=0, score_by="reconstruction", epochs=3, pretrain_epochs=0
+        gate=None, kl=None, svdd_weight=0, score_by="reconstruction", epochs=3, pretrain_epochs=0
     ).fit(X)
     assert set(detector.history_[-1]) == {"phase", "epoch", "seconds", "reconstruction"}
 
 
 TERMS = {
     "DSVDD-KL": ({"gate": None, "use_decoder": False, "score_by": "distance"}, {"svdd", "kl"}, 0),
-    "DLSVDD": ({"kl": "none", "use_decoder": False, "score_by": "distance"}, {"svdd"}, 3),
+    "DLSVDD": ({"kl": None, "use_decoder": False, "score_by": "distance"}, {"svdd"}, 3),
     "DLSVDD-KL": ({"use_decoder": False, "score_by": "distance"}, {"svdd", "kl"}, 3),
     "IAE-KL": ({"gate": None}, {"svdd", "reconstruction", "kl"}, 0),
-    "IAE-LSTM": ({"kl": "none"}, {"svdd", "reconstruction"}, 3),
+    "IAE-LSTM": ({"kl": None}, {"svdd", "reconstruction"}, 3),
     "IAE-LSTM-KL": ({}, {"svdd", "reconstruction", "kl"}, 3),
     "w/o input gate": ({"gates": ("output",)}, {"svdd", "reconstruction", "kl"}, 2),
     "w/o output gate": ({"gates": ("input",)}, {"svdd", "reconstruction", "kl"}, 2),
@@ -340,7 +340,7 @@ def test_ablation__terms_and_gate_weights(name):
     [
         ({"gates": ("forget",)}, "gates"),
         ({"use_decoder": False}, "use_decoder"),
-        ({"gate": None, "kl": "none", "use_decoder": False, "score_by": "distance",
+        ({"gate": None, "kl": None, "use_decoder": False, "score_by": "distance",
           "svdd_weight": 0}, "svdd_weight"),
     ],
 )  # fmt: skip
