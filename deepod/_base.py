@@ -109,8 +109,9 @@ class BaseDetector(PyODVocabulary):
         doc="Architecture: a name, or a description such as "
         "``deepod.networks.MLP(hidden=(64, 32))``. 'auto' chooses by the shape of a sample, MLP "
         "for tables, Recurrent for windows, LeNet for images, unless the notes of the method say "
-        "otherwise. ``network__hidden`` and the like may be set on a name too; on 'auto', "
-        "``hidden`` stands for an MLP.",
+        "otherwise; with BatchNorm if the class attribute ``auto_batch_norm`` says so. "
+        "``network__hidden`` and the like may be set on a name too; on 'auto', ``hidden`` stands "
+        "for an MLP.",
     )
     input_shape: Any = param(
         default=None,

@@ -81,22 +81,23 @@ def parameters(cls: type[T]) -> type[T]:
 
 def _with_parameters(doc: str, cls: type, fields: tuple[dataclasses.Field, ...]) -> str:
     """Put generated Parameters and the inherited Attributes behind the summary."""
-    inherited = {
-        name for base in cls.__bases__ for name in getattr(base, "__dataclass_fields__", ())
-    }
+    root = [base for base in cls.__mro__ if dataclasses.is_dataclass(base)][-1]
+    shared = {} if root is cls else root.__dataclass_fields__
     lines = ["Parameters", "----------"]
-    for f in sorted(fields, key=lambda f: f.name in inherited):  # its own ones first
+    for f in sorted(fields, key=lambda f: f.name in shared):  # those of the method first
         accepted = " or ".join(_in_words(c) for c in f.metadata["accepts"])
         lines.append(f"{f.name} : {accepted}, default={f.default!r}")
         lines += textwrap.wrap(f.metadata["doc"], 96, initial_indent=_TAB, subsequent_indent=_TAB)
-    # The Attributes section closes the base class's docstring; every method has those attributes.
-    parents = (inspect.getdoc(base) or "" for base in cls.__bases__)
-    inherited_attributes = "".join(text.partition(_ATTRIBUTES)[2] for text in parents)
     sections = re.split(r"\n(?=(?:See Also|Notes|References|Examples)\n---)", doc)
     summary, _, attributes = sections[0].partition(_ATTRIBUTES)
-    if attributes or inherited_attributes:
-        found = [part.strip("\n") for part in (attributes, inherited_attributes) if part]
-        lines += [_ATTRIBUTES.rstrip("\n"), *found]
+    # The Attributes section closes a base class's docstring; methods have those attributes too.
+    texts = [attributes] + [(inspect.getdoc(base) or "").partition(_ATTRIBUTES)[2]
+                            for base in cls.__bases__]  # fmt: skip
+    entries = [
+        entry for text in texts for entry in re.split(r"\n(?=\S)", text.strip("\n")) if entry
+    ]
+    if entries:  # each once: two bases share their own base's
+        lines += [_ATTRIBUTES.rstrip("\n"), *dict.fromkeys(entries)]
     return "\n".join([summary.rstrip(), "", *lines, "", *sections[1:]])
 
 

@@ -1,4 +1,4 @@
-"""What the Deep SVDD family shares: centre, radius, phases, and the decoder some of them keep."""
+"""What the Deep SVDD family shares: centre, radius, phases of training."""
 
 from __future__ import annotations
 
@@ -11,7 +11,6 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from deepod._base import BaseDetector
-from deepod.models._reconstruction import ErrorMaps
 from deepod.networks import Network
 from deepod.networks.layers import Hypersphere, squared_error
 from deepod.params import integer, one_of, param, parameters, real
@@ -28,7 +27,15 @@ def _distance(module: Any, x: Tensor) -> Tensor:
 
 @parameters
 class SVDD(BaseDetector):
-    """One hypersphere around the codes of the training rows."""
+    """One hypersphere around the codes of the training rows.
+
+    Attributes
+    ----------
+    center_ : ndarray of shape (latent_dim,)
+        Centre of the hypersphere.
+    radius_ : float
+        Its radius; 0 for ``objective="hard"``.
+    """
 
     latent_dim: int | None = param(
         default=None,
@@ -136,64 +143,12 @@ class SVDD(BaseDetector):
 
     @property
     def center_(self) -> np.ndarray:
-        """Centre of the hypersphere, of shape (latent_dim,)."""
+        """Centre of the hypersphere."""
         check_is_fitted(self)
         return self.module_.get_buffer("center").cpu().numpy()
 
     @property
     def radius_(self) -> float:
-        """Radius of the hypersphere; 0 for ``objective="hard"``."""
+        """Radius of the hypersphere."""
         check_is_fitted(self)
         return float(self.module_.get_buffer("radius"))
-
-
-@parameters
-class SVDDAutoencoder(SVDD, ErrorMaps):
-    """A hypersphere around the codes of an autoencoder, both trained at once."""
-
-    reconstruction_weight: float = param(
-        default=0.01, accepts=[real(0)], doc="Weight of the mean squared error of reconstruction."
-    )
-    score_by: str = param(
-        default="combined",
-        accepts=[one_of("distance", "reconstruction", "combined")],
-        doc="Squared distance of the code to the centre, mean squared error of the reconstruction, "
-        "or the sum of both, each standardised over the training rows.",
-    )
-
-    def _keeps_decoder(self) -> bool:
-        return True
-
-    def _reconstruct(self, module: Any, x: Tensor) -> Tensor:
-        return module.decoder(module.encoder(x))
-
-    def _loss(self, module: Any, batch: Batch) -> Losses:
-        z = module.encoder(batch.x)
-        error = squared_error(module.decoder(z), batch.x).mean()
-        return {
-            "svdd": self._svdd(module, z),
-            "reconstruction": self.reconstruction_weight * error,
-        }
-
-    def _parts(self, module: Any, x: Tensor) -> Tensor:
-        """Distance and error of each row, (B, 2)."""
-        z = module.encoder(x)
-        return torch.stack([module.distance(z), squared_error(module.decoder(z), x)], 1)
-
-    def _score(self, module: Any, x: Tensor) -> Tensor:
-        if self.score_by == "distance":
-            return super()._score(module, x)
-        parts = self._parts(module, x)
-        if self.score_by == "reconstruction":
-            return parts[:, 1]
-        return ((parts - module.mean) / module.std).sum(1)
-
-    def _calibration(self) -> Refresh | None:
-        if self.score_by != "combined":
-            return None
-
-        def reduce(parts: Tensor) -> dict[str, Tensor]:
-            spread = parts.std(0, correction=0)
-            return {"mean": parts.mean(0), "std": spread.where(spread > 1e-12, 1.0)}
-
-        return Refresh(self._parts, reduce)

@@ -13,12 +13,6 @@ class DeepSVDD(SVDD):
     An encoder is trained to map the training rows near a fixed centre, or inside the smallest
     hypersphere that leaves a share ``nu`` of them out (``objective="soft"``).
 
-    Attributes
-    ----------
-    center_ : ndarray of shape (latent_dim,)
-    radius_ : float
-        0 for ``objective="hard"``.
-
     Notes
     -----
     Assumes (nearly) clean training rows; ``"soft"`` tolerates a share ``nu`` of others. The encoder

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softmax
 
-from deepod.models._svdd import SVDDAutoencoder
+from deepod.models._svdd_autoencoder import SVDDAutoencoder
 from deepod.networks import Network
 from deepod.networks.layers import Gate, squared_error
 from deepod.params import one_of, param, parameters, real
@@ -21,12 +21,6 @@ class IAELSTMKL(SVDDAutoencoder):
 
     Between the encoder's features and the code lies one step of an LSTM from a zero state: an input
     and an output gate. A term named after the KL divergence acts on the codes.
-
-    Attributes
-    ----------
-    center_ : ndarray of shape (latent_dim,)
-    radius_ : float
-        0 for ``objective="hard"``.
 
     Notes
     -----

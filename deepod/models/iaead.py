@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-from deepod.models._svdd import SVDDAutoencoder
+from deepod.models._svdd_autoencoder import SVDDAutoencoder
 from deepod.params import parameters
 
 
 @parameters
 class IAEAD(SVDDAutoencoder):
     """Improved autoencoder for anomaly detection: Deep SVDD and reconstruction in one loss.
-
-    Attributes
-    ----------
-    center_ : ndarray of shape (latent_dim,)
-    radius_ : float
-        0 for ``objective="hard"``.
 
     Notes
     -----

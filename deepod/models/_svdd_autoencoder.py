@@ -1,0 +1,66 @@
+"""What the methods of the Deep SVDD family share that keep their decoder."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from deepod.models._reconstruction import ErrorMaps
+from deepod.models._svdd import SVDD
+from deepod.networks.layers import squared_error
+from deepod.params import one_of, param, parameters, real
+from deepod.types import Batch, Losses, Refresh
+
+
+@parameters
+class SVDDAutoencoder(SVDD, ErrorMaps):
+    """A hypersphere around the codes of an autoencoder, both trained at once."""
+
+    reconstruction_weight: float = param(
+        default=0.01, accepts=[real(0)], doc="Weight of the mean squared error of reconstruction."
+    )
+    score_by: str = param(
+        default="combined",
+        accepts=[one_of("distance", "reconstruction", "combined")],
+        doc="Squared distance of the code to the centre, mean squared error of the reconstruction, "
+        "or the sum of both, each standardised over the training rows.",
+    )
+
+    def _keeps_decoder(self) -> bool:
+        return True
+
+    def _reconstruct(self, module: Any, x: Tensor) -> Tensor:
+        return module.decoder(module.encoder(x))
+
+    def _loss(self, module: Any, batch: Batch) -> Losses:
+        z = module.encoder(batch.x)
+        error = squared_error(module.decoder(z), batch.x).mean()
+        return {
+            "svdd": self._svdd(module, z),
+            "reconstruction": self.reconstruction_weight * error,
+        }
+
+    def _parts(self, module: Any, x: Tensor) -> Tensor:
+        """Distance and error of each row, (B, 2)."""
+        z = module.encoder(x)
+        return torch.stack([module.distance(z), squared_error(module.decoder(z), x)], 1)
+
+    def _score(self, module: Any, x: Tensor) -> Tensor:
+        if self.score_by == "distance":
+            return super()._score(module, x)
+        parts = self._parts(module, x)
+        if self.score_by == "reconstruction":
+            return parts[:, 1]
+        return ((parts - module.mean) / module.std).sum(1)
+
+    def _calibration(self) -> Refresh | None:
+        if self.score_by != "combined":
+            return None
+
+        def reduce(parts: Tensor) -> dict[str, Tensor]:
+            spread = parts.std(0, correction=0)
+            return {"mean": parts.mean(0), "std": spread.where(spread > 1e-12, 1.0)}
+
+        return Refresh(self._parts, reduce)
