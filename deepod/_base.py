@@ -88,7 +88,7 @@ class BaseDetector(PyODVocabulary):
         accepts=[integer(0), one_of("auto")],
         doc="Passes over the training rows. 'auto' makes about as many optimiser steps as the "
         "class attribute ``auto_steps`` says, whatever the number of rows: at least one pass, at "
-        "most 1,000.",
+        "most ``auto_epochs``.",
     )
     batch_size: int = param(default=128, accepts=[integer(1)], doc="Rows per optimiser step.")
     lr: float = param(default=1e-3, accepts=[positive()], doc="Learning rate.")
@@ -157,8 +157,9 @@ class BaseDetector(PyODVocabulary):
     family: ClassVar[str] = ""
     inputs: ClassVar[tuple[str, ...]] = ("table", "windows", "images")
     paper: ClassVar[str] = ""
-    # Optimiser steps that epochs="auto" aims at.
+    # Optimiser steps that epochs="auto" aims at, and the most epochs it may take.
     auto_steps: ClassVar[int] = 2000
+    auto_epochs: ClassVar[int] = 1000
     # Whether the networks that network="auto" stands for have BatchNorm.
     auto_batch_norm: ClassVar[bool] = False
 
@@ -254,7 +255,7 @@ class BaseDetector(PyODVocabulary):
         y = self._validate_y(y, len(X))
 
         seeds = _Streams(*_spawn(self.random_state, len(_Streams._fields)))
-        training, held_out = self._split(len(X), seeds.split)
+        training, held_out = self._split(len(X), y, seeds.split)
         learned_from = training if y is None else training[y[training] != 1]
         if not len(learned_from):
             raise ValueError("y marks every row of X as an anomaly; some rows must be normal.")
@@ -306,7 +307,13 @@ class BaseDetector(PyODVocabulary):
         calibration = self._calibration()
         if calibration is not None:
             _train.refresh(self.module_, calibration, self._chunks(X), self.device_)
-        self._remember_scores(self._scores(X))
+        scores = self._scores(X)
+        if not np.isfinite(scores).all():
+            raise FloatingPointError(
+                "Training rows got scores that are NaN or infinite. Lower lr, or set "
+                "scaler='standard' if the columns of X differ much in size."
+            )
+        self._remember_scores(scores)
 
     def _validate_rows(self, X: Any, *, reset: bool) -> np.ndarray:
         if self.input_shape is not None and np.ndim(X) > 2:
@@ -344,8 +351,8 @@ class BaseDetector(PyODVocabulary):
             )
         return y.astype(np.int64)
 
-    def _split(self, n: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draw the rows to train on and those held out, as indices."""
+    def _split(self, n: int, y: np.ndarray | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the rows to train on and those to hold out; of labelled rows, of both classes."""
         if not self.validation_fraction:
             return np.arange(n), np.arange(0)
         held_out = max(1, round(n * self.validation_fraction))
@@ -355,13 +362,19 @@ class BaseDetector(PyODVocabulary):
                 "to train on; at least 2 are needed."
             )
         order = np.random.default_rng(seed).permutation(n)
-        return np.sort(order[held_out:]), np.sort(order[:held_out])
+        if y is None:
+            return np.sort(order[held_out:]), np.sort(order[:held_out])
+        classes = [order[y[order] == label] for label in (0, 1)]
+        cuts = [round(len(rows) * self.validation_fraction) for rows in classes]
+        train = [rows[cut:] for rows, cut in zip(classes, cuts, strict=True)]
+        watch = [rows[:cut] for rows, cut in zip(classes, cuts, strict=True)]
+        return np.sort(np.concatenate(train)), np.sort(np.concatenate(watch))
 
     def _resolve_epochs(self, n: int) -> int:
         if self.epochs != "auto":
             return int(self.epochs)
         steps = -(-n // self.batch_size)
-        return min(1000, -(-self.auto_steps // steps))
+        return min(self.auto_epochs, -(-self.auto_steps // steps))
 
     def _all_callbacks(self) -> Sequence[Callback]:
         return [*self.callbacks, Progress()] if self.verbose else list(self.callbacks)
@@ -383,8 +396,6 @@ class BaseDetector(PyODVocabulary):
         scores : ndarray of shape (n,), float64
         """
         check_is_fitted(self)
-        if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size > 0):
-            raise ValueError(f"batch_size must be a positive integer or None, got {batch_size!r}.")
         return self._scores(self._validate_rows(X, reset=False), batch_size)
 
     def _scores(self, X: np.ndarray, batch_size: int | None = None) -> np.ndarray:
@@ -403,6 +414,8 @@ class BaseDetector(PyODVocabulary):
 
     def _chunks(self, X: np.ndarray, batch_size: int | None = None) -> Iterator[Tensor]:
         """Scaled samples from validated rows."""
+        if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size > 0):
+            raise ValueError(f"batch_size must be a positive integer or None, got {batch_size!r}.")
         rows = int(batch_size or _train.chunk_rows(self.input_shape_))
         scaler = _data.Scaler(self.shift_, self.scale_, self.contrast_)
         return _data.chunks(X, self.input_shape_, scaler, rows)

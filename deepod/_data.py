@@ -152,9 +152,13 @@ class Scaler:
 def _normalize(samples: np.ndarray) -> np.ndarray:
     """Subtract each sample's mean, divide by its mean absolute value; constant ones become 0."""
     axes = tuple(range(1, samples.ndim))
-    centered = samples - samples.mean(axes, keepdims=True, dtype=np.float64)
-    size = np.abs(centered).mean(axes, keepdims=True)
-    return centered / np.where(size > 0, size, 1.0)
+    samples = samples.astype(np.float64)
+    largest = np.abs(samples).max(axes, keepdims=True)
+    samples /= np.where(largest > 0, largest, 1.0)  # so that no sum overflows
+    samples -= samples.mean(axes, keepdims=True)
+    size = np.abs(samples).mean(axes, keepdims=True)
+    constant = size < 1e-12  # rounding, beside a largest value of 1
+    return np.where(constant, 0.0, samples / np.where(constant, 1.0, size))
 
 
 def chunks(X: np.ndarray, shape: Shape, scaler: Scaler, rows: int) -> Iterator[Tensor]:

@@ -61,7 +61,8 @@ def train(
     # Neighbours that name the same cycle form a group; any other phase is a group of its own.
     for _, turn in groupby(enumerate(phases), key=lambda p: p[1].cycle or p[0]):
         try:
-            for event in _epochs(task, [phase for _, phase in turn]):
+            group = [phase for _, phase in turn]
+            for event in _epochs(task, group, last=group[-1] is phases[-1]):
                 watched = {f"validation_{name}": loss for name, loss in event.validation.items()}
                 entry = {"phase": event.phase, "epoch": event.epoch, "seconds": event.seconds}
                 history.append(entry | event.losses | watched)
@@ -75,7 +76,7 @@ def train(
     return history
 
 
-def _epochs(task: Task, group: Sequence[Phase]) -> Iterator[Event]:
+def _epochs(task: Task, group: Sequence[Phase], *, last: bool) -> Iterator[Event]:
     """Train one phase, or several that take turns within each batch, epoch by epoch."""
     optimizers = [_optimizer(task, phase) for phase in group]
     schedules = [
@@ -97,7 +98,7 @@ def _epochs(task: Task, group: Sequence[Phase]) -> Iterator[Event]:
         watched = _watch(task, group)
         seconds = time.perf_counter() - began
         _check_finite(losses, name, epoch)
-        yield Event(name, epoch, epochs, losses, watched, seconds, task.module)
+        yield Event(name, epoch, epochs, losses, watched, seconds, last, task.module)
 
 
 def _epoch(
@@ -124,11 +125,16 @@ def _epoch(
 
 
 def _batches(order: Tensor, batch_size: int) -> Iterator[Tensor]:
-    """Cut a permutation; a single left-over row joins its neighbour (BatchNorm needs two)."""
-    parts = list(order.split(batch_size))
-    if len(parts) > 1 and len(parts[-1]) == 1:
-        parts[-2:] = [order[(len(parts) - 2) * batch_size :]]
-    yield from parts
+    """Cut a permutation into even parts of at most ``batch_size`` rows.
+
+    Even, because the statistics of BatchNorm would follow a short last part as much as a full one.
+    A part of one row would have no variance: there may be one row more than ``batch_size`` instead.
+    """
+    n = len(order)
+    parts = -(-n // batch_size)
+    if batch_size > 1 and n < 2 * parts:
+        parts = max(1, n // 2)
+    yield from order.tensor_split(parts)
 
 
 def _accumulate(totals: Losses, terms: Losses, weight: int) -> None:

@@ -26,7 +26,8 @@ class EarlyStopping:
     min_delta : float, default=0.0
         Smallest fall of the loss that counts as an improvement.
     monitor : str or None, default=None
-        Loss term to watch; None is the sum of all.
+        Loss term to watch; None is the sum of all. Phases that lack it are not watched, unless it
+        is the last.
 
     Notes
     -----
@@ -56,6 +57,8 @@ class EarlyStopping:
             self._module: nn.Module | None = event.module
         losses = event.validation or event.losses
         if self.monitor is not None and self.monitor not in losses:
+            if not event.last:
+                return False  # a phase without this term
             raise ValueError(
                 f"EarlyStopping(monitor={self.monitor!r}): no such loss term; "
                 f"there are {sorted(losses)}."

@@ -62,6 +62,7 @@ class Event:
     losses: dict[str, float]  # weighted terms, mean over the training rows
     validation: dict[str, float]  # the same over the held-out rows; empty without them
     seconds: float
+    last: bool  # whether no other phase follows
     module: nn.Module = field(repr=False)
 
 

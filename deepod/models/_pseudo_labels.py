@@ -38,7 +38,7 @@ def replace_by_noise(
     """
     n = len(X)
     X = rng.permutation(X)
-    m = min(max(2, round(noise_ratio * n)), n - 1) if noise_ratio else 0
+    m = max(0, min(max(2, round(noise_ratio * n)), n - 1)) if noise_ratio else 0
     noisy = X[:m] + rng.normal(0, noise_std, (m, *X.shape[1:]))
     extra = round(synthetic_ratio / (1 - synthetic_ratio) * (n - m)) - m
     return X[m:], np.concatenate([noisy, _interpolate(noisy, extra, k_neighbors, rng)])

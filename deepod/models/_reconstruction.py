@@ -66,6 +66,7 @@ class Reconstruction(ErrorMaps):
     )
     family = "reconstruction"
     auto_steps = 250
+    auto_epochs = 40
     auto_batch_norm = True
 
     def _build_module(self, shape: Shape) -> nn.Module:

@@ -59,8 +59,8 @@ class SVDD(BaseDetector):
     pretrain_epochs: Any = param(
         default="auto",
         accepts=[integer(0), one_of("auto")],
-        doc="Epochs of training as an autoencoder, before the centre is set; 'auto': as many as "
-        "``epochs``.",
+        doc="Epochs of training as an autoencoder, before the centre is set, without "
+        "``milestones``; 'auto': as many as ``epochs``.",
     )
     center_eps: float = param(
         default=0.1,
@@ -70,6 +70,7 @@ class SVDD(BaseDetector):
     )
     family = "one-class"
     auto_steps = 300
+    auto_epochs = 40
     auto_batch_norm = True
 
     # --- the module -----------------------------------------------------------------------------
@@ -110,9 +111,13 @@ class SVDD(BaseDetector):
             milestones=milestones,
             start=center,
             each_epoch=radius if self.objective == "soft" else None,
-            skip=min(self.warmup_epochs, self.epochs_ - 1),  # the last epoch always sets it
+            skip=self.warmup_epochs,
         )
         return [pretrain, fit] if pretrain.epochs else [fit]
+
+    def _calibration(self) -> Refresh | None:
+        # The radius of the weights that training ended with, or went back to.
+        return Refresh(_distance, self._radius) if self.objective == "soft" else None
 
     def _center(self, codes: Tensor) -> dict[str, Tensor]:
         mean = codes.mean(0)

@@ -56,11 +56,12 @@ class SVDDAutoencoder(SVDD, ErrorMaps):
         return ((parts - module.mean) / module.std).sum(1)
 
     def _calibration(self) -> Refresh | None:
-        if self.score_by != "combined":
-            return None
+        if not self._keeps_decoder():
+            return super()._calibration()
 
         def reduce(parts: Tensor) -> dict[str, Tensor]:
             spread = parts.std(0, correction=0)
-            return {"mean": parts.mean(0), "std": spread.where(spread > 1e-12, 1.0)}
+            moments = {"mean": parts.mean(0), "std": spread.where(spread > 1e-12, 1.0)}
+            return moments | (self._radius(parts[:, 0]) if self.objective == "soft" else {})
 
         return Refresh(self._parts, reduce)

@@ -34,11 +34,9 @@ class AnoRand(BaseDetector):
     Notes
     -----
     Assumes that most training rows are normal, or takes labels by ``supervision``. Fails where
-    :class:`deepod.AutoEncoder` fails: without labels, what it detects is owed to the
-    reconstruction. Noise is easy to tell from normal rows, and telling it says little of real
-    anomalies. The paper's fusion gives this detection block 9/10 of the weight and more; the
-    default swaps the weights (``benchmarks/README.md`` has the evidence). With labels of both
-    classes the block is a classifier, and ``fusion="paper"`` does no harm.
+    :class:`deepod.AutoEncoder` fails. Noise is easy to tell from normal rows, and telling it says
+    little of real anomalies: the paper's fusion, mostly the detection block, ranks worse than the
+    reconstruction alone (``benchmarks/README.md``). Fused scores saturate at errors above 37.
 
     The paper's setting: ``AnoRand(network=MLP(hidden=(32, 16), activation="relu"), latent_dim=16,
     fusion="paper", epochs=200, lr=1e-4)``. Scaling and share of noisy rows are not stated.
@@ -85,13 +83,15 @@ class AnoRand(BaseDetector):
         "and 0 for unlabelled ones. 'supervised': y holds the true labels, without noisy rows.",
     )
     fusion: str = param(
-        default="swapped",
-        accepts=[one_of("paper", "swapped", "mean", "reconstruction", "detection")],
-        doc="How the score joins both blocks: with the paper's weights, these exchanged, equal "
-        "ones, or only one of the blocks.",
+        default="auto",
+        accepts=[one_of("auto", "paper", "swapped", "mean", "reconstruction", "detection")],
+        doc="How the score joins both blocks: by the paper's weights, these exchanged, equal ones, "
+        "or one block alone. 'auto': 'reconstruction' without labels, 'swapped' with them.",
     )
     error: str = param(
-        default="norm", accepts=[one_of("norm", "mse")], doc="Error of the reconstruction."
+        default="norm",
+        accepts=[one_of("norm", "mse")],
+        doc="Error of the reconstruction in the loss; the score always takes the norm.",
     )
     z0: str = param(
         default="hidden",
@@ -100,8 +100,7 @@ class AnoRand(BaseDetector):
     )
     scaler = "minmax"
     family, paper = "pseudo-label", "Mayaki & Riveill, AnoRand, 2023"
-    auto_steps = 500
-    auto_batch_norm = True
+    auto_steps, auto_epochs, auto_batch_norm = 500, 80, True
 
     def _network(self, shape: Shape) -> Network:
         if self.network == "auto" and len(shape) == 1:
@@ -160,7 +159,7 @@ class AnoRand(BaseDetector):
         reconstruction, logit = self._forward(module, batch.x)
         measure = error_norm if self.error == "norm" else squared_error
         assert batch.y is not None
-        # Equation 3 with its sign corrected: as printed, the error would be maximised.
+        # Signs corrected: the final loss as printed would maximise the error.
         w, normal = self.detection_weight, 1 - batch.y
         return {
             "detection": w * binary_cross_entropy_with_logits(logit, batch.y),
@@ -178,10 +177,12 @@ class AnoRand(BaseDetector):
         return torch.sigmoid(blocks if x.device.type == "mps" else blocks.double())
 
     def _score(self, module: Any, x: Tensor) -> Tensor:
-        if self.fusion in ("reconstruction", "detection"):
-            return self._blocks(module, x)[:, int(self.fusion == "detection")]
+        auto = "reconstruction" if self.supervision is None else "swapped"
+        fusion = auto if self.fusion == "auto" else self.fusion
+        if fusion in ("reconstruction", "detection"):
+            return self._blocks(module, x)[:, int(fusion == "detection")]
         q = module.quartiles  # equations 7 and 8
-        weights = {"paper": q.flip(0), "swapped": q, "mean": torch.ones_like(q)}[self.fusion]
+        weights = {"paper": q.flip(0), "swapped": q, "mean": torch.ones_like(q)}[fusion]
         return (self._probabilities(module, x) * weights).sum(1) / weights.sum()
 
     def _calibration(self) -> Refresh:

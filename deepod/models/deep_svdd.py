@@ -39,5 +39,4 @@ class DeepSVDD(SVDD):
     array([0, 1])
     """
 
-    pretrain_epochs = 0
     paper = "Ruff et al., Deep One-Class Classification, ICML 2018"

@@ -89,8 +89,9 @@ class IAELSTMKL(SVDDAutoencoder):
             raise ValueError(f"gates may hold 'input' and 'output', got {self.gates!r}.")
         if not self.use_decoder and self.score_by != "distance":
             raise ValueError(f"score_by={self.score_by!r} needs use_decoder=True.")
-        if not (self.use_decoder or self.svdd_weight or self.kl is not None):
-            raise ValueError("svdd_weight=0, use_decoder=False and kl=None leave nothing to learn.")
+        weights = self.svdd_weight, self._keeps_decoder() and self.reconstruction_weight
+        if not any(weights) and (self.kl is None or not self.kl_weight):
+            raise ValueError("svdd_weight=0 and the other weights of 0 leave nothing to learn.")
         return super()._build_module(shape)
 
     def _encoder(self, network: Network, shape: Shape, code: int) -> nn.Module:
@@ -98,6 +99,11 @@ class IAELSTMKL(SVDDAutoencoder):
             return network.encoder(shape, code)
         features, width = network.features(shape)
         return nn.Sequential(features, Gate(width, self.gates), nn.Linear(width, code, bias=False))
+
+    def _reconstruct(self, module: Any, x: Tensor) -> Tensor:
+        if not self.use_decoder:
+            raise ValueError("use_decoder=False leaves no decoder to reconstruct with.")
+        return super()._reconstruct(module, x)
 
     def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> Tensor | None:
         if self.kl != "shift":

@@ -52,8 +52,10 @@ class NSAE(ErrorMaps):
     carries no information of its own. With ``normalize="attached"``, the loss as printed, gradients
     flow through the extremes and sum to zero: the worst rows are pushed up, and unbounded outputs
     diverge; ``"detach"`` is the plain loss at another scale. At scoring the map is monotone and
-    cannot change a ranking. Counting non-zero weights, ``l0="count"``, has no gradient; as printed
-    it is subtracted, and here it is only logged. ``"hard_concrete"`` gates can reach zero.
+    cannot change a ranking. The number of non-zero weights is subtracted, as printed, against the
+    trivial solution; ``l0="count"`` has no gradient and is only logged, ``"hard_concrete"`` gates
+    have one. The term ``normalization`` of ``history_`` is the normalised loss less S: for
+    :class:`deepod.callbacks.EarlyStopping` hold rows out or watch ``monitor="reconstruction"``.
     ``benchmarks/README.md`` has what we measured.
 
     The paper's setting for 28x28 images: ``NSAE(network=LeNet(channels=(8, 4), hidden=(),
@@ -110,6 +112,7 @@ class NSAE(ErrorMaps):
     )
     family = "reconstruction"
     auto_steps = 250
+    auto_epochs = 40
     auto_batch_norm = True
     paper = "Wu et al., One-class Anomaly Detection via Novelty Normalization, CVIU 2021"
 
@@ -144,16 +147,20 @@ class NSAE(ErrorMaps):
 
     def _loss(self, module: Any, batch: Batch) -> Losses:
         error, novelty = self._parts(module, batch.x, batch.noise)
-        s = error + novelty
-        if self.normalize is None:
-            terms = {"reconstruction": error.mean(), "novelty": novelty.mean()}
-        else:
-            terms = {"normalized": module["extremes"](s).mean()}  # equation 6
-        if self.l0_weight and self.l0 == "hard_concrete":
-            terms["l0"] = self.l0_weight * module["net"].expected_l0()
-        elif self.l0_weight:  # equation 4: subtracted, no gradient
-            counts = [(p.detach().abs() > COUNTED).sum() for p in module["net"].parameters()]
-            terms["l0"] = -self.l0_weight * torch.stack(counts).sum()
+        terms = {"reconstruction": error.mean(), "novelty": novelty.mean()}
+        if self.normalize is not None and module.training:
+            # Equation 6, told apart from S itself, which alone can be followed over the epochs: a
+            # loss divided by the extremes of its own batch hardly changes. Rows that are only
+            # watched are not normalised.
+            plain = error + novelty
+            terms["normalization"] = (module["extremes"](plain) - plain).mean()
+        if self.l0_weight:  # equation 4: subtracted, against the trivial solution W = 0
+            if self.l0 == "hard_concrete":
+                size = module["net"].expected_l0()
+            else:  # no gradient
+                counts = [(p.detach().abs() > COUNTED).sum() for p in module["net"].parameters()]
+                size = torch.stack(counts).sum()
+            terms["l0"] = -self.l0_weight * size
         return terms
 
     def _score(self, module: Any, x: Tensor) -> Tensor:

@@ -88,7 +88,8 @@ class RunningMinMax(nn.Module):
     """Map values to [0, 1] by the extremes of their batch; keep a running mean of the extremes.
 
     Like BatchNorm, it uses the batch in training and what it has stored in evaluation, where values
-    may lie outside [0, 1]. Before any training it changes nothing.
+    may lie outside [0, 1]. Before any training, and where all was equal in training, it changes
+    nothing.
 
     Parameters
     ----------
@@ -112,18 +113,22 @@ class RunningMinMax(nn.Module):
 
     def forward(self, s: Tensor) -> Tensor:
         """Normalise the values of a batch, (B,)."""
-        low, high = self.low, self.high
-        if self.training:
-            low, high = s.amin(), s.amax()
-            with torch.no_grad():
-                self.batches += 1
-                # A plain mean at first, so that the initial values have no say.
-                weight = torch.clamp(1 / self.batches, min=self.momentum)
-                self.low += weight * (low.detach() - self.low)
-                self.high += weight * (high.detach() - self.high)
-            if not self.attached:
-                low, high = low.detach(), high.detach()
-        return (s - low) / (high - low + EPS)
+        if not self.training:
+            spread = self.high - self.low
+            normalized = (s - self.low) / spread.clamp_min(EPS)
+            return torch.where(spread > EPS, normalized, s)  # no spread to divide by: unchanged
+        low, high = s.amin(), s.amax()
+        with torch.no_grad():
+            self.batches += 1
+            # A plain mean at first, so that the initial values have no say.
+            weight = torch.clamp(1 / self.batches, min=self.momentum)
+            self.low += weight * (low - self.low)
+            self.high += weight * (high - self.high)
+        if not self.attached:
+            low, high = low.detach(), high.detach()
+        spread = high - low
+        # Equal values become 0, with a gradient of 0.
+        return (s - low) / spread.where(spread > EPS, torch.inf)
 
 
 class HardConcrete(nn.Module):

@@ -29,6 +29,7 @@ class Recurrent(Network):
     cell: str = param(
         default="gru", accepts=[one_of("gru", "lstm")], doc="Kind of recurrent layer."
     )
+    bias: bool = param(default=True, accepts=["boolean"], doc="Whether the layers add a bias.")
 
     def _features(self, shape: Shape) -> tuple[nn.Sequential, int]:
         layers = self._stack(_channels(shape), list(self.hidden))
@@ -36,7 +37,8 @@ class Recurrent(Network):
 
     def _decoder(self, inp: int, shape: Shape) -> nn.Module:
         sizes = list(reversed(self.hidden))
-        return _Decoder(self._stack(inp, sizes), nn.Linear(sizes[-1], _channels(shape)), shape[0])
+        head = nn.Linear(sizes[-1], _channels(shape), bias=self.bias)
+        return _Decoder(self._stack(inp, sizes), head, shape[0])
 
     def _stack(self, inp: int, sizes: list[int]) -> nn.ModuleList:
         if not sizes:
@@ -44,7 +46,7 @@ class Recurrent(Network):
         layer = {"gru": nn.GRU, "lstm": nn.LSTM}[self.cell]
         inputs = [inp, *sizes[:-1]]
         return nn.ModuleList(
-            layer(int(i), int(size), batch_first=True)
+            layer(int(i), int(size), bias=self.bias, batch_first=True)
             for i, size in zip(inputs, sizes, strict=True)
         )
 
