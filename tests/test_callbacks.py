@@ -14,7 +14,7 @@ def drive(callback, losses, validation=None):
         with torch.no_grad():
             module.weight.fill_(float(epoch))
         watched = {} if validation is None else {"a": validation[epoch]}
-        event = Event("fit", epoch, len(losses), {"a": loss, "b": 1.0}, watched, 0.0, module)
+        event = Event("fit", epoch, len(losses), {"a": loss, "b": 1.0}, watched, 0.0, True, module)
         if callback(event):
             break
     callback.end()

@@ -40,11 +40,15 @@ def test_gcn__brightness_and_contrast_of_an_image__do_not_matter():
 
 
 def test_gcn__flat_image__finite():
-    images = samples("images")
-    images[3] = 7
+    images = samples("images").astype(np.float64)
+    images[3] = 0.1
     detector = fit(images, "gcn")
     assert np.isfinite(detector.decision_scores_).all()
-    assert np.isfinite(detector.decision_function(np.zeros((2, 1, 8, 8)))).all()
+    brightness = np.array([0, 0.1, 0.2, 0.3, 0.37, 0.9, 7, -1e5]).reshape(-1, 1, 1, 1)
+    flat = detector.decision_function(np.broadcast_to(brightness, (8, 1, 8, 8)))
+    np.testing.assert_array_equal(flat, flat[0])
+    huge = detector.decision_function(1e308 * np.sign(images))
+    assert np.isfinite(huge).all()
 
 
 @pytest.mark.parametrize("kind", ["table", "windows"])

@@ -52,15 +52,18 @@ def run(module, phases, callbacks=(), **changes):
 @pytest.mark.parametrize(
     ("n", "size", "expected"),
     [
-        (10, 4, [4, 4, 2]),
-        (9, 4, [4, 5]),
+        (10, 4, [4, 3, 3]),
+        (9, 4, [3, 3, 3]),
+        (258, 128, [86, 86, 86]),
         (1, 4, [1]),
         (4, 4, [4]),
-        (5, 1, [1, 1, 1, 2]),
+        (5, 1, [1, 1, 1, 1, 1]),
+        (3, 2, [3]),
+        (5, 2, [3, 2]),
         (3, 9, [3]),
     ],
 )
-def test_batches__every_row_once__no_batch_of_one(n, size, expected):
+def test_batches__every_row_once__even__no_batch_of_one(n, size, expected):
     order = torch.randperm(n)
     parts = list(_train._batches(order, size))
     assert [len(p) for p in parts] == expected
@@ -90,7 +93,7 @@ def test_loop__equals_plain_torch():
     optimizer = torch.optim.Adam(twin.parameters(), lr=0.1)
     generator = torch.Generator().manual_seed(0)
     for _ in range(3):
-        for rows in torch.randperm(10, generator=generator).split(4):
+        for rows in torch.randperm(10, generator=generator).tensor_split(3):
             optimizer.zero_grad()
             twin(X[rows]).square().mean().backward()
             optimizer.step()
@@ -133,8 +136,8 @@ def test_cycle__phases_take_turns_within_each_batch():
         Phase("b", 2, note("b"), params=("right",), cycle="game"),
     ]
     history = run(Line(), phases)
-    assert turns[:3] == [("before", 4), ("before", 4), ("before", 2)]
-    assert turns[3:9] == [("a", 4), ("b", 4), ("a", 4), ("b", 4), ("a", 2), ("b", 2)]
+    assert turns[:3] == [("before", 4), ("before", 3), ("before", 3)]
+    assert turns[3:9] == [("a", 4), ("b", 4), ("a", 3), ("b", 3), ("a", 3), ("b", 3)]
     assert [h["phase"] for h in history] == ["first", "a", "a"]
     assert {"a", "b"} <= set(history[-1])
 

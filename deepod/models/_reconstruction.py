@@ -9,8 +9,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from deepod._base import BaseDetector
-from deepod.networks.layers import Autoencoder, squared_error
-from deepod.params import integer, param, parameters
+from deepod.networks.layers import Autoencoder, error_norm, squared_error
+from deepod.params import integer, one_of, param, parameters
 from deepod.types import Batch, Losses, Shape
 
 
@@ -64,6 +64,13 @@ class Reconstruction(ErrorMaps):
         accepts=[integer(1), None],
         doc="Length of the code; None: 32 for images, 8 otherwise.",
     )
+    error: str = param(
+        default="norm",
+        accepts=[one_of("norm", "mse")],
+        doc="Error that training minimises, mean over the rows: its Euclidean norm, which rows with "
+        "large errors, anomalies perhaps, draw less than the usual mean square. The score is the "
+        "mean square, which ranks alike.",
+    )
     family = "reconstruction"
     auto_steps = 250
     auto_epochs = 40
@@ -74,7 +81,10 @@ class Reconstruction(ErrorMaps):
         return Autoencoder(network.encoder(shape, code), network.decoder(code, shape))
 
     def _loss(self, module: Any, batch: Batch) -> Losses:
-        return {"reconstruction": squared_error(module(batch.x), batch.x).mean()}
+        return {"reconstruction": self._error(module(batch.x), batch.x).mean()}
+
+    def _error(self, reconstruction: Tensor, x: Tensor) -> Tensor:
+        return (error_norm if self.error == "norm" else squared_error)(reconstruction, x)
 
     def _score(self, module: Any, x: Tensor) -> Tensor:
         return squared_error(module(x), x)

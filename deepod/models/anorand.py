@@ -174,7 +174,7 @@ class AnoRand(BaseDetector):
     def _probabilities(self, module: Any, x: Tensor) -> Tensor:
         # Equation 6, in float64 (not on MPS): in float32 the sigmoid of an error above 17 is 1.
         blocks = self._blocks(module, x)
-        return torch.sigmoid(blocks if x.device.type == "mps" else blocks.double())
+        return torch.sigmoid(blocks if blocks.device.type == "mps" else blocks.double())
 
     def _score(self, module: Any, x: Tensor) -> Tensor:
         auto = "reconstruction" if self.supervision is None else "swapped"

@@ -18,10 +18,12 @@ class AutoEncoder(Reconstruction):
     Assumes that most training rows are normal: a few anomalies among them do little harm, many of
     one kind are learned too. Fails where anomalies lie within the range of the normal rows, feature
     by feature and in combination, or are simpler than they are (flat images among textured ones).
-    The bottleneck matters: a code as long as a row has values can copy everything.
+    On tables narrower than ``latent_dim`` there is no bottleneck, and what keeps the network from
+    copying everything is that training is short.
 
     There is no paper setting; ``AutoEncoder(network=LeNet(channels=(32, 64, 128), hidden=(),
-    pad_to=8), latent_dim=128)`` is near the CAE of the IAE-LSTM-KL paper for 28x28 images.
+    batch_norm=True, pad_to=8), latent_dim=128, error="mse")`` is near the CAE of the IAE-LSTM-KL
+    paper for 28x28 images.
 
     References
     ----------

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from deepod.models._reconstruction import Reconstruction
-from deepod.networks.layers import squared_error
 from deepod.params import one_of, param, parameters, real
 from deepod.types import Batch, Losses, Shape
 
@@ -25,7 +24,7 @@ class DAE(Reconstruction):
     what tells them apart.
 
     OCGAN's comparison, which the NS-AE paper quotes, has images in [0, 1] and noise of variance
-    0.2: ``DAE(scaler="minmax", noise_std=0.2 ** 0.5)``.
+    0.2: ``DAE(scaler="minmax", noise_std=0.2**0.5, error="mse")``.
 
     References
     ----------
@@ -67,4 +66,4 @@ class DAE(Reconstruction):
             corrupted = batch.x + self.noise_std * batch.noise
         else:
             corrupted = batch.x * (batch.noise >= self.masked_share)
-        return {"reconstruction": squared_error(module(corrupted), batch.x).mean()}
+        return {"reconstruction": self._error(module(corrupted), batch.x).mean()}

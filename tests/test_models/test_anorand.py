@@ -195,7 +195,8 @@ def test_score__every_fusion_by_hand():
         "reconstruction": e,
         "detection": logit,
     }
-    for fusion in FUSIONS:
+    expected["auto"] = e
+    for fusion in expected:
         scores = small(fusion=fusion).fit(X).decision_scores_
         np.testing.assert_allclose(scores, expected[fusion], rtol=1e-4, atol=1e-6)
 
@@ -243,6 +244,33 @@ def test_supervised__true_labels__no_synthetic_rows():
     np.testing.assert_array_equal(labels, LABELS)
 
 
+@pytest.mark.parametrize("supervision", ["few_labels", "supervised"])
+def test_fusion__auto_with_labels__swapped(supervision):
+    scores = [
+        small(supervision=supervision, fusion=fusion).fit(X, LABELS).decision_scores_
+        for fusion in ("auto", "swapped")
+    ]
+    np.testing.assert_array_equal(*scores)
+
+
+@pytest.mark.parametrize("seed", range(8))
+@pytest.mark.parametrize("supervision", ["few_labels", "supervised"])
+def test_supervision__rows_held_out__some_anomalies_stay_in_training(supervision, seed):
+    y = np.repeat([0, 1], [38, 2])
+    params = {"validation_fraction": 0.5, "random_state": seed, "noise_ratio": 0}
+    detector = small(supervision=supervision, **params)
+    _, held_out = detector._split(40, y, seed)
+    assert y[held_out].sum() == 1
+    assert np.isfinite(detector.fit(X[:40], y).decision_scores_).all()
+
+
+def test_few_labels__few_rows_and_some_held_out__works():
+    y = np.array([1, 1, 1, 0, 0, 0])
+    params = {"supervision": "few_labels", "validation_fraction": 0.2, "epochs": 1}
+    for seed in range(5):
+        small(random_state=seed, **params).fit(X[:6], y)
+
+
 def test_supervised__one_class__refused():
     for y in (np.zeros(64), np.ones(64)):
         with pytest.raises(ValueError, match=r"both classes|some rows must be normal"):
@@ -256,8 +284,9 @@ def test_supervision__without_y__refused(supervision):
 
 
 def test_few_labels__no_known_anomaly__as_without_labels():
-    scores = small(supervision="few_labels").fit(X, np.zeros(64)).decision_scores_
-    np.testing.assert_array_equal(scores, small().fit(X).decision_scores_)
+    params = {"fusion": "swapped"}
+    scores = small(supervision="few_labels", **params).fit(X, np.zeros(64)).decision_scores_
+    np.testing.assert_array_equal(scores, small(**params).fit(X).decision_scores_)
 
 
 @pytest.mark.parametrize("supervision", ["few_labels", "supervised"])

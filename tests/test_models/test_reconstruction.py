@@ -10,6 +10,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.detectors import find
 from deepod import DAE, NSAE, AutoEncoder, DeepSVDD
+from deepod.callbacks import EarlyStopping
 from deepod.networks import MLP, LeNet
 from deepod.types import Batch
 from tests.cases import samples
@@ -36,11 +37,13 @@ def reconstruction(detector, x):
 # --- AutoEncoder and DAE ------------------------------------------------------------------------
 
 
-def test_autoencoder__loss_and_score__mean_squared_error():
-    detector = small(AutoEncoder, epochs=3).fit(X)
+@pytest.mark.parametrize("error", ["norm", "mse"])
+def test_autoencoder__loss_and_score__by_hand(error):
+    detector = small(AutoEncoder, epochs=3, error=error).fit(X)
     x = scaled(detector)
     errors = ((reconstruction(detector, x) - x.numpy()) ** 2).mean(1)
     np.testing.assert_allclose(detector.decision_scores_, errors, rtol=1e-5)
+    errors = np.sqrt(5 * errors) if error == "norm" else errors
     terms = detector._loss(detector.module_, Batch(x))
     assert {k: v.item() for k, v in terms.items()} == pytest.approx(
         {"reconstruction": errors.mean()}, rel=1e-5
@@ -49,7 +52,7 @@ def test_autoencoder__loss_and_score__mean_squared_error():
 
 @pytest.mark.parametrize("corruption", ["gaussian", "masking"])
 def test_dae__loss__error_on_the_clean_row(corruption):
-    params = {"corruption": corruption, "noise_std": 0.7, "masked_share": 0.4}
+    params = {"corruption": corruption, "noise_std": 0.7, "masked_share": 0.4, "error": "mse"}
     detector = small(DAE, epochs=3, **params).fit(X)
     x = scaled(detector)
     noise = detector._noise(64, (5,), torch.Generator().manual_seed(0))
@@ -102,12 +105,13 @@ def test_nsae__loss_by_hand_in_numpy(error, normalize, l0):
     assert ((novelty > 0) & (novelty < 1)).all()
     expected = {"reconstruction": 0.7 * rec.mean(), "novelty": 0.3 * novelty.mean()}
     if normalize:
-        expected = {"normalized": ((s - s.min()) / (s.max() - s.min())).mean()}
+        normalized = (s - s.min()) / (s.max() - s.min())
+        expected["normalization"] = (normalized - s).mean()
     if l0 == "count":
         count = sum((p.detach().abs() > 1e-10).sum().item() for p in module["net"].parameters())
         expected["l0"] = -1e-3 * count
     else:
-        expected["l0"] = 1e-3 * module["net"].expected_l0().item()
+        expected["l0"] = -1e-3 * module["net"].expected_l0().item()
     module.train()
     terms = detector._loss(module, Batch(x, None, noise))
     assert {k: v.item() for k, v in terms.items()} == pytest.approx(expected, rel=1e-4)
@@ -119,13 +123,37 @@ def test_nsae__count__leaves_the_weights_alone():
     np.testing.assert_array_equal(scores[0], scores[2])
 
 
-def test_nsae__hard_concrete__a_large_weight_closes_gates():
-    def kept(weight):
-        params = {"l0": "hard_concrete", "l0_weight": weight, "lr": 0.05, "epochs": 200}
-        return (small(NSAE, **params).fit(X).module_["net"].gates() > 0).float().mean().item()
+def test_nsae__hard_concrete__a_large_weight_opens_all_gates():
+    """Subtracted, the term rewards weights that are not zero: against the trivial solution."""
 
-    assert kept(0.0) > 0.9
-    assert kept(0.1) < 0.3
+    def gates(weight):
+        params = {"l0": "hard_concrete", "l0_weight": weight, "lr": 0.05, "epochs": 200}
+        return small(NSAE, **params).fit(X).module_["net"].gates()
+
+    assert gates(0.0).mean() < gates(0.1).mean()
+    assert (gates(0.1) == 1).all()
+
+
+def test_nsae__held_out_rows__not_normalised():
+    entry = small(NSAE, epochs=1, validation_fraction=0.25).fit(X).history_[0]
+    assert {k for k in entry if k.startswith("validation_")} == {
+        "validation_reconstruction", "validation_novelty", "validation_l0"
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("normalize", ["detach", "attached"])
+def test_nsae__early_stopping__follows_the_error(normalize):
+    params = {"epochs": 100, "validation_fraction": 0.2, "callbacks": [EarlyStopping(10)]}
+    detector = small(NSAE, normalize=normalize, **params).fit(X)
+    assert len(detector.history_) > 20
+
+
+@pytest.mark.parametrize("normalize", ["detach", "attached", None])
+def test_nsae__all_rows_equal__scores_finite_and_equal(normalize):
+    detector = small(NSAE, normalize=normalize, optimizer="sgd", epochs=5).fit(np.ones((50, 3)))
+    assert np.isfinite(detector.decision_scores_).all()
+    assert np.ptp(detector.decision_scores_) < 1e-6
+    assert np.abs(detector.decision_scores_).max() < 10
 
 
 def test_nsae__autoencoder_only__is_the_autoencoder():
