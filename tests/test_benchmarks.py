@@ -2,6 +2,7 @@
 
 import json
 import sys
+import tomllib
 from pathlib import Path
 
 import numpy as np
@@ -214,6 +215,23 @@ def test_papers(section):
     assert detectors.find(f"{ROOT}/benchmarks/papers/plad.toml:{section}").params
 
 
+def test_settings__every_section_of_every_file__found():
+    files = [
+        *(ROOT / "benchmarks").glob("*.toml"),
+        *(ROOT / "benchmarks" / "papers").glob("*.toml"),
+    ]
+    assert len(files) >= 12
+    for path in files:
+        for section in tomllib.loads(path.read_text()):
+            detectors.find(f"{path}:{section}").build(0)
+
+
+def test_toml__none(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text('[a]\ndetector = "IAELSTMKL"\nparams = { gate = { none = true } }\n')
+    assert detectors.find(f"{path}:a").build(0)[0].gate is None
+
+
 # --- runs -----------------------------------------------------------------------------------------
 
 
@@ -246,6 +264,14 @@ def test_own_detector_and_images(home):
     assert [row["dataset"] for row in found[::2]] == ["digits:0", "digits:1", "digits:2"]
     assert (found[0]["n_train"], found[0]["n_features"]) == (10, 64)
     assert found[0]["anomaly_share"] == pytest.approx(2 / 3)
+
+
+def test_supervised__labels_reach_the_detector_there_alone(home):
+    forest = "benchmarks.reference:RandomForest"
+    found = call(home / "a", protocol="supervised", detector=forest, names="small", seeds=1)
+    assert found[0]["auc_roc"] > 0.9
+    found = call(home / "b", protocol="unsupervised", detector=forest, names="small", seeds=1)
+    assert "needs labels" in found[0]["error"]
 
 
 def test_failures_are_rows(home):

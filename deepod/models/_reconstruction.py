@@ -67,9 +67,9 @@ class Reconstruction(ErrorMaps):
     error: str = param(
         default="norm",
         accepts=[one_of("norm", "mse")],
-        doc="Error that training minimises, mean over the rows: its Euclidean norm, which rows with "
-        "large errors, anomalies perhaps, draw less than the usual mean square. The score is the "
-        "mean square, which ranks alike.",
+        doc="Error that training minimises: its Euclidean norm, in which rows with large errors, "
+        "anomalies perhaps, weigh less than in the usual mean square. The score is the mean square "
+        "always, which ranks like the norm.",
     )
     family = "reconstruction"
     auto_steps = 250
