@@ -24,7 +24,7 @@ class AnoRand(BaseDetector):
 
     Noise replaces a few rows, SMOTE draws more between these, and all get the label 1. A perceptron
     (detection block) learns the labels; an autoencoder, whose decoder also sees the perceptron's
-    last hidden layer, learns to reconstruct the rows labelled 0. The score joins both.
+    last hidden layer, learns to reconstruct the rows labelled 0. ``fusion`` joins both in a score.
 
     Attributes
     ----------

@@ -37,8 +37,9 @@ class Recurrent(Network):
 
     def _decoder(self, inp: int, shape: Shape) -> nn.Module:
         sizes = list(reversed(self.hidden))
+        layers = self._stack(inp, sizes)
         head = nn.Linear(sizes[-1], _channels(shape), bias=self.bias)
-        return _Decoder(self._stack(inp, sizes), head, shape[0])
+        return _Decoder(layers, head, shape[0])
 
     def _stack(self, inp: int, sizes: list[int]) -> nn.ModuleList:
         if not sizes:
