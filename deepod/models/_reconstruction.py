@@ -14,11 +14,6 @@ from deepod.params import integer, one_of, param, parameters
 from deepod.types import Batch, Losses, Shape
 
 
-def code_length(latent_dim: int | None, shape: Shape) -> int:
-    """Length of the code; by default 32 for images and 8 otherwise."""
-    return latent_dim or (32 if len(shape) == 3 else 8)
-
-
 @parameters
 class ErrorMaps(BaseDetector):
     """Adds maps of the reconstruction error."""
@@ -59,11 +54,7 @@ class ErrorMaps(BaseDetector):
 class Reconstruction(ErrorMaps):
     """Autoencoder whose score is its mean squared error."""
 
-    latent_dim: int | None = param(
-        default=None,
-        accepts=[integer(1), None],
-        doc="Length of the code; None: 32 for images, 8 otherwise.",
-    )
+    latent_dim: int = param(default=32, accepts=[integer(1)], doc="Length of the code.")
     error: str = param(
         default="norm",
         accepts=[one_of("norm", "mse")],
@@ -77,7 +68,7 @@ class Reconstruction(ErrorMaps):
     auto_batch_norm = True
 
     def _build_module(self, shape: Shape) -> nn.Module:
-        network, code = self._network(shape), code_length(self.latent_dim, shape)
+        network, code = self._network(shape), self.latent_dim
         return Autoencoder(network.encoder(shape, code), network.decoder(code, shape))
 
     def _loss(self, module: Any, batch: Batch) -> Losses:

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from deepod.models._reconstruction import ErrorMaps, code_length
+from deepod.models._reconstruction import ErrorMaps
 from deepod.networks import MLP
 from deepod.networks.layers import (
     Autoencoder,
@@ -120,7 +120,8 @@ class NSAE(ErrorMaps):
         if self.normalize == "attached" and self.batch_size < 3:
             raise ValueError("batch_size must be 3 or more with normalize='attached': of two rows "
                              "the normalised loss is constant.")  # fmt: skip
-        network, code = self._network(shape), code_length(self.latent_dim, shape)
+        network = self._network(shape)
+        code = self.latent_dim or (32 if len(shape) == 3 else 8)
         autoencoder = Autoencoder(network.encoder(shape, code), network.decoder(code, shape))
         head = MLP(hidden=(code,) * (self.novelty_layers - 1)).encoder((code,), 1)
         net: nn.Module = _Net(autoencoder, head)
