@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from deepod._base import BaseDetector
-from deepod.networks.layers import Autoencoder, error_norm, squared_error
+from deepod.networks.layers import ERRORS, Autoencoder, squared_error
 from deepod.params import integer, one_of, param, parameters
 from deepod.types import Batch, Losses, Shape
 
@@ -72,10 +72,7 @@ class Reconstruction(ErrorMaps):
         return Autoencoder(network.encoder(shape, code), network.decoder(code, shape))
 
     def _loss(self, module: Any, batch: Batch) -> Losses:
-        return {"reconstruction": self._error(module(batch.x), batch.x).mean()}
-
-    def _error(self, reconstruction: Tensor, x: Tensor) -> Tensor:
-        return (error_norm if self.error == "norm" else squared_error)(reconstruction, x)
+        return {"reconstruction": ERRORS[self.error](module(batch.x), batch.x).mean()}
 
     def _score(self, module: Any, x: Tensor) -> Tensor:
         return squared_error(module(x), x)

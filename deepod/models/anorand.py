@@ -13,7 +13,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from deepod._base import BaseDetector
 from deepod.models._pseudo_labels import replace_by_noise
 from deepod.networks import MLP, Network
-from deepod.networks.layers import error_norm, squared_error
+from deepod.networks.layers import ERRORS, error_norm
 from deepod.params import integer, one_of, param, parameters, real
 from deepod.types import Batch, Losses, Refresh, Shape
 
@@ -157,13 +157,13 @@ class AnoRand(BaseDetector):
 
     def _loss(self, module: Any, batch: Batch) -> Losses:
         reconstruction, logit = self._forward(module, batch.x)
-        measure = error_norm if self.error == "norm" else squared_error
+        error = ERRORS[self.error](reconstruction, batch.x)
         assert batch.y is not None
         # Signs corrected: the final loss as printed would maximise the error.
         w, normal = self.detection_weight, 1 - batch.y
         return {
             "detection": w * binary_cross_entropy_with_logits(logit, batch.y),
-            "reconstruction": (1 - w) * (normal * measure(reconstruction, batch.x)).mean(),
+            "reconstruction": (1 - w) * (normal * error).mean(),
         }
 
     def _blocks(self, module: Any, x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from deepod.models._reconstruction import Reconstruction
+from deepod.networks.layers import ERRORS, drawn_by
 from deepod.params import one_of, param, parameters, real
 from deepod.types import Batch, Losses, Shape
 
@@ -19,9 +20,8 @@ class DAE(Reconstruction):
     Notes
     -----
     Assumes that most training rows are normal. The noise keeps a wide network from copying its
-    input, so that ``latent_dim`` matters less than for :class:`deepod.AutoEncoder`. Fails like it
-    where anomalies are as easy to reconstruct as normal rows, and where the noise is larger than
-    what tells them apart.
+    input. Fails like :class:`deepod.AutoEncoder` where anomalies are as easy to reconstruct as
+    normal rows, and where the noise is larger than what tells them apart.
 
     OCGAN's comparison, which the NS-AE paper quotes, has images in [0, 1] and noise of variance
     0.2: ``DAE(scaler="minmax", noise_std=0.2**0.5, error="mse")``.
@@ -58,12 +58,11 @@ class DAE(Reconstruction):
 
     def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> Tensor:
         draw = torch.randn if self.corruption == "gaussian" else torch.rand
-        to: Any = {"generator": generator, "device": generator.device, "dtype": torch.float32}
-        return draw(n, *shape, **to)
+        return draw(n, *shape, **drawn_by(generator))
 
     def _loss(self, module: Any, batch: Batch) -> Losses:
         if self.corruption == "gaussian":
             corrupted = batch.x + self.noise_std * batch.noise
         else:
             corrupted = batch.x * (batch.noise >= self.masked_share)
-        return {"reconstruction": self._error(module(corrupted), batch.x).mean()}
+        return {"reconstruction": ERRORS[self.error](module(corrupted), batch.x).mean()}

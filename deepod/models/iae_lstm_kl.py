@@ -10,7 +10,7 @@ from torch.nn.functional import softmax
 
 from deepod.models._svdd_autoencoder import SVDDAutoencoder
 from deepod.networks import Network
-from deepod.networks.layers import Gate, squared_error
+from deepod.networks.layers import Gate, drawn_by, squared_error
 from deepod.params import one_of, param, parameters, real
 from deepod.types import Batch, Losses, Shape
 
@@ -89,7 +89,7 @@ class IAELSTMKL(SVDDAutoencoder):
             raise ValueError(f"gates may hold 'input' and 'output', got {self.gates!r}.")
         if not self.use_decoder and self.score_by != "distance":
             raise ValueError(f"score_by={self.score_by!r} needs use_decoder=True.")
-        weights = self.svdd_weight, self._keeps_decoder() and self.reconstruction_weight
+        weights = self.svdd_weight, self.use_decoder and self.reconstruction_weight
         if not any(weights) and (self.kl is None or not self.kl_weight):
             raise ValueError("svdd_weight=0 and the other weights of 0 leave nothing to learn.")
         return super()._build_module(shape)
@@ -109,8 +109,7 @@ class IAELSTMKL(SVDDAutoencoder):
         if self.kl != "shift":
             return None
         code = self.module_.get_buffer("center").shape
-        to: Any = {"generator": generator, "device": generator.device, "dtype": torch.float32}
-        return torch.randn(n, *code, **to)
+        return torch.randn(n, *code, **drawn_by(generator))
 
     def _loss(self, module: Any, batch: Batch) -> Losses:
         z = module.encoder(batch.x)

@@ -9,13 +9,7 @@ from torch import Tensor, nn
 
 from deepod.models._reconstruction import ErrorMaps
 from deepod.networks import MLP
-from deepod.networks.layers import (
-    Autoencoder,
-    HardConcrete,
-    RunningMinMax,
-    error_norm,
-    squared_error,
-)
+from deepod.networks.layers import ERRORS, Autoencoder, HardConcrete, RunningMinMax, drawn_by
 from deepod.params import integer, one_of, param, parameters, real
 from deepod.types import Batch, Losses, Shape
 
@@ -133,8 +127,8 @@ class NSAE(ErrorMaps):
     def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> Tensor | None:
         if self.l0 == "count":
             return None
-        to: Any = {"generator": generator, "device": generator.device, "dtype": torch.float32}
-        return torch.rand(self.module_["net"].log_odds.shape, **to)  # type: ignore[index]
+        gates = self.module_["net"].log_odds  # type: ignore[index]
+        return torch.rand(gates.shape, **drawn_by(generator))
 
     def _reconstruct(self, module: Any, x: Tensor) -> Tensor:
         return module["net"](x)[0]
@@ -143,7 +137,7 @@ class NSAE(ErrorMaps):
         """Weighted error and novelty of each row: S is their sum (equations 5 and 7)."""
         gates = () if noise is None else (noise,)
         reconstruction, novelty = module["net"](x, *gates)
-        error = (squared_error if self.error == "mse" else error_norm)(reconstruction, x)
+        error = ERRORS[self.error](reconstruction, x)
         return (1 - self.novelty_weight) * error, self.novelty_weight * novelty
 
     def _loss(self, module: Any, batch: Batch) -> Losses:

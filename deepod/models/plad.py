@@ -12,6 +12,7 @@ from torch.nn.functional import logsigmoid, softplus
 
 from deepod._base import BaseDetector
 from deepod.networks import MLP, Network, Prototypes
+from deepod.networks.layers import drawn_by
 from deepod.params import integer, one_of, param, parameters, real
 from deepod.types import Batch, Losses, Shape
 
@@ -129,7 +130,7 @@ class PLAD(BaseDetector):
         return (X if y is None else X[y == 0]), None
 
     def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> Any:
-        to: Any = {"generator": generator, "device": generator.device, "dtype": torch.float32}
+        to = drawn_by(generator)
         k = self.n_members
         eps = torch.randn(k, n, self._latent_dim(shape), **to)
         low, high = np.log(self.reach)

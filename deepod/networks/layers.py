@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -32,6 +33,14 @@ def squared_error(reconstruction: Tensor, x: Tensor) -> Tensor:
 def error_norm(reconstruction: Tensor, x: Tensor) -> Tensor:
     """Euclidean norm of the error of each sample, (B,); its gradient is finite at zero."""
     return ((reconstruction - x).square().flatten(1).sum(1) + EPS**2).sqrt()
+
+
+ERRORS = {"norm": error_norm, "mse": squared_error}
+
+
+def drawn_by(generator: torch.Generator) -> dict[str, Any]:
+    """Arguments that make a draw come from ``generator``, on its device, in float32."""
+    return {"generator": generator, "device": generator.device, "dtype": torch.float32}
 
 
 class Gate(nn.Module):

@@ -54,7 +54,6 @@ class LeNet(Network):
         accepts=["boolean"],
         doc="Whether BatchNorm, without scale and shift of its own, follows every convolution.",
     )
-
     pad_to: int = param(
         default=1,
         accepts=[integer(1)],
