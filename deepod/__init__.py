@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deepod._base import BaseDetector
     from deepod.adapter import SklearnOutlierAdapter
+    from deepod.ensemble import fit_many
     from deepod.models.anorand import AnoRand
     from deepod.models.autoencoder import AutoEncoder
     from deepod.models.dae import DAE
@@ -38,6 +39,7 @@ DETECTORS = {
 _LAZY = DETECTORS | {
     "BaseDetector": "deepod._base",
     "SklearnOutlierAdapter": "deepod.adapter",
+    "fit_many": "deepod.ensemble",
 }
 
 __all__ = [
@@ -52,6 +54,7 @@ __all__ = [
     "DeepSVDD",
     "SklearnOutlierAdapter",
     "__version__",
+    "fit_many",
     "list_detectors",
 ]
 

@@ -17,7 +17,9 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from torch import Tensor, nn
 
 from deepod import _data, _train
+from deepod._engines import ENGINES
 from deepod._labels import PyODVocabulary
+from deepod._together import fit_all
 from deepod.callbacks import Progress
 from deepod.networks import FAMILIES, Network, StartsFromRows, family_with, resolve
 from deepod.params import HasMethods, integer, one_of, param, parameters, positive, real, share
@@ -69,6 +71,8 @@ class BaseDetector(PyODVocabulary):
     device_ : torch.device
     epochs_ : int
         ``epochs``, or what "auto" stood for.
+    engine_ : str
+        What ``engine`` stood for in the last phase of training.
     input_shape_ : tuple of int
         Shape of one sample.
     n_features_in_ : int
@@ -91,13 +95,21 @@ class BaseDetector(PyODVocabulary):
         "most ``auto_epochs``.",
     )
     batch_size: int = param(default=128, accepts=[integer(1)], doc="Rows per optimiser step.")
-    lr: float = param(default=1e-3, accepts=[positive()], doc="Learning rate.")
+    lr: float = param(
+        default=1e-3,
+        accepts=[positive()],
+        doc="Learning rate.",
+    )
     milestones: Any = param(
         default=(),
         accepts=[tuple, list],
         doc="Epochs after which the learning rate is divided by ten.",
     )
-    weight_decay: float = param(default=0.0, accepts=[real(0)], doc="Weight of the L2 penalty.")
+    weight_decay: float = param(
+        default=0.0,
+        accepts=[real(0)],
+        doc="Weight of the L2 penalty.",
+    )
     optimizer: str = param(
         default="adam",
         accepts=[one_of("adam", "adamw", "sgd")],
@@ -149,10 +161,29 @@ class BaseDetector(PyODVocabulary):
         accepts=["random_state"],
         doc="Seed of everything random; an int repeats results exactly.",
     )
+    engine: str = param(
+        default="auto",
+        accepts=[one_of("auto", *ENGINES)],
+        doc="How an optimiser step is carried out; results are the same, rounding aside. 'eager' "
+        "is plain torch; 'trace' writes the operations of a step down once and repeats them "
+        "without Python; 'compile' has them compiled by torch (half a minute, needs a C++ "
+        "compiler); 'cuda_graph' captures them on a GPU. 'auto' traces long trainings on a CPU, "
+        "where the loss allows it, and is 'eager' otherwise.",
+    )
     verbose: int = param(
-        default=0, accepts=["verbose"], doc="0 is silent; 1 shows a progress bar with the losses."
+        default=0,
+        accepts=["verbose"],
+        doc="0 is silent; 1 shows a progress bar with the losses.",
     )
 
+    # Hyper-parameters that the loss only calculates with, so that they may be tensors, and those
+    # that it does not read: detectors that differ in no others train side by side. Each class lists
+    # what it adds.
+    numbers_in_loss: ClassVar[tuple[str, ...]] = ()
+    absent_from_loss: ClassVar[tuple[str, ...]] = (
+        *("contamination", "lr", "weight_decay", "scaler", "validation_fraction", "callbacks"),
+        *("random_state", "verbose"),
+    )
     # For list_detectors(); every method sets its own.
     family: ClassVar[str] = ""
     inputs: ClassVar[tuple[str, ...]] = ("table", "windows", "images")
@@ -226,19 +257,16 @@ class BaseDetector(PyODVocabulary):
         FloatingPointError
             If a loss becomes NaN or infinite.
         """
-        params = self.get_params(deep=False)
-        # NumPy's scalars, as searches draw them, become Python's, which torch insists on.
-        plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in params.items()}
-        trained = type(self)(**plain)
-        # Gradients whatever mode the caller is in.
-        with torch.inference_mode(False), torch.enable_grad():
-            trained._fit(X, y)
-        # Only now, in one step: a failed or interrupted fit has changed nothing.
-        kept = {k: v for k, v in self.__dict__.items() if not k.endswith("_")}
-        self.__dict__ = kept | trained.__dict__ | params
+        (error,) = fit_all([self], [X], [y])
+        if error is not None:
+            raise error
         return self
 
-    def _fit(self, X: Any, y: Any) -> None:
+    def _begin(self, X: Any, y: Any, shared: dict[Any, Any]) -> tuple[np.ndarray, _train.Task]:
+        """Do all that comes before training: validated rows and what to train.
+
+        ``shared`` holds what detectors that are fitted together have in common.
+        """
         self._validate_params()
         for callback in self.callbacks:
             if not callable(callback):
@@ -247,7 +275,7 @@ class BaseDetector(PyODVocabulary):
             if not (isinstance(epoch, Integral) and int(epoch) > 0):
                 raise ValueError(f"milestones must hold positive integers, got {epoch!r}.")
         self.device_ = _data.resolve_device(self.device)
-        X = self._validate_rows(X, reset=True)
+        given, X = X, self._validate_rows(X, reset=True)
         self.input_shape_ = _data.sample_shape(X, self.input_shape)
         if self.scaler == "gcn" and len(self.input_shape_) != 3:
             raise ValueError("scaler='gcn' is for images of shape (channels, height, width).")
@@ -260,12 +288,20 @@ class BaseDetector(PyODVocabulary):
         if not len(learned_from):
             raise ValueError("y marks every row of X as an anomaly; some rows must be normal.")
         everything = len(learned_from) == len(X)
-        scaler = _data.Scaler.fit(samples if everything else samples[learned_from], self.scaler)
+        known = (id(given), self.scaler, self.input_shape_) if everything else None
+        scaler, scaled = shared.get(known, (None, None))
+        if scaler is None:
+            rows = samples if everything else samples[learned_from]
+            scaler = _data.Scaler.fit(rows, self.scaler)
         self.shift_, self.scale_, self.contrast_ = scaler.shift, scaler.scale, scaler.contrast
 
         def batch(rows: np.ndarray, seed: int) -> Batch:
             """Scale rows, let the method prepare them, and move them to the device."""
-            part = scaler.transform(samples if len(rows) == len(X) else samples[rows])
+            part = scaled
+            if part is None or len(rows) < len(X):
+                part = scaler.transform(samples if len(rows) == len(X) else samples[rows])
+            if known is not None and len(rows) == len(X):
+                shared[known] = scaler, part
             labels = None if y is None else y[rows]
             part, labels = self._prepare(part, labels, np.random.default_rng(seed))
             to: Any = {"dtype": torch.float32, "device": self.device_}
@@ -289,10 +325,10 @@ class BaseDetector(PyODVocabulary):
                 part.start_from_rows(data.x)
             if isinstance(part, nn.modules.batchnorm._BatchNorm) and self.batch_size == 1:
                 raise ValueError("batch_size=1 leaves BatchNorm nothing to average; use 2 or more.")
-        task = _train.Task(
+        return X, _train.Task(
             self.module_,
-            data.x,
-            data.y,
+            _data.InMemory(data.x, data.y),
+            self._phases(),
             lambda n, generator: self._noise(n, self.input_shape_, generator),
             batch_size=self.batch_size,
             lr=self.lr,
@@ -300,10 +336,21 @@ class BaseDetector(PyODVocabulary):
             optimizer=self.optimizer,
             order_stream=torch.Generator("cpu").manual_seed(seeds.order),
             noise_stream=torch.Generator(self.device_).manual_seed(seeds.noise),
+            callbacks=self._all_callbacks(),
             held_out=watched,
             held_out_seed=seeds.split,
+            phases_with=self._phases_with,
         )
-        self.history_ = _train.train(task, self._phases(), self._all_callbacks())
+
+    def _phases_with(self, values: dict[str, Tensor]) -> list[Phase]:
+        """Phases whose losses read these hyper-parameters instead of the detector's."""
+        other = object.__new__(type(self))
+        other.__dict__ = self.__dict__ | values
+        return other._phases()
+
+    def _finish(self, X: np.ndarray, member: _train.Member) -> None:
+        """Do all that comes after training."""
+        self.history_, self.engine_ = member.history, member.engine
         calibration = self._calibration()
         if calibration is not None:
             _train.refresh(self.module_, calibration, self._chunks(X), self.device_)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 import torch
@@ -147,6 +147,51 @@ class Scaler:
                 block /= self.scale
             out[part] = np.clip(block, -LARGEST, LARGEST, out=block)
         return out
+
+
+class InMemory:
+    """Rows that lie on the device as a whole: :class:`deepod.types.Rows`."""
+
+    def __init__(self, x: Tensor, y: Tensor | None = None) -> None:
+        self.x = x  # (n, *shape)
+        self.y = y  # (n,)
+        self.device = x.device
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def sizes(self, batch_size: int) -> list[int]:
+        return sorted({len(part) for part in even_parts(torch.arange(len(self.x)), batch_size)})
+
+    def batches(
+        self, stream: torch.Generator, batch_size: int
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        order = torch.randperm(len(self.x), generator=stream, device="cpu").to(self.device)
+        for rows in even_parts(order, batch_size):
+            yield self._take(rows)
+
+    def head(self, n: int) -> tuple[Tensor, Tensor | None]:
+        return self._take(torch.arange(n, device=self.device) % len(self.x))
+
+    def chunks(self, n: int) -> Iterator[Tensor]:
+        yield from self.x.split(n)
+
+    def _take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
+        y = None if self.y is None else self.y.index_select(0, rows)
+        return self.x.index_select(0, rows), y
+
+
+def even_parts(rows: Tensor, batch_size: int) -> Sequence[Tensor]:
+    """Cut rows into even parts of at most ``batch_size``.
+
+    Even, because the statistics of BatchNorm would follow a short last part as much as a full one.
+    A part of one row would have no variance: there may be one row more than ``batch_size`` instead.
+    """
+    n = len(rows)
+    parts = -(-n // batch_size)
+    if batch_size > 1 and n < 2 * parts:
+        parts = max(1, n // 2)
+    return rows.tensor_split(parts)
 
 
 def _normalize(samples: np.ndarray) -> np.ndarray:

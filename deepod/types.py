@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
+import torch
 from torch import Tensor, nn
 
 Shape = tuple[int, ...]
@@ -18,6 +19,28 @@ class Batch(NamedTuple):
     x: Tensor  # (B, *shape)
     y: Tensor | None = None  # (B,), only for methods that train on labels
     noise: Any = None  # every random number the loss uses, as drawn by ``_noise``
+
+
+class Rows(Protocol):
+    """The rows to train on, wherever they are."""
+
+    device: torch.device
+
+    def __len__(self) -> int: ...
+
+    def sizes(self, batch_size: int) -> list[int]:
+        """List the different sizes of the batches of an epoch."""
+
+    def batches(
+        self, stream: torch.Generator, batch_size: int
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Rows and labels of one epoch in a new order, on ``device``."""
+
+    def head(self, n: int) -> tuple[Tensor, Tensor | None]:
+        """Return n rows and their labels, always the same; repeated if there are not as many."""
+
+    def chunks(self, n: int) -> Iterator[Tensor]:
+        """All rows in order, at most n at a time; of very many, a sample."""
 
 
 @dataclass(frozen=True)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from deepod import _train
+from deepod import _data, _train
 from deepod.types import Batch, Phase, Refresh
 
 
@@ -35,7 +35,7 @@ def square(module, batch):
     return {"square": module(batch.x).square().mean()}
 
 
-def run(module, phases, callbacks=(), **changes):
+def run(module, phases, callbacks=(), engine="auto", **changes):
     values = {
         "noise": no_noise,
         "batch_size": 4,
@@ -45,8 +45,10 @@ def run(module, phases, callbacks=(), **changes):
         "order_stream": torch.Generator().manual_seed(0),
         "noise_stream": torch.Generator().manual_seed(0),
     }
-    task = _train.Task(module, X, None, **(values | changes))
-    return _train.train(task, phases, callbacks)
+    values |= changes | {"callbacks": callbacks}
+    task = _train.Task(module, _data.InMemory(X), phases, **values)
+    (member,) = _train.train([task], engine)
+    return member.history
 
 
 @pytest.mark.parametrize(
@@ -65,7 +67,7 @@ def run(module, phases, callbacks=(), **changes):
 )
 def test_batches__every_row_once__even__no_batch_of_one(n, size, expected):
     order = torch.randperm(n)
-    parts = list(_train._batches(order, size))
+    parts = list(_data.even_parts(order, size))
     assert [len(p) for p in parts] == expected
     assert torch.equal(torch.cat(parts), order)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -68,6 +68,8 @@ class SVDD(BaseDetector):
         doc="Coordinates of the centre closer to 0 than this are moved there: a centre at 0 is "
         "what an encoder reaches by losing all its weights.",
     )
+    numbers_in_loss: ClassVar[tuple[str, ...]] = ("nu",)
+    absent_from_loss: ClassVar[tuple[str, ...]] = ("warmup_epochs", "center_eps")
     family = "one-class"
     auto_steps = 300
     auto_epochs = 40

@@ -28,6 +28,9 @@ class SVDDAutoencoder(SVDD, ErrorMaps):
         "or the sum of both, each standardised over the training rows.",
     )
 
+    numbers_in_loss = ("reconstruction_weight",)
+    absent_from_loss = ("score_by",)
+
     def _keeps_decoder(self) -> bool:
         return True
 

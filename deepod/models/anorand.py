@@ -66,9 +66,7 @@ class AnoRand(BaseDetector):
         default=0.02, accepts=[real(0, 0.5)], doc="Share of rows that noisy ones replace."
     )
     synthetic_ratio: float = param(
-        default=0.05,
-        accepts=[real(0, 0.5)],
-        doc="Share of abnormal rows, SMOTE's included.",
+        default=0.05, accepts=[real(0, 0.5)], doc="Share of abnormal rows, SMOTE's included."
     )
     noise_std: float = param(
         default=0.6, accepts=[real(0)], doc="Standard deviation of the noise, in scaled units."
@@ -98,6 +96,8 @@ class AnoRand(BaseDetector):
         accepts=[one_of("hidden", "output")],
         doc="What the decoder is told of the detection block: its last hidden layer or its output.",
     )
+    numbers_in_loss = ("detection_weight",)
+    absent_from_loss = ("noise_ratio", "synthetic_ratio", "noise_std", "k_neighbors", "fusion")
     scaler = "minmax"
     family, paper = "pseudo-label", "Mayaki & Riveill, AnoRand, 2023"
     auto_steps, auto_epochs, auto_batch_norm = 500, 80, True

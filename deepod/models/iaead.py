@@ -30,7 +30,7 @@ class IAEAD(SVDDAutoencoder):
     >>> import numpy as np
     >>> from deepod import IAEAD
     >>> X = np.random.default_rng(0).normal(size=(200, 3))
-    >>> detector = IAEAD(epochs=20, random_state=0).fit(X)
+    >>> detector = IAEAD(epochs=20, random_state=1).fit(X)
     >>> detector.predict([[0, 0, 0], [9, 9, 9]])
     array([0, 1])
     """

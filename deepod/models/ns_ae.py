@@ -104,6 +104,7 @@ class NSAE(ErrorMaps):
     l0_weight: float = param(
         default=1e-5, accepts=[real(0)], doc="Weight of that term (lambda 2); 0 leaves it out."
     )
+    numbers_in_loss = ("novelty_weight",)
     family = "reconstruction"
     auto_steps = 250
     auto_epochs = 40

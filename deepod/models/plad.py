@@ -98,9 +98,8 @@ class PLAD(BaseDetector):
         accepts=[one_of("drop_anomalies"), None],
         doc="'drop_anomalies' trains on the rows with y == 0 alone; None ignores y.",
     )
-    batch_size = 256
-    lr = 3e-3
-    scaler = "symmetric"
+    numbers_in_loss, absent_from_loss = ("lam", "kl_weight"), ("reach",)
+    batch_size, lr, scaler = 256, 3e-3, "symmetric"
     family = "perturbation"
     paper = "Cai & Fan, Perturbation Learning Based Anomaly Detection, NeurIPS 2022"
     auto_steps = 250

@@ -66,7 +66,8 @@ class LeNet(Network):
         if sides[0] != shape[1:]:
             layers.append(nn.ZeroPad2d(_margins(shape, sides[0])))
         for inp, width in zip((shape[0], *channels[:-1]), channels, strict=True):
-            layers += [self._conv(inp, width), *self._after(width), nn.MaxPool2d(2, ceil_mode=True)]
+            conv = self._conv(inp, width, self.batch_norm)
+            layers += [conv, *self._after(width), nn.MaxPool2d(2, ceil_mode=True)]
         head, width = self._head().features((channels[-1], *sides[-1]))
         return nn.Sequential(*layers, head), width
 
@@ -80,7 +81,8 @@ class LeNet(Network):
         # Resize then convolve: the shape of the encoder backwards, without checkerboards.
         for i in reversed(range(len(channels))):
             width = channels[i - 1] if i else shape[0]
-            layers += [_Resize(sides[i]), self._conv(channels[i], width)]
+            conv = self._conv(channels[i], width, self.batch_norm and i > 0)
+            layers += [_Resize(sides[i]), conv]
             layers += self._after(width) if i else []
         if sides[0] != shape[1:]:
             left, right, top, bottom = _margins(shape, sides[0])
@@ -111,8 +113,10 @@ class LeNet(Network):
             sides.append(((height + 1) // 2, (width + 1) // 2))
         return channels, sides
 
-    def _conv(self, inp: int, out: int) -> nn.Module:
-        return nn.Conv2d(inp, out, self.kernel_size, padding="same", bias=self.bias)
+    def _conv(self, inp: int, out: int, normed: bool) -> nn.Module:
+        # BatchNorm takes away the mean, and any bias with it.
+        bias = self.bias and not normed
+        return nn.Conv2d(inp, out, self.kernel_size, padding="same", bias=bias)
 
     def _after(self, width: int) -> list[nn.Module]:
         norm = [nn.BatchNorm2d(width, eps=1e-4, affine=False)] if self.batch_norm else []

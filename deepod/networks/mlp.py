@@ -57,7 +57,8 @@ class MLP(Network):
     def _hidden_layers(self, sizes: list[int]) -> list[nn.Module]:
         layers: list[nn.Module] = []
         for inp, out in pairwise(sizes):
-            layers.append(nn.Linear(inp, out, bias=self.bias))
+            # BatchNorm takes away the mean, and any bias with it.
+            layers.append(nn.Linear(inp, out, bias=self.bias and not self.batch_norm))
             if self.batch_norm:
                 layers.append(nn.BatchNorm1d(out, eps=1e-4, affine=False))
             layers.append(ACTIVATIONS[self.activation]())

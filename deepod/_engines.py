@@ -1,0 +1,413 @@
+"""How one optimiser step is carried out: for one module, or for several side by side."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from itertools import accumulate, groupby, pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from deepod._record import Function, interpreted, record
+from deepod.types import Batch, Callback, Phase, Rows
+
+ENGINES = ("eager", "trace", "compile", "cuda_graph")
+
+
+@dataclass(frozen=True)
+class Task:
+    """One member: what to train, on what, and how."""
+
+    module: nn.Module
+    rows: Rows
+    phases: Sequence[Phase]
+    noise: Callable[[int, torch.Generator], Any]  # the random numbers of a batch of n rows
+    batch_size: int
+    lr: float
+    weight_decay: float
+    optimizer: str
+    order_stream: torch.Generator  # on the CPU, so that every device sees the same permutations
+    noise_stream: torch.Generator  # on the device of the rows
+    callbacks: Sequence[Callback] = ()
+    held_out: Batch | None = None  # rows that are only watched
+    held_out_seed: int = 0
+    # Hyper-parameters in which members side by side differ, and the phases whose losses take them
+    # from here, as tensors.
+    values: dict[str, float] = field(default_factory=dict)
+    phases_with: Callable[[dict[str, Tensor]], Sequence[Phase]] | None = None
+
+    def draw(self, stream: torch.Generator) -> Iterator[Batch]:
+        """Batches of one epoch, in an order of ``order_stream``, their noise from ``stream``."""
+        for x, y in self.rows.batches(self.order_stream, self.batch_size):
+            yield Batch(x, y, self.noise(len(x), stream))
+
+    def example(self, size: int) -> Batch:
+        """Return some batch of ``size`` rows; no stream notices."""
+        x, y = self.rows.head(size)
+        return Batch(x, y, self.noise(size, torch.Generator(x.device).manual_seed(0)))
+
+
+class NotRecordableError(ValueError):
+    """The loss cannot be written down, or not for several members at once."""
+
+
+class Stack:
+    """Several modules of one architecture as one: what they hold becomes rows of shared tensors.
+
+    Attributes
+    ----------
+    flat : Tensor of shape (members, values)
+        All parameters of each module, side by side.
+    buffers : dict of Tensor of shape (members, ...)
+    """
+
+    def __init__(self, modules: Sequence[nn.Module]) -> None:
+        parameters = dict(modules[0].named_parameters())
+        ends = list(accumulate((p.numel() for p in parameters.values()), initial=0))
+        self.shapes = {name: p.shape for name, p in parameters.items()}
+        self.columns = dict(zip(parameters, pairwise(ends), strict=True))
+        self._attach(
+            list(modules),
+            [
+                torch.stack(
+                    [torch.cat([p.detach().reshape(-1) for p in m.parameters()]) for m in modules]
+                ),
+                *[
+                    torch.stack([m.get_buffer(n) for m in modules])
+                    for n, _ in modules[0].named_buffers()
+                ],
+            ],
+        )
+
+    def _attach(self, modules: list[nn.Module], tensors: list[Tensor]) -> None:
+        """Make the modules view rows of the tensors."""
+        self.modules = modules
+        self.flat, *buffers = tensors
+        names = [name for name, _ in modules[0].named_buffers()]
+        self.buffers = dict(zip(names, buffers, strict=True))
+        for k, module in enumerate(modules):
+            for name, p in module.named_parameters():
+                p.data = self.flat[k, slice(*self.columns[name])].view(p.shape)
+            for name, buffer in module.named_buffers():
+                buffer.data = self.buffers[name][k]
+
+    def keep(self, members: Sequence[int]) -> None:
+        """Go on with these rows alone."""
+        kept = torch.tensor(members, device=self.flat.device)
+        modules = [self.modules[k] for k in members]
+        self._attach(
+            modules, [t.index_select(0, kept) for t in (self.flat, *self.buffers.values())]
+        )
+
+
+def detach(module: nn.Module) -> None:
+    """Give a module tensors of its own again."""
+    module.zero_grad()
+    for tensor in [*module.parameters(), *module.buffers()]:
+        tensor.data = tensor.detach().clone()
+
+
+class Stepper(abc.ABC):
+    """One optimiser step after the other on the losses of one phase.
+
+    Attributes
+    ----------
+    names : tuple of str
+        Loss terms; known after the first step.
+    optimizer : torch.optim.Optimizer
+        One parameter group per member.
+    """
+
+    names: tuple[str, ...]
+    optimizer: torch.optim.Optimizer
+
+    @abc.abstractmethod
+    def step(self, batches: Sequence[Batch]) -> Tensor:
+        """Train every member on its batch; its weighted loss terms, (members, terms)."""
+
+    def keep(self, members: Sequence[int]) -> None:  # noqa: B027
+        """Go on with these members alone."""
+
+
+class Eager(Stepper):
+    """Plain autograd on one module: the reference for all others."""
+
+    def __init__(self, task: Task, phase: Phase) -> None:
+        self.module, self.loss = task.module, phase.loss
+        self.optimizer = optimizer([task], [phase], [list(_selected(task.module, phase).values())])
+
+    def step(self, batches: Sequence[Batch]) -> Tensor:
+        """Train the module on its batch."""
+        self.optimizer.zero_grad()
+        terms = self.loss(self.module, batches[0])
+        sum(terms.values()).backward()  # type: ignore[union-attr]
+        self.optimizer.step()
+        self.names = tuple(terms)
+        return torch.stack([term.detach() for term in terms.values()]).unsqueeze(0)
+
+
+class Functional(Stepper):
+    """The step as one function of tensors: recorded, and for several members at once.
+
+    Parameters
+    ----------
+    stack : Stack
+        Holds the members' modules; phases that take turns share it.
+    tasks : sequence of Task
+        One per member.
+    number : int
+        Which of their phases.
+    how : str
+        An engine. With "eager" the function is called as it is.
+
+    Raises
+    ------
+    NotRecordableError
+        If the loss does not allow it.
+    """
+
+    def __init__(self, stack: Stack, tasks: Sequence[Task], number: int, how: str) -> None:
+        self.stack, self.tasks, self.number, self.how = stack, list(tasks), number, how
+        self.alone = len(tasks) == 1
+        self.like = tasks[0].example(2)
+        self.parts = self._cut()
+        rows = [self._trained_rows(k) for k in range(len(tasks))]
+        self.optimizer = optimizer(tasks, [task.phases[number] for task in tasks], rows)
+        self._prepare()
+
+    def _cut(self) -> list[tuple[bool, list[str]]]:
+        """Neighbouring parameters that are trained, or not, in as few parts as possible."""
+        task, phase = self.tasks[0], self.tasks[0].phases[self.number]
+        parameters = {name: p.detach() for name, p in task.module.named_parameters()}
+        selected = {n: parameters[n].requires_grad_() for n in _selected(task.module, phase)}
+        buffers = {name: b.clone() for name, b in task.module.named_buffers()}
+        batch = _tensors(task.example(task.rows.sizes(task.batch_size)[0]))
+        total, _ = self._losses(parameters, buffers, {}, batch)
+        # torch's optimisers leave alone what the loss does not reach.
+        gradients = torch.autograd.grad(total, list(selected.values()), allow_unused=True)
+        reached = {n for n, g in zip(selected, gradients, strict=True) if g is not None}
+        names = groupby(self.stack.columns, key=reached.__contains__)
+        return [(trained, list(part)) for trained, part in names]
+
+    def _columns(self, part: Sequence[str]) -> slice:
+        return slice(self.stack.columns[part[0]][0], self.stack.columns[part[-1]][1])
+
+    def _trained_rows(self, k: int) -> list[Tensor]:
+        return [self.stack.flat[k, self._columns(part)] for trained, part in self.parts if trained]
+
+    def _prepare(self) -> None:
+        """Record the step for every size of batch to come, and forget older recordings."""
+        values = {name: [task.values[name] for task in self.tasks] for name in self.tasks[0].values}
+        like = self.stack.flat
+        self.values = [
+            torch.tensor(v, dtype=like.dtype, device=like.device) for v in values.values()
+        ]
+        task = self.tasks[0]
+        sizes = task.rows.sizes(task.batch_size)
+        self.runs = {size: self._recorded(size) for size in sizes}
+
+    def keep(self, members: Sequence[int]) -> None:
+        """Go on with these members alone."""
+        if len(self.stack.modules) > len(members):  # the first of the steppers that share it
+            self.stack.keep(members)
+        self.tasks = [self.tasks[k] for k in members]
+        groups, state = self.optimizer.param_groups, self.optimizer.state
+        for k, group in enumerate(groups):
+            old, group["params"] = group["params"], []
+            if k in members:
+                group["params"] = self._trained_rows(list(members).index(k))
+            for was, now in zip(old, group["params"], strict=False):
+                state[now] = state.pop(was)
+        self.optimizer.param_groups = [groups[k] for k in members]
+        self._prepare()
+
+    # --- the function ---------------------------------------------------------------------------
+
+    def _losses(
+        self,
+        parameters: dict[str, Tensor],
+        buffers: dict[str, Tensor],
+        values: dict[str, Tensor],
+        batch: list[Tensor],
+    ) -> tuple[Tensor, Tensor]:
+        """Loss of one member, and its terms, (terms,)."""
+        task = self.tasks[0]
+        phases = task.phases_with(values) if values and task.phases_with else task.phases
+        tensors = {f"module.{name}": t for name, t in (parameters | buffers).items()}
+        call = _Call(task.module, phases[self.number].loss)
+        terms = functional_call(call, tensors, (_batch(batch, self.like),))
+        self.names = tuple(terms)
+        # Added up as the reference does, so that gradients add up in the same order too.
+        return sum(terms.values()), torch.stack(list(terms.values()))
+
+    def _function(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        """From parameters, buffers, values and batch to loss terms and gradients."""
+        rest = iter(inputs)
+        parameters, trained = {}, []
+        for is_trained, part in self.parts:
+            flat = next(rest).detach()
+            if is_trained:
+                trained.append(flat.requires_grad_())
+            shapes = [self.stack.shapes[name] for name in part]
+            pieces = flat.split([shape.numel() for shape in shapes], -1)
+            for name, piece, shape in zip(part, pieces, shapes, strict=True):
+                parameters[name] = piece.view(*flat.shape[:-1], *shape)
+        buffers = {name: next(rest) for name in self.stack.buffers}
+        values = {name: next(rest) for name in self.tasks[0].values}
+        losses = self._losses if self.alone else torch.func.vmap(self._losses)
+        total, terms = losses(parameters, buffers, values, list(rest))
+        return terms.detach(), *torch.autograd.grad(total.sum(), trained)
+
+    def _inputs(self, batches: Sequence[Batch]) -> list[Tensor]:
+        state = [self.stack.flat[:, self._columns(part)] for _, part in self.parts]
+        state += self.stack.buffers.values()
+        leaves = [_tensors(batch) for batch in batches]
+        if self.alone:
+            return [*(tensor[0] for tensor in state), *leaves[0]]
+        stacked = [torch.stack(same) for same in zip(*leaves, strict=True)]
+        return [*state, *self.values, *stacked]
+
+    def step(self, batches: Sequence[Batch]) -> Tensor:
+        """Train every member on its batch."""
+        inputs = self._inputs(batches)
+        with torch.no_grad():
+            terms, *gradients = self.runs[len(batches[0].x)](*inputs)
+        for k, group in enumerate(self.optimizer.param_groups):
+            for row, gradient in zip(group["params"], gradients, strict=True):
+                row.grad = gradient if self.alone else gradient[k]
+        self.optimizer.step()
+        return terms.unsqueeze(0) if self.alone else terms
+
+    # --- recording ------------------------------------------------------------------------------
+
+    def _recorded(self, size: int) -> Function:
+        """Build what ``step`` calls, after a check against the function itself."""
+        inputs = self._inputs([task.example(size) for task in self.tasks])
+        plain = _copies(inputs)
+        try:
+            expected = _with_gradients(self._function)(*plain)
+            if self.how == "eager":
+                return _with_gradients(self._function)
+            graph = record(self._function, _copies(inputs))
+            run = _RUNNERS[self.how](graph, inputs)
+            before = _copies(inputs)
+            with torch.no_grad():
+                found = _copies([*run(*inputs), *inputs])
+            for tensor, old in zip(inputs, before, strict=True):
+                tensor.copy_(old)
+        except (RuntimeError, NotImplementedError, TypeError, ValueError, AssertionError) as error:
+            raise NotRecordableError(str(error)) from error
+        # What was changed in place counts too.
+        for one, other in zip((*expected, *plain), found, strict=True):
+            if not torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True):
+                raise NotRecordableError("the recording computes something else")
+        return run
+
+
+class _Call(nn.Module):
+    """A loss on a module, as a module: ``functional_call`` then puts tensors into it."""
+
+    def __init__(self, module: nn.Module, loss: Callable[[nn.Module, Batch], Any]) -> None:
+        super().__init__()
+        self.module = module
+        self.loss = loss
+
+    def forward(self, batch: Batch) -> Any:
+        """Compute the loss terms."""
+        return self.loss(self.module, batch)
+
+
+def _with_gradients(function: Function) -> Function:
+    return torch.enable_grad()(function)
+
+
+def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.clone() for tensor in tensors]
+
+
+def _tensors(batch: Batch) -> list[Tensor]:
+    noise = batch.noise if isinstance(batch.noise, tuple) else (batch.noise,)
+    return [tensor for tensor in (batch.x, batch.y, *noise) if tensor is not None]
+
+
+def _batch(tensors: Sequence[Tensor], like: Batch) -> Batch:
+    """Put the tensors of a batch in their places again."""
+    rest = iter(tensors)
+    x = next(rest)
+    y = None if like.y is None else next(rest)
+    if isinstance(like.noise, tuple):
+        return Batch(x, y, tuple(rest))
+    return Batch(x, y, None if like.noise is None else next(rest))
+
+
+def _selected(module: nn.Module, phase: Phase) -> dict[str, nn.Parameter]:
+    """Parameters that the phase trains."""
+    return {
+        name: p
+        for name, p in module.named_parameters()
+        if p.requires_grad and (phase.params is None or name.startswith(phase.params))
+    }
+
+
+def optimizer(
+    tasks: Sequence[Task], phases: Sequence[Phase], trained: Sequence[Sequence[Tensor]]
+) -> torch.optim.Optimizer:
+    """One optimiser with a group of parameters for every member."""
+    groups: list[Any] = [
+        {
+            "params": list(tensors),
+            "lr": task.lr if phase.lr is None else phase.lr,
+            "weight_decay": task.weight_decay,
+        }
+        for task, phase, tensors in zip(tasks, phases, trained, strict=True)
+    ]
+    options: Any = {"fused": tasks[0].rows.device.type in ("cpu", "cuda")}
+    if tasks[0].optimizer == "sgd":
+        return torch.optim.SGD(groups, momentum=0.9, **options)
+    adam = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[tasks[0].optimizer]
+    return adam(groups, **options)
+
+
+# --- ways to run a recorded graph ---------------------------------------------------------------
+
+
+def _compiled(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Function:
+    return torch.compile(graph, dynamic=False)
+
+
+def _captured(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Function:
+    """Capture the step in a CUDA graph: one launch instead of hundreds.
+
+    State is at the same place in every step, so the graph works on it where it lies; what changes
+    from batch to batch is copied to where the graph looks for it.
+    """
+    static = list(inputs)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.no_grad(), torch.cuda.stream(stream):
+        for _ in range(3):  # kernels choose their algorithms and take their memory
+            graph(*_copies(static))
+        captured = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(captured, stream=stream):
+            outputs = graph(*static)
+    torch.cuda.current_stream().wait_stream(stream)
+
+    def run(*now: Tensor) -> tuple[Tensor, ...]:
+        for place, tensor in zip(static, now, strict=True):
+            if place.data_ptr() != tensor.data_ptr():
+                place.copy_(tensor)
+        captured.replay()
+        return outputs
+
+    return run
+
+
+_RUNNERS: dict[str, Callable[[torch.fx.GraphModule, Sequence[Tensor]], Function]] = {
+    "trace": lambda graph, inputs: interpreted(graph),
+    "compile": _compiled,
+    "cuda_graph": _captured,
+}
