@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.model_selection import GridSearchCV, ParameterGrid, StratifiedKFold
 from torch.optim.optimizer import register_optimizer_step_post_hook
 
 import deepod
@@ -487,7 +487,9 @@ def members(work: Work) -> Iterator[Comparison]:
 def _search(work: Work) -> Comparison:
     n, epochs = work.size(6000, 300), 2 if work.quick else 10
     stacked = getattr(deepod, "StackedSearchCV", None)
-    grid = {"lr": [1e-4, 3e-4, 1e-3, 3e-3], "weight_decay": [0.0, 1e-5, 1e-4]}
+    rates, decays = [1e-4, 3e-4, 1e-3, 3e-3], [0.0, 1e-5, 1e-4]
+    grid = {"lr": rates[: work.size(4, 2)], "weight_decay": decays[: work.size(3, 1)]}
+    candidates = len(ParameterGrid(grid))
     X = rows_of(n)
     y = (np.arange(n) % 20 == 0).astype(int)
     X[y == 1] *= 2
@@ -498,11 +500,11 @@ def _search(work: Work) -> Comparison:
             searching = cls(ours(epochs=epochs, batch_size=128), grid, scoring="roc_auc", cv=folds)
             return {"search": timed(lambda: searching.fit(X, y))}
 
-        return Contender(measure, {"candidates": 12, "folds": 3})
+        return Contender(measure, {"candidates": candidates, "folds": 3})
 
     return Comparison(
         "members",
-        f"12 candidates x 3 folds, {NETWORK}, {n:,} x {FEATURES}, batch 128, "
+        f"{candidates} candidates x 3 folds, {NETWORK}, {n:,} x {FEATURES}, batch 128, "
         f"{epochs} epochs",
         {"search": "s"},
         {"GridSearchCV": lambda: search(GridSearchCV), "StackedSearchCV": lambda: search(stacked)},
