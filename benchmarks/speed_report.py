@@ -78,19 +78,24 @@ def _measured(target: Target, rows: list[Row]) -> str:
     if failed or not there:
         absent = dict.fromkeys(row["skipped"] for row in found if "skipped" in row)
         return "; ".join(failed or absent) or "not run"
-    worst = min(there, key=lambda row: target.sign * _value(row))
+    worst = _worst(target, there)
     value, values = _value(worst), worst["values"]
     text = f"{_number(value)}{target.unit}"
     if len(values) > 1:
         text += f" ({_number(min(values))} to {_number(max(values))})"
 
-    def reaches(bound: float | None) -> bool:
-        return bound is not None and target.sign * value >= target.sign * bound
-
     verdict = "missed"
-    if reaches(target.bound):
-        verdict = "aim reached" if reaches(target.aim) else "reached"
+    if _reaches(target, value, target.bound):
+        verdict = "aim reached" if _reaches(target, value, target.aim) else "reached"
     return f"{text}, {'a trial' if worst['quick'] else verdict}: {worst['setting']}"
+
+
+def _worst(target: Target, rows: Iterable[Row]) -> Row:
+    return min(rows, key=lambda row: target.sign * _value(row))
+
+
+def _reaches(target: Target, value: float, bound: float | None) -> bool:
+    return bound is not None and target.sign * value >= target.sign * bound
 
 
 def _value(row: Row) -> float:
@@ -150,7 +155,6 @@ def draw(rows: Iterable[Row], folder: Path) -> list[Path]:
     list of Path
         The files; of what was not measured there is none.
     """
-    import matplotlib as mpl
     from matplotlib.figure import Figure
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -193,16 +197,18 @@ def draw(rows: Iterable[Row], folder: Path) -> list[Path]:
         axes.set_xticks(x, [f"{value:,}" for value in x])
         axes.minorticks_off()
         save(name, figure)
-    bars = [row for row in measured if "ratio" in row and row.get("figure")]
+    ratios = [row for row in measured if "ratio" in row]
+    of_target = {t: [row for row in ratios if row.get("figure") == t.figure] for t in TARGETS}
+    bars = {t: _value(_worst(t, found)) for t, found in of_target.items() if found}
     if bars:
-        figure = Figure(figsize=(7, 1 + 0.4 * len(bars)), layout="constrained")
+        figure = Figure(figsize=(8, 1 + 0.4 * len(bars)), layout="constrained")
         axes = figure.subplots()
-        targets = {target.figure: target for target in TARGETS}
-        names = [targets[row["figure"]].text for row in bars]
-        axes.barh(names, [row["ratio"] for row in bars], color=mpl.color_sequences["tab10"][0])
-        for y, row in enumerate(bars):
-            axes.plot([targets[row["figure"]].bound] * 2, [y - 0.4, y + 0.4], color="black")
+        colors = [f"tab:{'blue' if _reaches(t, v, t.bound) else 'orange'}" for t, v in bars.items()]
+        axes.barh([target.text for target in bars], list(bars.values()), color=colors)
+        for y, target in enumerate(bars):
+            axes.plot([target.bound] * 2, [y - 0.4, y + 0.4], color="black")
         axes.invert_yaxis()
-        axes.set(xscale="log", xlabel="ratio; black line: at least (PyOD / ours) or at most")
+        axes.set(xscale="log", xlabel="ratio (black: bound, orange: missed)")
+        axes.set_xlim(left=min(0.1, *bars.values()) / 2)
         save("ratios", figure)
     return written

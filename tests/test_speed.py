@@ -379,6 +379,7 @@ def test_report_command_and_pictures(tmp_path, capsys):
         for n in (1, 10)
     ]
     out = tmp_path / "r.jsonl"
+    growth.append(about | row("rows_time", 1.1))
     for found in [*growth, about | row("fit_128", 4.0, load=[0.5, 1.5])]:
         rows.append(out, {"quantity": "row"} | found, Cell)
     speed.main(["--report", str(out), "--all", "--plots", str(tmp_path / "plots")])
