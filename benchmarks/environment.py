@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import os
 import platform
 import subprocess
 from pathlib import Path
@@ -25,6 +26,18 @@ def describe() -> dict[str, Any]:
     except (OSError, subprocess.CalledProcessError):
         return {"versions": versions, "commit": None}
     return {"versions": versions, "commit": commit + ("-dirty" if changed else "")}
+
+
+def machine() -> dict[str, Any]:
+    """Describe the processor: its model, and how many cores this process may use."""
+    usable = getattr(os, "sched_getaffinity", None)
+    cores = len(usable(0)) if usable else os.cpu_count()
+    return {"cpu": device_name("cpu"), "cores": cores}
+
+
+def load() -> float | None:
+    """Load average of the last minute, where the system keeps one."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def device_name(detector: Any) -> str:

@@ -24,10 +24,11 @@ class Cell(NamedTuple):
         return cls(*(row[name] for name in cls._fields))
 
 
-def read(path: str | Path) -> list[dict[str, Any]]:
+def read(path: str | Path, kind: type[Any] = Cell) -> list[dict[str, Any]]:
     """Read the complete lines of a results file; of several rows of one cell, the last.
 
-    A last line without newline, as a kill in the middle of a write leaves it, is left out.
+    ``kind`` is the class of the cells, for a benchmark that has one of its own. A last line without
+    newline, as a kill in the middle of a write leaves it, is left out.
 
     Raises
     ------
@@ -39,30 +40,30 @@ def read(path: str | Path) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            rows[Cell.of(row)] = row
+            rows[kind.of(row)] = row
         except (ValueError, TypeError, KeyError) as error:
             raise ValueError(f"{path}, line {number}: not a row of results ({error}).") from error
     return list(rows.values())
 
 
-def read_and_repair(path: str | Path) -> list[dict[str, Any]]:
+def read_and_repair(path: str | Path, kind: type[Any] = Cell) -> list[dict[str, Any]]:
     """Read as :func:`read` does, and cut off a truncated last line so that rows can follow it."""
     path = Path(path)
     if not path.exists():
         return []
-    rows = read(path)
+    rows = read(path, kind)
     content = path.read_bytes()
     rest = content[content.rfind(b"\n") + 1 :]
-    start = f'{{"{Cell._fields[0]}": '.encode()
+    start = f'{{"{kind._fields[0]}": '.encode()
     if rest and rest[: len(start)] != start[: len(rest)]:
         raise ValueError(f"{path}: the last line is not a row of results; is this the right file?")
     os.truncate(path, len(content) - len(rest))
     return rows
 
 
-def append(path: str | Path, row: dict[str, Any]) -> None:
+def append(path: str | Path, row: dict[str, Any], kind: type[Any] = Cell) -> None:
     """Append a row: one write, on disk when this returns."""
-    line = json.dumps(Cell.of(row)._asdict() | row, allow_nan=False).encode() + b"\n"
+    line = json.dumps(kind.of(row)._asdict() | row, allow_nan=False).encode() + b"\n"
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         if os.write(file, line) != len(line):
