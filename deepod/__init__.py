@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from deepod._base import BaseDetector
     from deepod.adapter import SklearnOutlierAdapter
-    from deepod.ensemble import fit_many
+    from deepod.ensemble import SeedEnsemble, fit_many
     from deepod.models.anorand import AnoRand
     from deepod.models.autoencoder import AutoEncoder
     from deepod.models.dae import DAE
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from deepod.models.iaead import IAEAD
     from deepod.models.ns_ae import NSAE
     from deepod.models.plad import PLAD
+    from deepod.search import StackedSearchCV
 
 __version__ = "1.0.0.dev0"
 
@@ -39,6 +40,8 @@ DETECTORS = {
 _LAZY = DETECTORS | {
     "BaseDetector": "deepod._base",
     "SklearnOutlierAdapter": "deepod.adapter",
+    "SeedEnsemble": "deepod.ensemble",
+    "StackedSearchCV": "deepod.search",
     "fit_many": "deepod.ensemble",
 }
 
@@ -52,7 +55,9 @@ __all__ = [
     "AutoEncoder",
     "BaseDetector",
     "DeepSVDD",
+    "SeedEnsemble",
     "SklearnOutlierAdapter",
+    "StackedSearchCV",
     "__version__",
     "fit_many",
     "list_detectors",

@@ -282,7 +282,7 @@ class BaseDetector(PyODVocabulary):
         samples = X.reshape(len(X), *self.input_shape_)
         y = self._validate_y(y, len(X))
 
-        seeds = _Streams(*_spawn(self.random_state, len(_Streams._fields)))
+        seeds = _Streams(*spawn_seeds(self.random_state, len(_Streams._fields)))
         training, held_out = self._split(len(X), y, seeds.split)
         learned_from = training if y is None else training[y[training] != 1]
         if not len(learned_from):
@@ -469,7 +469,7 @@ class BaseDetector(PyODVocabulary):
 
     def _generator(self, random_state: Any) -> torch.Generator:
         """Random numbers on the device, from a ``random_state`` parameter."""
-        return torch.Generator(self.device_).manual_seed(_spawn(random_state, 1)[0])
+        return torch.Generator(self.device_).manual_seed(spawn_seeds(random_state, 1)[0])
 
     def _unscale(self, samples: np.ndarray) -> np.ndarray:
         """Turn scaled samples back into the units of X."""
@@ -522,7 +522,7 @@ class BaseDetector(PyODVocabulary):
                 self.module_.to(self.device_)
 
 
-def _spawn(random_state: Any, n: int) -> list[int]:
+def spawn_seeds(random_state: Any, n: int) -> list[int]:
     """Seeds of n independent streams from one draw of ``random_state``.
 
     None takes new entropy: NumPy's global generator, scikit-learn's default, stays untouched.

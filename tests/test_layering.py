@@ -30,12 +30,12 @@ MAY_IMPORT = {
     },
     "models": {"types", "params", "_base", "networks"},
     "ensemble": {"", "_base", "_labels", "_together", "params"},
-    "search": {"", "_base", "_together"},
+    "search": {"ensemble"},
     "adapter": set(),
     "plotting": set(),
     "_demo": {"", "plotting"},
     "cli": {"", "_demo"},
-    "__init__": {"_base", "adapter", "models"},
+    "__init__": {"_base", "adapter", "ensemble", "models", "search"},
     "__main__": {"cli"},
 }
 LIBRARIES = {

@@ -1,0 +1,287 @@
+"""Every engine, and members side by side, against plain torch on one module."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+
+from deepod import _data, _engines, _record, _train
+from deepod.networks import MLP
+from deepod.types import Phase, Refresh
+
+from .cases import NAMES, fast, samples
+
+PARTS = ("left", "right")
+
+
+class Net(nn.Module):
+    """Two parts, a parameter that no loss reaches, BatchNorm, and a centre that is refreshed."""
+
+    def __init__(self, seed):
+        super().__init__()
+        with torch.random.fork_rng():
+            torch.manual_seed(seed)
+            self.left = nn.Sequential(
+                nn.Linear(3, 8), nn.BatchNorm1d(8), nn.Tanh(), nn.Linear(8, 2)
+            )
+            self.unused = nn.Linear(3, 3)
+            self.right = nn.Linear(3, 2)
+        self.register_buffer("center", torch.zeros(2))
+
+
+def loss(module, batch):
+    z = module.left(batch.x + 0.1 * batch.noise[0]) + batch.noise[1] * module.right(batch.x)
+    weight = 1.0 if batch.y is None else 1 + batch.y
+    distance = (z - module.center).square().sum(1)
+    return {"distance": (weight * distance).mean(), "size": 0.1 * z.abs().mean()}
+
+
+def noise(n, generator):
+    return torch.randn(n, 3, generator=generator), torch.rand(n, 1, generator=generator)
+
+
+def task(seed, n=50, labels=False, phases=None, **changes):
+    generator = torch.Generator().manual_seed(seed)
+    x = torch.randn(n, 3, generator=generator)
+    y = (torch.rand(n, generator=generator) > 0.5).float() if labels else None
+    center = Refresh(lambda module, x: module.left(x), lambda z: {"center": z.mean(0)})
+    values = {
+        "noise": noise,
+        "batch_size": 16,
+        "lr": 0.01,
+        "weight_decay": 0.01,
+        "optimizer": "adam",
+        "order_stream": torch.Generator().manual_seed(seed),
+        "noise_stream": torch.Generator().manual_seed(seed + 1),
+    }
+    phases = phases or [Phase("fit", 4, loss, start=center, each_epoch=center, milestones=(2,))]
+    return _train.Task(Net(seed), _data.InMemory(x, y), phases, **(values | changes))
+
+
+def agree(ours, theirs, **tolerance):
+    for (name, a), b in zip(
+        ours.task.module.state_dict().items(),
+        theirs.task.module.state_dict().values(),
+        strict=True,
+    ):
+        torch.testing.assert_close(a, b, msg=name, **({"rtol": 1e-4, "atol": 1e-5} | tolerance))
+    assert [h.keys() for h in ours.history] == [h.keys() for h in theirs.history]
+    for mine, other in zip(ours.history, theirs.history, strict=True):
+        assert mine.pop("phase") == other.pop("phase")
+        mine["seconds"] = other["seconds"]
+        assert mine == pytest.approx(other, rel=1e-3, abs=1e-5)
+
+
+CYCLE = [
+    Phase("a", 3, loss, params=("left",), cycle="game"),
+    Phase("b", 3, loss, params=("right",), cycle="game", lr=0.1),
+    Phase("last", 2, loss),
+]
+SETTINGS = {
+    "adam": {},
+    "adamw": {"optimizer": "adamw"},
+    "sgd": {"optimizer": "sgd"},
+    "labels": {"labels": True},
+    "one part": {"phases": [Phase("fit", 3, loss, params=("right",))]},
+    "in turns": {"phases": CYCLE},
+    "uneven batches": {"n": 53},
+}
+
+
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_trace__equals_eager(setting):
+    (eager,) = _train.train([task(0, **SETTINGS[setting])], "eager")
+    (traced,) = _train.train([task(0, **SETTINGS[setting])], "trace")
+    assert (eager.engine, traced.engine) == ("eager", "trace")
+    agree(traced, eager)
+
+
+@pytest.mark.slow
+def test_compile__equals_eager():
+    (eager,) = _train.train([task(0)], "eager")
+    (compiled,) = _train.train([task(0)], "compile")
+    agree(compiled, eager)
+
+
+@pytest.mark.parametrize("engine", ["eager", "trace"])
+@pytest.mark.parametrize("setting", SETTINGS)
+def test_side_by_side__equals_one_after_the_other(setting, engine):
+    # Also where members differ in what the optimiser is told.
+    own = [{"lr": 0.01}, {"lr": 0.03}, {"weight_decay": 0.0}]
+    alone = [
+        _train.train([task(seed, **(SETTINGS[setting] | change))], "eager")[0]
+        for seed, change in enumerate(own)
+    ]
+    members = _train.train(
+        [task(seed, **(SETTINGS[setting] | change)) for seed, change in enumerate(own)], engine
+    )
+    for member, other in zip(members, alone, strict=True):
+        agree(member, other)
+
+
+def test_side_by_side__modules_share_nothing_afterwards():
+    first, second = _train.train([task(0), task(1)], "eager")
+    before = [p.clone() for p in second.task.module.parameters()]
+    with torch.no_grad():
+        for p in first.task.module.parameters():
+            p.add_(1)
+            assert p.untyped_storage().nbytes() == p.numel() * p.element_size()
+    assert all(map(torch.equal, before, second.task.module.parameters()))
+
+
+class StopAfter:
+    def __init__(self, epochs):
+        self.epochs, self.ends = epochs, 0
+
+    def __call__(self, event):
+        return event.epoch + 1 == self.epochs
+
+    def end(self):
+        self.ends += 1
+
+
+@pytest.mark.parametrize("engine", ["eager", "trace"])
+def test_side_by_side__members_stop_for_themselves(engine):
+    """Also when so many stop that the others are stacked anew; their streams go on unharmed."""
+    stops, phases = (1, 2, 2, 4), [Phase("one", 4, loss), Phase("two", 2, loss)]
+    alone = [
+        _train.train([task(k, phases=phases, callbacks=[StopAfter(stop)])], "eager")[0]
+        for k, stop in enumerate(stops)
+    ]
+    callbacks = [StopAfter(stop) for stop in stops]
+    members = _train.train(
+        [task(k, phases=phases, callbacks=[c]) for k, c in enumerate(callbacks)], engine
+    )
+    for member, other in zip(members, alone, strict=True):
+        agree(member, other)
+    assert [c.ends for c in callbacks] == [2] * 4
+
+
+def test_side_by_side__one_that_diverges_does_not_stop_the_others():
+    tasks = [task(0), task(1, lr=1e30), task(2)]
+    members = _train.train(tasks, "eager")
+    assert [m.error is None for m in members] == [True, False, True]
+    for k in (0, 2):
+        agree(members[k], _train.train([task(k)], "eager")[0])
+
+
+def test_values__differ_from_member_to_member():
+    def phases(weight):
+        def weighted(module, batch):
+            return {"distance": weight * loss(module, batch)["distance"]}
+
+        return [Phase("fit", 3, weighted)]
+
+    def member(seed, weight):
+        return task(
+            seed,
+            phases=phases(weight),
+            values={"weight": weight},
+            phases_with=lambda values: phases(values["weight"]),
+        )
+
+    weights = (0.5, 2.0)
+    found = _train.train([member(k, w) for k, w in enumerate(weights)], "trace")
+    for k, weight in enumerate(weights):
+        agree(found[k], _train.train([task(k, phases=phases(weight))], "eager")[0])
+
+
+def branching(module, batch):
+    terms = loss(module, batch)
+    return terms if terms["size"] > 0.5 else {**terms, "size": 2 * terms["size"]}
+
+
+def test_loss_that_branches_on_a_value__auto_is_eager__forced_is_refused(monkeypatch):
+    phases = [Phase("fit", 2, branching)]
+    monkeypatch.setattr(_train, "STEPS_WORTH_RECORDING", 0)
+    (member,) = _train.train([task(0, phases=phases)], "auto")
+    assert member.engine == "eager"
+    agree(member, _train.train([task(0, phases=phases)], "eager")[0], rtol=0, atol=0)
+    with pytest.raises(ValueError, match=r"engine='trace' cannot run this loss(.|\n)*use engine='auto'"):
+        _train.train([task(0, phases=phases)], "trace")
+    with pytest.raises(_engines.NotRecordableError):
+        _train.train([task(0, phases=phases), task(1, phases=phases)], "auto")
+
+
+def test_dropout__is_not_recorded(monkeypatch):
+    def dropped(module, batch):
+        return {"loss": nn.functional.dropout(module.right(batch.x)).square().mean()}
+
+    monkeypatch.setattr(_train, "STEPS_WORTH_RECORDING", 0)
+    before = torch.get_rng_state()
+    steppers = _train._steppers(
+        [_train.Member(task(0, phases=[Phase("fit", 1, dropped)]))], [0], "auto"
+    )
+    assert isinstance(steppers[0], _engines.Eager)
+    assert torch.equal(torch.get_rng_state(), before)  # trying it has drawn nothing
+
+
+def test_auto__records_long_trainings_only(monkeypatch):
+    monkeypatch.setattr(_train, "STEPS_WORTH_RECORDING", 16)  # 4 epochs of 4 batches
+    assert _train.train([task(0)])[0].engine == "trace"
+    assert _train.train([task(0, n=40)])[0].engine == "eager"
+
+
+@settings(deadline=None, max_examples=8)
+@given(n=st.integers(2, 40), batch_size=st.integers(2, 20), seed=st.integers(0, 5))
+def test_trace__any_size_of_batch(n, batch_size, seed):
+    changes = {"n": n, "batch_size": batch_size, "phases": [Phase("fit", 2, loss)]}
+    (eager,) = _train.train([task(seed, **changes)], "eager")
+    (traced,) = _train.train([task(seed, **changes)], "trace")
+    agree(traced, eager, rtol=1e-2, atol=1e-3)  # BatchNorm of two rows amplifies rounding
+
+
+def test_recorded__numbers_lists_and_in_place_changes():
+    def function(a, b):
+        leaf = a.detach().requires_grad_()
+        scaled = torch.where(leaf > 0, leaf, float("inf")).clamp(max=3.0)
+        total = torch.cat([scaled, leaf.new_full((2,), 0.5)]).sum() * torch.tensor(2.0)
+        b += 1
+        (gradient,) = torch.autograd.grad(total, leaf)
+        return gradient, total.detach().double()
+
+    a, b = torch.randn(5), torch.zeros(2)
+    run = _record.interpreted(_record.record(function, [a, b.clone()]))
+    ours, theirs = b.clone(), b.clone()
+    for mine, other in zip(run(a, ours), function(a, theirs), strict=True):
+        torch.testing.assert_close(mine, other)
+    assert torch.equal(ours, theirs)
+
+
+# --- the detectors --------------------------------------------------------------------------------
+
+SMOOTH = MLP(hidden=(6,), activation="tanh")  # no kinks and no BatchNorm: rounding stays rounding
+
+
+def relative(ours, theirs):
+    scale = np.abs(theirs.decision_scores_).max()
+    return np.abs(ours.decision_scores_ - theirs.decision_scores_).max() / scale
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_detector__traced_equals_eager(name):
+    X = samples(n=100)
+    eager = fast(name, network=SMOOTH, epochs=10, batch_size=32, engine="eager").fit(X)
+    traced = fast(name, network=SMOOTH, epochs=10, batch_size=32, engine="trace").fit(X)
+    assert (eager.engine_, traced.engine_) == ("eager", "trace")
+    assert relative(traced, eager) < 1e-5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_detector__default_network__traced_equals_eager(name):
+    X = samples(n=100)
+    eager, traced = (fast(name, epochs=1, engine=engine).fit(X) for engine in ("eager", "trace"))
+    assert relative(traced, eager) < 1e-4
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs CUDA")
+@pytest.mark.parametrize("engine", ["trace", "cuda_graph"])
+@pytest.mark.parametrize("name", NAMES)
+def test_detector__on_a_gpu__equals_eager(name, engine):
+    X = samples(n=100)
+    eager = fast(name, network=SMOOTH, epochs=10, device="cuda", engine="eager").fit(X)
+    other = fast(name, network=SMOOTH, epochs=10, device="cuda", engine=engine).fit(X)
+    assert relative(other, eager) < 1e-4

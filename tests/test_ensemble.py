@@ -1,0 +1,348 @@
+"""Many detectors at once."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from pyod.models.iforest import IForest
+from sklearn.metrics import make_scorer, roc_auc_score
+from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+import deepod
+from deepod import PLAD, AutoEncoder, SeedEnsemble, StackedSearchCV, _together, fit_many
+from deepod.callbacks import EarlyStopping
+from deepod.networks import MLP, Recurrent
+
+from .cases import NAMES, fast, samples
+from .test_engines import SMOOTH, relative
+from .test_sklearn import EXPECTED_FAILURES
+
+X = samples(n=90)
+
+
+@pytest.fixture
+def stacks(monkeypatch):
+    """Numbers of members of every training."""
+    sizes = []
+    train = _together.train
+
+    def counted(tasks, engine):
+        sizes.append(len(tasks))
+        return train(tasks, engine)
+
+    monkeypatch.setattr(_together, "train", counted)
+    return sizes
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_fit_many__equals_fitting_one_by_one(name, stacks):
+    detector = fast(name, network=SMOOTH, epochs=5, batch_size=32)
+    many = fit_many(detector, X, seeds=[3, 4, 5])
+    assert stacks == [3]
+    for seed, member in zip([3, 4, 5], many, strict=True):
+        assert member.random_state == seed
+        alone = fast(name, network=SMOOTH, epochs=5, batch_size=32, random_state=seed).fit(X)
+        assert relative(member, alone) < 1e-4
+        assert set(vars(member)) == set(vars(alone))
+        assert [h["epoch"] for h in member.history_] == [h["epoch"] for h in alone.history_]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_hyper_parameters_that_may_differ__side_by_side_as_alone(name, stacks):
+    """Everything that a class lists in numbers_in_loss and absent_from_loss."""
+    cls = getattr(deepod, name)
+    listed = {
+        *_together._listed(cls(), "numbers_in_loss"),
+        *_together._listed(cls(), "absent_from_loss"),
+    }
+    others = {
+        "contamination": 0.2,
+        "lr": 3e-3,
+        "weight_decay": 0.01,
+        "scaler": "minmax",
+        "validation_fraction": 0.0,
+        "callbacks": (lambda event: False,),
+        "random_state": 7,
+        "verbose": 0,
+        "lam": 2.0,
+        "kl_weight": 0.02,
+        "reach": (1.0, 3.0),
+        "detection_weight": 0.6,
+        "noise_ratio": 0.02,
+        "synthetic_ratio": 0.05,
+        "noise_std": 0.9,
+        "k_neighbors": 2,
+        "fusion": "detection",
+        "masked_share": 0.5,
+        "nu": 0.3,
+        "warmup_epochs": 1,
+        "center_eps": 0.3,
+        "reconstruction_weight": 0.3,
+        "score_by": "distance",
+        "novelty_weight": 0.2,
+    }
+    assert listed <= set(others)
+    base = {"network": SMOOTH, "epochs": 4, "batch_size": 32}
+    special = {
+        "PLAD": {"perturbator": "vae"},
+        "DAE": {"corruption": "masking"},
+        "DeepSVDD": {"objective": "soft"},
+    }
+    changes = [{name: others[name]} for name in sorted(listed)]
+    build = [lambda c=c: fast(name, **(base | special.get(name, {}) | c)) for c in changes]
+    side_by_side = [make() for make in build]
+    assert _together.fit_all(side_by_side, [X] * len(build), [None] * len(build)) == [None] * len(
+        build
+    )
+    assert stacks == [len(build)]
+    for change, ours, make in zip(changes, side_by_side, build, strict=True):
+        assert relative(ours, make().fit(X)) < 1e-4, change
+
+
+@pytest.mark.parametrize(
+    ("settings", "data"),
+    [
+        ({"network": Recurrent(hidden=(4,))}, samples("windows")),
+        ({}, samples("images")),
+    ],
+    ids=["recurrent", "images"],
+)
+def test_fit_many__networks_that_do_not_stack__in_turn(settings, data, stacks):
+    many = fit_many(AutoEncoder(epochs=2, **settings), data, seeds=[0, 1])
+    assert stacks == [1, 1]
+    alone = AutoEncoder(epochs=2, random_state=1, **settings).fit(data)
+    np.testing.assert_array_equal(many[1].decision_scores_, alone.decision_scores_)
+
+
+def test_fit_many__loss_that_does_not_stack__in_turn(stacks):
+    class Branching(AutoEncoder):
+        def _loss(self, module, batch):
+            terms = super()._loss(module, batch)
+            return terms if terms["reconstruction"].item() > 0 else {}
+
+    many = fit_many(Branching(epochs=2, network=SMOOTH), X, seeds=[0, 1])
+    assert stacks == [2, 1, 1]
+    alone = AutoEncoder(epochs=2, network=SMOOTH, random_state=1).fit(X)
+    np.testing.assert_array_equal(many[1].decision_scores_, alone.decision_scores_)
+
+
+def test_fit_many__early_stopping__each_for_itself():
+    settings = {
+        "epochs": 12,
+        "network": SMOOTH,
+        "lr": 0.05,
+        "validation_fraction": 0.3,
+    }
+    detector = AutoEncoder(callbacks=[EarlyStopping(patience=1)], **settings)
+    many = fit_many(detector, X, seeds=range(4))
+    lengths = []
+    for seed, member in enumerate(many):
+        alone = AutoEncoder(
+            callbacks=[EarlyStopping(patience=1)], random_state=seed, **settings
+        ).fit(X)
+        lengths.append(len(alone.history_))
+        assert len(member.history_) == len(alone.history_)
+        assert relative(member, alone) < 1e-3
+    assert len(set(lengths)) > 1
+
+
+def test_fit_many__the_detector_is_not_changed__members_are_pickled_small():
+    import pickle
+
+    detector = AutoEncoder(epochs=1, network=SMOOTH)
+    many = fit_many(detector, X, seeds=range(8))
+    assert not hasattr(detector, "module_")
+    assert detector.random_state is None
+    alone = AutoEncoder(epochs=1, network=SMOOTH, random_state=0).fit(X)
+    assert len(pickle.dumps(many[0])) < 1.1 * len(pickle.dumps(alone))
+
+
+def test_fit_many__processes():
+    detector = AutoEncoder(epochs=2, network=SMOOTH)
+    one = fit_many(detector, X, seeds=range(4))
+    two = fit_many(detector, X, seeds=range(4), n_jobs=2)
+    for a, b in zip(one, two, strict=True):
+        assert relative(a, b) < 1e-5
+
+
+def test_fit_many__no_seeds__nothing():
+    assert fit_many(AutoEncoder(), X, seeds=[]) == []
+
+
+def test_fit_many__errors():
+    with pytest.raises(TypeError, match="detector must be a deepod detector such as PLAD"):
+        fit_many(IForest(), X, seeds=[0])
+    with pytest.raises(ValueError, match="lr"):
+        fit_many(AutoEncoder(lr=-1.0), X, seeds=[0, 1])
+    with pytest.raises(FloatingPointError, match="became"):
+        fit_many(AutoEncoder(lr=1e35, optimizer="sgd", epochs=3), X, seeds=[0, 1])
+
+
+# --- SeedEnsemble ---------------------------------------------------------------------------------
+
+
+@parametrize_with_checks(
+    [SeedEnsemble(fast("AutoEncoder"), 2, random_state=0)],
+    expected_failed_checks=lambda detector: EXPECTED_FAILURES,
+)
+def test_seed_ensemble__scikit_learn_check_passes(estimator, check):
+    check(estimator)
+
+
+def test_seed_ensemble__joins_standardised_scores():
+    ensemble = SeedEnsemble(fast("AutoEncoder"), n_members=3, random_state=0).fit(X)
+    new = samples(n=11, seed=1)
+    parts = [
+        (m.decision_function(new) - m.decision_scores_.mean()) / m.decision_scores_.std()
+        for m in ensemble.members_
+    ]
+    np.testing.assert_allclose(ensemble.decision_function(new), np.mean(parts, 0))
+    assert len({m.random_state for m in ensemble.members_}) == 3
+    np.testing.assert_array_equal(ensemble.decision_function(X), ensemble.decision_scores_)
+    assert ensemble.labels_.mean() == pytest.approx(0.1, abs=0.02)
+    for combination, function in (("median", np.median), ("max", np.max)):
+        ensemble.set_params(combination=combination).fit(X)
+        assert ensemble.decision_function(new) == pytest.approx(function(parts, 0))
+
+
+def test_seed_ensemble__same_seed_same_scores__nested_parameters__names():
+    frame = pd.DataFrame(X, columns=list("abcde"))
+    ensemble = SeedEnsemble(fast("PLAD"), 2, random_state=1)
+    ensemble.set_params(detector__lam=0.5, contamination=0.3)
+    first = ensemble.fit(frame).decision_scores_
+    assert ensemble.members_[0].lam == 0.5
+    assert ensemble.feature_names_in_.tolist() == list("abcde")
+    assert ensemble.labels_.mean() == pytest.approx(0.3, abs=0.02)
+    np.testing.assert_array_equal(ensemble.fit(frame).decision_scores_, first)
+    assert not hasattr(ensemble.fit(X), "feature_names_in_")
+
+
+def test_seed_ensemble__failed_fit__leaves_it_as_it_was():
+    ensemble = SeedEnsemble(fast("AutoEncoder"), 2, random_state=0).fit(X)
+    before = ensemble.decision_scores_
+    with pytest.raises(ValueError, match="NaN"):
+        ensemble.fit(np.full((5, 5), np.nan))
+    assert ensemble.decision_scores_ is before
+    with pytest.raises(ValueError, match="n_members"):
+        SeedEnsemble(fast("AutoEncoder"), 0).fit(X)
+    with pytest.raises(ValueError, match="detector"):
+        SeedEnsemble(IForest()).fit(X)
+
+
+# --- StackedSearchCV ------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def labelled():
+    X = samples(n=90)
+    y = (np.arange(90) % 9 == 0).astype(int)
+    X[y == 1] += 2
+    return X, y
+
+
+def both(labelled, grid, estimator=None, **options):
+    X, y = labelled
+    estimator = estimator or fast("PLAD", network=SMOOTH, epochs=3, batch_size=32)
+    options = {"scoring": "roc_auc", "cv": StratifiedKFold(3)} | options
+    ours = StackedSearchCV(estimator, grid, **options).fit(X, y)
+    theirs = GridSearchCV(estimator, grid, **options).fit(X, y)
+    return ours, theirs
+
+
+GRIDS = {
+    "numbers": {"lam": [0.1, 5.0], "lr": [1e-3, 3e-2]},
+    "list of grids": [{"lam": [0.1, 5.0]}, {"lr": [3e-2]}],
+    "structures": {"network": [SMOOTH, MLP(hidden=(3,))], "epochs": [2, 3], "lam": [0.1, 1.0]},
+}
+
+
+@pytest.mark.parametrize("grid", GRIDS)
+@pytest.mark.parametrize("scoring", ["roc_auc", ["roc_auc", "average_precision"]])
+def test_search__results_of_grid_search(labelled, grid, scoring):
+    refit = "average_precision" if isinstance(scoring, list) else True
+    ours, theirs = both(
+        labelled, GRIDS[grid], scoring=scoring, refit=refit, return_train_score=True
+    )
+    assert set(ours.cv_results_) == set(theirs.cv_results_)
+    for name, values in theirs.cv_results_.items():
+        if name.startswith("param_") or name == "params":
+            assert repr(ours.cv_results_[name]) == repr(values)
+        elif "time" not in name:
+            np.testing.assert_allclose(ours.cv_results_[name], values, atol=1e-6, err_msg=name)
+    assert repr(ours.best_params_) == repr(theirs.best_params_)
+    assert ours.best_score_ == pytest.approx(theirs.best_score_)
+    assert ours.n_splits_ == 3
+    assert ours.multimetric_ == theirs.multimetric_
+    X, y = labelled
+    np.testing.assert_allclose(ours.decision_function(X), theirs.decision_function(X), atol=1e-5)
+    assert ours.score(X, y) == pytest.approx(theirs.score(X, y))
+    assert type(ours.best_estimator_) is PLAD
+    assert {name for name in vars(theirs) if name.endswith("_")} - {"_checked_cv_orig"} <= {
+        name for name in vars(ours)
+    }
+
+
+def test_search__candidates_and_folds_train_as_one(labelled, stacks):
+    X, y = labelled
+    estimator = fast("PLAD", network=SMOOTH)
+    grid = {"lam": [0.1, 1.0, 5.0], "lr": [1e-3, 1e-2]}
+    StackedSearchCV(estimator, grid, scoring="roc_auc", cv=3, refit=False).fit(X, y)
+    assert stacks == [18]
+
+
+def test_search__own_scorers_see_the_detector_and_its_samples(labelled):
+    seen = []
+
+    def scorer(estimator, X, y):
+        seen.append((type(estimator), X.shape[1]))
+        return roc_auc_score(y, estimator.decision_function(X))
+
+    ours, theirs = both(labelled, {"lam": [0.1, 1.0]}, scoring=scorer)
+    assert set(seen) == {(PLAD, 5)}
+    np.testing.assert_allclose(
+        ours.cv_results_["mean_test_score"], theirs.cv_results_["mean_test_score"], atol=1e-6
+    )
+    several = {"auc": "roc_auc", "own": make_scorer(lambda y, labels: float(labels.mean()))}
+    ours, theirs = both(labelled, {"lam": [0.1, 1.0]}, scoring=several, refit="auc")
+    np.testing.assert_allclose(
+        ours.cv_results_["mean_test_own"], theirs.cv_results_["mean_test_own"], atol=1e-6
+    )
+
+
+def test_search__data_frames(labelled):
+    X, y = labelled
+    frame = pd.DataFrame(X, columns=list("abcde"))
+    ours, theirs = both((frame, pd.Series(y)), {"lam": [0.1, 1.0]})
+    assert ours.feature_names_in_.tolist() == theirs.feature_names_in_.tolist()
+    assert ours.n_features_in_ == 5
+
+
+def test_search__a_candidate_that_fails(labelled):
+    X, y = labelled
+    estimator = fast("AutoEncoder", optimizer="sgd", epochs=3)
+    grid = {"lr": [1e-3, 1e35]}
+    options = {"scoring": "roc_auc", "cv": 3}
+    with pytest.warns(UserWarning, match="3 fits failed out of a total of 6"):
+        search = StackedSearchCV(estimator, grid, **options).fit(X, y)
+    assert np.isnan(search.cv_results_["mean_test_score"]).tolist() == [False, True]
+    assert search.best_params_ == {"lr": 1e-3}
+    with pytest.raises(FloatingPointError, match="became"):
+        StackedSearchCV(estimator, grid, error_score="raise", **options).fit(X, y)
+
+
+def test_search__processes(labelled):
+    X, y = labelled
+    estimator = fast("PLAD", network=SMOOTH)
+    searches = [
+        StackedSearchCV(estimator, {"lam": [0.1, 1.0]}, scoring="roc_auc", cv=2, n_jobs=n_jobs).fit(
+            X, y
+        )
+        for n_jobs in (1, 2)
+    ]
+    one, two = (search.cv_results_["mean_test_score"] for search in searches)
+    np.testing.assert_allclose(one, two, atol=1e-6)
+
+
+def test_search__of_something_else__refused(labelled):
+    with pytest.raises(TypeError, match="estimator must be a deepod detector"):
+        StackedSearchCV(IForest(), {"n_estimators": [10]}).fit(*labelled)
