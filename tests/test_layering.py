@@ -25,6 +25,7 @@ MAY_IMPORT = {
     "models": {"types", "params", "_base", "networks"},
     "adapter": set(),
     "plotting": set(),
+    "distributed": set(),
     "_demo": {"", "plotting"},
     "cli": {"", "_demo"},
     "__init__": {"_base", "adapter", "models"},
@@ -37,6 +38,7 @@ LIBRARIES = {
     "models": {"torch", "numpy", "sklearn", "imblearn"},
 }
 OURS_ONLY_INSIDE_FUNCTIONS = {"matplotlib", "imblearn", "tqdm", "pandas", "safetensors"}
+OURS_ONLY_INSIDE_FUNCTIONS |= {"dask", "distributed", "ray", "pyspark"}
 
 
 def part_of(path: Path) -> str:
