@@ -4,9 +4,9 @@ A fitted detector travels to the workers as bytes and is loaded once in each wor
 whatever the number of batches. ``deepod`` must be installed there. An engine installs with its
 extra: ``pip install "deepod[dask]"``, ``"deepod[ray]"``, ``"deepod[spark]"``.
 
-Threads are left to the engine: the worker processes of all three start with ``OMP_NUM_THREADS``
-set to the cores of one task, one unless told otherwise, and torch keeps to that. Dask's threads in
-the user's own process are no such workers: there, set ``OMP_NUM_THREADS=1`` before Python starts.
+Threads are left to the engine. Unless told otherwise, all three start their worker processes with
+``OMP_NUM_THREADS=1``, which torch keeps to, and run as many tasks as there are cores. Dask's
+threads in the user's own process are no such workers: there, set it before Python starts.
 """
 
 from __future__ import annotations
@@ -202,7 +202,8 @@ def _score_block(block: np.ndarray, scorer: Scorer) -> np.ndarray:
 
 
 def _score_frame(frame: Any, scorer: Scorer) -> Any:
-    pandas = import_module("pandas")
+    import pandas
+
     return pandas.Series(scorer(frame), frame.index, name="score")
 
 
@@ -229,8 +230,8 @@ def score_ray(
     score : str, default="score"
         Name of the new column.
     **options
-        Passed on to ``dataset.map_batches``: ``batch_size``, ``compute``, ``num_gpus``. An actor
-        with no GPU of its own scores on the CPU.
+        Passed on to ``dataset.map_batches``: ``batch_size``, ``compute``, ``num_gpus``. A pool
+        of fixed size must leave a CPU to the tasks that read the data, or Ray waits for ever.
 
     Returns
     -------
@@ -256,7 +257,9 @@ class _RayActor:
         if len(columns) == 1 and batch[columns[0]].ndim > 1:
             X: Any = batch[columns[0]]
         else:
-            X = import_module("pandas").DataFrame({name: batch[name] for name in columns})
+            import pandas
+
+            X = pandas.DataFrame({name: batch[name] for name in columns})
         return batch | {self.score: self.scorer(X)}
 
 
