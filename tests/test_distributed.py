@@ -260,9 +260,9 @@ def test_dask__what_cannot_be_scored__refused_at_once(frame, named):
 def test_dask_cluster__detector_loaded_once_per_worker(dask_client, witness):
     array = pytest.importorskip("dask.array")
     X = np.arange(40.0).reshape(20, 2)
-    scores = score_dask(witness, array.from_array(X, chunks=(2, 1)))
-    for _ in range(2):
-        np.testing.assert_array_equal(scores.compute(scheduler=dask_client), X[:, 0])
+    for rows in (X, -X):
+        scores = score_dask(witness, array.from_array(rows, chunks=(2, 1)))
+        np.testing.assert_array_equal(scores.compute(scheduler=dask_client), rows[:, 0])
     witness.assert_loaded_once_per_process(batches=20, processes=2)
 
 
