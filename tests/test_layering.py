@@ -33,6 +33,7 @@ MAY_IMPORT = {
     "search": {"ensemble"},
     "adapter": set(),
     "plotting": set(),
+    "distributed": set(),
     "_demo": {"", "plotting"},
     "cli": {"", "_demo"},
     "__init__": {"_base", "adapter", "ensemble", "models", "search"},
@@ -47,6 +48,7 @@ LIBRARIES = {
     "models": {"torch", "numpy", "sklearn", "imblearn"},
 }
 OURS_ONLY_INSIDE_FUNCTIONS = {"matplotlib", "imblearn", "tqdm", "pandas", "safetensors"}
+OURS_ONLY_INSIDE_FUNCTIONS |= {"dask", "distributed", "ray", "pyspark"}
 
 
 def part_of(path: Path) -> str:
