@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from pyod.models.iforest import IForest
+from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import make_scorer, roc_auc_score
 from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
@@ -322,7 +323,7 @@ def test_search__a_candidate_that_fails(labelled):
     estimator = fast("AutoEncoder", optimizer="sgd", epochs=3)
     grid = {"lr": [1e-3, 1e35]}
     options = {"scoring": "roc_auc", "cv": 3}
-    with pytest.warns(UserWarning, match="3 fits failed out of a total of 6"):
+    with pytest.warns(FitFailedWarning, match="3 fits failed out of a total of 6"):
         search = StackedSearchCV(estimator, grid, **options).fit(X, y)
     assert np.isnan(search.cv_results_["mean_test_score"]).tolist() == [False, True]
     assert search.best_params_ == {"lr": 1e-3}
