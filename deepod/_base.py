@@ -353,7 +353,7 @@ class BaseDetector(PyODVocabulary):
         self.history_, self.engine_ = member.history, member.engine
         calibration = self._calibration()
         if calibration is not None:
-            _train.refresh(self.module_, calibration, self._chunks(X), self.device_)
+            _train.refresh(self.module_, calibration, self._chunks(X), self.device_, len(X))
         scores = self._scores(X)
         if not np.isfinite(scores).all():
             raise FloatingPointError(
@@ -457,7 +457,8 @@ class BaseDetector(PyODVocabulary):
     ) -> np.ndarray:
         """Apply ``function(module, x)`` to validated rows, chunk by chunk, as float64."""
         chunks = self._chunks(X, batch_size)
-        return _train.score(self.module_, function, chunks, self.device_).cpu().double().numpy()
+        results = _train.score(self.module_, function, chunks, self.device_, len(X))
+        return results.cpu().double().numpy()
 
     def _chunks(self, X: np.ndarray, batch_size: int | None = None) -> Iterator[Tensor]:
         """Scaled samples from validated rows."""

@@ -14,7 +14,8 @@ from deepod.types import Shape
 # Scaled values are kept below this size: a row far outside the training range still gets a
 # finite score, because its squares and products fit into float32.
 LARGEST = 1e9
-_BLOCK_VALUES = 1 << 20  # values scaled at once: bounds the float64 temporaries
+_BLOCK_VALUES = 1 << 20  # values that statistics are taken of at once
+_CACHE_VALUES = 1 << 15  # values scaled at once: what is made of them stays in the cache
 
 
 def resolve_device(name: str) -> torch.device:
@@ -94,6 +95,7 @@ class Scaler:
         self.shift = shift
         self.scale = scale
         self.contrast = contrast
+        self._known: dict[tuple[np.dtype, int], list[np.ndarray]] = {}
 
     @classmethod
     def fit(cls, X: np.ndarray, how: str | None) -> Scaler:
@@ -138,15 +140,51 @@ class Scaler:
     def transform(self, X: np.ndarray) -> np.ndarray:
         """Scale rows of shape (n, *shape) into a new float32 array."""
         out = np.empty(X.shape, np.float32)
-        rows = max(1, _BLOCK_VALUES // max(1, X[:1].size))
-        for start in range(0, len(X), rows):
-            part = slice(start, start + rows)
-            samples = _normalize(X[part]) if self.contrast else X[part]
-            with np.errstate(over="ignore"):  # clipped below
-                block = np.subtract(samples, self.shift, dtype=np.float64)
-                block /= self.scale
-            out[part] = np.clip(block, -LARGEST, LARGEST, out=block)
+        rows = max(1, min(len(X), _CACHE_VALUES // max(1, X[:1].size)))
+        *shifts, scale = self._terms(X.dtype, rows, X.shape[1:])
+        work = np.empty((rows, *X.shape[1:])) if scale.dtype == np.float64 else None
+        with np.errstate(over="ignore"):  # clipped below
+            for start in range(0, len(X), rows):
+                samples = (
+                    _normalize(X[start : start + rows])
+                    if self.contrast
+                    else X[start : start + rows]
+                )
+                size = len(samples)
+                result = out[start : start + size]
+                block = result if work is None else work[:size]
+                for shift in shifts:
+                    samples = np.subtract(samples, shift[:size], out=block, dtype=block.dtype)
+                np.divide(block, scale[:size], out=block)
+                np.clip(block, -LARGEST, LARGEST, out=block)
+                if work is not None:
+                    result[...] = block
         return out
+
+    def _terms(self, dtype: np.dtype, rows: int, shape: Shape) -> list[np.ndarray]:
+        """List what to subtract, one after the other, and what to divide by, for ``rows`` samples.
+
+        A float64 shift in two float32 parts takes no digit to speak of from float32 values.
+        """
+        if (dtype, rows) not in self._known:
+            terms = [self.shift, self.scale]
+            size = np.abs(self.scale)
+            if (
+                dtype == np.float32
+                and not self.contrast
+                and 1e-30 < size.min() <= size.max() < 1e30
+            ):
+                first = self.shift.astype(np.float32)
+                terms = [
+                    first,
+                    (self.shift - first).astype(np.float32),
+                    self.scale.astype(np.float32),
+                ]
+            # Repeated, because short inner loops would take most of the time.
+            self._known[dtype, rows] = [
+                np.ascontiguousarray(np.broadcast_to(term, (rows, *shape))) for term in terms
+            ]
+        return self._known[dtype, rows]
 
 
 class InMemory:

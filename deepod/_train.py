@@ -259,14 +259,14 @@ def _not_finite(losses: dict[str, float], phase: str, epoch: int) -> FloatingPoi
 def _refresh_all(task: Task, how: Refresh) -> None:
     """Refresh from all rows that are trained on."""
     shape = task.rows.head(1)[0].shape[1:]
-    refresh(task.module, how, task.rows.chunks(chunk_rows(shape)), task.rows.device)
+    refresh(task.module, how, task.rows.chunks(chunk_rows(shape)), task.rows.device, len(task.rows))
 
 
 def refresh(
-    module: nn.Module, how: Refresh, chunks: Iterable[Tensor], device: torch.device
+    module: nn.Module, how: Refresh, chunks: Iterable[Tensor], device: torch.device, n: int
 ) -> None:
-    """Set buffers of ``module`` from statistics of the rows in ``chunks``."""
-    values = how.reduce(score(module, how.collect, chunks, device))
+    """Set buffers of ``module`` from statistics of the n rows in ``chunks``."""
+    values = how.reduce(score(module, how.collect, chunks, device, n).clone())
     for name, value in values.items():
         module.get_buffer(name).copy_(value)
 
@@ -277,26 +277,37 @@ def chunk_rows(shape: Sequence[int]) -> int:
     return max(ROW_BLOCK, min(MOST_ROWS, CHUNK_VALUES // values // ROW_BLOCK * ROW_BLOCK))
 
 
-@torch.no_grad()
+@torch.inference_mode()
 def score(
     module: nn.Module,
     function: Callable[[nn.Module, Tensor], Tensor],
     chunks: Iterable[Tensor],
     device: torch.device,
+    n: int,
 ) -> Tensor:
     """Apply ``function(module, x)`` to every chunk in eval mode.
+
+    Parameters
+    ----------
+    n : int
+        Rows in all chunks.
 
     Returns
     -------
     Tensor of shape (n, ...)
         One row of results per row of input, on ``device``.
     """
-    module.eval()
-    parts = []
+    if module.training:
+        module.eval()
+    results, done = torch.empty(0), 0
     for chunk in chunks:
         x = chunk.to(device)
         missing = -len(x) % ROW_BLOCK
         if missing:
             x = torch.cat([x, x[-1:].expand(missing, *x.shape[1:])])
-        parts.append(function(module, x)[: len(chunk)])
-    return torch.cat(parts)
+        part = function(module, x)[: len(chunk)]
+        if not done:  # one piece of memory: many small ones would hold large ones in place
+            results = part.new_empty((n, *part.shape[1:]))
+        results[done : done + len(part)] = part
+        done += len(part)
+    return results

@@ -260,7 +260,7 @@ def test_score__pads_but_returns_only_the_rows():
         sizes.append(len(x))
         return x.sum(1)
 
-    out = _train.score(Line(), total, X.split(7), torch.device("cpu"))
+    out = _train.score(Line(), total, X.split(7), torch.device("cpu"), len(X))
     torch.testing.assert_close(out, X.sum(1))
     assert sizes == [_train.ROW_BLOCK] * 2
 

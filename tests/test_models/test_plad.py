@@ -11,6 +11,7 @@ from sklearn.metrics import roc_auc_score
 
 from benchmarks.detectors import find
 from deepod import PLAD
+from deepod._data import Scaler
 from deepod.networks import MLP, LeNet, Recurrent
 from deepod.types import Batch
 from tests.cases import samples
@@ -348,7 +349,7 @@ def test_inputs__images_windows_tables__one_score_each(shape, network, perturbat
 def test_prototypes__one_per_eight_training_rows__start_at_them(network):
     detector = PLAD(epochs=0, network=network, n_members=3, random_state=0).fit(X)
     classifier = detector.module_["classifier"]
-    scaled = ((X - detector.shift_) / detector.scale_).astype(np.float32)
+    scaled = Scaler(detector.shift_, detector.scale_).transform(X)
     rows = {row.tobytes() for row in scaled}
     used = set()
     assert classifier.centers.shape == (3, 8, 5)
