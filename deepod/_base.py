@@ -292,7 +292,7 @@ class BaseDetector(PyODVocabulary):
         scaler, scaled = shared.get(known, (None, None))
         if scaler is None:
             rows = samples if everything else samples[learned_from]
-            scaler = _data.Scaler.fit(rows, self.scaler)
+            scaler = _data.Scaler.fit(_data.blocks(rows), self.input_shape_, self.scaler)
         self.shift_, self.scale_, self.contrast_ = scaler.shift, scaler.scale, scaler.contrast
 
         def batch(rows: np.ndarray, seed: int) -> Batch:

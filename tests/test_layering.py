@@ -18,7 +18,9 @@ MAY_IMPORT = {
     "params": set(),
     "callbacks": {"types"},
     "networks": {"types", "params", "networks"},
-    "_data": {"types"},
+    "data": {"types"},
+    "_data": {"types", "data"},
+    "_stream": {"types", "data", "_data"},
     "_record": set(),
     "_engines": {"types", "_record"},
     "_train": {"types", "_data", "_engines"},
@@ -48,7 +50,7 @@ LIBRARIES = {
     "models": {"torch", "numpy", "sklearn", "imblearn"},
 }
 OURS_ONLY_INSIDE_FUNCTIONS = {"matplotlib", "imblearn", "tqdm", "pandas", "safetensors"}
-OURS_ONLY_INSIDE_FUNCTIONS |= {"dask", "distributed", "ray", "pyspark"}
+OURS_ONLY_INSIDE_FUNCTIONS |= {"dask", "distributed", "ray", "pyspark", "pyarrow", "datasketches"}
 
 
 def part_of(path: Path) -> str:

@@ -1,0 +1,216 @@
+"""Training rows that are read from disk a buffer at a time, and scores too many to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import chain, pairwise
+
+import numpy as np
+import torch
+
+from deepod import _data
+from deepod.data import Source, cut
+from deepod.types import Shape
+
+# Parts of ``memory_limit``: an eighth for the buffer, whose rows a method may copy a few times, and
+# for the sample; a quarter for the training scores.
+_ROWS_SHARE, _SCORES_SHARE = 8, 4
+# A buffer is put together from about this many places of the file, if its blocks are not smaller
+# yet, so that a sorted file does not give buffers of one kind of row.
+_PIECES = 64
+_CENTROIDS = 65535  # of the quantile sketch: the most there may be, about 1 MiB
+_STAND_INS = 100_001  # quantiles kept in place of the scores
+
+
+class Stream:
+    """Samples of a source: one pass to learn from them, then buffers of them in random order.
+
+    Parameters
+    ----------
+    source : Source
+    shape : tuple of int
+        Of one sample, to which rows are reshaped.
+    memory_limit : int
+        Bytes, of which a buffer takes an eighth, and so does the sample.
+    rng : numpy.random.Generator
+        Draws the rows of the sample and those that are held out.
+    y : ndarray of shape (n,), optional
+        Labels; the scaler does not learn from rows with a 1.
+    held_out : float, default=0.0
+        Share of the rows that are kept out of the buffers, as far as they fit into an eighth of
+        ``memory_limit``.
+    name : str, default="Stream"
+        The estimator that error messages speak of.
+
+    Attributes
+    ----------
+    most_rows : int
+        Rows of a buffer and of the sample, at most.
+    sampled, held_out : ndarray of int
+        Numbers of the rows in the sample, all training rows if they fit, and of those held out.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        shape: Shape,
+        memory_limit: int,
+        rng: np.random.Generator,
+        *,
+        y: np.ndarray | None = None,
+        held_out: float = 0.0,
+        name: str = "Stream",
+    ) -> None:
+        self.source, self.shape, self.y, self.name = source, shape, y, name
+        n = len(source)
+        row_bytes = max(4, source.dtype.itemsize) * int(np.prod(shape))
+        self.most_rows = max(2, memory_limit // _ROWS_SHARE // row_bytes)
+        wanted = max(1, round(held_out * n)) if held_out else 0
+        self.held_out = _spread(n, min(wanted, self.most_rows), rng)
+        self.sampled = np.setdiff1d(_spread(n, self.most_rows, rng), self.held_out)
+
+    def survey(self, how: str | None) -> tuple[_data.Scaler, np.ndarray, np.ndarray]:
+        """Read everything once: the scaler, then the samples ``sampled`` and ``held_out``, scaled.
+
+        ``how`` is as in :meth:`deepod._data.Scaler.fit`.
+
+        Raises
+        ------
+        ValueError
+            If there is a NaN or an infinity.
+        """
+        parts = [
+            (rows, np.empty((len(rows), *self.shape), self.source.dtype))
+            for rows in (self.sampled, self.held_out)
+        ]
+
+        def blocks() -> Iterator[np.ndarray]:
+            for start, stop in cut(0, len(self.source), _data.block_rows(self.shape)):
+                block = self._read(start, stop)
+                for rows, picked in parts:
+                    first, last = np.searchsorted(rows, (start, stop))
+                    picked[first:last] = block[rows[first:last] - start]
+                learned_from = self._in_training(start, stop)
+                if self.y is not None:
+                    learned_from &= self.y[start:stop] != 1
+                yield block if learned_from.all() else block[learned_from]
+
+        scaler = _data.Scaler.fit(blocks(), self.shape, how)
+        sample, watched = (scaler.transform(picked) for _, picked in parts)
+        return scaler, sample, watched
+
+    def buffers(
+        self, scaler: _data.Scaler, generator: torch.Generator
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Scaled samples and labels of one epoch, every training row once.
+
+        A buffer mixes pieces from all over the source; its rows are still to be shuffled. It is
+        overwritten by the next one.
+        """
+        buffer = np.empty((min(self.most_rows, len(self.source)), *self.shape), np.float32)
+        for ranges in shuffled(self.source.blocks(), self.most_rows, generator):
+            filled, labels = 0, []
+            for start, stop in ranges:
+                rows = self._in_training(start, stop)
+                part = self._read(start, stop)
+                part = scaler.transform(part if rows.all() else part[rows])
+                buffer[filled : filled + len(part)] = part
+                filled += len(part)
+                if self.y is not None:
+                    labels.append(self.y[start:stop][rows])
+            yield buffer[:filled], np.concatenate(labels) if labels else None
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        rows = _data.read(self.source, start, stop, self.name)
+        return rows.reshape(len(rows), *self.shape)
+
+    def _in_training(self, start: int, stop: int) -> np.ndarray:
+        """Whether each row of a range is trained on."""
+        mask = np.ones(stop - start, bool)
+        first, last = np.searchsorted(self.held_out, (start, stop))
+        mask[self.held_out[first:last] - start] = False
+        return mask
+
+
+def _spread(n: int, most: int, rng: np.random.Generator) -> np.ndarray:
+    """At most that many of n row numbers, in order: one at random of each of as many equal parts.
+
+    No array is as long as n. Two parts that share a row may draw it both: then there is one less.
+    """
+    if most >= n:
+        return np.arange(n)
+    part = n / max(1, most)
+    return np.unique(((np.arange(most) + rng.random(most)) * part).astype(np.int64))
+
+
+def shuffled(
+    blocks: list[tuple[int, int]], most: int, generator: torch.Generator
+) -> Iterator[list[tuple[int, int]]]:
+    """Cut blocks into pieces and deal them out at random: the ranges that make up each buffer.
+
+    Buffers are even, of at most ``most`` rows; the ranges of one are in the order of storage.
+    """
+    size = max(1, most // _PIECES)
+    every = chain.from_iterable(cut(start, stop, size) for start, stop in blocks)
+    pieces = np.fromiter(every, np.dtype((np.int64, 2)))
+    pieces = pieces[torch.randperm(len(pieces), generator=generator).numpy()]
+    ends = np.cumsum(pieces[:, 1] - pieces[:, 0])  # where each ends in the new order
+    n = int(ends[-1])
+    count = -(-n // most)
+    for low, high in pairwise(n * i // count for i in range(count + 1)):
+        first, last = np.searchsorted(ends, (low + 1, high))
+        part = pieces[first : last + 1].copy()
+        part[0, 0] = part[0, 1] - (ends[first] - low)
+        part[-1, 1] -= ends[last] - high
+        yield sorted((int(start), int(stop)) for start, stop in part)
+
+
+class Scores:
+    """Training scores as they come in: all of them, or a sketch of their quantiles.
+
+    All, if they fit into a quarter of ``memory_limit``. Else a t-digest (of Apache DataSketches, in
+    float32) of which evenly spaced quantiles stand in for the scores. It gives the same answer for
+    the same scores in the same order, which the library's sketches with a proven bound do not. The
+    rank of a quantile was never off by more than 1e-4 in our tests, nor by more than 3e-5 above
+    0.9, with any order and with ties; beyond the stand-ins' own spacing of 1e-5 nothing is told
+    apart.
+
+    Parameters
+    ----------
+    n : int
+        Scores to come.
+    memory_limit : int
+        Bytes.
+    """
+
+    def __init__(self, n: int, memory_limit: int) -> None:
+        self.complete = 8 * n <= memory_limit // _SCORES_SHARE
+        self._filled = 0
+        if self.complete:
+            self._scores = np.empty(n)
+            return
+        try:
+            from datasketches import tdigest_double
+        except ImportError as error:
+            raise ImportError(
+                f"{n} training scores do not fit into memory_limit={memory_limit}; for a sketch of "
+                'them, pip install "deepod[data]".'
+            ) from error
+        self._digest = tdigest_double(_CENTROIDS)
+
+    def add(self, scores: np.ndarray) -> None:
+        """Take the next scores, float64."""
+        if self.complete:
+            self._scores[self._filled : self._filled + len(scores)] = scores
+            self._filled += len(scores)
+        else:
+            # A mean of equal numbers may differ from them in the last digit of float64.
+            self._digest.update(scores.astype(np.float32).astype(np.float64))
+
+    def result(self) -> np.ndarray:
+        """Give all scores in their order, or quantiles that stand in for them, from low to high."""
+        if self.complete:
+            return self._scores
+        ranks = np.linspace(0, 1, _STAND_INS)
+        values = np.array([self._digest.get_quantile(rank) for rank in ranks])
+        return values.astype(np.float32).astype(np.float64)
