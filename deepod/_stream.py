@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from itertools import chain, pairwise
+from itertools import islice
 
 import numpy as np
 import torch
@@ -108,7 +108,7 @@ class Stream:
         overwritten by the next one.
         """
         buffer = np.empty((min(self.most_rows, len(self.source)), *self.shape), np.float32)
-        for ranges in shuffled(self.source.blocks(), self.most_rows, generator):
+        for ranges in shuffled(self.source, self.most_rows, generator):
             filled, labels = 0, []
             for start, stop in ranges:
                 rows = self._in_training(start, stop)
@@ -144,25 +144,42 @@ def _spread(n: int, most: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def shuffled(
-    blocks: list[tuple[int, int]], most: int, generator: torch.Generator
+    source: Source, most: int, generator: torch.Generator
 ) -> Iterator[list[tuple[int, int]]]:
-    """Cut blocks into pieces and deal them out at random: the ranges that make up each buffer.
+    """Deal out all rows at random, in contiguous pieces: the ranges that make up each buffer.
 
-    Buffers are even, of at most ``most`` rows; the ranges of one are in the order of storage.
+    Buffers are even, of at most ``most`` rows. The ranges of one are to be read in their order.
     """
-    size = max(1, most // _PIECES)
-    every = chain.from_iterable(cut(start, stop, size) for start, stop in blocks)
-    pieces = np.fromiter(every, np.dtype((np.int64, 2)))
-    pieces = pieces[torch.randperm(len(pieces), generator=generator).numpy()]
-    ends = np.cumsum(pieces[:, 1] - pieces[:, 0])  # where each ends in the new order
-    n = int(ends[-1])
+    n = len(source)
     count = -(-n // most)
-    for low, high in pairwise(n * i // count for i in range(count + 1)):
-        first, last = np.searchsorted(ends, (low + 1, high))
-        part = pieces[first : last + 1].copy()
-        part[0, 0] = part[0, 1] - (ends[first] - low)
-        part[-1, 1] -= ends[last] - high
-        yield sorted((int(start), int(stop)) for start, stop in part)
+    ranges: list[tuple[int, int]] = []
+    dealt, buffers = 0, 1
+    for start, stop in _pieces(source, max(1, most // _PIECES), generator):
+        while start < stop:
+            end = n * buffers // count  # of the rows to deal, for this buffer to be full
+            last = min(stop, start + end - dealt)
+            ranges.append((start, last))
+            dealt, start = dealt + last - start, last
+            if dealt == end:
+                yield sorted(ranges) if source.turns is None else ranges
+                ranges, buffers = [], buffers + 1
+
+
+def _pieces(source: Source, rows: int, generator: torch.Generator) -> Iterator[tuple[int, int]]:
+    """Cut blocks into pieces: all in random order, or in turns those of a few random blocks."""
+    blocks, turns = source.blocks(), source.turns
+    if turns is None:
+        blocks, turns = [piece for first, last in blocks for piece in cut(first, last, rows)], 1
+    order = torch.randperm(len(blocks), generator=generator).tolist()
+    waiting = (cut(first, last, rows) for first, last in (blocks[i] for i in order))
+    taken_up = list(islice(waiting, turns))
+    while taken_up:
+        turn = int(torch.randint(len(taken_up), (), generator=generator))
+        piece = next(taken_up[turn], None)
+        if piece is None:
+            taken_up[turn : turn + 1] = islice(waiting, 1)
+        else:
+            yield piece
 
 
 class Scores:

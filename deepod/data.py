@@ -17,7 +17,9 @@ from deepod.types import Shape
 __all__ = ["Source", "array", "parquet"]
 
 _BLOCK_BYTES = 1 << 18  # of an array without chunks: long enough to read, short enough to mix
-_BATCH_VALUES = 1 << 20  # decoded from Parquet at once
+_GROUPS = 4  # of Parquet, under way at the same time
+_PAGE_BYTES = 1 << 16  # read from Parquet at once
+_BATCH_VALUES = 1 << 18  # decoded from Parquet at once
 
 
 @runtime_checkable
@@ -32,11 +34,15 @@ class Source(Protocol):
         Of what ``read`` returns.
     feature_names : list of str or None
         Names of the columns of a table.
+    turns : int or None
+        Blocks that can be read in turns, part by part, at no more expense than one after the other;
+        None if any range of rows costs what its length does.
     """
 
     shape: Shape
     dtype: np.dtype
     feature_names: list[str] | None
+    turns: int | None
 
     def __len__(self) -> int:
         """Count the rows."""
@@ -75,6 +81,7 @@ def array(X: Any) -> Source:
 class _Array:
     shape: Shape
     feature_names: list[str] | None = None
+    turns: int | None = None
 
     def __init__(self, X: Any) -> None:
         self._X = X
@@ -110,6 +117,12 @@ def parquet(path: Any, columns: Sequence[str] | None = None) -> Source:
         A table of float32, or float64 where float32 would lose digits; nulls are NaN. Where the
         rows are windows or images, give the detector their ``input_shape``.
 
+    Notes
+    -----
+    Training reads four row groups at a time, in random order. Large ones of a sorted file mix
+    badly, therefore, and Arrow takes up to 3 MiB per column to decode each: write files with
+    ``row_group_size=50_000`` or so.
+
     Raises
     ------
     ValueError
@@ -130,6 +143,7 @@ class _Group(NamedTuple):
 class _Parquet:
     shape: Shape
     feature_names: list[str] | None
+    turns: int | None = _GROUPS
 
     def __init__(self, path: Any, columns: Sequence[str] | None) -> None:
         try:
@@ -160,9 +174,7 @@ class _Parquet:
         self.dtype = np.result_type(np.float32, *types)
         self._arrow_type = pa.from_numpy_dtype(self.dtype)
         self._starts = [group.start for group in self._groups]
-        self._rows: Iterator[np.ndarray] = iter(())  # the rest of a row group under way,
-        self._at = self._end = 0  # from this row to that one
-        self._left = np.empty((0, self.shape[1]), self.dtype)  # decoded, not yet asked for
+        self._open: dict[_Group, _Reader] = {}  # that used last at the end
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -172,33 +184,30 @@ class _Parquet:
 
     def read(self, start: int, stop: int) -> np.ndarray:
         out = np.empty((stop - start, self.shape[1]), self.dtype)
-        filled = 0
-        while filled < len(out):
-            part = self._next(start + filled, stop - start - filled)
-            out[filled : filled + len(part)] = part
-            filled += len(part)
-        return out
-
-    def _next(self, start: int, most: int) -> np.ndarray:
-        """Give some rows from ``start`` on. Reading forwards decodes a row group once."""
-        if not self._at <= start < self._end:
+        while start < stop:
             group = self._groups[int(np.searchsorted(self._starts, start, side="right")) - 1]
-            self._rows, self._at, self._end = self._decode(group), group.start, group.stop
-            self._left = self._left[:0]
-        while self._at + len(self._left) <= start:
-            self._at += len(self._left)
-            self._left = next(self._rows)
-        skipped = start - self._at
-        part = self._left[skipped : skipped + most]
-        self._at, self._left = start + len(part), self._left[skipped + len(part) :]
-        return part
+            last = min(stop, group.stop)
+            reader = self._open.pop(group, None)
+            if reader is None or reader.at > start:
+                reader = _Reader(self._decode(group), group.start)
+            reader.read(start, out[len(out) - (stop - start) :][: last - start])
+            if last < group.stop:
+                self._open[group] = reader
+            if len(self._open) > _GROUPS:
+                del self._open[next(iter(self._open))]
+            start = last
+        return out
 
     def _decode(self, group: _Group) -> Iterator[np.ndarray]:
         from pyarrow.parquet import ParquetFile
 
-        # Open for as long as it is read: there may be thousands of files.
+        # Open for as long as it is read: there may be thousands of files. Page by page.
         file = ParquetFile(
-            group.file.path, metadata=group.file.metadata, filesystem=group.file.filesystem
+            group.file.path,
+            metadata=group.file.metadata,
+            filesystem=group.file.filesystem,
+            buffer_size=_PAGE_BYTES,
+            pre_buffer=False,
         )
         batches = file.iter_batches(
             batch_size=max(1, _BATCH_VALUES // self.shape[1]),
@@ -212,6 +221,26 @@ class _Parquet:
                 column = batch.column(name).cast(self._arrow_type, safe=False)
                 out[:, i] = column.to_numpy(zero_copy_only=False)
             yield out
+
+
+class _Reader:
+    """Reads rows that come in batches, forwards."""
+
+    def __init__(self, batches: Iterator[np.ndarray], start: int) -> None:
+        self._batches = batches
+        self._left = next(batches)  # from row ``at`` on
+        self.at = start
+
+    def read(self, start: int, out: np.ndarray) -> None:
+        """Fill ``out`` with the rows from ``start`` on."""
+        filled = 0
+        while filled < len(out):
+            while self.at + len(self._left) <= start + filled:
+                self.at += len(self._left)
+                self._left = next(self._batches)
+            part = self._left[start + filled - self.at :][: len(out) - filled]
+            out[filled : filled + len(part)] = part
+            filled += len(part)
 
 
 def _numeric(schema: Any, columns: list[str], path: str) -> list[np.dtype]:

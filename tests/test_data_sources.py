@@ -161,21 +161,35 @@ def test_parquet__what_cannot_be_read__refused_and_says_why(tmp_path):
 blocks_of_any_size = st.lists(st.integers(1, 300), min_size=1, max_size=30)
 
 
-def as_blocks(sizes):
-    ends = np.cumsum(sizes).tolist()
-    return list(zip([0, *ends[:-1]], ends, strict=True))
+class Blocks:
+    """Ranges without rows."""
+
+    def __init__(self, sizes, turns):
+        self.ends, self.turns = np.cumsum(sizes).tolist(), turns
+
+    def __len__(self):
+        return self.ends[-1]
+
+    def blocks(self):
+        return list(zip([0, *self.ends[:-1]], self.ends, strict=True))
 
 
 @settings(deadline=None)
-@given(sizes=blocks_of_any_size, most=st.integers(2, 500), seed=st.integers(0, 99))
-def test_shuffled__every_row_once__in_even_buffers_that_repeat(sizes, most, seed):
-    buffers = list(shuffled(as_blocks(sizes), most, generator(seed)))
+@given(
+    sizes=blocks_of_any_size,
+    turns=st.none() | st.integers(1, 9),
+    most=st.integers(2, 500),
+    seed=st.integers(0, 99),
+)
+def test_shuffled__every_row_once__in_even_buffers_that_repeat(sizes, turns, most, seed):
+    source = Blocks(sizes, turns)
+    buffers = list(shuffled(source, most, generator(seed)))
     rows = np.concatenate([np.arange(*part) for buffer in buffers for part in buffer])
     np.testing.assert_array_equal(np.sort(rows), np.arange(sum(sizes)))
     lengths = [sum(stop - start for start, stop in buffer) for buffer in buffers]
     assert max(lengths) <= most
     assert max(lengths) - min(lengths) <= 1
-    assert buffers == list(shuffled(as_blocks(sizes), most, generator(seed)))
+    assert buffers == list(shuffled(source, most, generator(seed)))
 
 
 @settings(max_examples=40, deadline=None)
@@ -222,6 +236,19 @@ def test_buffers__sorted_file__mixed():
     np.testing.assert_array_equal(again, buffers)
     other = [x.copy() for x, _ in stream.buffers(scaler, generator(1))]
     assert not np.array_equal(other, buffers)
+
+
+def test_buffers__large_row_groups__each_decoded_once_an_epoch(tmp_path, monkeypatch):
+    X = rows_of(2000)
+    source = data.parquet(write(tmp_path, X, sizes=[1000, 1000], row_group_size=200))
+    stream = stream_of(source, 8 * 4 * 3 * 128)
+    scaler, _, _ = stream.survey(None)
+    decoded, decode = [], source._decode
+    monkeypatch.setattr(source, "_decode", lambda g: decoded.append(g.start) or decode(g))
+    buffers = [x.copy() for x, _ in stream.buffers(scaler, generator())]
+    assert sorted(decoded) == list(range(0, 2000, 200))
+    assert min(len(np.unique(x[:, 0] // 200)) for x in buffers[:-3]) >= 3  # row groups in each
+    np.testing.assert_array_equal(np.sort(np.concatenate(buffers), axis=0), X)
 
 
 def test_buffers__rows_held_out_and_labels__kept_apart_and_together():
