@@ -360,7 +360,7 @@ class BaseDetector(PyODVocabulary):
                 "Training rows got scores that are NaN or infinite. Lower lr, or set "
                 "scaler='standard' if the columns of X differ much in size."
             )
-        self._remember_scores(scores)
+        self._remember_scores(scores, len(X))
 
     def _validate_rows(self, X: Any, *, reset: bool) -> np.ndarray:
         if self.input_shape is not None and np.ndim(X) > 2:
