@@ -45,7 +45,7 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def sample_shape(X: np.ndarray, input_shape: Shape | None) -> Shape:
+def sample_shape(X: np.ndarray | Source, input_shape: Shape | None) -> Shape:
     """Shape of one sample: that of X's rows, or ``input_shape`` when the rows are flat.
 
     Raises
@@ -57,9 +57,9 @@ def sample_shape(X: np.ndarray, input_shape: Shape | None) -> Shape:
     if 0 in rows:
         raise ValueError(f"X has 0 features: its samples have shape {rows}.")
     if input_shape is None:
-        if X.ndim > 4:
+        if len(X.shape) > 4:
             raise ValueError(
-                f"X has {X.ndim} dimensions; expected (n, features), (n, time, channels) or "
+                f"X has {len(X.shape)} dimensions; expected (n, features), (n, time, channels) or "
                 "(n, channels, height, width)."
             )
         return rows

@@ -273,9 +273,13 @@ class Functional(Stepper):
 
     def step(self, batches: Sequence[Batch]) -> Tensor:
         """Train every member on its batch."""
+        size = len(batches[0].x)
+        if size not in self.runs:  # rows that are read from disk cannot tell all sizes beforehand
+            with torch.random.fork_rng(devices=[]):
+                self.runs[size] = self._recorded(size)
         inputs = self._inputs(batches)
         with torch.no_grad():
-            terms, *gradients = self.runs[len(batches[0].x)](*inputs)
+            terms, *gradients = self.runs[size](*inputs)
         for k, group in enumerate(self.optimizer.param_groups):
             for row, gradient in zip(group["params"], gradients, strict=True):
                 row.grad = gradient if self.alone else gradient[k]

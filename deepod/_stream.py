@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import islice
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from deepod import _data
 from deepod.data import Source, cut
-from deepod.types import Shape
+from deepod.types import Batch, Shape
 
 # Parts of ``memory_limit``: an eighth for the buffer, whose rows a method may copy a few times, and
 # for the sample; a quarter for the training scores.
@@ -182,26 +184,81 @@ def _pieces(source: Source, rows: int, generator: torch.Generator) -> Iterator[t
             yield piece
 
 
+class Streamed(_data.InMemory):
+    """Rows to train on that are read from disk; in memory lies a sample of them.
+
+    Parameters
+    ----------
+    stream : Stream
+    scaler : Scaler
+    given : ndarray
+        The rows ``stream.sampled``, scaled.
+    prepare : callable
+        ``prepare(x, y, seed)`` makes a batch on the device of scaled samples and their labels.
+    seed : int
+        What ``prepare`` is given for the sample; buffers have seeds of their own.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        scaler: _data.Scaler,
+        given: np.ndarray,
+        prepare: Callable[[np.ndarray, np.ndarray | None, Any], Batch],
+        seed: int,
+    ) -> None:
+        sample = prepare(given, None if stream.y is None else stream.y[stream.sampled], seed)
+        super().__init__(sample.x, sample.y)
+        self.given = torch.from_numpy(given)
+        self._stream, self._scaler, self._prepare, self._seed = stream, scaler, prepare, seed
+        self._epoch = 0
+        # How many come out of as many rows; of an epoch that is over, it is known.
+        self._share = len(sample.x) / len(given)
+        self._n = round((len(stream.source) - len(stream.held_out)) * self._share)
+
+    def __len__(self) -> int:
+        return self._n
+
+    def sizes(self, batch_size: int) -> list[int]:
+        buffers = -(-len(self._stream.source) // self._stream.most_rows)
+        rows = {self._n // buffers, -(-self._n // buffers)}
+        parts = [_data.even_parts(torch.arange(n), batch_size) for n in rows]
+        return sorted({len(part) for part in chain.from_iterable(parts)})
+
+    def batches(
+        self, stream: torch.Generator, batch_size: int
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        n = 0
+        for number, (x, y) in enumerate(self._stream.buffers(self._scaler, stream)):
+            buffer = self._prepare(x, y, [self._seed, self._epoch, number])
+            if len(buffer.x) < min(2, batch_size):
+                continue  # BatchNorm has nothing to average, or all rows were left out
+            n += len(buffer.x)
+            yield from _data.InMemory(buffer.x, buffer.y).batches(stream, batch_size)
+        self._n, self._epoch = n, self._epoch + 1
+
+
 class Scores:
     """Training scores as they come in: all of them, or a sketch of their quantiles.
 
-    All, if they fit into a quarter of ``memory_limit``. Else a t-digest (of Apache DataSketches, in
-    float32) of which evenly spaced quantiles stand in for the scores. It gives the same answer for
-    the same scores in the same order, which the library's sketches with a proven bound do not. The
-    rank of a quantile was never off by more than 1e-4 in our tests, nor by more than 3e-5 above
-    0.9, with any order and with ties; beyond the stand-ins' own spacing of 1e-5 nothing is told
-    apart.
+    All, if they fit into a quarter of ``memory_limit`` or are few. Else a t-digest (of Apache
+    DataSketches, in float32), of which evenly spaced quantiles stand in for the scores. The same
+    scores in the same order give the same answer, which the library's sketches with a proven bound
+    do not promise. The rank of a quantile was never off by more than 1e-4 in our tests, nor by more
+    than 3e-5 above 0.9, with any order and with ties; what is closer than the stand-ins, 1e-5, is
+    not told apart.
 
     Parameters
     ----------
     n : int
         Scores to come.
-    memory_limit : int
-        Bytes.
+    memory_limit : int or None
+        Bytes; None keeps all.
     """
 
-    def __init__(self, n: int, memory_limit: int) -> None:
-        self.complete = 8 * n <= memory_limit // _SCORES_SHARE
+    def __init__(self, n: int, memory_limit: int | None) -> None:
+        most = n if memory_limit is None else memory_limit // (8 * _SCORES_SHARE)
+        self.complete = n <= max(most, _STAND_INS)
         self._filled = 0
         if self.complete:
             self._scores = np.empty(n)

@@ -263,6 +263,16 @@ def _numeric(schema: Any, columns: list[str], path: str) -> list[np.dtype]:
     return types
 
 
+def head(source: Source, n: int) -> Any:
+    """Read the first rows, as a table where the columns have names."""
+    rows = source.read(0, min(n, len(source)))
+    if source.feature_names is None:
+        return rows
+    import pyarrow as pa
+
+    return pa.table(dict(zip(source.feature_names, rows.T, strict=True)))
+
+
 def cut(start: int, stop: int, rows: int) -> Iterator[tuple[int, int]]:
     """Cut a range into ranges of at most ``rows``."""
     for first in range(start, stop, rows):

@@ -27,7 +27,17 @@ MAY_IMPORT = {
     "_together": {"params", "_engines", "_train"},
     "_labels": set(),
     "_base": {
-        *("types", "params", "_data", "_engines", "_train", "_together", "_labels"),
+        *(
+            "types",
+            "params",
+            "data",
+            "_data",
+            "_stream",
+            "_engines",
+            "_train",
+            "_together",
+            "_labels",
+        ),
         *("callbacks", "networks"),
     },
     "models": {"types", "params", "_base", "networks"},
