@@ -64,12 +64,12 @@ class BaseDetector(PyODVocabulary):
     Attributes
     ----------
     decision_scores_ : ndarray of shape (n_samples,), float64
-        Scores of the training rows, in their order.
+        Scores of the training rows, in their order; not if ``memory_limit`` does not allow it.
     threshold_ : float
         Scores above it are labelled 1. Follows ``contamination``, also when that is changed after
         ``fit``.
     labels_ : ndarray of shape (n_samples,), int
-        0 (normal) or 1 (anomaly) for the training rows.
+        0 (normal) or 1 (anomaly) for the training rows; absent where ``decision_scores_`` is.
     history_ : list of dict
         One entry per epoch: phase, epoch, seconds and each weighted loss term.
     module_ : torch.nn.Module
@@ -224,7 +224,10 @@ class BaseDetector(PyODVocabulary):
     def _prepare(
         self, X: np.ndarray, y: np.ndarray | None, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Rows to train on and their labels, from scaled rows; y only under ``supervision``."""
+        """Rows to train on and their labels, from scaled rows; y only under ``supervision``.
+
+        Of rows that are read from disk, buffer by buffer.
+        """
         return X, None
 
     def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> Any:
@@ -236,7 +239,10 @@ class BaseDetector(PyODVocabulary):
         return [Phase("fit", self.epochs_, self._loss, milestones=tuple(self.milestones))]
 
     def _calibration(self) -> Refresh | None:
-        """Buffers to set after training from all rows of X, as given: before ``_prepare``."""
+        """Buffers to set after training from all rows of X, as given: before ``_prepare``.
+
+        Of rows that are read from disk, from a sample.
+        """
         return None
 
     def _network(self, shape: Shape) -> Network:
@@ -254,7 +260,8 @@ class BaseDetector(PyODVocabulary):
         Parameters
         ----------
         X : array-like of shape (n, d), (n, time, channels) or (n, channels, height, width)
-            Training samples: numbers without NaN or infinity, at least two rows.
+            Training samples: numbers without NaN or infinity, at least two rows. Memory maps above
+            ``memory_limit`` and sources of :mod:`deepod.data` are read from disk as needed.
         y : array-like of shape (n,), optional
             Ignored, unless a ``supervision`` parameter of the method asks for it.
 
@@ -362,10 +369,8 @@ class BaseDetector(PyODVocabulary):
     def _streamed(
         self, X: Source, y: np.ndarray | None, seeds: _Streams
     ) -> tuple[Streamed, Batch | None]:
-        """Rows to train on and rows to watch, of which no more are in memory than it may hold."""
+        """Rows to train on, which stay on disk, and rows to watch."""
         self._count_held_out(len(X))
-        if y is not None and y.all():
-            raise ValueError(_NO_NORMAL_ROW)
         Scores(len(X), self.memory_limit)  # if a library is missing for them, say so now
         stream = Stream(
             X,
@@ -376,6 +381,8 @@ class BaseDetector(PyODVocabulary):
             held_out=self.validation_fraction,
             name=type(self).__name__,
         )
+        if y is not None and np.count_nonzero(y == 0) == np.count_nonzero(y[stream.held_out] == 0):
+            raise ValueError(_NO_NORMAL_ROW)
         scaler, sample, held_out = stream.survey(self.scaler)
         self.shift_, self.scale_, self.contrast_ = scaler.shift, scaler.scale, scaler.contrast
         rows = Streamed(stream, scaler, sample, self._prepared, seeds.prepare)
@@ -502,7 +509,7 @@ class BaseDetector(PyODVocabulary):
         Parameters
         ----------
         X : array-like of shape (n, d), (n, time, channels) or (n, channels, height, width)
-            Samples shaped like those of ``fit``.
+            Samples shaped like those of ``fit``, or a source of :mod:`deepod.data`.
         batch_size : int, optional
             Rows to score at once, for when memory is short. Scores do not depend on it.
 

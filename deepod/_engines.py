@@ -15,6 +15,7 @@ from torch.func import functional_call
 from deepod._record import Function, interpreted, record
 from deepod.types import Batch, Callback, Phase, Rows
 
+MOST_RECORDINGS = 8  # of as many sizes of batches; steps of any other size are not recorded
 ENGINES = ("eager", "trace", "compile", "cuda_graph")
 
 
@@ -276,7 +277,9 @@ class Functional(Stepper):
         size = len(batches[0].x)
         if size not in self.runs:  # rows that are read from disk cannot tell all sizes beforehand
             with torch.random.fork_rng(devices=[]):
-                self.runs[size] = self._recorded(size)
+                enough = len(self.runs) >= MOST_RECORDINGS
+                again = _with_gradients(self._function) if enough else self._recorded(size)
+                self.runs[size] = again
         inputs = self._inputs(batches)
         with torch.no_grad():
             terms, *gradients = self.runs[size](*inputs)

@@ -11,7 +11,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepod import _data, _stream, _train, data
+from deepod import _data, _stream, data
 from deepod._stream import Scores, Stream, shuffled
 
 SCALERS = ["standard", "minmax", "symmetric", None]
@@ -214,7 +214,7 @@ def test_buffers__cut_into_batches__every_row_once_and_no_batch_of_one(
         assert x.dtype == np.float32
         assert x.nbytes <= max(limit / 8, 2 * X[0].nbytes)
         x = torch.from_numpy(x)
-        for rows in _train._batches(torch.randperm(len(x), generator=order), batch_size):
+        for rows in _data.even_parts(torch.randperm(len(x), generator=order), batch_size):
             seen.append(x[rows])
             sizes.append(len(rows))
     np.testing.assert_array_equal(np.sort(torch.cat(seen).numpy(), axis=0), X)
