@@ -66,7 +66,8 @@ class Stream:
         self.source, self.shape, self.y, self.name = source, shape, y, name
         n = len(source)
         row_bytes = max(4, source.dtype.itemsize) * int(np.prod(shape))
-        self.most_rows = max(2, memory_limit // _ROWS_SHARE // row_bytes)
+        # At least four: even buffers then have two rows or more.
+        self.most_rows = max(4, memory_limit // _ROWS_SHARE // row_bytes)
         wanted = max(1, round(held_out * n)) if held_out else 0
         self.held_out = _spread(n, min(wanted, self.most_rows), rng)
         self.sampled = np.setdiff1d(_spread(n, self.most_rows, rng), self.held_out)
@@ -106,8 +107,8 @@ class Stream:
     ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Scaled samples and labels of one epoch, every training row once.
 
-        A buffer mixes pieces from all over the source; its rows are still to be shuffled. It is
-        overwritten by the next one.
+        A buffer mixes pieces from all over the source; its rows are still to be shuffled. The next
+        one overwrites it.
         """
         buffer = np.empty((min(self.most_rows, len(self.source)), *self.shape), np.float32)
         for ranges in shuffled(self.source, self.most_rows, generator):

@@ -1,5 +1,6 @@
 """Rows on disk: sources, buffers in random order, statistics of what is too much to keep."""
 
+import sys
 import zlib
 
 import numpy as np
@@ -156,6 +157,12 @@ def test_parquet__what_cannot_be_read__refused_and_says_why(tmp_path):
         data.parquet(pads.dataset(tmp_path, format="parquet").filter(pads.field("x") > 1))
 
 
+def test_parquet__no_pyarrow__says_what_to_install(monkeypatch):
+    monkeypatch.setitem(sys.modules, "pyarrow", None)
+    with pytest.raises(ImportError, match=r"deepod\[data\]"):
+        data.parquet("x.parquet")
+
+
 # --- buffers in random order --------------------------------------------------------------------
 
 blocks_of_any_size = st.lists(st.integers(1, 300), min_size=1, max_size=30)
@@ -212,14 +219,14 @@ def test_buffers__cut_into_batches__every_row_once_and_no_batch_of_one(
     for x, y in stream.buffers(scaler, order):
         assert y is None
         assert x.dtype == np.float32
-        assert x.nbytes <= max(limit / 8, 2 * X[0].nbytes)
+        assert x.nbytes <= max(limit / 8, 4 * X[0].nbytes)
         x = torch.from_numpy(x)
         for rows in _data.even_parts(torch.randperm(len(x), generator=order), batch_size):
             seen.append(x[rows])
             sizes.append(len(rows))
     np.testing.assert_array_equal(np.sort(torch.cat(seen).numpy(), axis=0), X)
     assert source.largest <= max(1, stream.most_rows // 64)
-    if batch_size > 1 and min(n, stream.most_rows) > 3:
+    if batch_size > 1:
         assert min(sizes) > 1
         assert max(sizes) <= max(batch_size, 3)
 
