@@ -31,9 +31,9 @@ class PyODVocabulary(PyODBaseDetector):
 
     contamination: Any
 
-    def _remember_scores(self, scores: np.ndarray, n: int) -> None:
-        """Keep the scores of the n training rows, or fewer that stand in for them."""
-        self._training_scores, self._n_training = scores, n
+    def _remember_scores(self, scores: np.ndarray, n: int | None = None) -> None:
+        """Keep the scores of all training rows, or fewer that stand in for those of n rows."""
+        self._training_scores, self._n_training = scores, len(scores) if n is None else n
         # PyOD's own helpers read these.
         self._classes = 2
         self._mu, self._sigma = scores.mean(), scores.std()

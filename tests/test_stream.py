@@ -1,5 +1,6 @@
 """Fitting and scoring what does not fit into ``memory_limit``."""
 
+import pickle
 import sys
 import tracemalloc
 
@@ -10,8 +11,9 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import deepod
-from deepod import AnoRand, AutoEncoder, _stream, data
+from deepod import AnoRand, AutoEncoder, SeedEnsemble, _stream, data
 from deepod.callbacks import EarlyStopping
+from deepod.distributed import Scorer
 
 from .cases import NAMES, NAMES_AND_KINDS, SHAPES, fast, samples
 
@@ -207,6 +209,9 @@ def test_scores__too_many__threshold_from_a_sketch_and_clear_errors(tmp_path, mo
             getattr(detector, name)
     probability = detector.predict_proba(TEST)[:, 1]
     assert roc_auc_score(IS_ANOMALY, probability) > 0.5
+    np.testing.assert_array_equal(Scorer(detector)(TEST), detector.decision_function(TEST))
+    copied = pickle.loads(pickle.dumps(detector))
+    assert (copied.threshold_, copied.contamination) == (detector.threshold_, contamination)
     labels, confidence = detector.predict(TEST, return_confidence=True)
     assert ((confidence >= 0) & (confidence <= 1)).all()
     rejected, stats = detector.predict_with_rejection(TEST, return_stats=True)
@@ -221,6 +226,15 @@ def test_scores__too_many_and_no_sketch_library__said_before_training(tmp_path, 
     with pytest.raises(ImportError, match=r"deepod\[data\]"):
         small(callbacks=[told.append]).fit(mapped(tmp_path, np.repeat(TRAIN, 5, axis=0)))
     assert not told
+
+
+def test_seed_ensemble__of_a_map__as_its_members(tmp_path):
+    X = mapped(tmp_path, TRAIN)
+    ensemble = SeedEnsemble(small(), n_members=2, random_state=0).fit(X)
+    np.testing.assert_array_equal(ensemble.decision_function(X), ensemble.decision_scores_)
+    member = ensemble.members_[0]
+    alone = small(random_state=member.random_state).fit(X)
+    np.testing.assert_array_equal(alone.decision_scores_, member.decision_scores_)
 
 
 # --- memory, progress, batches ------------------------------------------------------------------
