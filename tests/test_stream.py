@@ -11,7 +11,7 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import deepod
-from deepod import AnoRand, AutoEncoder, SeedEnsemble, _stream, data
+from deepod import AnoRand, AutoEncoder, SeedEnsemble, _stream, data, fit_many
 from deepod.callbacks import EarlyStopping
 from deepod.distributed import Scorer
 
@@ -235,6 +235,13 @@ def test_seed_ensemble__of_a_map__as_its_members(tmp_path):
     member = ensemble.members_[0]
     alone = small(random_state=member.random_state).fit(X)
     np.testing.assert_array_equal(alone.decision_scores_, member.decision_scores_)
+
+
+def test_fit_many__array_in_several_processes__not_taken_for_a_map():
+    X = rng.normal(size=(2000, 100))  # joblib sends 1 MB and more as a memory map
+    detector = small(epochs=1, engine="eager")
+    jobs = [fit_many(detector, X, seeds=[0, 1], n_jobs=n)[1].decision_scores_ for n in (1, 2)]
+    np.testing.assert_allclose(*jobs, rtol=1e-3)
 
 
 # --- memory, progress, batches ------------------------------------------------------------------
