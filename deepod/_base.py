@@ -5,7 +5,8 @@ from __future__ import annotations
 import abc
 import copy
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
 from numbers import Integral
 from typing import Any, ClassVar, NamedTuple, cast
 
@@ -16,17 +17,22 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
 
-from deepod import _data, _train
+from deepod import _data, _train, data
 from deepod._engines import ENGINES
 from deepod._labels import PyODVocabulary
+from deepod._stream import Scores, Stream, Streamed
 from deepod._together import fit_all
 from deepod.callbacks import Progress
+from deepod.data import Source, cut
 from deepod.networks import FAMILIES, Network, StartsFromRows, family_with, resolve
 from deepod.params import HasMethods, integer, one_of, param, parameters, positive, real, share
 from deepod.types import Batch, Callback, Losses, Phase, Refresh, Shape
 
 # Modules are built with torch's global generator, seeded and then restored; one at a time.
 _building = threading.Lock()
+
+
+_NO_NORMAL_ROW = "y marks every row of X as an anomaly; some rows must be normal."
 
 
 class _Streams(NamedTuple):
@@ -58,12 +64,12 @@ class BaseDetector(PyODVocabulary):
     Attributes
     ----------
     decision_scores_ : ndarray of shape (n_samples,), float64
-        Scores of the training rows, in their order.
+        Scores of the training rows, in their order; not if ``memory_limit`` does not allow it.
     threshold_ : float
         Scores above it are labelled 1. Follows ``contamination``, also when that is changed after
         ``fit``.
     labels_ : ndarray of shape (n_samples,), int
-        0 (normal) or 1 (anomaly) for the training rows.
+        0 (normal) or 1 (anomaly) for the training rows; absent where ``decision_scores_`` is.
     history_ : list of dict
         One entry per epoch: phase, epoch, seconds and each weighted loss term.
     module_ : torch.nn.Module
@@ -170,6 +176,13 @@ class BaseDetector(PyODVocabulary):
         "compiler); 'cuda_graph' captures them on a GPU. 'auto' traces long trainings on a CPU, "
         "where the loss allows it, and is 'eager' otherwise.",
     )
+    memory_limit: int = param(
+        default=1 << 28,
+        accepts=[integer(1)],
+        doc="Bytes that ``fit`` may hold of a memory map larger than this, or of a source of "
+        ":mod:`deepod.data`: such rows are read from disk anew in every epoch. Scoring reads them "
+        "a few MiB at a time.",
+    )
     verbose: int = param(
         default=0,
         accepts=["verbose"],
@@ -182,7 +195,7 @@ class BaseDetector(PyODVocabulary):
     numbers_in_loss: ClassVar[tuple[str, ...]] = ()
     absent_from_loss: ClassVar[tuple[str, ...]] = (
         *("contamination", "lr", "weight_decay", "scaler", "validation_fraction", "callbacks"),
-        *("random_state", "verbose"),
+        *("random_state", "memory_limit", "verbose"),
     )
     # For list_detectors(); every method sets its own.
     family: ClassVar[str] = ""
@@ -211,7 +224,10 @@ class BaseDetector(PyODVocabulary):
     def _prepare(
         self, X: np.ndarray, y: np.ndarray | None, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Rows to train on and their labels, from scaled rows; y only under ``supervision``."""
+        """Rows to train on and their labels, from scaled rows; y only under ``supervision``.
+
+        Of rows that are read from disk, buffer by buffer.
+        """
         return X, None
 
     def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> Any:
@@ -223,7 +239,10 @@ class BaseDetector(PyODVocabulary):
         return [Phase("fit", self.epochs_, self._loss, milestones=tuple(self.milestones))]
 
     def _calibration(self) -> Refresh | None:
-        """Buffers to set after training from all rows of X, as given: before ``_prepare``."""
+        """Buffers to set after training from all rows of X, as given: before ``_prepare``.
+
+        Of rows that are read from disk, from a sample.
+        """
         return None
 
     def _network(self, shape: Shape) -> Network:
@@ -241,7 +260,8 @@ class BaseDetector(PyODVocabulary):
         Parameters
         ----------
         X : array-like of shape (n, d), (n, time, channels) or (n, channels, height, width)
-            Training samples: numbers without NaN or infinity, at least two rows.
+            Training samples: numbers without NaN or infinity, at least two rows. Memory maps above
+            ``memory_limit`` and sources of :mod:`deepod.data` are read from disk as needed.
         y : array-like of shape (n,), optional
             Ignored, unless a ``supervision`` parameter of the method asks for it.
 
@@ -279,55 +299,30 @@ class BaseDetector(PyODVocabulary):
         self.input_shape_ = _data.sample_shape(X, self.input_shape)
         if self.scaler == "gcn" and len(self.input_shape_) != 3:
             raise ValueError("scaler='gcn' is for images of shape (channels, height, width).")
-        samples = X.reshape(len(X), *self.input_shape_)
         y = self._validate_y(y, len(X))
-
         seeds = _Streams(*spawn_seeds(self.random_state, len(_Streams._fields)))
-        training, held_out = self._split(len(X), y, seeds.split)
-        learned_from = training if y is None else training[y[training] != 1]
-        if not len(learned_from):
-            raise ValueError("y marks every row of X as an anomaly; some rows must be normal.")
-        everything = len(learned_from) == len(X)
-        known = (id(given), self.scaler, self.input_shape_) if everything else None
-        scaler, scaled = shared.get(known, (None, None))
-        if scaler is None:
-            rows = samples if everything else samples[learned_from]
-            scaler = _data.Scaler.fit(rows, self.scaler)
-        self.shift_, self.scale_, self.contrast_ = scaler.shift, scaler.scale, scaler.contrast
-
-        def batch(rows: np.ndarray, seed: int) -> Batch:
-            """Scale rows, let the method prepare them, and move them to the device."""
-            part = scaled
-            if part is None or len(rows) < len(X):
-                part = scaler.transform(samples if len(rows) == len(X) else samples[rows])
-            if known is not None and len(rows) == len(X):
-                shared[known] = scaler, part
-            labels = None if y is None else y[rows]
-            part, labels = self._prepare(part, labels, np.random.default_rng(seed))
-            to: Any = {"dtype": torch.float32, "device": self.device_}
-            target = None if labels is None else torch.as_tensor(labels, **to)
-            return Batch(torch.as_tensor(np.ascontiguousarray(part), **to), target)
-
-        data = batch(training, seeds.prepare)
-        watched = batch(held_out, seeds.prepare + 1) if len(held_out) else None
+        if isinstance(X, np.ndarray):
+            rows, watched = self._in_memory(X, y, seeds, id(given), shared)
+        else:
+            rows, watched = self._streamed(X, y, seeds)
         if watched is not None and not len(watched.x):
             raise ValueError(
                 f"validation_fraction={self.validation_fraction} holds out no row that the method "
                 "learns from; use a larger share, or 0."
             )
-        self.epochs_ = self._resolve_epochs(len(data.x))
+        self.epochs_ = self._resolve_epochs(len(rows))
         with _building, torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(seeds.weights)
             module = self._build_module(self.input_shape_).float()
         self.module_ = module.to(self.device_)
         for part in self.module_.modules():
             if isinstance(part, StartsFromRows):
-                part.start_from_rows(data.x)
+                part.start_from_rows(rows.x)
             if isinstance(part, nn.modules.batchnorm._BatchNorm) and self.batch_size == 1:
                 raise ValueError("batch_size=1 leaves BatchNorm nothing to average; use 2 or more.")
         return X, _train.Task(
             self.module_,
-            _data.InMemory(data.x, data.y),
+            rows,
             self._phases(),
             lambda n, generator: self._noise(n, self.input_shape_, generator),
             batch_size=self.batch_size,
@@ -342,46 +337,120 @@ class BaseDetector(PyODVocabulary):
             phases_with=self._phases_with,
         )
 
+    def _in_memory(
+        self, X: np.ndarray, y: np.ndarray | None, seeds: _Streams, key: int, shared: dict[Any, Any]
+    ) -> tuple[_data.InMemory, Batch | None]:
+        """Rows to train on and rows to watch, scaled as a whole."""
+        samples = X.reshape(len(X), *self.input_shape_)
+        training, held_out = self._split(len(X), y, seeds.split)
+        learned_from = training if y is None else training[y[training] != 1]
+        if not len(learned_from):
+            raise ValueError(_NO_NORMAL_ROW)
+        everything = len(learned_from) == len(X)
+        known = (key, self.scaler, self.input_shape_) if everything else None
+        scaler, scaled = shared.get(known, (None, None))
+        if scaler is None:
+            rows = samples if everything else samples[learned_from]
+            scaler = _data.Scaler.fit(_data.blocks(rows), self.input_shape_, self.scaler)
+        self.shift_, self.scale_, self.contrast_ = scaler.shift, scaler.scale, scaler.contrast
+
+        def batch(rows: np.ndarray, seed: int) -> Batch:
+            part = scaled
+            if part is None or len(rows) < len(X):
+                part = scaler.transform(samples if len(rows) == len(X) else samples[rows])
+            if known is not None and len(rows) == len(X):
+                shared[known] = scaler, part
+            return self._prepared(part, None if y is None else y[rows], seed)
+
+        data = batch(training, seeds.prepare)
+        watched = batch(held_out, seeds.prepare + 1) if len(held_out) else None
+        return _data.InMemory(data.x, data.y), watched
+
+    def _streamed(
+        self, X: Source, y: np.ndarray | None, seeds: _Streams
+    ) -> tuple[Streamed, Batch | None]:
+        """Rows to train on, which stay on disk, and rows to watch."""
+        self._count_held_out(len(X))
+        Scores(len(X), self.memory_limit)  # if a library is missing for them, say so now
+        stream = Stream(
+            X,
+            self.input_shape_,
+            self.memory_limit,
+            np.random.default_rng(seeds.split),
+            y=y,
+            held_out=self.validation_fraction,
+            name=type(self).__name__,
+        )
+        if y is not None and np.count_nonzero(y == 0) == np.count_nonzero(y[stream.held_out] == 0):
+            raise ValueError(_NO_NORMAL_ROW)
+        scaler, sample, held_out = stream.survey(self.scaler)
+        self.shift_, self.scale_, self.contrast_ = scaler.shift, scaler.scale, scaler.contrast
+        rows = Streamed(stream, scaler, sample, self._prepared, seeds.prepare)
+        if not len(held_out):
+            return rows, None
+        labels = None if y is None else y[stream.held_out]
+        return rows, self._prepared(held_out, labels, seeds.prepare + 1)
+
+    def _prepared(self, x: np.ndarray, y: np.ndarray | None, seed: Any) -> Batch:
+        """Let the method prepare scaled samples, and move them to the device."""
+        x, y = self._prepare(x, y, np.random.default_rng(seed))
+        to: Any = {"dtype": torch.float32, "device": self.device_}
+        target = None if y is None else torch.as_tensor(y, **to)
+        return Batch(torch.as_tensor(np.ascontiguousarray(x), **to), target)
+
     def _phases_with(self, values: dict[str, Tensor]) -> list[Phase]:
         """Phases whose losses read these hyper-parameters instead of the detector's."""
         other = object.__new__(type(self))
         other.__dict__ = self.__dict__ | values
         return other._phases()
 
-    def _finish(self, X: np.ndarray, member: _train.Member) -> None:
+    def _finish(self, X: np.ndarray | Source, member: _train.Member) -> None:
         """Do all that comes after training."""
         self.history_, self.engine_ = member.history, member.engine
         calibration = self._calibration()
         if calibration is not None:
-            _train.refresh(self.module_, calibration, self._chunks(X), self.device_, len(X))
-        scores = self._scores(X)
-        if not np.isfinite(scores).all():
-            raise FloatingPointError(
-                "Training rows got scores that are NaN or infinite. Lower lr, or set "
-                "scaler='standard' if the columns of X differ much in size."
-            )
-        self._remember_scores(scores)
+            rows = member.task.rows
+            known = rows.given if isinstance(rows, Streamed) else None  # of a source, the sample
+            chunks = self._chunks(X) if known is None else known.split(self._chunk_rows(None))
+            _train.refresh(self.module_, calibration, chunks, self.device_)
+        scores = Scores(len(X), None if isinstance(X, np.ndarray) else self.memory_limit)
+        for part in self._map_parts(X, self._score):
+            if not np.isfinite(part).all():
+                raise FloatingPointError(
+                    "Training rows got scores that are NaN or infinite. Lower lr, or set "
+                    "scaler='standard' if the columns of X differ much in size."
+                )
+            scores.add(part)
+        self._remember_scores(scores.result(), len(X))
 
-    def _validate_rows(self, X: Any, *, reset: bool) -> np.ndarray:
-        if self.input_shape is not None and np.ndim(X) > 2:
+    def _validate_rows(self, X: Any, *, reset: bool) -> Any:
+        """Return an array that can be trained on or scored, or a source of such rows.
+
+        Whether all values of a source are finite is seen when they are read.
+        """
+        if isinstance(X, np.memmap) and X.nbytes > self.memory_limit:
+            X = data.array(X)
+        streamed = isinstance(X, Source)
+        rows = data.head(X, 2) if streamed else X
+        if self.input_shape is not None and np.ndim(rows) > 2:
             # Flat and shaped samples are then one and the same, at fit and at scoring.
-            X = np.asarray(X)
-            shape = _data.sample_shape(X, self.input_shape)
-            X = X.reshape(len(X), int(np.prod(shape)))
-        X = validate_data(
+            rows = np.asarray(rows)
+            shape = _data.sample_shape(rows, self.input_shape)
+            rows = rows.reshape(len(rows), int(np.prod(shape)))
+        rows = validate_data(
             self,
-            X,
+            rows,
             reset=reset,
             dtype="numeric",
             allow_nd=True,
             ensure_min_samples=2 if reset else 1,
         )
-        if not reset and self.input_shape is None and X.shape[1:] != self.input_shape_:
+        if not reset and self.input_shape is None and rows.shape[1:] != self.input_shape_:
             raise ValueError(
-                f"X has samples of shape {X.shape[1:]}, but {type(self).__name__} was fitted on "
+                f"X has samples of shape {rows.shape[1:]}, but {type(self).__name__} was fitted on "
                 f"samples of shape {self.input_shape_}."
             )
-        return X
+        return X if streamed else rows
 
     def _validate_y(self, y: Any, n: int) -> np.ndarray | None:
         """Labels, or None unless ``supervision`` asks for them."""
@@ -400,14 +469,9 @@ class BaseDetector(PyODVocabulary):
 
     def _split(self, n: int, y: np.ndarray | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
         """Draw the rows to train on and those to hold out; of labelled rows, of both classes."""
-        if not self.validation_fraction:
+        held_out = self._count_held_out(n)
+        if not held_out:
             return np.arange(n), np.arange(0)
-        held_out = max(1, round(n * self.validation_fraction))
-        if n - held_out < 2:
-            raise ValueError(
-                f"validation_fraction={self.validation_fraction} leaves {n - held_out} of {n} rows "
-                "to train on; at least 2 are needed."
-            )
         order = np.random.default_rng(seed).permutation(n)
         if y is None:
             return np.sort(order[held_out:]), np.sort(order[:held_out])
@@ -416,6 +480,17 @@ class BaseDetector(PyODVocabulary):
         train = [rows[cut:] for rows, cut in zip(classes, cuts, strict=True)]
         watch = [rows[:cut] for rows, cut in zip(classes, cuts, strict=True)]
         return np.sort(np.concatenate(train)), np.sort(np.concatenate(watch))
+
+    def _count_held_out(self, n: int) -> int:
+        if not self.validation_fraction:
+            return 0
+        held_out = max(1, round(n * self.validation_fraction))
+        if n - held_out < 2:
+            raise ValueError(
+                f"validation_fraction={self.validation_fraction} leaves {n - held_out} of {n} rows "
+                "to train on; at least 2 are needed."
+            )
+        return held_out
 
     def _resolve_epochs(self, n: int) -> int:
         if self.epochs != "auto":
@@ -434,7 +509,7 @@ class BaseDetector(PyODVocabulary):
         Parameters
         ----------
         X : array-like of shape (n, d), (n, time, channels) or (n, channels, height, width)
-            Samples shaped like those of ``fit``.
+            Samples shaped like those of ``fit``, or a source of :mod:`deepod.data`.
         batch_size : int, optional
             Rows to score at once, for when memory is short. Scores do not depend on it.
 
@@ -443,30 +518,78 @@ class BaseDetector(PyODVocabulary):
         scores : ndarray of shape (n,), float64
         """
         check_is_fitted(self)
-        return self._scores(self._validate_rows(X, reset=False), batch_size)
+        return self._map(self._validate_rows(X, reset=False), self._score, batch_size)
 
-    def _scores(self, X: np.ndarray, batch_size: int | None = None) -> np.ndarray:
-        """Scores of validated rows."""
-        return self._map(X, self._score, batch_size)
+    def score_batches(self, batches: Iterable[Any]) -> Iterator[np.ndarray]:
+        """Score batches as they come, each by :meth:`decision_function`.
+
+        Parameters
+        ----------
+        batches : iterable of array-like
+            Samples shaped like those of ``fit``, at least one in each batch.
+
+        Yields
+        ------
+        scores : ndarray of shape (n,), float64
+            Of one batch.
+        """
+        for X in batches:
+            yield self.decision_function(X)
 
     def _map(
         self,
-        X: np.ndarray,
+        X: np.ndarray | Source,
         function: Callable[[nn.Module, Tensor], Tensor],
         batch_size: int | None = None,
     ) -> np.ndarray:
-        """Apply ``function(module, x)`` to validated rows, chunk by chunk, as float64."""
-        chunks = self._chunks(X, batch_size)
-        results = _train.score(self.module_, function, chunks, self.device_, len(X))
-        return results.cpu().double().numpy()
+        """Apply ``function(module, x)`` to validated rows, as float64."""
+        parts = self._map_parts(X, function, batch_size)
+        first = next(parts)
+        if len(first) == len(X):
+            return first
+        out = np.empty((len(X), *first.shape[1:]))
+        filled = 0
+        for part in chain([first], parts):
+            out[filled : filled + len(part)] = part
+            filled += len(part)
+        return out
 
-    def _chunks(self, X: np.ndarray, batch_size: int | None = None) -> Iterator[Tensor]:
+    def _map_parts(
+        self,
+        X: np.ndarray | Source,
+        function: Callable[[nn.Module, Tensor], Tensor],
+        batch_size: int | None = None,
+    ) -> Iterator[np.ndarray]:
+        """Apply ``function`` to all rows of an array; to those of a source part by part."""
+
+        def values(rows: np.ndarray) -> np.ndarray:
+            chunks = self._chunks(rows, batch_size)
+            results = _train.score(self.module_, function, chunks, self.device_, len(rows))
+            return results.cpu().double().numpy()
+
+        if isinstance(X, np.ndarray):
+            yield values(X)
+            return
+        from tqdm.auto import tqdm
+
+        # Whole chunks, so that rows are scored as those of an array are.
+        chunk = self._chunk_rows(batch_size)
+        rows = chunk * max(1, _data.block_rows(self.input_shape_) // chunk)
+        shown = {"desc": "score", "unit": "row", "unit_scale": True, "disable": not self.verbose}
+        with tqdm(total=len(X), **shown) as bar:
+            for start, stop in cut(0, len(X), rows):
+                yield values(_data.read(X, start, stop, type(self).__name__))
+                bar.update(stop - start)
+
+    def _chunks(self, X: Any, batch_size: int | None = None) -> Iterator[Tensor]:
         """Scaled samples from validated rows."""
+        scaler = _data.Scaler(self.shift_, self.scale_, self.contrast_)
+        return _data.chunks(X, self.input_shape_, scaler, self._chunk_rows(batch_size))
+
+    def _chunk_rows(self, batch_size: int | None) -> int:
         if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size > 0):
             raise ValueError(f"batch_size must be a positive integer or None, got {batch_size!r}.")
-        rows = int(batch_size or _train.chunk_rows(self.input_shape_))
-        scaler = _data.Scaler(self.shift_, self.scale_, self.contrast_)
-        return _data.chunks(X, self.input_shape_, scaler, rows)
+        return int(batch_size or _train.chunk_rows(self.input_shape_))
 
     def _generator(self, random_state: Any) -> torch.Generator:
         """Random numbers on the device, from a ``random_state`` parameter."""

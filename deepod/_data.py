@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 import torch
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
+from sklearn.utils import assert_all_finite
 from torch import Tensor
 
+from deepod.data import Source, cut
 from deepod.types import Shape
 
 # Scaled values are kept below this size: a row far outside the training range still gets a
@@ -44,7 +46,7 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def sample_shape(X: np.ndarray, input_shape: Shape | None) -> Shape:
+def sample_shape(X: np.ndarray | Source, input_shape: Shape | None) -> Shape:
     """Shape of one sample: that of X's rows, or ``input_shape`` when the rows are flat.
 
     Raises
@@ -56,9 +58,9 @@ def sample_shape(X: np.ndarray, input_shape: Shape | None) -> Shape:
     if 0 in rows:
         raise ValueError(f"X has 0 features: its samples have shape {rows}.")
     if input_shape is None:
-        if X.ndim > 4:
+        if len(X.shape) > 4:
             raise ValueError(
-                f"X has {X.ndim} dimensions; expected (n, features), (n, time, channels) or "
+                f"X has {len(X.shape)} dimensions; expected (n, features), (n, time, channels) or "
                 "(n, channels, height, width)."
             )
         return rows
@@ -98,32 +100,31 @@ class Scaler:
         self._known: dict[tuple[np.dtype, int], list[np.ndarray]] = {}
 
     @classmethod
-    def fit(cls, X: np.ndarray, how: str | None) -> Scaler:
-        """Learn from the rows of X, of shape (n, *shape).
+    def fit(cls, blocks: Iterable[np.ndarray], shape: Shape, how: str | None) -> Scaler:
+        """Learn from samples of ``shape`` in one pass over blocks of them, such as :func:`blocks`.
 
         ``how`` is "standard" (mean 0, standard deviation 1), "minmax" (to [0, 1]), "symmetric"
         (to [-1, 1]), "gcn" (contrast normalisation of each sample, then to [0, 1]) or None
         (unchanged).
         """
         contrast = how == "gcn"
-        channel = 1 if X.ndim == 4 else X.ndim - 1
+        channel = 0 if len(shape) == 3 else len(shape) - 1
         standard, minmax = StandardScaler(), MinMaxScaler()
+        for block in blocks:
+            if how is None or not len(block):
+                continue
+            block = np.moveaxis(_normalize(block) if contrast else block, channel + 1, -1)
+            block = block.reshape(-1, shape[channel]).astype(np.float64)
+            minmax.partial_fit(block)
+            if how == "standard":
+                standard.partial_fit(block)
         if how is not None:
-            # Block by block, so that X is never copied to float64 as a whole.
-            rows = max(1, _BLOCK_VALUES // X[:1].size)
-            for start in range(0, len(X), rows):
-                block = X[start : start + rows]
-                block = np.moveaxis(_normalize(block) if contrast else block, channel, -1)
-                block = block.reshape(-1, X.shape[channel]).astype(np.float64)
-                minmax.partial_fit(block)
-                if how == "standard":
-                    standard.partial_fit(block)
             low, high = minmax.data_min_, minmax.data_max_
             # The scalers' own rule for constant columns takes too many for one: all that are
             # narrower than 2e-15, or long and far from zero.
             constant = high - low <= 10 * np.finfo(float).eps * np.maximum(abs(low), abs(high))
         if how is None:
-            shift, scale = np.zeros(X.shape[channel]), np.ones(X.shape[channel])
+            shift, scale = np.zeros(shape[channel]), np.ones(shape[channel])
         elif how == "standard":
             shift, scale = standard.mean_, np.where(constant, 1.0, np.sqrt(standard.var_))
         elif how in ("minmax", "gcn"):
@@ -134,7 +135,7 @@ class Scaler:
         scale = np.where(scale > 0, scale, 1.0)  # a variance that underflowed
         if not (np.isfinite(shift).all() and np.isfinite(scale).all()):
             raise ValueError("X holds values too large for float64; rescale its columns.")
-        trailing = (1,) * (X.ndim - 1 - channel)
+        trailing = (1,) * (len(shape) - 1 - channel)
         return cls(shift.reshape(-1, *trailing), scale.reshape(-1, *trailing), contrast)
 
     def transform(self, X: np.ndarray) -> np.ndarray:
@@ -145,11 +146,8 @@ class Scaler:
         work = np.empty((rows, *X.shape[1:])) if scale.dtype == np.float64 else None
         with np.errstate(over="ignore"):  # clipped below
             for start in range(0, len(X), rows):
-                samples = (
-                    _normalize(X[start : start + rows])
-                    if self.contrast
-                    else X[start : start + rows]
-                )
+                samples = X[start : start + rows]
+                samples = _normalize(samples) if self.contrast else samples
                 size = len(samples)
                 result = out[start : start + size]
                 block = result if work is None else work[:size]
@@ -230,6 +228,24 @@ def even_parts(rows: Tensor, batch_size: int) -> Sequence[Tensor]:
     if batch_size > 1 and n < 2 * parts:
         parts = max(1, n // 2)
     return rows.tensor_split(parts)
+
+
+def block_rows(shape: Shape) -> int:
+    """Rows of one sample ``shape`` that are few enough for a copy in float64."""
+    return max(1, _BLOCK_VALUES // max(1, int(np.prod(shape))))
+
+
+def blocks(X: np.ndarray) -> Iterator[np.ndarray]:
+    """Cut rows into blocks small enough for a copy in float64."""
+    for start, stop in cut(0, len(X), block_rows(X.shape[1:])):
+        yield X[start:stop]
+
+
+def read(source: Source, start: int, stop: int, name: str) -> np.ndarray:
+    """Read rows, and refuse NaN and infinity as scikit-learn does, for the estimator ``name``."""
+    rows = source.read(start, stop)
+    assert_all_finite(rows, estimator_name=name, input_name="X")
+    return rows
 
 
 def _normalize(samples: np.ndarray) -> np.ndarray:

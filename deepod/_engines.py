@@ -15,6 +15,7 @@ from torch.func import functional_call
 from deepod._record import Function, interpreted, record
 from deepod.types import Batch, Callback, Phase, Rows
 
+MOST_RECORDINGS = 8  # of as many sizes of batches; steps of any other size are not recorded
 ENGINES = ("eager", "trace", "compile", "cuda_graph")
 
 
@@ -273,9 +274,15 @@ class Functional(Stepper):
 
     def step(self, batches: Sequence[Batch]) -> Tensor:
         """Train every member on its batch."""
+        size = len(batches[0].x)
+        if size not in self.runs:  # rows that are read from disk cannot tell all sizes beforehand
+            with torch.random.fork_rng(devices=[]):
+                enough = len(self.runs) >= MOST_RECORDINGS
+                again = _with_gradients(self._function) if enough else self._recorded(size)
+                self.runs[size] = again
         inputs = self._inputs(batches)
         with torch.no_grad():
-            terms, *gradients = self.runs[len(batches[0].x)](*inputs)
+            terms, *gradients = self.runs[size](*inputs)
         for k, group in enumerate(self.optimizer.param_groups):
             for row, gradient in zip(group["params"], gradients, strict=True):
                 row.grad = gradient if self.alone else gradient[k]

@@ -30,11 +30,10 @@ class PyODVocabulary(PyODBaseDetector):
     """
 
     contamination: Any
-    decision_scores_: np.ndarray
 
-    def _remember_scores(self, scores: np.ndarray) -> None:
-        """Keep the training scores and everything that follows from them."""
-        self.decision_scores_ = scores
+    def _remember_scores(self, scores: np.ndarray, n: int | None = None) -> None:
+        """Keep the scores of all training rows, or fewer that stand in for those of n rows."""
+        self._training_scores, self._n_training = scores, len(scores) if n is None else n
         # PyOD's own helpers read these.
         self._classes = 2
         self._mu, self._sigma = scores.mean(), scores.std()
@@ -81,8 +80,8 @@ class PyODVocabulary(PyODBaseDetector):
         """
         scores = self.decision_function(X)
         if method == "linear":
-            low = self.decision_scores_.min()
-            shifted, size = scores - low, self.decision_scores_.max() - low
+            low = self._training_scores.min()
+            shifted, size = scores - low, self._training_scores.max() - low
         elif method == "unify":
             shifted, size = scores - self._mu, self._sigma * np.sqrt(2)
         else:
@@ -156,8 +155,10 @@ class PyODVocabulary(PyODBaseDetector):
         if share == 0:
             raise ValueError("contamination marks no training row: there are no rejection rates.")
         stand_in = type(self)(**self.get_params(deep=False))
-        known = self._current()._replace(contamination=share)
-        stand_in.__dict__.update(self.__dict__, contamination=share, _thresholded_=known)
+        every_row = np.broadcast_to(0.0, self._n_training)  # they count the rows, no more
+        known = self._current()._replace(contamination=share, labels=every_row)
+        changed = {"contamination": share, "_thresholded_": known, "_training_scores": every_row}
+        stand_in.__dict__.update(self.__dict__ | changed)
         return super(PyODVocabulary, stand_in).compute_rejection_stats(*args, **kwargs)
 
     def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
@@ -190,9 +191,23 @@ class PyODVocabulary(PyODBaseDetector):
         return self._current().threshold
 
     @property
+    def decision_scores_(self) -> np.ndarray:
+        """Scores of the training rows."""
+        self._current()
+        return self._of_every_row(self._training_scores, "decision_scores_", "decision_function")
+
+    @property
     def labels_(self) -> np.ndarray:
         """Labels of the training rows."""
-        return self._current().labels
+        return self._of_every_row(self._current().labels, "labels_", "predict")
+
+    def _of_every_row(self, values: np.ndarray, name: str, method: str) -> np.ndarray:
+        if len(values) < self._n_training:
+            raise AttributeError(
+                f"There is no {name}: the scores of {self._n_training} training rows take more "
+                f"than memory_limit allows. Call {method}(X), or raise memory_limit."
+            )
+        return values
 
     @property
     def thresholder_(self) -> Any:
@@ -211,7 +226,7 @@ class PyODVocabulary(PyODBaseDetector):
         return self._thresholded_
 
     def _apply_contamination(self) -> _Thresholded:
-        scores = self.decision_scores_
+        scores = self._training_scores
         if not hasattr(self.contamination, "fit"):
             threshold = float(np.quantile(scores, 1 - self.contamination))
             labels = (scores > threshold).astype(int)
@@ -232,11 +247,11 @@ class PyODVocabulary(PyODBaseDetector):
     def _contamination_share(self) -> float:
         if self._current().thresholder is None:
             return float(self.contamination)
-        return float(self.labels_.mean())
+        return float(self._current().labels.mean())
 
     def _confidence(self, scores: np.ndarray) -> np.ndarray:
-        n = len(self.decision_scores_)
-        below = np.searchsorted(np.sort(self.decision_scores_), scores, side="right")
+        n, known = self._n_training, self._training_scores
+        below = np.searchsorted(np.sort(known), scores, side="right") * (n / len(known))
         posterior = (1 + below) / (2 + n)
         confidence = 1 - binom.cdf(n - int(n * self._contamination_share()), n, posterior)
         return np.where(self._labels(scores) == 1, confidence, 1 - confidence)

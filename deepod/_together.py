@@ -104,8 +104,9 @@ class _Fit:
         sizes = len(task.rows), task.rows.head(1)[0].shape, task.held_out and len(task.held_out.x)
         state = tuple((name, t.shape) for name, t in task.module.state_dict().items())
         phases = tuple((p.name, p.epochs, p.params, p.milestones, p.cycle) for p in task.phases)
-        # torch has no rule for many recurrent layers at once, and convolutions gain nothing.
-        alone = any(
+        # torch has no rule for many recurrent layers at once, and convolutions gain nothing. Rows
+        # that are read from disk take up the memory of one fit.
+        alone = not isinstance(self.rows, np.ndarray) or any(
             isinstance(m, nn.RNNBase | nn.modules.conv._ConvNd) for m in task.module.modules()
         )
         return type(self.trained), structure, sizes, state, phases, self.number if alone else None

@@ -259,14 +259,14 @@ def _not_finite(losses: dict[str, float], phase: str, epoch: int) -> FloatingPoi
 def _refresh_all(task: Task, how: Refresh) -> None:
     """Refresh from all rows that are trained on."""
     shape = task.rows.head(1)[0].shape[1:]
-    refresh(task.module, how, task.rows.chunks(chunk_rows(shape)), task.rows.device, len(task.rows))
+    refresh(task.module, how, task.rows.chunks(chunk_rows(shape)), task.rows.device)
 
 
 def refresh(
-    module: nn.Module, how: Refresh, chunks: Iterable[Tensor], device: torch.device, n: int
+    module: nn.Module, how: Refresh, chunks: Iterable[Tensor], device: torch.device
 ) -> None:
-    """Set buffers of ``module`` from statistics of the n rows in ``chunks``."""
-    values = how.reduce(score(module, how.collect, chunks, device, n).clone())
+    """Set buffers of ``module`` from statistics of the rows in ``chunks``."""
+    values = how.reduce(score(module, how.collect, chunks, device).clone())
     for name, value in values.items():
         module.get_buffer(name).copy_(value)
 
@@ -283,14 +283,15 @@ def score(
     function: Callable[[nn.Module, Tensor], Tensor],
     chunks: Iterable[Tensor],
     device: torch.device,
-    n: int,
+    n: int | None = None,
 ) -> Tensor:
     """Apply ``function(module, x)`` to every chunk in eval mode.
 
     Parameters
     ----------
-    n : int
-        Rows in all chunks.
+    n : int, optional
+        Rows in all chunks, if known: results then take their place at once. Small ones, kept for
+        later, would hold the memory of large ones around them.
 
     Returns
     -------
@@ -299,6 +300,7 @@ def score(
     """
     if module.training:
         module.eval()
+    parts: list[Tensor] = []
     results, done = torch.empty(0), 0
     for chunk in chunks:
         x = chunk.to(device)
@@ -306,8 +308,11 @@ def score(
         if missing:
             x = torch.cat([x, x[-1:].expand(missing, *x.shape[1:])])
         part = function(module, x)[: len(chunk)]
-        if not done:  # one piece of memory: many small ones would hold large ones in place
+        if n is None:
+            parts.append(part)
+            continue
+        if not done:
             results = part.new_empty((n, *part.shape[1:]))
         results[done : done + len(part)] = part
         done += len(part)
-    return results
+    return results if n is not None else torch.cat(parts)

@@ -313,6 +313,8 @@ def _engine(module: str, extra: str) -> Any:
 
 
 def _is_fitted(detector: Any) -> bool:
+    if hasattr(detector, "__sklearn_is_fitted__"):
+        return detector.__sklearn_is_fitted__()
     if isinstance(detector, BaseDetector):  # PyOD's, some of which have a neigh_ before fit
         return getattr(detector, "decision_scores_", None) is not None
     if isinstance(detector, BaseEstimator):

@@ -82,10 +82,16 @@ def fit_in_jobs(
     detectors: Sequence[Any], Xs: Sequence[Any], ys: Sequence[Any], n_jobs: int | None
 ) -> tuple[list[Any], list[Exception | None]]:
     """Fit every detector on its X and y, shared out to processes; fitted ones, and errors."""
+    mapped = [isinstance(X, np.memmap) for X in Xs]
 
     def fitted(part: slice) -> tuple[list[Any], list[Exception | None]]:
         mine = list(detectors[part])
-        return mine, fit_all(mine, Xs[part], ys[part])
+        # joblib turns large arrays into memory maps on their way, which would be streamed.
+        known = {
+            id(X): np.asarray(X) if isinstance(X, np.memmap) and not is_map else X
+            for X, is_map in zip(Xs[part], mapped[part], strict=True)
+        }
+        return mine, fit_all(mine, [known[id(X)] for X in Xs[part]], ys[part])
 
     jobs = min(effective_n_jobs(n_jobs), max(1, len(detectors)))
     cuts = np.linspace(0, len(detectors), jobs + 1).astype(int)

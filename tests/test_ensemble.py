@@ -64,6 +64,7 @@ def test_hyper_parameters_that_may_differ__side_by_side_as_alone(name, stacks):
         "validation_fraction": 0.0,
         "callbacks": (lambda event: False,),
         "random_state": 7,
+        "memory_limit": 1 << 20,
         "verbose": 0,
         "lam": 2.0,
         "kl_weight": 0.02,

@@ -18,15 +18,17 @@ MAY_IMPORT = {
     "params": set(),
     "callbacks": {"types"},
     "networks": {"types", "params", "networks"},
-    "_data": {"types"},
+    "data": {"types"},
+    "_data": {"types", "data"},
+    "_stream": {"types", "data", "_data"},
     "_record": set(),
     "_engines": {"types", "_record"},
     "_train": {"types", "_data", "_engines"},
     "_together": {"params", "_engines", "_train"},
     "_labels": set(),
     "_base": {
-        *("types", "params", "_data", "_engines", "_train", "_together", "_labels"),
-        *("callbacks", "networks"),
+        *("types", "params", "data", "_data", "_stream", "_engines", "_train", "_together"),
+        *("_labels", "callbacks", "networks"),
     },
     "models": {"types", "params", "_base", "networks"},
     "ensemble": {"", "_base", "_labels", "_together", "params"},
@@ -48,7 +50,7 @@ LIBRARIES = {
     "models": {"torch", "numpy", "sklearn", "imblearn"},
 }
 OURS_ONLY_INSIDE_FUNCTIONS = {"matplotlib", "imblearn", "tqdm", "pandas", "safetensors"}
-OURS_ONLY_INSIDE_FUNCTIONS |= {"dask", "distributed", "ray", "pyspark"}
+OURS_ONLY_INSIDE_FUNCTIONS |= {"dask", "distributed", "ray", "pyspark", "pyarrow", "datasketches"}
 
 
 def part_of(path: Path) -> str:

@@ -1,0 +1,291 @@
+"""Training rows that are read from disk a buffer at a time, and scores too many to keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from itertools import chain, islice
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepod import _data
+from deepod.data import Source, cut
+from deepod.types import Batch, Shape
+
+# Parts of ``memory_limit``: an eighth for the buffer, whose rows a method may copy a few times, and
+# for the sample; a quarter for the training scores.
+_ROWS_SHARE, _SCORES_SHARE = 8, 4
+# A buffer is put together from about this many places of the file, if its blocks are not smaller
+# yet, so that a sorted file does not give buffers of one kind of row.
+_PIECES = 64
+_CENTROIDS = 65535  # of the quantile sketch: the most there may be, about 1 MiB
+_STAND_INS = 100_001  # quantiles kept in place of the scores
+
+
+class Stream:
+    """Samples of a source: one pass to learn from them, then buffers of them in random order.
+
+    Parameters
+    ----------
+    source : Source
+    shape : tuple of int
+        Of one sample, to which rows are reshaped.
+    memory_limit : int
+        Bytes, of which a buffer takes an eighth, and so does the sample.
+    rng : numpy.random.Generator
+        Draws the rows of the sample and those that are held out.
+    y : ndarray of shape (n,), optional
+        Labels; the scaler does not learn from rows with a 1.
+    held_out : float, default=0.0
+        Share of the rows that are kept out of the buffers, as far as they fit into an eighth of
+        ``memory_limit``.
+    name : str, default="Stream"
+        The estimator that error messages speak of.
+
+    Attributes
+    ----------
+    most_rows : int
+        Rows of a buffer and of the sample, at most.
+    sampled, held_out : ndarray of int
+        Numbers of the rows in the sample, all training rows if they fit, and of those held out.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        shape: Shape,
+        memory_limit: int,
+        rng: np.random.Generator,
+        *,
+        y: np.ndarray | None = None,
+        held_out: float = 0.0,
+        name: str = "Stream",
+    ) -> None:
+        self.source, self.shape, self.y, self.name = source, shape, y, name
+        n = len(source)
+        row_bytes = max(4, source.dtype.itemsize) * int(np.prod(shape))
+        # At least four: even buffers then have two rows or more.
+        self.most_rows = max(4, memory_limit // _ROWS_SHARE // row_bytes)
+        wanted = max(1, round(held_out * n)) if held_out else 0
+        self.held_out = _spread(n, min(wanted, self.most_rows), rng)
+        self.sampled = np.setdiff1d(_spread(n, self.most_rows, rng), self.held_out)
+
+    def survey(self, how: str | None) -> tuple[_data.Scaler, np.ndarray, np.ndarray]:
+        """Read everything once: the scaler, then the samples ``sampled`` and ``held_out``, scaled.
+
+        ``how`` is as in :meth:`deepod._data.Scaler.fit`.
+
+        Raises
+        ------
+        ValueError
+            If there is a NaN or an infinity.
+        """
+        parts = [
+            (rows, np.empty((len(rows), *self.shape), self.source.dtype))
+            for rows in (self.sampled, self.held_out)
+        ]
+
+        def blocks() -> Iterator[np.ndarray]:
+            for start, stop in cut(0, len(self.source), _data.block_rows(self.shape)):
+                block = self._read(start, stop)
+                for rows, picked in parts:
+                    first, last = np.searchsorted(rows, (start, stop))
+                    picked[first:last] = block[rows[first:last] - start]
+                learned_from = self._in_training(start, stop)
+                if self.y is not None:
+                    learned_from &= self.y[start:stop] != 1
+                yield block if learned_from.all() else block[learned_from]
+
+        scaler = _data.Scaler.fit(blocks(), self.shape, how)
+        sample, watched = (scaler.transform(picked) for _, picked in parts)
+        return scaler, sample, watched
+
+    def buffers(
+        self, scaler: _data.Scaler, generator: torch.Generator
+    ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
+        """Scaled samples and labels of one epoch, every training row once.
+
+        A buffer mixes pieces from all over the source; its rows are still to be shuffled. The next
+        one overwrites it.
+        """
+        buffer = np.empty((min(self.most_rows, len(self.source)), *self.shape), np.float32)
+        for ranges in shuffled(self.source, self.most_rows, generator):
+            filled, labels = 0, []
+            for start, stop in ranges:
+                rows = self._in_training(start, stop)
+                part = self._read(start, stop)
+                part = scaler.transform(part if rows.all() else part[rows])
+                buffer[filled : filled + len(part)] = part
+                filled += len(part)
+                if self.y is not None:
+                    labels.append(self.y[start:stop][rows])
+            yield buffer[:filled], np.concatenate(labels) if labels else None
+
+    def _read(self, start: int, stop: int) -> np.ndarray:
+        rows = _data.read(self.source, start, stop, self.name)
+        return rows.reshape(len(rows), *self.shape)
+
+    def _in_training(self, start: int, stop: int) -> np.ndarray:
+        """Whether each row of a range is trained on."""
+        mask = np.ones(stop - start, bool)
+        first, last = np.searchsorted(self.held_out, (start, stop))
+        mask[self.held_out[first:last] - start] = False
+        return mask
+
+
+def _spread(n: int, most: int, rng: np.random.Generator) -> np.ndarray:
+    """At most that many of n row numbers, in order: one at random of each of as many equal parts.
+
+    No array is as long as n. Two parts that share a row may draw it both: then there is one less.
+    """
+    if most >= n:
+        return np.arange(n)
+    part = n / max(1, most)
+    return np.unique(((np.arange(most) + rng.random(most)) * part).astype(np.int64))
+
+
+def shuffled(
+    source: Source, most: int, generator: torch.Generator
+) -> Iterator[list[tuple[int, int]]]:
+    """Deal out all rows at random, in contiguous pieces: the ranges that make up each buffer.
+
+    Buffers are even, of at most ``most`` rows. The ranges of one are to be read in their order.
+    """
+    n = len(source)
+    count = -(-n // most)
+    ranges: list[tuple[int, int]] = []
+    dealt, buffers = 0, 1
+    for start, stop in _pieces(source, max(1, most // _PIECES), generator):
+        while start < stop:
+            end = n * buffers // count  # of the rows to deal, for this buffer to be full
+            last = min(stop, start + end - dealt)
+            ranges.append((start, last))
+            dealt, start = dealt + last - start, last
+            if dealt == end:
+                yield sorted(ranges) if source.turns is None else ranges
+                ranges, buffers = [], buffers + 1
+
+
+def _pieces(source: Source, rows: int, generator: torch.Generator) -> Iterator[tuple[int, int]]:
+    """Cut blocks into pieces: all in random order, or in turns those of a few random blocks."""
+    blocks, turns = source.blocks(), source.turns
+    if turns is None:
+        blocks, turns = [piece for first, last in blocks for piece in cut(first, last, rows)], 1
+    order = torch.randperm(len(blocks), generator=generator).tolist()
+    waiting = (cut(first, last, rows) for first, last in (blocks[i] for i in order))
+    taken_up = list(islice(waiting, turns))
+    while taken_up:
+        turn = int(torch.randint(len(taken_up), (), generator=generator))
+        piece = next(taken_up[turn], None)
+        if piece is None:
+            taken_up[turn : turn + 1] = islice(waiting, 1)
+        else:
+            yield piece
+
+
+class Streamed(_data.InMemory):
+    """Rows to train on that are read from disk; in memory lies a sample of them.
+
+    Parameters
+    ----------
+    stream : Stream
+    scaler : Scaler
+    given : ndarray
+        The rows ``stream.sampled``, scaled.
+    prepare : callable
+        ``prepare(x, y, seed)`` makes a batch on the device of scaled samples and their labels.
+    seed : int
+        What ``prepare`` is given for the sample; buffers have seeds of their own.
+    """
+
+    def __init__(
+        self,
+        stream: Stream,
+        scaler: _data.Scaler,
+        given: np.ndarray,
+        prepare: Callable[[np.ndarray, np.ndarray | None, Any], Batch],
+        seed: int,
+    ) -> None:
+        sample = prepare(given, None if stream.y is None else stream.y[stream.sampled], seed)
+        super().__init__(sample.x, sample.y)
+        self.given = torch.from_numpy(given)
+        self._stream, self._scaler, self._prepare, self._seed = stream, scaler, prepare, seed
+        self._epoch = 0
+        # How many come out of as many rows; of an epoch that is over, it is known.
+        self._share = len(sample.x) / len(given)
+        self._n = round((len(stream.source) - len(stream.held_out)) * self._share)
+
+    def __len__(self) -> int:
+        return self._n
+
+    def sizes(self, batch_size: int) -> list[int]:
+        buffers = -(-len(self._stream.source) // self._stream.most_rows)
+        rows = {self._n // buffers, -(-self._n // buffers)}
+        parts = [_data.even_parts(torch.arange(n), batch_size) for n in rows]
+        return sorted({len(part) for part in chain.from_iterable(parts)})
+
+    def batches(
+        self, stream: torch.Generator, batch_size: int
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        n = 0
+        for number, (x, y) in enumerate(self._stream.buffers(self._scaler, stream)):
+            buffer = self._prepare(x, y, [self._seed, self._epoch, number])
+            if len(buffer.x) < min(2, batch_size):
+                continue  # BatchNorm has nothing to average, or all rows were left out
+            n += len(buffer.x)
+            yield from _data.InMemory(buffer.x, buffer.y).batches(stream, batch_size)
+        self._n, self._epoch = n, self._epoch + 1
+
+
+class Scores:
+    """Training scores as they come in: all of them, or a sketch of their quantiles.
+
+    All, if they fit into a quarter of ``memory_limit`` or are few. Else a t-digest (of Apache
+    DataSketches, in float32), of which evenly spaced quantiles stand in for the scores. The same
+    scores in the same order give the same answer, which the library's sketches with a proven bound
+    do not promise. The rank of a quantile was never off by more than 1e-4 in our tests, nor by more
+    than 3e-5 above 0.9, with any order and with ties; what is closer than the stand-ins, 1e-5, is
+    not told apart.
+
+    Parameters
+    ----------
+    n : int
+        Scores to come.
+    memory_limit : int or None
+        Bytes; None keeps all.
+    """
+
+    def __init__(self, n: int, memory_limit: int | None) -> None:
+        most = n if memory_limit is None else memory_limit // (8 * _SCORES_SHARE)
+        self.complete = n <= max(most, _STAND_INS)
+        self._filled = 0
+        if self.complete:
+            self._scores = np.empty(n)
+            return
+        try:
+            from datasketches import tdigest_double
+        except ImportError as error:
+            raise ImportError(
+                f"{n} training scores do not fit into memory_limit={memory_limit}; for a sketch of "
+                'them, pip install "deepod[data]".'
+            ) from error
+        self._digest = tdigest_double(_CENTROIDS)
+
+    def add(self, scores: np.ndarray) -> None:
+        """Take the next scores, float64."""
+        if self.complete:
+            self._scores[self._filled : self._filled + len(scores)] = scores
+            self._filled += len(scores)
+        else:
+            # A mean of equal numbers may differ from them in the last digit of float64.
+            self._digest.update(scores.astype(np.float32).astype(np.float64))
+
+    def result(self) -> np.ndarray:
+        """Give all scores in their order, or quantiles that stand in for them, from low to high."""
+        if self.complete:
+            return self._scores
+        ranks = np.linspace(0, 1, _STAND_INS)
+        values = np.array([self._digest.get_quantile(rank) for rank in ranks])
+        return values.astype(np.float32).astype(np.float64)
