@@ -17,7 +17,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
 
-from deepod import _data, _train, data
+from deepod import _data, _ranks, _train, data
 from deepod._engines import ENGINES
 from deepod._labels import PyODVocabulary
 from deepod._stream import Scores, Stream, Streamed
@@ -28,6 +28,8 @@ from deepod.networks import FAMILIES, Network, StartsFromRows, family_with, reso
 from deepod.params import HasMethods, integer, one_of, param, parameters, positive, real, share
 from deepod.types import Batch, Callback, Losses, Phase, Refresh, Shape
 
+# Rows that each of several processes shows to layers that start from rows.
+_START_ROWS = 4096
 # Modules are built with torch's global generator, seeded and then restored; one at a time.
 _building = threading.Lock()
 
@@ -287,20 +289,20 @@ class BaseDetector(PyODVocabulary):
 
         ``shared`` holds what detectors that are fitted together have in common.
         """
-        self._validate_params()
-        for callback in self.callbacks:
-            if not callable(callback):
-                raise ValueError(f"callbacks must hold callables, got {callback!r}.")
-        for epoch in self.milestones:
-            if not (isinstance(epoch, Integral) and int(epoch) > 0):
-                raise ValueError(f"milestones must hold positive integers, got {epoch!r}.")
-        self.device_ = _data.resolve_device(self.device)
-        given, X = X, self._validate_rows(X, reset=True)
-        self.input_shape_ = _data.sample_shape(X, self.input_shape)
-        if self.scaler == "gcn" and len(self.input_shape_) != 3:
-            raise ValueError("scaler='gcn' is for images of shape (channels, height, width).")
-        y = self._validate_y(y, len(X))
+        given, ranks = X, _ranks.current()
+        try:
+            X, y = self._validate_all(X, y)
+        except Exception as error:
+            if ranks is not None:  # or they would wait for this one
+                ranks.agree(error, None)
+            raise
         seeds = _Streams(*spawn_seeds(self.random_state, len(_Streams._fields)))
+        if ranks is not None:
+            ranks.agree(
+                None, (type(self).__name__, self.input_shape_, self.epochs, self.batch_size)
+            )
+            first = _Streams(*ranks.gather(seeds)[0])
+            seeds = _Streams(first.weights, *(seed + 2 * ranks.rank for seed in first[1:]))
         if isinstance(X, np.ndarray):
             rows, watched = self._in_memory(X, y, seeds, id(given), shared)
         else:
@@ -310,14 +312,18 @@ class BaseDetector(PyODVocabulary):
                 f"validation_fraction={self.validation_fraction} holds out no row that the method "
                 "learns from; use a larger share, or 0."
             )
-        self.epochs_ = self._resolve_epochs(len(rows))
+        lengths = [len(rows)] if ranks is None else ranks.gather(len(rows))
+        self.epochs_ = self._resolve_epochs(sum(lengths))
+        if ranks is not None:  # as many batches on all of them, of two rows or more
+            rows.parts = min(-(-sum(lengths) // self.batch_size), max(1, min(lengths) // 2))
         with _building, torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(seeds.weights)
             module = self._build_module(self.input_shape_).float()
         self.module_ = module.to(self.device_)
         for part in self.module_.modules():
             if isinstance(part, StartsFromRows):
-                part.start_from_rows(rows.x)
+                some = rows.x[:: 1 + len(rows.x) // _START_ROWS]
+                part.start_from_rows(rows.x if ranks is None else ranks.gather_rows(some))
             if isinstance(part, nn.modules.batchnorm._BatchNorm) and self.batch_size == 1:
                 raise ValueError("batch_size=1 leaves BatchNorm nothing to average; use 2 or more.")
         return X, _train.Task(
@@ -334,8 +340,27 @@ class BaseDetector(PyODVocabulary):
             callbacks=self._all_callbacks(),
             held_out=watched,
             held_out_seed=seeds.split,
+            ranks=ranks,
             phases_with=self._phases_with,
         )
+
+    def _validate_all(self, X: Any, y: Any) -> tuple[Any, np.ndarray | None]:
+        """Refuse what cannot be trained; rows and labels."""
+        self._validate_params()
+        for callback in self.callbacks:
+            if not callable(callback):
+                raise ValueError(f"callbacks must hold callables, got {callback!r}.")
+        for epoch in self.milestones:
+            if not (isinstance(epoch, Integral) and int(epoch) > 0):
+                raise ValueError(f"milestones must hold positive integers, got {epoch!r}.")
+        self.device_ = _data.resolve_device(self.device)
+        X = self._validate_rows(X, reset=True)
+        if _ranks.current() is not None and not isinstance(X, np.ndarray):
+            raise ValueError("Several processes train on arrays only; give each its part of X.")
+        self.input_shape_ = _data.sample_shape(X, self.input_shape)
+        if self.scaler == "gcn" and len(self.input_shape_) != 3:
+            raise ValueError("scaler='gcn' is for images of shape (channels, height, width).")
+        return X, self._validate_y(y, len(X))
 
     def _in_memory(
         self, X: np.ndarray, y: np.ndarray | None, seeds: _Streams, key: int, shared: dict[Any, Any]
@@ -351,7 +376,9 @@ class BaseDetector(PyODVocabulary):
         scaler, scaled = shared.get(known, (None, None))
         if scaler is None:
             rows = samples if everything else samples[learned_from]
-            scaler = _data.Scaler.fit(_data.blocks(rows), self.input_shape_, self.scaler)
+            ranks = _ranks.current()
+            gather = None if ranks is None else ranks.gather
+            scaler = _data.Scaler.fit(_data.blocks(rows), self.input_shape_, self.scaler, gather)
         self.shift_, self.scale_, self.contrast_ = scaler.shift, scaler.scale, scaler.contrast
 
         def batch(rows: np.ndarray, seed: int) -> Batch:
@@ -412,16 +439,19 @@ class BaseDetector(PyODVocabulary):
             rows = member.task.rows
             known = rows.given if isinstance(rows, Streamed) else None  # of a source, the sample
             chunks = self._chunks(X) if known is None else known.split(self._chunk_rows(None))
-            _train.refresh(self.module_, calibration, chunks, self.device_)
+            _train.refresh(self.module_, calibration, chunks, self.device_, member.task.ranks)
         scores = Scores(len(X), None if isinstance(X, np.ndarray) else self.memory_limit)
         for part in self._map_parts(X, self._score):
+            if member.task.ranks is not None:
+                part = np.concatenate(member.task.ranks.gather(part))
+                scores = Scores(len(part), None)
             if not np.isfinite(part).all():
                 raise FloatingPointError(
                     "Training rows got scores that are NaN or infinite. Lower lr, or set "
                     "scaler='standard' if the columns of X differ much in size."
                 )
             scores.add(part)
-        self._remember_scores(scores.result(), len(X))
+        self._remember_scores(scores.result(), scores.n)
 
     def _validate_rows(self, X: Any, *, reset: bool) -> Any:
         """Return an array that can be trained on or scored, or a source of such rows.
@@ -499,7 +529,9 @@ class BaseDetector(PyODVocabulary):
         return min(self.auto_epochs, -(-self.auto_steps // steps))
 
     def _all_callbacks(self) -> Sequence[Callback]:
-        return [*self.callbacks, Progress()] if self.verbose else list(self.callbacks)
+        ranks = _ranks.current()
+        shown = self.verbose and (ranks is None or not ranks.rank)
+        return [*self.callbacks, Progress()] if shown else list(self.callbacks)
 
     # --- scores and labels ----------------------------------------------------------------------
 

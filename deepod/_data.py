@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -100,12 +101,18 @@ class Scaler:
         self._known: dict[tuple[np.dtype, int], list[np.ndarray]] = {}
 
     @classmethod
-    def fit(cls, blocks: Iterable[np.ndarray], shape: Shape, how: str | None) -> Scaler:
+    def fit(
+        cls,
+        blocks: Iterable[np.ndarray],
+        shape: Shape,
+        how: str | None,
+        gather: Callable[[Any], list[Any]] | None = None,
+    ) -> Scaler:
         """Learn from samples of ``shape`` in one pass over blocks of them, such as :func:`blocks`.
 
         ``how`` is "standard" (mean 0, standard deviation 1), "minmax" (to [0, 1]), "symmetric"
         (to [-1, 1]), "gcn" (contrast normalisation of each sample, then to [0, 1]) or None
-        (unchanged).
+        (unchanged). ``gather`` collects what processes with rows of their own have found.
         """
         contrast = how == "gcn"
         channel = 0 if len(shape) == 3 else len(shape) - 1
@@ -120,13 +127,22 @@ class Scaler:
                 standard.partial_fit(block)
         if how is not None:
             low, high = minmax.data_min_, minmax.data_max_
+            seen = minmax.n_samples_seen_
+            mean = standard.mean_ if how == "standard" else np.zeros(1)
+            variance = standard.var_ if how == "standard" else np.zeros(1)
+            if gather is not None:
+                parts = gather((low, high, seen, mean, variance))
+                lows, highs, counts, means, variances = map(np.array, zip(*parts, strict=True))
+                low, high = lows.min(0), highs.max(0)
+                mean = np.average(means, 0, counts)
+                variance = np.average(variances + (means - mean) ** 2, 0, counts)
             # The scalers' own rule for constant columns takes too many for one: all that are
             # narrower than 2e-15, or long and far from zero.
             constant = high - low <= 10 * np.finfo(float).eps * np.maximum(abs(low), abs(high))
         if how is None:
             shift, scale = np.zeros(shape[channel]), np.ones(shape[channel])
         elif how == "standard":
-            shift, scale = standard.mean_, np.where(constant, 1.0, np.sqrt(standard.var_))
+            shift, scale = mean, np.where(constant, 1.0, np.sqrt(variance))
         elif how in ("minmax", "gcn"):
             shift, scale = low, np.where(constant, 1.0, high - low)
         else:
@@ -192,19 +208,25 @@ class InMemory:
         self.x = x  # (n, *shape)
         self.y = y  # (n,)
         self.device = x.device
+        self.parts: int | None = None  # batches of an epoch, if not batch_size decides
 
     def __len__(self) -> int:
         return len(self.x)
 
     def sizes(self, batch_size: int) -> list[int]:
-        return sorted({len(part) for part in even_parts(torch.arange(len(self.x)), batch_size)})
+        return sorted(
+            {len(part) for part in self._even_parts(torch.arange(len(self.x)), batch_size)}
+        )
 
     def batches(
         self, stream: torch.Generator, batch_size: int
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
         order = torch.randperm(len(self.x), generator=stream, device="cpu").to(self.device)
-        for rows in even_parts(order, batch_size):
+        for rows in self._even_parts(order, batch_size):
             yield self._take(rows)
+
+    def _even_parts(self, rows: Tensor, batch_size: int) -> Sequence[Tensor]:
+        return even_parts(rows, batch_size) if self.parts is None else rows.tensor_split(self.parts)
 
     def head(self, n: int) -> tuple[Tensor, Tensor | None]:
         return self._take(torch.arange(n, device=self.device) % len(self.x))

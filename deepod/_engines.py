@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from deepod._ranks import Ranks
 from deepod._record import Function, interpreted, record
 from deepod.types import Batch, Callback, Phase, Rows
 
@@ -36,6 +37,7 @@ class Task:
     callbacks: Sequence[Callback] = ()
     held_out: Batch | None = None  # rows that are only watched
     held_out_seed: int = 0
+    ranks: Ranks | None = None  # other processes, each with rows of its own
     # Hyper-parameters in which members side by side differ, and the phases whose losses take them
     # from here, as tensors.
     values: dict[str, float] = field(default_factory=dict)
@@ -138,7 +140,7 @@ class Eager(Stepper):
     """Plain autograd on one module: the reference for all others."""
 
     def __init__(self, task: Task, phase: Phase) -> None:
-        self.module, self.loss = task.module, phase.loss
+        self.module, self.loss, self.ranks = task.module, phase.loss, task.ranks
         self.optimizer = optimizer([task], [phase], [list(_selected(task.module, phase).values())])
 
     def step(self, batches: Sequence[Batch]) -> Tensor:
@@ -146,6 +148,7 @@ class Eager(Stepper):
         self.optimizer.zero_grad()
         terms = self.loss(self.module, batches[0])
         sum(terms.values()).backward()  # type: ignore[union-attr]
+        _share_gradients(self.optimizer, len(batches[0].x), self.ranks)
         self.optimizer.step()
         self.names = tuple(terms)
         return torch.stack([term.detach() for term in terms.values()]).unsqueeze(0)
@@ -286,6 +289,7 @@ class Functional(Stepper):
         for k, group in enumerate(self.optimizer.param_groups):
             for row, gradient in zip(group["params"], gradients, strict=True):
                 row.grad = gradient if self.alone else gradient[k]
+        _share_gradients(self.optimizer, len(batches[0].x), self.tasks[0].ranks)
         self.optimizer.step()
         return terms.unsqueeze(0) if self.alone else terms
 
@@ -349,6 +353,24 @@ def _batch(tensors: Sequence[Tensor], like: Batch) -> Batch:
     if isinstance(like.noise, tuple):
         return Batch(x, y, tuple(rest))
     return Batch(x, y, None if like.noise is None else next(rest))
+
+
+def _share_gradients(optimizer: torch.optim.Optimizer, n: int, ranks: Ranks | None) -> None:
+    """Replace gradients of the mean over n rows by those of the mean over the rows of all ranks.
+
+    Not torch's DistributedDataParallel, which acts on a module's ``forward``: losses call the parts
+    of a module. One sum over all gradients at once costs less too, for networks of this size.
+    """
+    if ranks is None:
+        return
+    groups = optimizer.param_groups
+    gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
+    count = torch.full((1,), float(n), device=gradients[0].device)
+    for gradient in gradients:
+        gradient.mul_(n)
+    ranks.add([*gradients, count])
+    for gradient in gradients:
+        gradient.div_(count)
 
 
 def _selected(module: nn.Module, phase: Phase) -> dict[str, nn.Parameter]:

@@ -258,6 +258,7 @@ class Scores:
     """
 
     def __init__(self, n: int, memory_limit: int | None) -> None:
+        self.n = n
         most = n if memory_limit is None else memory_limit // (8 * _SCORES_SHARE)
         self.complete = n <= max(most, _STAND_INS)
         self._filled = 0

@@ -106,8 +106,12 @@ class _Fit:
         phases = tuple((p.name, p.epochs, p.params, p.milestones, p.cycle) for p in task.phases)
         # torch has no rule for many recurrent layers at once, and convolutions gain nothing. Rows
         # that are read from disk take up the memory of one fit.
-        alone = not isinstance(self.rows, np.ndarray) or any(
-            isinstance(m, nn.RNNBase | nn.modules.conv._ConvNd) for m in task.module.modules()
+        alone = (
+            not isinstance(self.rows, np.ndarray)
+            or task.ranks is not None
+            or any(
+                isinstance(m, nn.RNNBase | nn.modules.conv._ConvNd) for m in task.module.modules()
+            )
         )
         return type(self.trained), structure, sizes, state, phases, self.number if alone else None
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from deepod._data import even_parts
 from deepod._engines import Eager, Functional, NotRecordableError, Stack, Stepper, Task, detach
+from deepod._ranks import Ranks
 from deepod.types import Batch, Event, Phase, Refresh
 
 # Rows are scored in multiples of this: BLAS then treats a row alike whatever its neighbours.
@@ -184,6 +185,15 @@ def _epoch(
         terms = [stepper.step(batches) * len(drawn[0].x) for stepper in steppers]
         totals = [a + b for a, b in zip(totals, terms, strict=True)] if totals else terms
     n = len(members[0].task.rows)
+    ranks = members[0].task.ranks
+    if ranks is not None:
+        count = totals[0].new_tensor([float(n)])
+        statistics = [b for b in members[0].task.module.buffers() if b.is_floating_point()]
+        ranks.add([*totals, count])
+        ranks.add(statistics)  # BatchNorm's, each of a rank's own batches: their mean
+        for statistic in statistics:
+            statistic.div_(ranks.size)
+        n = int(count)
     losses: list[dict[str, float]] = [{} for _ in members]
     for stepper, values in zip(steppers, totals, strict=True):
         for found, row in zip(losses, (values / n).tolist(), strict=True):
@@ -242,7 +252,10 @@ def _watch(task: Task, phases: Sequence[Phase]) -> dict[str, float]:
         for phase in phases:
             for name, value in phase.loss(task.module, batch).items():
                 totals[name] = totals.get(name, 0.0) + value * len(rows)
-    values = (torch.stack(list(totals.values())) / len(x)).tolist()
+    sums = torch.stack([*totals.values(), torch.tensor(float(len(x)), device=x.device)])
+    if task.ranks is not None:
+        task.ranks.add([sums])
+    values = (sums[:-1] / sums[-1]).tolist()
     return dict(zip(totals, values, strict=True))
 
 
@@ -259,14 +272,19 @@ def _not_finite(losses: dict[str, float], phase: str, epoch: int) -> FloatingPoi
 def _refresh_all(task: Task, how: Refresh) -> None:
     """Refresh from all rows that are trained on."""
     shape = task.rows.head(1)[0].shape[1:]
-    refresh(task.module, how, task.rows.chunks(chunk_rows(shape)), task.rows.device)
+    refresh(task.module, how, task.rows.chunks(chunk_rows(shape)), task.rows.device, task.ranks)
 
 
 def refresh(
-    module: nn.Module, how: Refresh, chunks: Iterable[Tensor], device: torch.device
+    module: nn.Module,
+    how: Refresh,
+    chunks: Iterable[Tensor],
+    device: torch.device,
+    ranks: Ranks | None = None,
 ) -> None:
-    """Set buffers of ``module`` from statistics of the rows in ``chunks``."""
-    values = how.reduce(score(module, how.collect, chunks, device).clone())
+    """Set buffers of ``module`` from statistics of the rows in ``chunks``, and of other ranks'."""
+    statistics = score(module, how.collect, chunks, device).clone()
+    values = how.reduce(statistics if ranks is None else ranks.gather_rows(statistics))
     for name, value in values.items():
         module.get_buffer(name).copy_(value)
 

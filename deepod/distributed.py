@@ -1,4 +1,6 @@
-"""Score on Dask, Ray Data and Spark; each engine is imported by the function that needs it.
+"""Score on Dask, Ray Data and Spark; train in several processes under ``torchrun``.
+
+Each engine is imported by the function that needs it.
 
 A fitted detector travels to the workers as bytes and is loaded once in each worker process,
 whatever the number of batches. ``deepod`` must be installed there. An engine installs with its
@@ -12,9 +14,11 @@ threads in the user's own process are no such workers: there, set it before Pyth
 from __future__ import annotations
 
 import hashlib
+import os
 import pickle
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from importlib import import_module
 from typing import Any
 
@@ -24,10 +28,73 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
+from deepod._ranks import Ranks, together
+
 try:
     import cloudpickle
 except ImportError:  # joblib had a copy of its own before 1.6
     from joblib.externals import cloudpickle
+
+__all__ = ["Scorer", "across_processes", "score_dask", "score_ray", "score_spark"]
+
+
+@contextmanager
+def across_processes(backend: str | None = None) -> Iterator[Ranks]:
+    """Let ``fit`` train one model together with the same call in other processes.
+
+    Start a script with ``torchrun``, give every process its own part of the rows, and fit inside
+    this context in all of them: scaling, losses, centres, early stopping and threshold are those of
+    all rows, and every process ends with the same detector. ``batch_size`` counts the rows of all
+    processes. Let one of them save it.
+
+    Parameters
+    ----------
+    backend : str, optional
+        Of ``torch.distributed``, if there is no process group yet; default "nccl" with CUDA, else
+        "gloo". A group that is there is used as it is.
+
+    Yields
+    ------
+    ranks : object
+        With ``rank``, the number of this process from 0, and ``size``, how many there are.
+
+    Raises
+    ------
+    ValueError
+        By ``fit``, on all processes, if they do not fit the same model, or if X is read from disk.
+    RuntimeError
+        By ``fit``, if it failed in another process before training. One that ends later, or does
+        not call ``fit``, leaves the others waiting until ``torch.distributed`` gives up.
+
+    Notes
+    -----
+    ``decision_scores_`` and ``labels_`` hold the training rows of all processes, in the order of
+    ranks. ``_prepare`` of a method, such as AnoRand's noise and SMOTE, sees the rows of its process
+    alone; so does BatchNorm in training, and its running statistics are averaged after every epoch.
+    Gradients are summed by one call per step. Several detectors (:func:`deepod.fit_many`) train in
+    turn. With as few processes as batches have rows the result is that of one process up to
+    rounding if a batch is all rows; otherwise batches are put together differently.
+
+    Examples
+    --------
+    In a file ``train.py``, started by ``torchrun --nproc-per-node 2 train.py``::
+
+        with across_processes() as ranks:
+            detector = PLAD(random_state=0).fit(X[ranks.rank :: ranks.size])
+        if ranks.rank == 0:
+            joblib.dump(detector, "plad.joblib")
+    """
+    import torch
+
+    with ExitStack() as stack:
+        cuda = torch.cuda.is_available()
+        if cuda:  # "cuda" then means this process's own
+            stack.enter_context(torch.cuda.device(int(os.environ.get("LOCAL_RANK", 0))))
+        if not torch.distributed.is_initialized():
+            torch.distributed.init_process_group(backend or ("nccl" if cuda else "gloo"))
+            stack.callback(torch.distributed.destroy_process_group)
+        yield stack.enter_context(together())
+
 
 # Detectors that this process has loaded, the latest last.
 _loaded: dict[str, Any] = {}
