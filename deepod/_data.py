@@ -98,7 +98,7 @@ class Scaler:
         self.shift = shift
         self.scale = scale
         self.contrast = contrast
-        self._known: dict[tuple[np.dtype, int], list[np.ndarray]] = {}
+        self._known: dict[np.dtype, list[np.ndarray]] = {}  # see _terms
 
     @classmethod
     def fit(
@@ -176,11 +176,12 @@ class Scaler:
         return out
 
     def _terms(self, dtype: np.dtype, rows: int, shape: Shape) -> list[np.ndarray]:
-        """List what to subtract, one after the other, and what to divide by, for ``rows`` samples.
+        """List what to subtract, one after the other, and what to divide by.
 
+        For ``rows`` samples or more: parts of all sizes share the longest.
         A float64 shift in two float32 parts takes no digit to speak of from float32 values.
         """
-        if (dtype, rows) not in self._known:
+        if dtype not in self._known or len(self._known[dtype][0]) < rows:
             terms = [self.shift, self.scale]
             size = np.abs(self.scale)
             if (
@@ -195,10 +196,10 @@ class Scaler:
                     self.scale.astype(np.float32),
                 ]
             # Repeated, because short inner loops would take most of the time.
-            self._known[dtype, rows] = [
+            self._known[dtype] = [
                 np.ascontiguousarray(np.broadcast_to(term, (rows, *shape))) for term in terms
             ]
-        return self._known[dtype, rows]
+        return self._known[dtype]
 
 
 class InMemory:

@@ -295,6 +295,18 @@ def test_survey__scaler__is_the_one_of_the_array(n, shape, scaler, offset, block
     np.testing.assert_array_equal(sample, found.transform(X))
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_scaler__pieces_of_any_size__keep_no_more_than_the_largest_needs(dtype):
+    X = np.random.default_rng(0).normal(size=(700, 3)).astype(dtype)
+    scaler = _data.Scaler.fit([X], (3,), "standard")
+    whole = scaler.transform(X)
+    held = sum(term.nbytes for terms in scaler._known.values() for term in terms)
+    again = _data.Scaler.fit([X], (3,), "standard")
+    for n in (3, 700, 1, 150, 699):
+        np.testing.assert_array_equal(again.transform(X[:n]), whole[:n])
+    assert sum(term.nbytes for terms in again._known.values() for term in terms) == held
+
+
 def test_survey__anomalies_and_rows_held_out__not_learned_from():
     X = rows_of(1000)
     y = (X[:, 0] > 500).astype(int)
