@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.optim.adam import adam
 
 from deepod._ranks import Ranks
 from deepod._record import Function, interpreted, record
@@ -290,7 +291,7 @@ class Functional(Stepper):
             for row, gradient in zip(group["params"], gradients, strict=True):
                 row.grad = gradient if self.alone else gradient[k]
         _share_gradients(self.optimizer, len(batches[0].x), self.tasks[0].ranks)
-        self.optimizer.step()
+        _update(self.optimizer)
         return terms.unsqueeze(0) if self.alone else terms
 
     # --- recording ------------------------------------------------------------------------------
@@ -353,6 +354,33 @@ def _batch(tensors: Sequence[Tensor], like: Batch) -> Batch:
     if isinstance(like.noise, tuple):
         return Batch(x, y, tuple(rest))
     return Batch(x, y, None if like.noise is None else next(rest))
+
+
+@torch.no_grad()
+def _update(optimizer: torch.optim.Optimizer) -> None:
+    """Step; past the first one of Adam, without the hooks and checks that outlast the update."""
+    state = optimizer.state
+    if type(optimizer) is not torch.optim.Adam or not state:
+        optimizer.step()
+        return
+    for group in optimizer.param_groups:
+        known = [state[p] for p in group["params"]]
+        adam(
+            group["params"],
+            [p.grad for p in group["params"]],
+            [s["exp_avg"] for s in known],
+            [s["exp_avg_sq"] for s in known],
+            [],
+            [s["step"] for s in known],
+            fused=group["fused"],
+            amsgrad=False,
+            beta1=group["betas"][0],
+            beta2=group["betas"][1],
+            lr=group["lr"],
+            weight_decay=group["weight_decay"],
+            eps=group["eps"],
+            maximize=False,
+        )
 
 
 def _share_gradients(optimizer: torch.optim.Optimizer, n: int, ranks: Ranks | None) -> None:
