@@ -23,9 +23,9 @@ class Ranks:
     size : int
     """
 
-    def __init__(self) -> None:
-        self.rank = torch.distributed.get_rank()
-        self.size = torch.distributed.get_world_size()
+    def __init__(self, rank: int, size: int) -> None:
+        self.rank = rank
+        self.size = size
 
     def gather(self, value: Any) -> list[Any]:
         """Collect a small object of every rank, in their order."""
@@ -74,8 +74,9 @@ def current() -> Ranks | None:
 @contextmanager
 def together() -> Iterator[Ranks]:
     """Let ``fit`` work with the other processes of torch's default group."""
-    token = _current.set(Ranks())
+    ranks = Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size())
+    token = _current.set(ranks)
     try:
-        yield Ranks()
+        yield ranks
     finally:
         _current.reset(token)

@@ -42,10 +42,10 @@ __all__ = ["Scorer", "across_processes", "score_dask", "score_ray", "score_spark
 def across_processes(backend: str | None = None) -> Iterator[Ranks]:
     """Let ``fit`` train one model together with the same call in other processes.
 
-    Start a script with ``torchrun``, give every process its own part of the rows, and fit inside
-    this context in all of them: scaling, losses, centres, early stopping and threshold are those of
-    all rows, and every process ends with the same detector. ``batch_size`` counts the rows of all
-    processes. Let one of them save it.
+    Start a script with ``torchrun`` (without it there is one process), give every process its own
+    part of the rows, and fit inside this context in all of them: scaling, losses, centres, early
+    stopping and threshold are those of all rows, and every process ends with the same detector.
+    ``batch_size`` counts the rows of all processes. Let one of them save it.
 
     Parameters
     ----------
@@ -86,6 +86,9 @@ def across_processes(backend: str | None = None) -> Iterator[Ranks]:
     """
     import torch
 
+    if not torch.distributed.is_initialized() and "RANK" not in os.environ:
+        yield Ranks(0, 1)  # not started by torchrun: an ordinary fit
+        return
     with ExitStack() as stack:
         cuda = torch.cuda.is_available()
         if cuda:  # "cuda" then means this process's own

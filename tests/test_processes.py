@@ -173,6 +173,16 @@ def test_errors__on_all_processes(both):
             assert "Ranks fit different models or samples" in found[problem]
 
 
+def test_not_started_by_torchrun__an_ordinary_fit(monkeypatch):
+    monkeypatch.delenv("RANK", raising=False)
+    with across_processes() as ranks:
+        assert (ranks.rank, ranks.size) == (0, 1)
+        ours = fast("AutoEncoder").fit(X)
+    np.testing.assert_array_equal(
+        ours.decision_scores_, fast("AutoEncoder").fit(X).decision_scores_
+    )
+
+
 def test_one_process__as_without(monkeypatch):
     for name, value in {"RANK": "0", "WORLD_SIZE": "1", "MASTER_ADDR": "127.0.0.1"}.items():
         monkeypatch.setenv(name, value)
