@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate, groupby, pairwise
 from typing import Any
@@ -14,7 +15,7 @@ from torch.func import functional_call
 from torch.optim.adam import adam
 
 from deepod._ranks import Ranks
-from deepod._record import Function, interpreted, record
+from deepod._record import Function, record
 from deepod.types import Batch, Callback, Phase, Rows
 
 MOST_RECORDINGS = 8  # of as many sizes of batches; steps of any other size are not recorded
@@ -280,10 +281,10 @@ class Functional(Stepper):
         """Train every member on its batch."""
         size = len(batches[0].x)
         if size not in self.runs:  # rows that are read from disk cannot tell all sizes beforehand
-            with torch.random.fork_rng(devices=[]):
-                enough = len(self.runs) >= MOST_RECORDINGS
-                again = _with_gradients(self._function) if enough else self._recorded(size)
-                self.runs[size] = again
+            self.runs[size] = _with_gradients(self._function)
+            if len(self.runs) <= MOST_RECORDINGS:
+                with torch.random.fork_rng(devices=[]), suppress(Exception):
+                    self.runs[size] = self._recorded(size)
         inputs = self._inputs(batches)
         with torch.no_grad():
             terms, *gradients = self.runs[size](*inputs)
@@ -299,20 +300,17 @@ class Functional(Stepper):
     def _recorded(self, size: int) -> Function:
         """Build what ``step`` calls, after a check against the function itself."""
         inputs = self._inputs([task.example(size) for task in self.tasks])
-        plain = _copies(inputs)
+        plain, before = _copies(inputs), _copies(inputs)
+        expected = _with_gradients(self._function)(*plain)
+        if self.how == "eager":
+            return _with_gradients(self._function)
+        run = _RUNNERS[self.how](self._function, inputs)
         try:
-            expected = _with_gradients(self._function)(*plain)
-            if self.how == "eager":
-                return _with_gradients(self._function)
-            graph = record(self._function, _copies(inputs))
-            run = _RUNNERS[self.how](graph, inputs)
-            before = _copies(inputs)
             with torch.no_grad():
                 found = _copies([*run(*inputs), *inputs])
+        finally:  # where the members have their state
             for tensor, old in zip(inputs, before, strict=True):
                 tensor.copy_(old)
-        except (RuntimeError, NotImplementedError, TypeError, ValueError, AssertionError) as error:
-            raise NotRecordableError(str(error)) from error
         # What was changed in place counts too.
         for one, other in zip((*expected, *plain), found, strict=True):
             if not torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True):
@@ -432,25 +430,34 @@ def optimizer(
 # --- ways to run a recorded graph ---------------------------------------------------------------
 
 
-def _compiled(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Function:
-    return torch.compile(graph, dynamic=False)
+def _recorded(function: Function, inputs: Sequence[Tensor]) -> Function:
+    # On other values: one that is taken for a constant is then found out by the check.
+    return record(function, [t * 0.9 if t.is_floating_point() else t.clone() for t in inputs])
 
 
-def _captured(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Function:
+def _compiled(function: Function, inputs: Sequence[Tensor]) -> Function:
+    # Of torch's tracers the one that sees through autograd and vmap.
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    return torch.compile(make_fx(function)(*_copies(inputs)), dynamic=False)
+
+
+def _captured(function: Function, inputs: Sequence[Tensor]) -> Function:
     """Capture the step in a CUDA graph: one launch instead of hundreds.
 
     State is at the same place in every step, so the graph works on it where it lies; what changes
     from batch to batch is copied to where the graph looks for it.
     """
+    step = _recorded(function, inputs)
     static = list(inputs)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.no_grad(), torch.cuda.stream(stream):
         for _ in range(3):  # kernels choose their algorithms and take their memory
-            graph(*_copies(static))
+            step(*_copies(static))
         captured = torch.cuda.CUDAGraph()
         with torch.cuda.graph(captured, stream=stream):
-            outputs = graph(*static)
+            outputs = step(*static)
     torch.cuda.current_stream().wait_stream(stream)
 
     def run(*now: Tensor) -> tuple[Tensor, ...]:
@@ -463,8 +470,8 @@ def _captured(graph: torch.fx.GraphModule, inputs: Sequence[Tensor]) -> Function
     return run
 
 
-_RUNNERS: dict[str, Callable[[torch.fx.GraphModule, Sequence[Tensor]], Function]] = {
-    "trace": lambda graph, inputs: interpreted(graph),
+_RUNNERS: dict[str, Callable[[Function, Sequence[Tensor]], Function]] = {
+    "trace": _recorded,
     "compile": _compiled,
     "cuda_graph": _captured,
 }

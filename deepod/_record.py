@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import math
-import operator
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 Function = Callable[..., tuple[Tensor, ...]]  # of tensors; a tuple of tensors
 
 
-def record(function: Function, inputs: Sequence[Tensor]) -> fx.GraphModule:
+def record(function: Function, inputs: Sequence[Tensor]) -> Function:
     """Write down the operations of ``function`` on ``inputs``, those of its gradients included.
+
+    They become a function of TorchScript, whose interpreter runs it in C++. Written by ourselves:
+    ``make_fx`` needs a second for its imports and ten times as long afterwards.
 
     Parameters
     ----------
@@ -25,66 +28,97 @@ def record(function: Function, inputs: Sequence[Tensor]) -> fx.GraphModule:
 
     Returns
     -------
-    graph : torch.fx.GraphModule
+    run : callable
         Takes tensors of the same shapes, and changes the same ones in place.
+
+    Raises
+    ------
+    RuntimeError
+        If ``function`` reads the value of a tensor.
     """
-    # Of torch's tracers the one that sees through autograd and vmap.
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    module = make_fx(function)(*inputs)
-    for node in list(module.graph.nodes):  # gradients are already part of the graph
-        if node.op == "call_function" and node.target is torch.ops.aten.detach.default:
-            node.replace_all_uses_with(node.args[0])
-            module.graph.erase_node(node)
-    module.graph.eliminate_dead_code()
-    module.recompile()
-    return module
-
-
-def interpreted(module: fx.GraphModule) -> Function:
-    """Turn a recorded graph into TorchScript, whose interpreter runs it in C++."""
-    names, lines, constants = [], [], []
-    for node in module.graph.nodes:
-        if node.op == "placeholder":
-            names.append(node.name)
-        elif node.op == "get_attr":  # a tensor that the function made of a number
-            constants.append((node.name, getattr(module, node.target)))
-        elif node.op == "output":
-            lines.append(f"return ({', '.join(_literal(value) for value in node.args[0])},)")
-        else:
-            lines.append(f"{node.name} = {_call(node)}")
-    arguments = ", ".join(f"{name}: Tensor" for name in [*names, *(name for name, _ in constants)])
-    source = f"def run({arguments}):\n    " + "\n    ".join([*lines, ""])
+    with _Recorder(inputs) as recorder:
+        outputs = function(*inputs)
+    names = ", ".join(recorder.name(tensor) for tensor in outputs)
+    arguments = [f"x{i}" for i in range(len(inputs))] + [f"c{i}" for i in recorder.numbers]
+    source = "\n    ".join(
+        [
+            f"def run({', '.join(f'{name}: Tensor' for name in arguments)}):",
+            *recorder.lines,
+            f"return ({names},)\n",
+        ]
+    )
     run = torch.jit.CompilationUnit(source).run
-    values = [value for _, value in constants]
-    return run if not values else lambda *inputs: run(*inputs, *values)
+    constants = recorder.constants
+    return run if not constants else lambda *inputs: run(*inputs, *constants)
 
 
-def _call(node: fx.Node) -> str:
-    if node.target is operator.getitem:
-        return f"{_literal(node.args[0])}[{node.args[1]}]"
-    assert isinstance(node.target, torch._ops.OpOverload)
-    schema = node.target._schema
-    namespace, _, name = schema.name.partition("::")
-    arguments = []
-    for value, declared in zip(node.args, schema.arguments, strict=False):
-        # A number that vmap took for a tensor; of no dimensions, it does not change other types.
-        number = isinstance(value, bool | int | float) and isinstance(
-            declared.type, torch.TensorType
-        )
-        literal = _literal(value)
-        arguments.append(f"torch.tensor({literal})" if number else literal)
-    arguments += [f"{key}={_literal(value)}" for key, value in node.kwargs.items()]
-    return f"torch.ops.{namespace}.{name}({', '.join(arguments)})"
+class _Recorder(TorchDispatchMode):
+    """Sees every operation below autograd and vmap."""
 
+    def __init__(self, inputs: Sequence[Tensor]) -> None:
+        super().__init__()
+        self.lines: list[str] = []
+        self.constants: list[Tensor] = []  # tensors that were there before
+        self._names = {id(tensor): f"x{i}" for i, tensor in enumerate(inputs)}
+        self._alive: list[Any] = list(inputs)  # or their ids would be given to others
 
-def _literal(value: Any) -> str:
-    if isinstance(value, fx.Node):
-        return value.name
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(_literal(part) for part in value)}]"
-    if isinstance(value, float) and not math.isfinite(value):
-        return f"float('{value}')"
-    if isinstance(value, torch.device):
-        return f"torch.device('{value}')"
-    return repr(value)
+    @property
+    def numbers(self) -> range:
+        return range(len(self.constants))
+
+    def name(self, tensor: Tensor) -> str:
+        """Name of a tensor in the source."""
+        if id(tensor) not in self._names:
+            self._names[id(tensor)] = f"c{len(self.constants)}"
+            self.constants.append(tensor)
+        return self._names[id(tensor)]
+
+    def _keep(self, tensor: Tensor, name: str) -> None:
+        self._names[id(tensor)] = name
+        self._alive.append(tensor)
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        results = func(*args, **kwargs)
+        if func is torch.ops.aten.detach.default:  # gradients are among the operations
+            self._keep(results, self.name(args[0]))
+            return results
+        several = isinstance(results, tuple | list)
+        tensors = results if several else (results,)
+        if not all(t is None or isinstance(t, Tensor) for t in tensors) or (
+            torch.Tag.dynamic_output_shape in func.tags
+        ):
+            raise RuntimeError(f"{func} reads the value of a tensor")
+        name = f"t{len(self.lines)}"
+        self.lines.append(f"{name} = {self._call(func, args, kwargs)}")
+        for i, tensor in enumerate(tensors):
+            if several:
+                self.lines.append(f"{name}_{i} = {name}[{i}]")
+            # What works in place returns what it was given.
+            if tensor is not None and id(tensor) not in self._names:
+                self._keep(tensor, f"{name}_{i}" if several else name)
+        return results
+
+    def _call(self, func: Any, args: Sequence[Any], kwargs: dict[str, Any]) -> str:
+        namespace, _, name = func._schema.name.partition("::")
+        parts = []
+        for value, declared in zip(args, func._schema.arguments, strict=False):
+            # A number that vmap took for a tensor; of no dimensions, it does not change types.
+            number = isinstance(value, bool | int | float) and isinstance(
+                declared.type, torch.TensorType
+            )
+            literal = self._literal(value)
+            parts.append(f"torch.tensor({literal})" if number else literal)
+        parts += [f"{key}={self._literal(value)}" for key, value in kwargs.items()]
+        return f"torch.ops.{namespace}.{name}({', '.join(parts)})"
+
+    def _literal(self, value: Any) -> str:
+        if isinstance(value, Tensor):
+            return self.name(value)
+        if isinstance(value, list | tuple):
+            return f"[{', '.join(self._literal(part) for part in value)}]"
+        if isinstance(value, float) and not math.isfinite(value):
+            return f"float('{value}')"
+        if isinstance(value, torch.device):
+            return f"torch.device('{value}')"
+        return repr(value)

@@ -179,8 +179,7 @@ class HardConcrete(nn.Module):
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
         """Call the module with gated weights."""
         parts = self.gates(noise).split(self.sizes)
-        weights = {}
+        known, weights = dict(self.module.named_parameters()), {}
         for name, gates in zip(self.names, parts, strict=True):
-            weight = self.module.get_parameter(name)
-            weights[name] = weight * gates.view_as(weight)
+            weights[name] = known[name] * gates.view_as(known[name])
         return functional_call(self.module, weights, (x,))
