@@ -1,12 +1,15 @@
-"""The command line: ``deepod demo``, ``deepod list``, ``deepod --version``."""
+"""The command line: ``deepod demo``, ``deepod list``, ``deepod score``, ``deepod --version``."""
 
 from __future__ import annotations
 
 import argparse
+import ast
+import os
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import deepod
 
@@ -43,17 +46,95 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     demo.add_argument("--seed", type=int, default=0, help="seed of split and training (default: 0)")
     commands.add_parser("list", help="list the detectors with family, inputs and paper")
+    _add_score(commands)
 
     arguments = parser.parse_args(argv)
     if arguments.command == "list":
         _print_list()
         return 0
     try:
-        _run_demo(arguments.out, arguments.seed)
+        if arguments.command == "score":
+            _run_score(arguments)
+        else:
+            _run_demo(arguments.out, arguments.seed)
     except (OSError, ImportError, ValueError) as error:
-        print(f"deepod demo: {error}", file=sys.stderr)
+        print(f"deepod {arguments.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
     return 0
+
+
+def _add_score(commands: Any) -> None:
+    score = commands.add_parser(
+        "score",
+        help="score rows from disk in constant memory",
+        description="Fit a detector on the rows of TRAIN and score those of NEW, which are read "
+        "from disk part by part; TRAIN is too, above memory_limit. There are no saved models yet, "
+        "so every run fits. A file is .npy (no pickles), .csv (numbers below a line of names; a "
+        "copy takes 8 bytes per value beside SCORES meanwhile) or Parquet, which may be a folder.",
+        epilog="example: deepod score new.npy --train train.npy --detector AutoEncoder "
+        "--set random_state=0 --set lr=0.01 --out scores.npy",
+    )
+    score.add_argument("new", type=Path, metavar="NEW", help="rows to score")
+    score.add_argument("--train", type=Path, metavar="TRAIN", required=True, help="rows to fit on")
+    score.add_argument(
+        "--detector",
+        choices=list(deepod.DETECTORS),
+        default="PLAD",
+        metavar="NAME",
+        help="what to fit, see deepod list (default: %(default)s)",
+    )
+    score.add_argument(
+        "--set",
+        type=_setting,
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="a hyper-parameter of the detector; may be repeated",
+    )
+    score.add_argument(
+        "--columns",
+        type=_columns,
+        metavar="a,b,c",
+        help="columns of Parquet or .csv to read (default: all of TRAIN, and the same of NEW)",
+    )
+    score.add_argument(
+        "--out",
+        type=Path,
+        metavar="SCORES",
+        required=True,
+        help=".npy (scores) or .csv (score,label) to write; higher scores are more anomalous",
+    )
+    score.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _setting(text: str) -> tuple[str, Any]:
+    """Split at "="; the value is a Python literal, or else a string."""
+    name, equals, value = text.partition("=")
+    if not (name and equals):
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _columns(text: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
+    if "" in names or len(set(names)) < len(names):
+        raise argparse.ArgumentTypeError(f"expected different names like a,b,c, got {text!r}")
+    return names
+
+
+def _check_out(out: Path, suffixes: Sequence[str]) -> None:
+    """Refuse before the work, not after it, a file that cannot be written."""
+    if not out.parent.is_dir():
+        raise FileNotFoundError(f"--out {out}: there is no folder {out.parent}.")
+    if out.is_dir() or out.suffix not in suffixes:
+        *others, last = suffixes
+        expected = f"{', '.join(others)} or {last}"
+        raise ValueError(f"--out {out}: expected the name of a {expected} file.")
+    if not os.access(out.parent, os.W_OK):
+        raise PermissionError(f"--out {out}: the folder is write-protected; choose another.")
 
 
 def _print_list() -> None:
@@ -69,11 +150,7 @@ def _print_list() -> None:
 def _run_demo(out: Path, seed: int) -> None:
     from deepod import _demo
 
-    # Before the work, not after it: a picture that cannot be written is known now.
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"--out {out}: there is no folder {out.parent}.")
-    if out.is_dir() or out.suffix not in (".png", ".pdf", ".svg"):
-        raise ValueError(f"--out {out}: expected the name of a .png, .pdf or .svg file.")
+    _check_out(out, [".png", ".pdf", ".svg"])
     if find_spec("matplotlib") is None:
         raise ImportError("the picture needs matplotlib: pip install 'deepod[plots]'.")
     data = _demo.load(seed)
@@ -91,3 +168,22 @@ def _run_demo(out: Path, seed: int) -> None:
         )
     _demo.picture(data, results).savefig(out, dpi=120)
     print(f"\nScore distributions: {out}")
+
+
+def _run_score(arguments: argparse.Namespace) -> None:
+    _check_out(arguments.out, [".npy", ".csv"])
+    from deepod import _score
+
+    result = _score.run(
+        arguments.new,
+        arguments.train,
+        arguments.out,
+        detector=arguments.detector,
+        settings=dict(arguments.set),
+        columns=arguments.columns,
+        quiet=arguments.quiet,
+    )
+    print(
+        f"{result.rows:,} rows scored, {result.flagged:,} above the threshold "
+        f"{result.threshold:.6g}: {arguments.out}"
+    )

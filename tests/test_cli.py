@@ -1,15 +1,23 @@
 """The command line."""
 
+import csv
+import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import deepod
-from deepod import _demo
+from deepod import _data, _demo, _train, data
 from deepod.cli import main
 
 from .cases import fast
+
+rng = np.random.default_rng(0)
+TRAIN = rng.normal(size=(300, 3)).astype(np.float32)
+NEW = rng.normal(scale=2, size=(10_000, 3)).astype(np.float32)
+FAST = ["--detector", "AutoEncoder", "--set", "epochs=1", "--set", "random_state=0"]
 
 
 def test_version__both_ways(capsys):
@@ -72,3 +80,229 @@ def test_demo_data__no_row_on_both_sides():
     train = {row.tobytes() for row in data.train}
     assert not any(row.tobytes() in train for row in data.test)
     assert len(data.test) == len(data.target)
+
+
+# --- deepod score -------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small_parts(monkeypatch):
+    """The smallest parts there are, and their size: chunks of the network."""
+    monkeypatch.setattr(_data, "_BLOCK_VALUES", 1)
+    return _train.chunk_rows((3,))
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    """A working folder with train.npy and new.npy."""
+    monkeypatch.chdir(tmp_path)
+    np.save("train.npy", TRAIN)
+    np.save("new.npy", NEW)
+    return tmp_path
+
+
+def score(*arguments, new="new.npy", train="train.npy", out="scores.npy"):
+    return main(["score", new, "--train", train, "--out", out, *FAST, *arguments])
+
+
+def fitted(X=TRAIN, **params):
+    return deepod.AutoEncoder(epochs=1, random_state=0, **params).fit(X)
+
+
+def write_csv(name, columns, X):
+    np.savetxt(name, X, "%.17g", ",", header=columns, comments="")
+
+
+def test_score__npy__as_in_python(folder, small_parts, capsys):
+    assert len(NEW) > 2 * small_parts
+    assert score() == 0
+    detector = fitted()
+    scores = np.load("scores.npy", mmap_mode="r")
+    assert (scores.dtype, scores.shape) == (np.float64, (len(NEW),))
+    np.testing.assert_array_equal(scores, detector.decision_function(NEW))
+    shown = capsys.readouterr()
+    flagged = detector.predict(NEW).sum()
+    assert shown.out.count("\n") == 1
+    assert f"{len(NEW):,} rows scored, {flagged:,} above the threshold" in shown.out
+    assert shown.out.endswith("scores.npy\n")
+    assert shown.err == ""  # no terminal, no bar
+    assert {p.name for p in folder.iterdir()} == {"train.npy", "new.npy", "scores.npy"}
+
+
+def test_score__out_csv__scores_to_the_last_digit_and_labels(folder, small_parts):
+    assert score(out="scores.csv") == 0
+    header, *rows = csv.reader((folder / "scores.csv").read_text().splitlines())
+    detector = fitted()
+    assert header == ["score", "label"]
+    np.testing.assert_array_equal([float(r[0]) for r in rows], detector.decision_function(NEW))
+    np.testing.assert_array_equal([int(r[1]) for r in rows], detector.predict(NEW))
+
+
+def test_score__parquet__by_the_names_of_the_training_columns(folder, small_parts):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    (folder / "train").mkdir()
+    for i, part in enumerate(np.array_split(TRAIN, 2)):
+        table = pa.table({name: part[:, j] for j, name in enumerate("abc")})
+        pq.write_table(table, folder / "train" / f"{i}.parquet")
+    # Another order and another column: of no consequence.
+    table = pa.table({"more": NEW[:, 0], "c": NEW[:, 2], "a": NEW[:, 0], "b": NEW[:, 1]})
+    pq.write_table(table, "new.parquet", row_group_size=999)
+    assert score(new="new.parquet", train="train") == 0
+    detector = fitted(data.parquet("train"))
+    expected = detector.decision_function(data.parquet("new.parquet", columns=["a", "b", "c"]))
+    np.testing.assert_array_equal(np.load("scores.npy"), expected)
+    assert score("--columns", "c,a", new="new.parquet", train="train") == 0
+    detector = fitted(data.parquet("train", columns=["c", "a"]))
+    expected = detector.decision_function(data.parquet("new.parquet", columns=["c", "a"]))
+    np.testing.assert_array_equal(np.load("scores.npy"), expected)
+
+
+def test_score__csv__copied_in_parts(folder, monkeypatch):
+    from deepod import _score
+
+    monkeypatch.setattr(_score, "_CSV_LINES", 70)
+    write_csv("train.csv", "a,b,c", TRAIN)
+    write_csv("new.csv", '"c", a ,b,a b', NEW[:, [2, 0, 1, 1]])
+    (folder / "new.csv").write_text((folder / "new.csv").read_text() + "\n")
+    assert score(new="new.csv", train="train.csv") == 0
+    X, new = TRAIN.astype(float), NEW.astype(float)
+    np.testing.assert_array_equal(np.load("scores.npy"), fitted(X).decision_function(new))
+    assert score("--columns", "c,a", new="new.csv", train="train.csv") == 0
+    expected = fitted(X[:, [2, 0]]).decision_function(new[:, [2, 0]])
+    np.testing.assert_array_equal(np.load("scores.npy"), expected)
+    assert {p.name for p in folder.iterdir() if p.suffix != ".npy"} == {"train.csv", "new.csv"}
+
+
+def test_score__set__literals_and_strings(folder):
+    settings = ["scaler=None", "optimizer=sgd", "lr=0.01", "network__hidden=(8,)", "batch_size=64"]
+    assert score(*(word for setting in settings for word in ("--set", setting))) == 0
+    expected = deepod.AutoEncoder(epochs=1, random_state=0, scaler=None, optimizer="sgd")
+    expected.set_params(lr=0.01, network__hidden=(8,), batch_size=64).fit(TRAIN)
+    np.testing.assert_array_equal(np.load("scores.npy"), expected.decision_function(NEW))
+
+
+def test_score__large_file__read_no_more_than_a_part_at_a_time(folder, small_parts, monkeypatch):
+    read, sizes = data._Array.read, []
+
+    def noted(self, start, stop):
+        sizes.append(stop - start)
+        return read(self, start, stop)
+
+    monkeypatch.setattr(data._Array, "read", noted)
+    assert score() == 0
+    assert max(sizes) == small_parts
+    assert sum(sizes) == len(NEW)
+
+
+def test_score__terminal__one_bar_unless_quiet(folder, capsys, monkeypatch):
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert score() == 0
+    assert "score: 100%" in capsys.readouterr().err
+    assert score("--quiet") == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize("out", ["scores.npy", "scores.csv"])
+def test_score__fails_on_the_way__older_file_stays(out, folder, small_parts, capsys):
+    (folder / out).write_text("older")
+    bad = NEW.copy()
+    bad[small_parts + 5, 1] = np.nan
+    np.save("new.npy", bad)
+    assert score(out=out) == 1
+    message = capsys.readouterr().err
+    assert message.startswith(f"deepod score: NEW new.npy, rows {small_parts + 1} to ")
+    assert "NaN" in message
+    assert message.count("\n") == 1
+    assert (folder / out).read_text() == "older"
+    assert {p.name for p in folder.iterdir()} == {"train.npy", "new.npy", out}
+
+
+def test_score__interrupted__nothing_left(folder, monkeypatch):
+    def interrupted(self, batches):
+        yield self.decision_function(next(batches))
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(deepod.AutoEncoder, "score_batches", interrupted)
+    monkeypatch.setattr(_data, "_BLOCK_VALUES", 1)
+    with pytest.raises(KeyboardInterrupt):
+        score()
+    assert {p.name for p in folder.iterdir()} == {"train.npy", "new.npy"}
+
+
+def test_score__disk_full__said(folder, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
+    assert score() == 1
+    assert "--out scores.npy: [Errno 28] No space left" in capsys.readouterr().err
+    assert not (folder / "scores.npy").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"new": "missing.npy"}, "NEW missing.npy: there is no such file"),
+        ({"train": "missing.npy"}, "--train missing.npy: there is no such file"),
+        ({"new": "rows.txt"}, "NEW rows.txt: expected a .npy"),
+        ({"new": "objects.npy"}, "NEW objects.npy: .*Python objects.* Write numbers"),
+        ({"train": "text.npy"}, "--train text.npy: .*expected numbers"),
+        ({"new": "half.npy"}, "NEW half.npy: "),
+        ({"new": "flat.npy"}, r"NEW flat.npy: .*shape \(4,\)"),
+        ({"new": "none.npy"}, "NEW none.npy: there are no rows"),
+        ({"new": "wide.npy"}, r"NEW wide.npy: its rows have shape \(4,\), those of --train \(3,\)"),
+        ({"new": "word.csv"}, r"NEW word.csv: row 12: could not convert string 'x'"),
+        ({"new": "short.csv"}, "NEW short.csv: row 2: 2 values for 3 columns"),
+        ({"new": "nameless.csv"}, "NEW nameless.csv: expected a first line with the names"),
+        ({"new": "empty.csv"}, "NEW empty.csv: "),
+        ({"new": "header.csv"}, "NEW header.csv: there are no rows"),
+        ({"new": "broken.parquet"}, "broken.parquet"),
+        ({"train": "holes.npy"}, "fitting AutoEncoder on --train holes.npy: .*NaN"),
+        ({"out": "missing/scores.npy"}, "--out missing/scores.npy: there is no folder"),
+        ({"out": "scores.txt"}, "--out scores.txt: expected the name of a .npy or .csv file"),
+        ({"out": "new.npy"}, "NEW new.npy: --out would overwrite it"),
+        ({"--set": "lr=-1"}, "--set: The 'lr' parameter"),
+        ({"--set": "nonsense=1"}, "--set: Invalid parameter 'nonsense'.* Valid parameters are"),
+        ({"--columns": "a"}, "--train train.npy: --columns is for Parquet and .csv"),
+    ],
+)
+def test_score__bad_argument__one_line_that_names_it(options, said, folder, capsys):
+    np.save("objects.npy", np.array([[object()]]), allow_pickle=True)
+    np.save("text.npy", np.array([["a"]]))
+    np.save("flat.npy", np.zeros(4))
+    np.save("none.npy", np.zeros((0, 3)))
+    np.save("wide.npy", np.zeros((5, 4)))
+    np.save("holes.npy", np.full((5, 3), np.nan))
+    (folder / "half.npy").write_bytes((folder / "new.npy").read_bytes()[:1000])
+    (folder / "rows.txt").write_text("1 2 3")
+    (folder / "word.csv").write_text("a,b,c\n" + "1,2,3\n" * 11 + "1,x,3\n")
+    (folder / "short.csv").write_text("a,b,c\n1,2,3\n1,2\n")
+    (folder / "nameless.csv").write_text("1,2,3\n" * 3)
+    (folder / "empty.csv").write_text("")
+    (folder / "header.csv").write_text("a,b,c\n")
+    (folder / "broken.parquet").write_text("nonsense")
+    before = {p.name for p in folder.iterdir()}
+    words = [word for pair in options.items() if pair[0].startswith("--") for word in pair]
+    names = {name: value for name, value in options.items() if not name.startswith("--")}
+    assert score(*words, **names) == 1
+    shown = capsys.readouterr()
+    assert shown.out == ""
+    assert shown.err.startswith("deepod score: ")
+    assert shown.err.count("\n") == 1
+    assert re.search(said, shown.err), shown.err
+    assert {p.name for p in folder.iterdir()} == before
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--detector", "Nonsense"], "AutoEncoder.*PLAD"),
+        (["--set", "lr"], "expected NAME=VALUE, got 'lr'"),
+        (["--columns", "a,,b"], "expected different names"),
+    ],
+)
+def test_score__wrong_use__exit_code_two(words, said, folder, capsys):
+    with pytest.raises(SystemExit) as stop:
+        score(*words)
+    assert stop.value.code == 2
+    assert re.search(said, capsys.readouterr().err)

@@ -38,7 +38,8 @@ MAY_IMPORT = {
     "plotting": set(),
     "distributed": {"_ranks"},
     "_demo": {"", "plotting"},
-    "cli": {"", "_demo"},
+    "_score": {"", "_data", "data"},
+    "cli": {"", "_demo", "_score"},
     "__init__": {"_base", "adapter", "ensemble", "models", "search"},
     "__main__": {"cli"},
 }

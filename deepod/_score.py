@@ -1,0 +1,234 @@
+"""What ``deepod score`` does: rows on disk, part by part, to scores on disk."""
+
+from __future__ import annotations
+
+import csv
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryFile
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import deepod
+from deepod import _data, data
+
+_CSV_LINES = 10_000  # turned into numbers at once
+
+
+class Result(NamedTuple):
+    """What was scored."""
+
+    rows: int
+    flagged: int
+    threshold: float
+
+
+def run(
+    new: Path,
+    train: Path,
+    out: Path,
+    *,
+    detector: str = "PLAD",
+    settings: dict[str, Any] | None = None,
+    columns: Sequence[str] | None = None,
+    quiet: bool = False,
+) -> Result:
+    """Fit a detector on the rows of one file, write the scores of those of another.
+
+    Parameters
+    ----------
+    new, train : Path
+        What to score and what to fit on: .npy, .csv, or Parquet, a file or a folder.
+    out : Path
+        .npy (float64 scores), or .csv with the columns score and label. Takes the place of an
+        older file when all rows are scored, not before.
+    detector : str, default="PLAD"
+        One of ``deepod.DETECTORS``.
+    settings : dict, optional
+        The detector's hyper-parameters.
+    columns : sequence of str, optional
+        Columns to read; None takes all of ``train``, and the same ones of ``new``.
+    quiet : bool, default=False
+        Whether to show no progress bar on a terminal either.
+
+    Returns
+    -------
+    result : Result
+
+    Raises
+    ------
+    ValueError
+        If an argument is not acceptable; the message names it.
+    """
+    model = getattr(deepod, detector)()
+    with _about("--set"):
+        model.set_params(**(settings or {}))._validate_params()
+    for name, path in (("--train", train), ("NEW", new)):
+        with _about(f"{name} {path}"):
+            _check(path, out, columns)
+    with _about(f"--train {train}"):
+        known, names = _open(train, columns, out.parent)
+    with _about(f"NEW {new}"):
+        rows, _ = _open(new, names, out.parent)
+        if np.prod(rows.shape[1:]) != np.prod(known.shape[1:]):
+            raise ValueError(
+                f"its rows have shape {rows.shape[1:]}, those of --train {known.shape[1:]}; both "
+                "need the same columns."
+            )
+    with _about(f"fitting {detector} on --train {train}"):
+        model.fit(known)
+    source = data.array(rows) if isinstance(rows, np.ndarray) else rows
+    # Whole chunks, so that rows are scored as decision_function scores those of one array.
+    chunk = model._chunk_rows(None)
+    size = chunk * max(1, _data.block_rows(source.shape[1:]) // chunk)
+    ranges = list(data.cut(0, len(source), size))
+    scored = model.score_batches(source.read(start, stop) for start, stop in ranges)
+    threshold, flagged = model.threshold_, 0
+    with _written(out, len(source)) as write, _progress(len(source), quiet) as bar:
+        for start, stop in ranges:
+            with _about(f"NEW {new}, rows {start + 1} to {stop}"):
+                scores = next(scored)
+            labels = scores > threshold
+            write(scores, labels)
+            flagged += int(labels.sum())
+            bar.update(stop - start)
+    return Result(len(source), flagged, threshold)
+
+
+def _progress(n: int, quiet: bool) -> Any:
+    from tqdm.auto import tqdm
+
+    # None: only on a terminal.
+    return tqdm(total=n, desc="score", unit="row", unit_scale=True, disable=True if quiet else None)
+
+
+@contextmanager
+def _written(out: Path, n: int) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
+    """Take scores and labels as they come; the file gets its name when all n are there.
+
+    Not through a memory map: on a full disk that kills the process, while this is an OSError.
+    """
+    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
+    try:
+        with partial.open("wb") as file:
+            if out.suffix == ".npy":
+                header = {"descr": "<f8", "fortran_order": False, "shape": (n,)}
+                np.lib.format.write_array_header_1_0(file, header)
+            else:
+                file.write(b"score,label\n")
+
+            def write(scores: np.ndarray, labels: np.ndarray) -> None:
+                if out.suffix == ".npy":
+                    file.write(scores.astype("<f8").tobytes())
+                else:  # as many digits as tell a float64 from all others
+                    pairs = zip(scores.tolist(), labels.tolist(), strict=True)
+                    file.writelines(b"%r,%d\n" % pair for pair in pairs)
+
+            yield write
+        partial.replace(out)
+    except OSError as error:
+        raise OSError(f"--out {out}: {error}") from error
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def _check(path: Path, out: Path, columns: Sequence[str] | None) -> None:
+    """Refuse what is seen without reading."""
+    if not path.exists():
+        raise FileNotFoundError("there is no such file or folder.")
+    if out.exists() and out.samefile(path):
+        raise ValueError("--out would overwrite it; give another name.")
+    if not path.is_dir() and path.suffix not in (".npy", ".csv", ".parquet", ".pq"):
+        raise ValueError("expected a .npy, .csv or .parquet file, or a folder of Parquet files.")
+    if columns is not None and path.suffix == ".npy":
+        raise ValueError("--columns is for Parquet and .csv; a .npy file has no names of columns.")
+
+
+def _open(path: Path, columns: Sequence[str] | None, folder: Path) -> tuple[Any, list[str] | None]:
+    """Open rows, none of which are read; and name their columns, if they have names.
+
+    A source is stripped of the names: new rows are read by those of the training rows and in their
+    order, so that parts of them can do without.
+    """
+    rows: Any
+    names = None
+    if path.suffix == ".npy" and path.is_file():
+        try:
+            rows = np.lib.format.open_memmap(path, mode="r")
+        except ValueError as error:  # Python objects, half a file, something else
+            raise ValueError(f"{error} Write numbers, with numpy.save.") from error
+        if rows.ndim < 2:
+            raise ValueError(
+                f"expected rows of several values, got an array of shape {rows.shape}."
+            )
+    elif path.suffix == ".csv" and path.is_file():
+        rows, names = _csv(path, columns, folder)
+    else:
+        rows = data.parquet(path, columns)
+        names, rows.feature_names = rows.feature_names, None
+    if rows.dtype.kind not in "biuf":
+        raise ValueError(f"its values are {rows.dtype}; expected numbers.")
+    if not len(rows):
+        raise ValueError("there are no rows.")
+    return rows, names
+
+
+def _csv(path: Path, columns: Sequence[str] | None, folder: Path) -> tuple[np.ndarray, list[str]]:
+    """Copy the numbers to a file without a name, which is gone when the process is, and map it."""
+    with path.open(encoding="utf-8-sig") as lines, TemporaryFile(dir=folder) as file:
+        header = [name.strip() for name in next(csv.reader(lines), [])]
+        if not any(map(_is_text, header)):
+            raise ValueError("expected a first line with the names of the columns.")
+        names = header if columns is None else list(columns)
+        for name in names:
+            if header.count(name) != 1:
+                raise ValueError(f"there is not one column {name!r}; there are {header}.")
+        places = None if columns is None else [header.index(name) for name in names]
+        filled = (line for line in lines if line.strip())
+        n = 0
+        while block := list(islice(filled, _CSV_LINES)):
+            _numbers(block, places, len(names), n + 1).tofile(file)
+            n += len(block)
+        file.flush()
+        if not n:
+            return np.empty((0, len(names))), names
+        return np.memmap(file, np.float64, "r", shape=(n, len(names))), names
+
+
+def _numbers(lines: list[str], places: list[int] | None, width: int, first: int) -> np.ndarray:
+    """Numbers in lines of a .csv, of which ``first`` is the number of the first."""
+    try:
+        block = np.loadtxt(
+            lines, delimiter=",", comments=None, quotechar='"', usecols=places, ndmin=2
+        )
+        if block.shape[1] != width:
+            raise ValueError(f"{block.shape[1]} values for {width} columns")
+    except ValueError as error:
+        if len(lines) == 1:
+            reason = str(error).partition(" at row")[0]
+            raise ValueError(f"row {first}: {reason}; expected a number in each cell.") from error
+        for i, line in enumerate(lines):  # one of them it is
+            _numbers([line], places, width, first + i)
+        raise
+    return block
+
+
+def _is_text(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return bool(cell)
+    return False
+
+
+@contextmanager
+def _about(what: str) -> Iterator[None]:
+    """Have errors say what they are about."""
+    try:
+        yield
+    except (OSError, ValueError, FloatingPointError) as error:
+        raise ValueError(f"{what}: {error}") from error
