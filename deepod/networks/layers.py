@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -173,7 +174,7 @@ class HardConcrete(nn.Module):
 
     def expected_l0(self) -> Tensor:
         """Sum up the chances of the gates not to be 0."""
-        ratio = torch.tensor(-self.GAMMA / self.ZETA).log().item()
+        ratio = math.log(-self.GAMMA / self.ZETA)
         return torch.sigmoid(self.log_odds - self.BETA * ratio).sum()
 
     def forward(self, x: Tensor, noise: Tensor | None = None) -> Tensor:
