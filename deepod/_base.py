@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import abc
 import copy
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from numbers import Integral
@@ -18,7 +17,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from torch import Tensor, nn
 
 from deepod import _data, _ranks, _train, data
-from deepod._engines import ENGINES
+from deepod._engines import ENGINES, building
 from deepod._labels import PyODVocabulary
 from deepod._stream import Scores, Stream, Streamed
 from deepod._together import fit_all
@@ -30,8 +29,6 @@ from deepod.types import Batch, Callback, Losses, Phase, Refresh, Shape
 
 # Rows that each of several processes shows to layers that start from rows.
 _START_ROWS = 4096
-# Modules are built with torch's global generator, seeded and then restored; one at a time.
-_building = threading.Lock()
 
 
 _NO_NORMAL_ROW = "y marks every row of X as an anomaly; some rows must be normal."
@@ -228,7 +225,7 @@ class BaseDetector(PyODVocabulary):
     ) -> tuple[np.ndarray, np.ndarray | None]:
         """Rows to train on and their labels, from scaled rows; y only under ``supervision``.
 
-        Of rows that are read from disk, buffer by buffer.
+        X is read-only. Of rows that are read from disk, buffer by buffer.
         """
         return X, None
 
@@ -316,7 +313,7 @@ class BaseDetector(PyODVocabulary):
         self.epochs_ = self._resolve_epochs(sum(lengths))
         if ranks is not None:  # as many batches on all of them, of two rows or more
             rows.parts = min(-(-sum(lengths) // self.batch_size), max(1, min(lengths) // 2))
-        with _building, torch.random.fork_rng(devices=[]), torch.device("cpu"):
+        with building, torch.random.fork_rng(devices=[]), torch.device("cpu"):
             torch.default_generator.manual_seed(seeds.weights)
             module = self._build_module(self.input_shape_).float()
         self.module_ = module.to(self.device_)
@@ -413,6 +410,11 @@ class BaseDetector(PyODVocabulary):
         scaler, sample, held_out = stream.survey(self.scaler)
         self.shift_, self.scale_, self.contrast_ = scaler.shift, scaler.scale, scaler.contrast
         rows = Streamed(stream, scaler, sample, self._prepared, seeds.prepare)
+        if not len(rows.x):
+            raise ValueError(
+                f"No row that the method learns from is in a sample of {len(sample)} rows; raise "
+                "memory_limit, or leave out the other rows."
+            )
         if not len(held_out):
             return rows, None
         labels = None if y is None else y[stream.held_out]
@@ -420,10 +422,14 @@ class BaseDetector(PyODVocabulary):
 
     def _prepared(self, x: np.ndarray, y: np.ndarray | None, seed: Any) -> Batch:
         """Let the method prepare scaled samples, and move them to the device."""
-        x, y = self._prepare(x, y, np.random.default_rng(seed))
+        whole, given = x, x.view()
+        given.flags.writeable = False  # other detectors may train on the same rows
+        x, y = self._prepare(given, y, np.random.default_rng(seed))
         to: Any = {"dtype": torch.float32, "device": self.device_}
         target = None if y is None else torch.as_tensor(y, **to)
-        return Batch(torch.as_tensor(np.ascontiguousarray(x), **to), target)
+        x = whole if x is given else np.ascontiguousarray(x)
+        x = x if x.flags.writeable else x.copy()  # torch has no read-only tensors
+        return Batch(torch.as_tensor(x, **to), target)
 
     def _phases_with(self, values: dict[str, Tensor]) -> list[Phase]:
         """Phases whose losses read these hyper-parameters instead of the detector's."""
@@ -458,7 +464,7 @@ class BaseDetector(PyODVocabulary):
 
         Whether all values of a source are finite is seen when they are read.
         """
-        if isinstance(X, np.memmap) and X.nbytes > self.memory_limit:
+        if data.is_mapped(X) and X.nbytes > self.memory_limit:
             X = data.array(X)
         streamed = isinstance(X, Source)
         rows = data.head(X, 2) if streamed else X

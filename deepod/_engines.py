@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -19,6 +20,9 @@ from deepod._record import Function, record
 from deepod.types import Batch, Callback, Phase, Rows
 
 MOST_RECORDINGS = 8  # of as many sizes of batches; steps of any other size are not recorded
+# One at a time draws from torch's global generator, which is set or put back: whoever builds a
+# module, or tries a loss.
+building = threading.RLock()
 ENGINES = ("eager", "trace", "compile", "cuda_graph")
 
 
@@ -192,7 +196,8 @@ class Functional(Stepper):
         selected = {n: parameters[n].requires_grad_() for n in _selected(task.module, phase)}
         buffers = {name: b.clone() for name, b in task.module.named_buffers()}
         batch = _tensors(task.example(task.rows.sizes(task.batch_size)[0]))
-        total, _ = self._losses(parameters, buffers, {}, batch)
+        with building, torch.random.fork_rng(devices=[]):
+            total, _ = self._losses(parameters, buffers, {}, batch)
         # torch's optimisers leave alone what the loss does not reach.
         gradients = torch.autograd.grad(total, list(selected.values()), allow_unused=True)
         reached = {n for n, g in zip(selected, gradients, strict=True) if g is not None}
@@ -283,7 +288,7 @@ class Functional(Stepper):
         if size not in self.runs:  # rows that are read from disk cannot tell all sizes beforehand
             self.runs[size] = _with_gradients(self._function)
             if len(self.runs) <= MOST_RECORDINGS:
-                with torch.random.fork_rng(devices=[]), suppress(Exception):
+                with suppress(Exception):
                     self.runs[size] = self._recorded(size)
         inputs = self._inputs(batches)
         with torch.no_grad():
@@ -299,6 +304,10 @@ class Functional(Stepper):
 
     def _recorded(self, size: int) -> Function:
         """Build what ``step`` calls, after a check against the function itself."""
+        with building, torch.random.fork_rng(devices=[]):  # dropout draws from it
+            return self._tried(size)
+
+    def _tried(self, size: int) -> Function:
         inputs = self._inputs([task.example(size) for task in self.tasks])
         plain, before = _copies(inputs), _copies(inputs)
         expected = _with_gradients(self._function)(*plain)
@@ -328,7 +337,11 @@ class _Call(nn.Module):
 
     def forward(self, batch: Batch) -> Any:
         """Compute the loss terms."""
-        return self.loss(self.module, batch)
+        buffers = dict(self.module.named_buffers())
+        terms = self.loss(self.module, batch)
+        if any(b is not buffers[name] for name, b in self.module.named_buffers()):
+            raise NotRecordableError("the loss puts new tensors in the place of buffers")
+        return terms
 
 
 def _with_gradients(function: Function) -> Function:

@@ -85,8 +85,11 @@ class _Recorder(TorchDispatchMode):
             return results
         several = isinstance(results, tuple | list)
         tensors = results if several else (results,)
-        if not all(t is None or isinstance(t, Tensor) for t in tensors) or (
-            torch.Tag.dynamic_output_shape in func.tags
+        masks = [t for t in _flat(args) if isinstance(t, Tensor) and t.dtype == torch.bool]
+        if (
+            not all(t is None or isinstance(t, Tensor) for t in tensors)
+            or torch.Tag.dynamic_output_shape in func.tags
+            or (masks and func.name().startswith("aten::index"))  # as many rows as are true
         ):
             raise RuntimeError(f"{func} reads the value of a tensor")
         name = f"t{len(self.lines)}"
@@ -122,3 +125,9 @@ class _Recorder(TorchDispatchMode):
         if isinstance(value, torch.device):
             return f"torch.device('{value}')"
         return repr(value)
+
+
+def _flat(values: Any) -> list[Any]:
+    if not isinstance(values, list | tuple):
+        return [values]
+    return [part for value in values for part in _flat(value)]

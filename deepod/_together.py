@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from pickle import PicklingError
 from typing import Any
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
+from joblib import hash as fingerprint
 from torch import nn
 
 from deepod._engines import NotRecordableError, Task
@@ -135,7 +136,8 @@ def _listed(detector: Any, attribute: str) -> set[str]:
     return {name for base in type(detector).__mro__ for name in vars(base).get(attribute, ())}
 
 
-def _description(value: Any) -> str:
-    if isinstance(value, BaseEstimator):  # its own repr shortens long ones
-        return f"{type(value)}{sorted(value.get_params().items())}"
-    return repr(value)
+def _description(value: Any) -> Any:
+    try:
+        return fingerprint(value)
+    except (PicklingError, TypeError, AttributeError):  # equal to itself alone
+        return id(value)

@@ -67,7 +67,7 @@ class Member:
     history : list of dict
         One entry per epoch: phase, epoch, seconds, and every weighted loss term; terms of the
         held-out rows are prefixed ``validation_``.
-    error : FloatingPointError or None
+    error : Exception or None
     engine : str
         What the last phase ran on.
     """
@@ -75,7 +75,7 @@ class Member:
     def __init__(self, task: Task) -> None:
         self.task = task
         self.history: list[dict[str, Any]] = []
-        self.error: FloatingPointError | None = None
+        self.error: Exception | None = None
         self.engine = "eager"
         self.stopped = False  # in this phase
         self.busy = False  # inside a phase
@@ -115,10 +115,14 @@ def _train_epochs(members: list[Member], turn: Sequence[int], engine: str) -> No
         for schedule in schedules:
             schedule.step()
         for k, member in enumerate(members):
-            if not member.stopped:
+            if member.stopped:
+                continue
+            try:
                 _close_epoch(member, turn, epoch, losses[k], shared)
-                if member.stopped:
-                    _end(member)
+            except Exception as error:  # its own, of a callback perhaps: the others go on
+                member.error, member.stopped = error, True
+            if member.stopped:
+                _end(member)
         going = [k for k, member in enumerate(members) if not member.stopped]
         if not going:
             break
@@ -137,19 +141,18 @@ def _steppers(members: Sequence[Member], turn: Sequence[int], engine: str) -> li
     """Choose how the phases of a turn are trained, on the first of ``_ways`` that works."""
     tasks = [member.task for member in members]
     reason: Exception | None = None
-    with torch.random.fork_rng(devices=[]):  # trying a loss may draw from it: dropout
-        for way in _ways(tasks, turn, engine):
-            for member in members:
-                member.engine = way
-            if way == "eager" and len(tasks) == 1:
-                return [Eager(tasks[0], tasks[0].phases[i]) for i in turn]
-            try:
-                stack = Stack([task.module for task in tasks])
-                return [Functional(stack, tasks, i, way) for i in turn]
-            except Exception as error:  # a mistake in the loss comes up again in plain torch
-                reason = error
-                for task in tasks:
-                    detach(task.module)
+    for way in _ways(tasks, turn, engine):
+        for member in members:
+            member.engine = way
+        if way == "eager" and len(tasks) == 1:
+            return [Eager(tasks[0], tasks[0].phases[i]) for i in turn]
+        try:
+            stack = Stack([task.module for task in tasks])
+            return [Functional(stack, tasks, i, way) for i in turn]
+        except Exception as error:  # a mistake in the loss comes up again in plain torch
+            reason = error
+            for task in tasks:
+                detach(task.module)
     raise NotRecordableError(
         f"engine={engine!r} cannot run this loss ({reason}); use engine='auto'."
     ) from reason
@@ -295,7 +298,7 @@ def chunk_rows(shape: Sequence[int]) -> int:
     return max(ROW_BLOCK, min(MOST_ROWS, CHUNK_VALUES // values // ROW_BLOCK * ROW_BLOCK))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def score(
     module: nn.Module,
     function: Callable[[nn.Module, Tensor], Tensor],

@@ -54,6 +54,11 @@ class Source(Protocol):
         """Read rows ``start`` to ``stop``, and no others for long."""
 
 
+def is_mapped(X: Any) -> bool:
+    """Whether X lies on disk; what NumPy computes from a memory map only keeps its type."""
+    return isinstance(X, np.memmap) and getattr(X, "_mmap", None) is not None
+
+
 def array(X: Any) -> Source:
     """Rows of an array that can be sliced: a memory map, a zarr array, an HDF5 dataset.
 

@@ -15,6 +15,7 @@ from sklearn.utils.validation import check_is_fitted
 from deepod._base import BaseDetector, spawn_seeds
 from deepod._labels import PyODVocabulary
 from deepod._together import fit_all
+from deepod.data import is_mapped
 from deepod.params import HasMethods, integer, one_of, share
 
 
@@ -82,14 +83,14 @@ def fit_in_jobs(
     detectors: Sequence[Any], Xs: Sequence[Any], ys: Sequence[Any], n_jobs: int | None
 ) -> tuple[list[Any], list[Exception | None]]:
     """Fit every detector on its X and y, shared out to processes; fitted ones, and errors."""
-    mapped = [isinstance(X, np.memmap) for X in Xs]
+    mapped = [is_mapped(X) for X in Xs]
 
     def fitted(part: slice) -> tuple[list[Any], list[Exception | None]]:
         mine = list(detectors[part])
         # joblib turns large arrays into memory maps on their way, which would be streamed.
         known = {
-            id(X): np.asarray(X) if isinstance(X, np.memmap) and not is_map else X
-            for X, is_map in zip(Xs[part], mapped[part], strict=True)
+            id(X): np.asarray(X) if is_mapped(X) and not before else X
+            for X, before in zip(Xs[part], mapped[part], strict=True)
         }
         return mine, fit_all(mine, [known[id(X)] for X in Xs[part]], ys[part])
 
@@ -201,7 +202,11 @@ class SeedEnsemble(PyODVocabulary):
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(fitted.members_[0], name):
                 setattr(fitted, name, getattr(fitted.members_[0], name))
-        scores = [member.decision_scores_ for member in fitted.members_]
+        # Of rows on disk, members may have kept no scores.
+        scores = [
+            m.decision_scores_ if hasattr(m, "decision_scores_") else m.decision_function(X)
+            for m in fitted.members_
+        ]
         fitted._remember_scores(fitted._join(scores))
         kept = {k: v for k, v in self.__dict__.items() if not k.endswith("_")}
         self.__dict__ = kept | fitted.__dict__ | params
@@ -228,8 +233,7 @@ class SeedEnsemble(PyODVocabulary):
         """One score per row from one per row and member."""
         standardized = []
         for member, own in zip(self.members_, scores, strict=True):
-            spread = member.decision_scores_.std()
-            standardized.append((own - member.decision_scores_.mean()) / (spread or 1.0))
+            standardized.append((own - member._mu) / (member._sigma or 1.0))
         return cast(np.ndarray, getattr(np, self.combination)(standardized, axis=0))
 
     get_params = BaseEstimator.get_params

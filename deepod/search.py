@@ -58,7 +58,7 @@ class StackedSearchCV(GridSearchCV):
     ['lam', 'lr']
     """
 
-    def fit(self, X: Any, y: Any = None) -> StackedSearchCV:
+    def fit(self, X: Any, y: Any = None, *, groups: Any = None) -> StackedSearchCV:
         """Train all candidates on all folds, score them, and refit the best on all rows.
 
         Parameters
@@ -67,21 +67,29 @@ class StackedSearchCV(GridSearchCV):
             As in the detector's ``fit``.
         y : array-like of shape (n,), optional
             Labels for ``scoring``; detectors train on them only if a parameter of theirs says so.
+        groups : array-like of shape (n,), optional
+            For ``cv``, if it splits by groups.
 
         Returns
         -------
         self : object
         """
         check_detector(self.estimator, "estimator")
+        # What GridSearchCV would find out now, not after hours of training.
+        self._validate_params()
+        scorers = self._scorers()
+        if isinstance(scorers, dict):
+            self._check_refit_for_multimetric(scorers)
         candidates = list(ParameterGrid(self.param_grid))
-        splits = list(check_cv(self.cv, y).split(X, y))
+        splits = list(check_cv(self.cv, y).split(X, y, groups))
         table = _Table(self.estimator, X, y, candidates, splits, self.n_jobs)
         rows = np.arange(_num_samples(X))
         # scikit-learn does all but the training: its estimator looks results up by row numbers.
         inner = GridSearchCV(
             _LookUp(table),
             self.param_grid,
-            scoring=_on_rows(self._scorers(), table),
+            scoring=_on_rows(scorers, table),
+            n_jobs=1,  # in the order of the table, whatever joblib is told outside
             refit=self.refit,
             cv=splits,
             verbose=self.verbose,
@@ -89,7 +97,7 @@ class StackedSearchCV(GridSearchCV):
             return_train_score=self.return_train_score,
         ).fit(rows, y)
         found = {name: value for name, value in vars(inner).items() if name.endswith("_")}
-        found["scorer_"] = self._scorers()
+        found["scorer_"] = scorers
         found["cv_results_"]["mean_fit_time"][:] = table.seconds / len(table.fitted)
         found["cv_results_"]["std_fit_time"][:] = 0.0
         if "best_estimator_" in found:

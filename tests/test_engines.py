@@ -1,5 +1,8 @@
 """Every engine, and members side by side, against plain torch on one module."""
 
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -205,6 +208,55 @@ def test_loss_that_branches_on_a_value__auto_is_eager__forced_is_refused(monkeyp
         _train.train([task(0, phases=phases)], "trace")
     with pytest.raises(_engines.NotRecordableError):
         _train.train([task(0, phases=phases), task(1, phases=phases)], "auto")
+
+
+def by_numpy(module, batch):
+    error = module.right(batch.x).square().sum(1)
+    return {"trimmed": error.clamp(max=float(np.quantile(error.detach().numpy(), 0.8))).mean()}
+
+
+def by_mask(module, batch):
+    error = module.right(batch.x).square().sum(1)
+    return {"normal": error[batch.y == 0].mean()}
+
+
+class Rebinds(nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.right = nn.Linear(3, 2)
+        self.register_buffer("mean", torch.zeros(3))
+
+
+def rebinding(module, batch):
+    module.mean = 0.9 * module.mean + 0.1 * batch.x.mean(0)
+    return {"loss": module.right(batch.x - module.mean).square().mean()}
+
+
+@pytest.mark.parametrize("function", [by_numpy, by_mask, rebinding])
+def test_loss_whose_recording_would_differ__plain_torch(function, monkeypatch):
+    monkeypatch.setattr(_train, "STEPS_WORTH_RECORDING", 0)
+
+    def made():
+        made = task(0, labels=True, phases=[Phase("fit", 5, function)])
+        torch.manual_seed(0)
+        return replace(made, module=Rebinds()) if function is rebinding else made
+
+    with torch.random.fork_rng():
+        (auto,), (eager,) = _train.train([made()], "auto"), _train.train([made()], "eager")
+    assert auto.engine == "eager"
+    agree(auto, eager, rtol=0, atol=0)
+
+
+def test_threads_that_fit_at_the_same_time__same_scores():
+    X = samples(n=100)
+
+    def scores(engine):
+        return fast("AutoEncoder", network=SMOOTH, engine=engine).fit(X).decision_scores_
+
+    alone = scores("trace")
+    with ThreadPoolExecutor(4) as pool:
+        for found in pool.map(scores, ["trace", "eager"] * 10):
+            np.testing.assert_allclose(found, alone, rtol=1e-4)
 
 
 def test_dropout__is_not_recorded(monkeypatch):

@@ -1,18 +1,21 @@
 """Many detectors at once."""
 
+import joblib
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from pyod.models.iforest import IForest
 from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import make_scorer, roc_auc_score
-from sklearn.model_selection import GridSearchCV, StratifiedKFold
+from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import deepod
 from deepod import PLAD, AutoEncoder, SeedEnsemble, StackedSearchCV, _together, fit_many
 from deepod.callbacks import EarlyStopping
 from deepod.networks import MLP, Recurrent
+from deepod.params import param, parameters
 
 from .cases import NAMES, fast, samples
 from .test_engines import SMOOTH, relative
@@ -180,6 +183,33 @@ def test_fit_many__errors():
         fit_many(AutoEncoder(lr=1e35, optimizer="sgd", epochs=3), X, seeds=[0, 1])
 
 
+def test_fit_many__rows_that_members_share_are_read_only():
+    class Changes(AutoEncoder):
+        def _prepare(self, X, y, rng):
+            X += rng.normal(size=X.shape)
+            return X, None
+
+    with pytest.raises(ValueError, match="read-only"):
+        fit_many(Changes(epochs=1), X, seeds=[0, 1])
+
+
+def test_side_by_side__long_arrays_as_parameters__told_apart(stacks):
+    @parameters
+    class Weighted(AutoEncoder):
+        weights: np.ndarray = param(default=None, accepts=[np.ndarray, None], doc="Of columns.")
+
+        def _loss(self, module, batch):
+            error = (module(batch.x) - batch.x).square() * torch.as_tensor(self.weights[:5])
+            return {"error": error.mean()}
+
+    light = np.ones(2000, np.float32)
+    heavy = light.copy()
+    heavy[3] = 50
+    detectors = [Weighted(epochs=2, random_state=0, weights=w) for w in (light, heavy)]
+    assert _together.fit_all(detectors, [X, X], [None, None]) == [None, None]
+    assert stacks == [1, 1]
+
+
 # --- SeedEnsemble ---------------------------------------------------------------------------------
 
 
@@ -229,6 +259,16 @@ def test_seed_ensemble__failed_fit__leaves_it_as_it_was():
         SeedEnsemble(fast("AutoEncoder"), 0).fit(X)
     with pytest.raises(ValueError, match="detector"):
         SeedEnsemble(IForest()).fit(X)
+
+
+def test_seed_ensemble__of_rows_on_disk__members_that_kept_no_scores(tmp_path):
+    pytest.importorskip("datasketches")
+    rows = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (100_200, 2))
+    rows[:] = np.random.default_rng(0).normal(size=rows.shape)
+    member = AutoEncoder(network=SMOOTH, epochs=1, batch_size=2048, memory_limit=1 << 16)
+    ensemble = SeedEnsemble(member, 2, random_state=0).fit(rows)
+    assert not hasattr(ensemble.members_[0], "decision_scores_")
+    assert ensemble.predict(rows).mean() == pytest.approx(0.1, abs=1e-3)
 
 
 # --- StackedSearchCV ------------------------------------------------------------------------------
@@ -330,6 +370,48 @@ def test_search__a_candidate_that_fails(labelled):
     assert search.best_params_ == {"lr": 1e-3}
     with pytest.raises(FloatingPointError, match="became"):
         StackedSearchCV(estimator, grid, error_score="raise", **options).fit(X, y)
+
+
+def test_search__a_callback_that_fails__is_that_candidates_error(labelled):
+    X, y = labelled
+    estimator = fast("PLAD", network=SMOOTH)
+    grid = {"callbacks": [(), (EarlyStopping(monitor="typo"),)]}
+    with pytest.warns(FitFailedWarning, match="no such loss term"):
+        search = StackedSearchCV(estimator, grid, scoring="roc_auc", cv=3).fit(X, y)
+    assert np.isnan(search.cv_results_["mean_test_score"]).tolist() == [False, True]
+
+
+@pytest.mark.parametrize("backend", ["threading", "loky"])
+def test_search__inside_a_joblib_context__same_results(labelled, backend):
+    X, y = labelled
+    grid = {"lr": [1e-4, 1e-3, 1e-2, 0.1]}
+    search = StackedSearchCV(fast("PLAD", network=SMOOTH), grid, scoring="roc_auc", cv=2)
+    expected = search.fit(X, y).cv_results_["mean_test_score"]
+    with joblib.parallel_config(backend=backend, n_jobs=2):
+        found = search.fit(X, y).cv_results_["mean_test_score"]
+    np.testing.assert_allclose(found, expected, atol=1e-3)
+
+
+def test_search__groups(labelled):
+    X, y = labelled
+    groups = np.arange(90) % 3
+    estimator, grid = fast("PLAD", network=SMOOTH), {"lam": [0.1, 1.0]}
+    options = {"scoring": "roc_auc", "cv": GroupKFold(3)}
+    ours = StackedSearchCV(estimator, grid, **options).fit(X, y, groups=groups)
+    theirs = GridSearchCV(estimator, grid, **options).fit(X, y, groups=groups)
+    np.testing.assert_allclose(
+        ours.cv_results_["mean_test_score"], theirs.cv_results_["mean_test_score"], atol=1e-6
+    )
+
+
+def test_search__mistakes_are_found_before_training(labelled, stacks):
+    for mistake in ({"refit": "typo"}, {"error_score": "typo"}):
+        search = StackedSearchCV(
+            fast("PLAD"), {"lam": [0.1]}, scoring=["roc_auc", "average_precision"], **mistake
+        )
+        with pytest.raises(ValueError, match=r"refit|error_score"):
+            search.fit(*labelled)
+    assert stacks == []
 
 
 def test_search__processes(labelled):

@@ -278,3 +278,12 @@ def test_score_batches__one_array_per_batch():
     assert [len(s) for s in scores] == [len(part) for part in np.array_split(TRAIN, 7)]
     assert {s.dtype for s in scores} == {np.dtype(np.float64)}
     np.testing.assert_allclose(np.concatenate(scores), detector.decision_function(TRAIN), rtol=1e-5)
+
+
+def test_array_computed_from_a_memory_map__is_in_memory(tmp_path):
+    np.save(tmp_path / "x.npy", np.random.default_rng(0).normal(size=(500, 3)))
+    computed = np.load(tmp_path / "x.npy", mmap_mode="r").astype(np.float32)
+    settings = {"epochs": 1, "random_state": 0, "memory_limit": 1 << 10}
+    ours = deepod.AutoEncoder(**settings).fit(computed)
+    alone = deepod.AutoEncoder(**settings).fit(np.array(computed))
+    np.testing.assert_array_equal(ours.decision_scores_, alone.decision_scores_)

@@ -108,6 +108,7 @@ class _Mixture(StartsFromRows):
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         """Take on the number of centres that the training rows allowed for."""
         for name in ("centers", "log_widths", "weights", "picks"):
-            if prefix + name in state_dict:
-                getattr(self, name).data = torch.empty_like(state_dict[prefix + name])
+            saved = state_dict.get(prefix + name)
+            if saved is not None and saved.shape != getattr(self, name).shape:
+                getattr(self, name).data = torch.empty_like(saved)
         super()._load_from_state_dict(state_dict, prefix, *args)
