@@ -128,7 +128,6 @@ class Stepper(abc.ABC):
     names : tuple of str
         Loss terms; known after the first step.
     optimizer : torch.optim.Optimizer
-        One parameter group per member.
     """
 
     names: tuple[str, ...]
@@ -185,8 +184,8 @@ class Functional(Stepper):
         self.alone = len(tasks) == 1
         self.like = tasks[0].example(2)
         self.parts = self._cut()
-        rows = [self._trained_rows(k) for k in range(len(tasks))]
-        self.optimizer = optimizer(tasks, [task.phases[number] for task in tasks], rows)
+        self.trained = [self._trained_rows(k) for k in range(len(tasks))]
+        self.optimizer = optimizer(tasks, [task.phases[number] for task in tasks], self.trained)
         self._prepare()
 
     def _cut(self) -> list[tuple[bool, list[str]]]:
@@ -226,14 +225,15 @@ class Functional(Stepper):
         if len(self.stack.modules) > len(members):  # the first of the steppers that share it
             self.stack.keep(members)
         self.tasks = [self.tasks[k] for k in members]
-        groups, state = self.optimizer.param_groups, self.optimizer.state
-        for k, group in enumerate(groups):
-            old, group["params"] = group["params"], []
-            if k in members:
-                group["params"] = self._trained_rows(list(members).index(k))
-            for was, now in zip(old, group["params"], strict=False):
-                state[now] = state.pop(was)
-        self.optimizer.param_groups = [groups[k] for k in members]
+        before = [row for k in members for row in self.trained[k]]
+        self.trained = [self._trained_rows(k) for k in range(len(members))]
+        now = dict(zip(before, (row for rows in self.trained for row in rows), strict=True))
+        state = self.optimizer.state
+        for group in self.optimizer.param_groups:
+            kept = [row for row in group["params"] if row in now]
+            group["params"] = [now[row] for row in kept]
+            for row in kept:
+                state[now[row]] = state.pop(row)
         self._prepare()
 
     # --- the function ---------------------------------------------------------------------------
@@ -293,8 +293,8 @@ class Functional(Stepper):
         inputs = self._inputs(batches)
         with torch.no_grad():
             terms, *gradients = self.runs[size](*inputs)
-        for k, group in enumerate(self.optimizer.param_groups):
-            for row, gradient in zip(group["params"], gradients, strict=True):
+        for k, rows in enumerate(self.trained):
+            for row, gradient in zip(rows, gradients, strict=True):
                 row.grad = gradient if self.alone else gradient[k]
         _share_gradients(self.optimizer, len(batches[0].x), self.tasks[0].ranks)
         _update(self.optimizer)
@@ -424,14 +424,14 @@ def _selected(module: nn.Module, phase: Phase) -> dict[str, nn.Parameter]:
 def optimizer(
     tasks: Sequence[Task], phases: Sequence[Phase], trained: Sequence[Sequence[Tensor]]
 ) -> torch.optim.Optimizer:
-    """One optimiser with a group of parameters for every member."""
+    """One optimiser, with a group of parameters for members of the same settings."""
+    by_settings: dict[tuple[float, float], list[Tensor]] = {}
+    for task, phase, tensors in zip(tasks, phases, trained, strict=True):
+        settings = (task.lr if phase.lr is None else phase.lr, task.weight_decay)
+        by_settings.setdefault(settings, []).extend(tensors)
     groups: list[Any] = [
-        {
-            "params": list(tensors),
-            "lr": task.lr if phase.lr is None else phase.lr,
-            "weight_decay": task.weight_decay,
-        }
-        for task, phase, tensors in zip(tasks, phases, trained, strict=True)
+        {"params": tensors, "lr": lr, "weight_decay": weight_decay}
+        for (lr, weight_decay), tensors in by_settings.items()
     ]
     options: Any = {"fused": tasks[0].rows.device.type in ("cpu", "cuda")}
     if tasks[0].optimizer == "sgd":

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
+from torch.nn.functional import mse_loss
 
 EPS = 1e-8
 
@@ -28,12 +29,12 @@ class Autoencoder(nn.Module):
 
 def squared_error(reconstruction: Tensor, x: Tensor) -> Tensor:
     """Mean over the values of each sample, (B,)."""
-    return (reconstruction - x).square().flatten(1).mean(1)
+    return mse_loss(reconstruction, x, reduction="none").flatten(1).mean(1)
 
 
 def error_norm(reconstruction: Tensor, x: Tensor) -> Tensor:
     """Euclidean norm of the error of each sample, (B,); its gradient is finite at zero."""
-    return ((reconstruction - x).square().flatten(1).sum(1) + EPS**2).sqrt()
+    return (mse_loss(reconstruction, x, reduction="none").flatten(1).sum(1) + EPS**2).sqrt()
 
 
 ERRORS = {"norm": error_norm, "mse": squared_error}
