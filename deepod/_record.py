@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -17,7 +18,7 @@ def record(function: Function, inputs: Sequence[Tensor]) -> Function:
     """Write down the operations of ``function`` on ``inputs``, those of its gradients included.
 
     They become a function of TorchScript, whose interpreter runs it in C++. Written by ourselves:
-    ``make_fx`` needs a second for its imports and ten times as long afterwards.
+    torch's ``make_fx`` imports its compiler first, and takes several times as long.
 
     Parameters
     ----------
@@ -47,9 +48,15 @@ def record(function: Function, inputs: Sequence[Tensor]) -> Function:
             f"return ({names},)\n",
         ]
     )
-    run = torch.jit.CompilationUnit(source).run
+    run = _compiled(source)
     constants = recorder.constants
     return run if not constants else lambda *inputs: run(*inputs, *constants)
+
+
+@lru_cache(maxsize=256)
+def _compiled(source: str) -> Function:
+    """Compile, once for many fits of one kind; torch does not give back all that this takes."""
+    return torch.jit.CompilationUnit(source).run
 
 
 class _Recorder(TorchDispatchMode):

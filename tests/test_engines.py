@@ -304,6 +304,14 @@ def test_recorded__numbers_lists_and_in_place_changes():
     assert torch.equal(ours, theirs)
 
 
+def test_recordings_of_one_kind__compiled_once():
+    fit = fast("AutoEncoder", network=SMOOTH, engine="trace").fit
+    fit(samples(n=30))
+    before = _record._compiled.cache_info().misses
+    fit(samples(n=30, seed=1))
+    assert _record._compiled.cache_info().misses == before
+
+
 # --- the detectors --------------------------------------------------------------------------------
 
 SMOOTH = MLP(hidden=(6,), activation="tanh")  # no kinks and no BatchNorm: rounding stays rounding
