@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from itertools import accumulate, groupby, pairwise
+from itertools import accumulate, chain, groupby, pairwise
 from typing import Any
 
 import torch
@@ -184,7 +184,10 @@ class Functional(Stepper):
         self.alone = len(tasks) == 1
         self.like = tasks[0].example(2)
         self.parts = self._cut()
-        self.trained = [self._trained_rows(k) for k in range(len(tasks))]
+        settings = {_settings(task, task.phases[number]) for task in tasks}
+        # Then one tensor holds all that is trained, and one call updates it.
+        self.jointly = len(settings) == len(self.parts) == 1
+        self.trained = self._trained()
         self.optimizer = optimizer(tasks, [task.phases[number] for task in tasks], self.trained)
         self._prepare()
 
@@ -206,8 +209,12 @@ class Functional(Stepper):
     def _columns(self, part: Sequence[str]) -> slice:
         return slice(self.stack.columns[part[0]][0], self.stack.columns[part[-1]][1])
 
-    def _trained_rows(self, k: int) -> list[Tensor]:
-        return [self.stack.flat[k, self._columns(part)] for trained, part in self.parts if trained]
+    def _trained(self) -> list[list[Tensor]]:
+        """List what the optimiser updates: all at once, or the trained parts of every member."""
+        if self.jointly:
+            return [[self.stack.flat]]
+        columns = [self._columns(part) for trained, part in self.parts if trained]
+        return [[row[part] for part in columns] for row in self.stack.flat]
 
     def _prepare(self) -> None:
         """Record the step for every size of batch to come, and forget older recordings."""
@@ -225,15 +232,18 @@ class Functional(Stepper):
         if len(self.stack.modules) > len(members):  # the first of the steppers that share it
             self.stack.keep(members)
         self.tasks = [self.tasks[k] for k in members]
-        before = [row for k in members for row in self.trained[k]]
-        self.trained = [self._trained_rows(k) for k in range(len(members))]
-        now = dict(zip(before, (row for rows in self.trained for row in rows), strict=True))
+        before = self.trained if self.jointly else [self.trained[k] for k in members]
+        self.trained = self._trained()
+        now = dict(zip(chain(*before), chain(*self.trained), strict=True))
         state = self.optimizer.state
         for group in self.optimizer.param_groups:
-            kept = [row for row in group["params"] if row in now]
-            group["params"] = [now[row] for row in kept]
-            for row in kept:
-                state[now[row]] = state.pop(row)
+            kept = [tensor for tensor in group["params"] if tensor in now]
+            group["params"] = [now[tensor] for tensor in kept]
+            for tensor in kept:
+                moments = state.pop(tensor)
+                if self.jointly:
+                    moments = {k: m[list(members)] if m.dim() else m for k, m in moments.items()}
+                state[now[tensor]] = moments
         self._prepare()
 
     # --- the function ---------------------------------------------------------------------------
@@ -293,9 +303,12 @@ class Functional(Stepper):
         inputs = self._inputs(batches)
         with torch.no_grad():
             terms, *gradients = self.runs[size](*inputs)
-        for k, rows in enumerate(self.trained):
-            for row, gradient in zip(rows, gradients, strict=True):
-                row.grad = gradient if self.alone else gradient[k]
+        if self.jointly:
+            self.stack.flat.grad = gradients[0].view_as(self.stack.flat)
+        else:
+            for k, rows in enumerate(self.trained):
+                for row, gradient in zip(rows, gradients, strict=True):
+                    row.grad = gradient if self.alone else gradient[k]
         _share_gradients(self.optimizer, len(batches[0].x), self.tasks[0].ranks)
         _update(self.optimizer)
         return terms.unsqueeze(0) if self.alone else terms
@@ -421,14 +434,21 @@ def _selected(module: nn.Module, phase: Phase) -> dict[str, nn.Parameter]:
     }
 
 
+def _settings(task: Task, phase: Phase) -> tuple[float, float]:
+    """Learning rate and weight decay."""
+    return task.lr if phase.lr is None else phase.lr, task.weight_decay
+
+
 def optimizer(
     tasks: Sequence[Task], phases: Sequence[Phase], trained: Sequence[Sequence[Tensor]]
 ) -> torch.optim.Optimizer:
-    """One optimiser, with a group of parameters for members of the same settings."""
+    """One optimiser, with a group of parameters for members of the same settings.
+
+    ``trained`` has one list per member, or one for all.
+    """
     by_settings: dict[tuple[float, float], list[Tensor]] = {}
-    for task, phase, tensors in zip(tasks, phases, trained, strict=True):
-        settings = (task.lr if phase.lr is None else phase.lr, task.weight_decay)
-        by_settings.setdefault(settings, []).extend(tensors)
+    for task, phase, tensors in zip(tasks, phases, trained, strict=False):
+        by_settings.setdefault(_settings(task, phase), []).extend(tensors)
     groups: list[Any] = [
         {"params": tensors, "lr": lr, "weight_decay": weight_decay}
         for (lr, weight_decay), tensors in by_settings.items()
