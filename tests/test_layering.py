@@ -32,7 +32,7 @@ MAY_IMPORT = {
         *("_labels", "_ranks", "callbacks", "networks"),
     },
     "models": {"types", "params", "_base", "networks"},
-    "ensemble": {"", "_base", "_labels", "_together", "params"},
+    "ensemble": {"", "data", "_base", "_labels", "_together", "params"},
     "search": {"ensemble"},
     "adapter": set(),
     "plotting": set(),
