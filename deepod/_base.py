@@ -7,7 +7,7 @@ import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from numbers import Integral
-from typing import Any, ClassVar, NamedTuple, cast
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
@@ -639,13 +639,7 @@ class BaseDetector(PyODVocabulary):
             raise ValueError("scaler='gcn' forgets the units of X; fit with another scaler.")
         return samples * self.scale_ + self.shift_
 
-    # --- scikit-learn's estimator API, which PyOD's base class replaces -------------------------
-
-    get_params = BaseEstimator.get_params
-    _get_param_names: ClassVar[Any] = classmethod(
-        cast(Any, BaseEstimator._get_param_names).__func__
-    )
-    __repr__ = BaseEstimator.__repr__
+    # --- scikit-learn's estimator API -----------------------------------------------------------
 
     def set_params(self, **params: Any) -> BaseDetector:
         """Set hyper-parameters, ``network__hidden`` and the like included.

@@ -49,10 +49,10 @@ class Task:
     values: dict[str, float] = field(default_factory=dict)
     phases_with: Callable[[dict[str, Tensor]], Sequence[Phase]] | None = None
 
-    def draw(self, stream: torch.Generator) -> Iterator[Batch]:
-        """Batches of one epoch, in an order of ``order_stream``, their noise from ``stream``."""
+    def draw(self) -> Iterator[Batch]:
+        """Batches of one epoch, in a new order."""
         for x, y in self.rows.batches(self.order_stream, self.batch_size):
-            yield Batch(x, y, self.noise(len(x), stream))
+            yield Batch(x, y, self.noise(len(x), self.noise_stream))
 
     def example(self, size: int) -> Batch:
         """Return some batch of ``size`` rows; no stream notices."""
@@ -463,7 +463,7 @@ def optimizer(
 # --- ways to run a recorded graph ---------------------------------------------------------------
 
 
-def _recorded(function: Function, inputs: Sequence[Tensor]) -> Function:
+def _traced(function: Function, inputs: Sequence[Tensor]) -> Function:
     # On other values: one that is taken for a constant is then found out by the check.
     return record(function, [t * 0.9 if t.is_floating_point() else t.clone() for t in inputs])
 
@@ -481,7 +481,7 @@ def _captured(function: Function, inputs: Sequence[Tensor]) -> Function:
     State is at the same place in every step, so the graph works on it where it lies; what changes
     from batch to batch is copied to where the graph looks for it.
     """
-    step = _recorded(function, inputs)
+    step = _traced(function, inputs)
     static = list(inputs)
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
@@ -504,7 +504,7 @@ def _captured(function: Function, inputs: Sequence[Tensor]) -> Function:
 
 
 _RUNNERS: dict[str, Callable[[Function, Sequence[Tensor]], Function]] = {
-    "trace": _recorded,
+    "trace": _traced,
     "compile": _compiled,
     "cuda_graph": _captured,
 }

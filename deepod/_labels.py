@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, cast
 
 import numpy as np
 from pyod.models.base import BaseDetector as PyODBaseDetector
 from pyod.utils.utility import precision_n_scores
 from scipy.special import erf
 from scipy.stats import binom
+from sklearn.base import BaseEstimator
 from sklearn.metrics import roc_auc_score
 
 
@@ -30,6 +31,14 @@ class PyODVocabulary(PyODBaseDetector):
     """
 
     contamination: Any
+
+    # scikit-learn's own, which PyOD's base class replaces.
+    get_params = BaseEstimator.get_params
+    set_params = BaseEstimator.set_params
+    _get_param_names: ClassVar[Any] = classmethod(
+        cast(Any, BaseEstimator._get_param_names).__func__
+    )
+    __repr__ = BaseEstimator.__repr__
 
     def _remember_scores(self, scores: np.ndarray, n: int | None = None) -> None:
         """Keep the scores of all training rows, or fewer that stand in for those of n rows."""

@@ -17,8 +17,8 @@ Function = Callable[..., tuple[Tensor, ...]]  # of tensors; a tuple of tensors
 def record(function: Function, inputs: Sequence[Tensor]) -> Function:
     """Write down the operations of ``function`` on ``inputs``, those of its gradients included.
 
-    They become a function of TorchScript, whose interpreter runs it in C++. Written by ourselves:
-    torch's ``make_fx`` imports its compiler first, and takes several times as long.
+    They become a function of TorchScript, whose interpreter runs it in C++. Not by torch's
+    ``make_fx``, which imports torch's compiler first.
 
     Parameters
     ----------

@@ -21,8 +21,8 @@ ROW_BLOCK = 32
 CHUNK_VALUES = 1 << 17
 MOST_ROWS = 4096  # hidden layers are wider than a narrow table
 
-# Fewer steps than this do not repay the time that recording takes, 20 to 100 ms for each of two
-# sizes of batch. It saves 0.3 to 0.9 ms of a step, more when members are stacked.
+# Fewer steps than this do not repay the time that recording takes. What it saves of each is in
+# benchmarks/README.md, more when members are stacked.
 STEPS_WORTH_RECORDING = 200
 STACKED_STEPS_WORTH_RECORDING = 100
 
@@ -181,7 +181,7 @@ def _epoch(
     going = [k for k, member in enumerate(members) if not member.stopped]
     # Those that stopped are fed with the batches of another, and what they learn is not used.
     source = [going.index(k) if k in going else 0 for k in range(len(members))]
-    epochs = [members[k].task.draw(members[k].task.noise_stream) for k in going]
+    epochs = [members[k].task.draw() for k in going]
     totals: list[Tensor] = []
     for drawn in zip(*epochs, strict=True):
         batches = [drawn[position] for position in source]

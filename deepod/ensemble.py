@@ -9,7 +9,7 @@ from typing import Any, ClassVar, cast
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
-from sklearn.base import BaseEstimator, clone
+from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 
 from deepod._base import BaseDetector, spawn_seeds
@@ -235,13 +235,6 @@ class SeedEnsemble(PyODVocabulary):
         for member, own in zip(self.members_, scores, strict=True):
             standardized.append((own - member._mu) / (member._sigma or 1.0))
         return cast(np.ndarray, getattr(np, self.combination)(standardized, axis=0))
-
-    get_params = BaseEstimator.get_params
-    set_params = BaseEstimator.set_params
-    _get_param_names: ClassVar[Any] = classmethod(
-        cast(Any, BaseEstimator._get_param_names).__func__
-    )
-    __repr__ = BaseEstimator.__repr__
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "members_")
