@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "_data": {"types", "data"},
     "_stream": {"types", "data", "_data"},
     "_record": set(),
+    "_files": set(),
     "_ranks": set(),
     "_engines": {"types", "_record", "_ranks"},
     "_train": {"types", "_data", "_engines", "_ranks"},

@@ -1,0 +1,187 @@
+"""Files of tensors and a description: safetensors and JSON, whole or not there at all.
+
+Nothing in a file is ever run or imported, and nothing is allocated before it is known to fit.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from math import prod
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+# Names of tensors and the description: far more than a model needs, parsed in about a second.
+LARGEST_HEADER = 1 << 24
+_KEY = "deepod"  # of the description, in the metadata of safetensors
+_BYTES = {
+    **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2},
+    **{"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1},
+}
+
+
+class InvalidFileError(ValueError):
+    """The file is no model (or no checkpoint) of deepod, is damaged, or is of a newer version."""
+
+
+class Header(NamedTuple):
+    """What a file says of itself.
+
+    Attributes
+    ----------
+    description : dict
+        Decoded JSON.
+    shapes : dict of tuple of int
+        Shape of every tensor.
+    """
+
+    description: dict[str, Any]
+    shapes: dict[str, tuple[int, ...]]
+
+
+@contextmanager
+def replacing(path: Path) -> Iterator[Path]:
+    """Give the name of a file to write, which takes the place of ``path`` when all went well.
+
+    Whatever happens meanwhile, an older file stays as it was until then.
+    """
+    path = Path(os.path.realpath(path))  # of a link, what it points to
+    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        yield partial
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())  # or a power cut could leave the new name without its contents
+        if path.exists():
+            partial.chmod(stat.S_IMODE(path.stat().st_mode))
+        partial.replace(path)
+    finally:
+        with suppress(OSError):
+            partial.unlink()
+
+
+def write(
+    path: Path, description: Mapping[str, Any], tensors: Mapping[str, np.ndarray | Tensor]
+) -> None:
+    """Write a file, or leave the older one as it was.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be written; the message names it.
+    ValueError
+        If the description is longer than can be read again.
+    """
+    from safetensors.torch import save
+
+    text = json.dumps(description)
+    if len(text) > LARGEST_HEADER // 2:
+        raise ValueError(
+            f"the description is {len(text)} characters long, too many for a file; "
+            "a shorter history_ may help."
+        )
+    own = {name: _tensor(value) for name, value in tensors.items()}
+    data = save(own, {_KEY: text})
+    try:
+        with replacing(path) as partial:
+            partial.write_bytes(data)
+    except OSError as error:
+        raise OSError(error.errno, f"{error.strerror}; nothing was written", str(path)) from error
+
+
+def _tensor(value: np.ndarray | Tensor) -> Tensor:
+    # Each with memory of its own, which safetensors insists on.
+    if isinstance(value, Tensor):
+        return value.detach().cpu().clone(memory_format=torch.contiguous_format)
+    return torch.from_numpy(np.array(value, order="C"))
+
+
+def read(
+    path: Path, max_bytes: int | None = None, check: Callable[[Header], None] | None = None
+) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read description and tensors.
+
+    Parameters
+    ----------
+    path : Path
+    max_bytes : int, optional
+        Larger files are refused.
+    check : callable, optional
+        Sees the header before any tensor is read, and may raise.
+
+    Raises
+    ------
+    OSError
+        If there is no such file, or none that may be read.
+    InvalidFileError
+        If the file is not what :func:`write` has written.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+        raise InvalidFileError(f"{path} is not a file.")
+    with path.open("rb") as file:
+        size = os.fstat(file.fileno()).st_size
+        if max_bytes is not None and size > max_bytes:
+            raise InvalidFileError(
+                f"{path} has {size} bytes, more than max_bytes={max_bytes}; raise it if you trust "
+                "the file."
+            )
+        start = file.read(8)
+        length = int.from_bytes(start, "little")
+        if len(start) < 8 or length > min(LARGEST_HEADER, size - 8):
+            raise InvalidFileError(f"{path} is not a file of deepod, or only a part of one.")
+        raw = file.read(length)
+        try:
+            header = _header(raw, size - 8 - length)
+            if check is not None:
+                check(header)
+            from safetensors.torch import load
+
+            return header.description, load(start + raw + file.read(size - 8 - length))
+        except MemoryError:
+            raise
+        except InvalidFileError as error:
+            raise InvalidFileError(f"{path}: {error}") from error
+        except Exception as error:  # of parsers that were given nonsense
+            raise InvalidFileError(
+                f"{path} is not a file of deepod, or is damaged: {_short(error)}"
+            ) from error
+
+
+def _header(raw: bytes, size: int) -> Header:
+    """Parse the header of a file that has ``size`` bytes of tensors."""
+    entries = json.loads(raw.decode(), object_pairs_hook=_unique)
+    metadata = entries.pop("__metadata__")
+    description = json.loads(metadata[_KEY], object_pairs_hook=_unique)
+    if not isinstance(description, dict):
+        raise InvalidFileError("the description is not a JSON object")
+    shapes, ends = {}, [0]
+    for name, entry in entries.items():
+        shape, (begin, end) = entry["shape"], entry["data_offsets"]
+        numbers = (*shape, begin, end)
+        if len(shape) > 8 or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers):
+            raise InvalidFileError(f"tensor {name[:80]!r} has an impossible shape or place")
+        if end - begin != prod(shape) * _BYTES[entry["dtype"]]:
+            raise InvalidFileError(f"tensor {name[:80]!r} has another size than its shape says")
+        shapes[name] = tuple(shape)
+        ends.append(end)
+    if max(ends) != size:
+        raise InvalidFileError("there are fewer or more bytes than the tensors need")
+    return Header(description, shapes)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        raise InvalidFileError("a key is there twice")
+    return found
+
+
+def _short(error: Exception) -> str:
+    text = f"{type(error).__name__}: {error}"
+    return text if len(text) < 200 else text[:200] + "..."
