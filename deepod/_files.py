@@ -5,11 +5,12 @@ Nothing in a file is ever run or imported, and nothing is allocated before it is
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import stat
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from math import prod
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -20,7 +21,8 @@ from torch import Tensor
 
 # Names of tensors and the description: far more than a model needs, parsed in about a second.
 LARGEST_HEADER = 1 << 24
-_KEY = "deepod"  # of the description, in the metadata of safetensors
+# In the metadata of safetensors: the description, and a checksum of it and the tensors.
+_KEY, _CHECKSUM = "deepod", "sha256"
 _BYTES = {
     **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2},
     **{"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1},
@@ -40,10 +42,14 @@ class Header(NamedTuple):
         Decoded JSON.
     shapes : dict of tuple of int
         Shape of every tensor.
+    text, checksum : str
+        JSON of the description, and what :func:`_checksum` made of it and the tensors.
     """
 
     description: dict[str, Any]
     shapes: dict[str, tuple[int, ...]]
+    text: str
+    checksum: str
 
 
 @contextmanager
@@ -66,15 +72,31 @@ def replacing(path: Path) -> Iterator[Path]:
             partial.unlink()
 
 
-def write(
-    path: Path, description: Mapping[str, Any], tensors: Mapping[str, np.ndarray | Tensor]
-) -> None:
-    """Write a file, or leave the older one as it was.
+def write(contents: Mapping[Path, bytes]) -> None:
+    """Write files, all of them or, if one cannot be written, none: older ones then stay.
+
+    Killed in the last moment, it may leave the first of them new and others old.
 
     Raises
     ------
     OSError
-        If the file cannot be written; the message names it.
+        If a file cannot be written; the error names it.
+    """
+    path = None
+    try:
+        with ExitStack() as stack:  # gives the names in reverse order
+            for path, data in reversed(contents.items()):
+                stack.enter_context(replacing(path)).write_bytes(data)
+    except OSError as error:
+        text = f"{error.strerror}; nothing was written"
+        raise OSError(error.errno, text, str(path)) from error
+
+
+def pack(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray | Tensor]) -> bytes:
+    """Turn a description, which JSON must be able to hold, and tensors into a file's contents.
+
+    Raises
+    ------
     ValueError
         If the description is longer than can be read again.
     """
@@ -87,12 +109,15 @@ def write(
             "a shorter history_ may help."
         )
     own = {name: _tensor(value) for name, value in tensors.items()}
-    data = save(own, {_KEY: text})
-    try:
-        with replacing(path) as partial:
-            partial.write_bytes(data)
-    except OSError as error:
-        raise OSError(error.errno, f"{error.strerror}; nothing was written", str(path)) from error
+    return save(own, {_KEY: text, _CHECKSUM: _checksum(text, own)})
+
+
+def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
+    found = hashlib.sha256(text.encode())
+    for name, tensor in sorted(tensors.items()):
+        found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+    return found.hexdigest()
 
 
 def _tensor(value: np.ndarray | Tensor) -> Tensor:
@@ -120,7 +145,7 @@ def read(
     OSError
         If there is no such file, or none that may be read.
     InvalidFileError
-        If the file is not what :func:`write` has written.
+        If the file is not what :func:`pack` has made.
     """
     if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
         raise InvalidFileError(f"{path} is not a file.")
@@ -142,7 +167,12 @@ def read(
                 check(header)
             from safetensors.torch import load
 
-            return header.description, load(start + raw + file.read(size - 8 - length))
+            # Clones lie where torch would have put them: BLAS rounds by alignment, too.
+            loaded = load(start + raw + file.read(size - 8 - length))
+            tensors = {name: tensor.clone() for name, tensor in loaded.items()}
+            if _checksum(header.text, tensors) != header.checksum:
+                raise InvalidFileError("the checksum is wrong: bytes of it have changed")
+            return header.description, tensors
         except MemoryError:
             raise
         except InvalidFileError as error:
@@ -172,7 +202,7 @@ def _header(raw: bytes, size: int) -> Header:
         ends.append(end)
     if max(ends) != size:
         raise InvalidFileError("there are fewer or more bytes than the tensors need")
-    return Header(description, shapes)
+    return Header(description, shapes, metadata[_KEY], metadata[_CHECKSUM])
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
