@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from deepod._base import BaseDetector
+    from deepod._files import InvalidFileError
+    from deepod._persistence import load
     from deepod.adapter import SklearnOutlierAdapter
     from deepod.ensemble import SeedEnsemble, fit_many
     from deepod.models.anorand import AnoRand
@@ -43,6 +45,8 @@ _LAZY = DETECTORS | {
     "SeedEnsemble": "deepod.ensemble",
     "StackedSearchCV": "deepod.search",
     "fit_many": "deepod.ensemble",
+    "InvalidFileError": "deepod._files",
+    "load": "deepod._persistence",
 }
 
 __all__ = [
@@ -55,12 +59,14 @@ __all__ = [
     "AutoEncoder",
     "BaseDetector",
     "DeepSVDD",
+    "InvalidFileError",
     "SeedEnsemble",
     "SklearnOutlierAdapter",
     "StackedSearchCV",
     "__version__",
     "fit_many",
     "list_detectors",
+    "load",
 ]
 
 

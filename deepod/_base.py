@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import copy
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from numbers import Integral
@@ -11,12 +10,12 @@ from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator
+from sklearn.base import BaseEstimator, clone
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
 
-from deepod import _data, _ranks, _train, data
+from deepod import _data, _persistence, _ranks, _train, data
 from deepod._engines import ENGINES, building
 from deepod._labels import PyODVocabulary
 from deepod._stream import Scores, Stream, Streamed
@@ -317,6 +316,7 @@ class BaseDetector(PyODVocabulary):
             torch.default_generator.manual_seed(seeds.weights)
             module = self._build_module(self.input_shape_).float()
         self.module_ = module.to(self.device_)
+        self._fitted_params = self._network_params()
         for part in self.module_.modules():
             if isinstance(part, StartsFromRows):
                 some = rows.x[:: 1 + len(rows.x) // _START_ROWS]
@@ -574,6 +574,31 @@ class BaseDetector(PyODVocabulary):
         for X in batches:
             yield self.decision_function(X)
 
+    def save(self, path: Any) -> None:
+        """Write the fitted detector to a folder or a file, for :func:`deepod.load`.
+
+        Safetensors and JSON, no pickle. A failed or killed save leaves an older model as it was.
+
+        Parameters
+        ----------
+        path : str or path-like
+            A name that ends in ".deepod" or ".safetensors" becomes a single file. Any other becomes
+            a folder as the Hugging Face hub has them: ``model.safetensors``, which holds
+            everything, and to read ``config.json`` and a card, ``README.md``.
+
+        Raises
+        ------
+        NotFittedError
+            If there is nothing to save yet.
+        TypeError
+            If a parameter is an object of a class that files cannot hold, such as a thresholder or
+            a function among ``callbacks``; the message names it.
+        OSError
+            If the file cannot be written, or a folder of this name holds other things.
+        """
+        check_is_fitted(self)
+        _persistence.save(self, path)
+
     def _map(
         self,
         X: np.ndarray | Source,
@@ -658,24 +683,50 @@ class BaseDetector(PyODVocabulary):
         return hasattr(self, "module_")
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything, with the module on the CPU, so that it loads where there is no GPU."""
+        """Everything, with the module as arrays: for machines without a GPU, and for skops."""
         state = dict(BaseEstimator.__getstate__(self))
-        if "module_" in state and self.device_.type != "cpu":
-            state["module_"] = copy.deepcopy(self.module_).cpu()
-            state["device_"] = torch.device("cpu")
+        if "module_" in state:
+            tensors = self.module_.state_dict()
+            state["module_"] = {name: t.numpy(force=True) for name, t in tensors.items()}
+            del state["device_"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore, and go to the device that ``device`` stands for here, if there is one."""
+        arrays = state.get("module_")
         BaseEstimator.__setstate__(self, state)
-        if "module_" in state:
-            try:
-                device = _data.resolve_device(self.device)
-                self.module_.to(device)
-                self.device_ = device
-            except (ValueError, RuntimeError):
-                # No such GPU here, a forked process that may not use it, or no memory left on it.
-                self.module_.to(self.device_)
+        if arrays is not None:
+            self.module_ = self._empty_module()
+            tensors = {name: torch.tensor(array) for name, array in arrays.items()}
+            self.module_.load_state_dict(tensors, assign=True)
+            self._to_device()
+
+    def _network_params(self) -> dict[str, Any]:
+        """Copy the parameters that a module may have been built by."""
+        others = BaseDetector.absent_from_loss
+        params = self.get_params(deep=False)
+        return {k: clone(v, safe=False) for k, v in params.items() if k not in others}
+
+    def _empty_module(self) -> nn.Module:
+        """Build the module as fit has built it, with tensors that take no memory."""
+        builder = type(self)(**self.get_params(deep=False) | self._fitted_params)
+        builder.input_shape_, builder.epochs_ = self.input_shape_, self.epochs_
+        with torch.device("meta"):
+            return builder._build_module(self.input_shape_).float().eval()
+
+    def _to_device(self, strictly: bool = False) -> None:
+        """Go to the device that ``device`` stands for here; unless ``strictly``, else to the CPU.
+
+        There may be no such GPU here, a forked process may not use it, or its memory may be full.
+        """
+        try:
+            self.device_ = _data.resolve_device(self.device)
+            self.module_.to(self.device_)
+        except (ValueError, RuntimeError):
+            if strictly:
+                raise
+            self.device_ = torch.device("cpu")
+            self.module_.to(self.device_)
 
 
 def spawn_seeds(random_state: Any, n: int) -> list[int]:

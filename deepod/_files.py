@@ -21,11 +21,13 @@ from torch import Tensor
 
 # Names of tensors and the description: far more than a model needs, parsed in about a second.
 LARGEST_HEADER = 1 << 24
-# In the metadata of safetensors: the description, and a checksum of it and the tensors.
-_KEY, _CHECKSUM = "deepod", "sha256"
-_BYTES = {
-    **{"F64": 8, "F32": 4, "F16": 2, "BF16": 2},
-    **{"I64": 8, "I32": 4, "I16": 2, "I8": 1, "U8": 1, "BOOL": 1},
+# In the metadata of safetensors: a checksum of description and tensors, a space, the description. As
+# one entry, because safetensors writes several in random order.
+_KEY = "deepod"
+_DTYPES = {
+    **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
+    **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8},
+    **{"U8": torch.uint8, "BOOL": torch.bool},
 }
 
 
@@ -40,14 +42,14 @@ class Header(NamedTuple):
     ----------
     description : dict
         Decoded JSON.
-    shapes : dict of tuple of int
-        Shape of every tensor.
+    tensors : dict of Tensor
+        As they will be, on the device "meta": without contents.
     text, checksum : str
         JSON of the description, and what :func:`_checksum` made of it and the tensors.
     """
 
     description: dict[str, Any]
-    shapes: dict[str, tuple[int, ...]]
+    tensors: dict[str, Tensor]
     text: str
     checksum: str
 
@@ -85,7 +87,7 @@ def write(contents: Mapping[Path, bytes]) -> None:
     path = None
     try:
         with ExitStack() as stack:  # gives the names in reverse order
-            for path, data in reversed(contents.items()):
+            for path, data in reversed(list(contents.items())):
                 stack.enter_context(replacing(path)).write_bytes(data)
     except OSError as error:
         text = f"{error.strerror}; nothing was written"
@@ -109,14 +111,14 @@ def pack(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray | Tens
             "a shorter history_ may help."
         )
     own = {name: _tensor(value) for name, value in tensors.items()}
-    return save(own, {_KEY: text, _CHECKSUM: _checksum(text, own)})
+    return save(own, {_KEY: f"{_checksum(text, own)} {text}"})
 
 
 def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
     found = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy())
+        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return found.hexdigest()
 
 
@@ -187,22 +189,24 @@ def _header(raw: bytes, size: int) -> Header:
     """Parse the header of a file that has ``size`` bytes of tensors."""
     entries = json.loads(raw.decode(), object_pairs_hook=_unique)
     metadata = entries.pop("__metadata__")
-    description = json.loads(metadata[_KEY], object_pairs_hook=_unique)
+    checksum, _, text = metadata[_KEY].partition(" ")
+    description = json.loads(text, object_pairs_hook=_unique)
     if not isinstance(description, dict):
         raise InvalidFileError("the description is not a JSON object")
-    shapes, ends = {}, [0]
+    tensors, ends = {}, [0]
     for name, entry in entries.items():
         shape, (begin, end) = entry["shape"], entry["data_offsets"]
+        dtype = _DTYPES[entry["dtype"]]
         numbers = (*shape, begin, end)
         if len(shape) > 8 or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers):
             raise InvalidFileError(f"tensor {name[:80]!r} has an impossible shape or place")
-        if end - begin != prod(shape) * _BYTES[entry["dtype"]]:
+        if end - begin != prod(shape) * dtype.itemsize:
             raise InvalidFileError(f"tensor {name[:80]!r} has another size than its shape says")
-        shapes[name] = tuple(shape)
+        tensors[name] = torch.empty(shape, dtype=dtype, device="meta")
         ends.append(end)
     if max(ends) != size:
         raise InvalidFileError("there are fewer or more bytes than the tensors need")
-    return Header(description, shapes, metadata[_KEY], metadata[_CHECKSUM])
+    return Header(description, tensors, text, checksum)
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "_stream": {"types", "data", "_data"},
     "_record": set(),
     "_files": set(),
+    "_persistence": {"", "_files", "callbacks", "networks"},
     "_ranks": set(),
     "_engines": {"types", "_record", "_ranks"},
     "_train": {"types", "_data", "_engines", "_ranks"},
@@ -30,7 +31,7 @@ MAY_IMPORT = {
     "_labels": set(),
     "_base": {
         *("types", "params", "data", "_data", "_stream", "_engines", "_train", "_together"),
-        *("_labels", "_ranks", "callbacks", "networks"),
+        *("_labels", "_ranks", "_persistence", "callbacks", "networks"),
     },
     "models": {"types", "params", "_base", "networks"},
     "ensemble": {"", "data", "_base", "_labels", "_together", "params"},
@@ -41,7 +42,7 @@ MAY_IMPORT = {
     "_demo": {"", "plotting"},
     "_score": {"", "_data", "data"},
     "cli": {"", "_demo", "_score"},
-    "__init__": {"_base", "adapter", "ensemble", "models", "search"},
+    "__init__": {"_base", "_files", "_persistence", "adapter", "ensemble", "models", "search"},
     "__main__": {"cli"},
 }
 LIBRARIES = {

@@ -110,5 +110,6 @@ class _Mixture(StartsFromRows):
         for name in ("centers", "log_widths", "weights", "picks"):
             saved = state_dict.get(prefix + name)
             if saved is not None and saved.shape != getattr(self, name).shape:
-                getattr(self, name).data = torch.empty_like(saved)
+                kind = nn.Parameter if name in dict(self.named_parameters()) else torch.Tensor
+                setattr(self, name, kind(torch.empty_like(saved)))
         super()._load_from_state_dict(state_dict, prefix, *args)

@@ -1,0 +1,452 @@
+"""Saved models: fitted detectors as files of tensors and JSON that load without running code.
+
+A file is untrusted until all of it has been checked: classes are looked up, never imported by name;
+networks are built without memory first, and tensors are read only if they fit them.
+"""
+
+from __future__ import annotations
+
+import json
+import platform
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import sklearn
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+
+import deepod
+from deepod import _files, callbacks, networks
+from deepod._files import Header, InvalidFileError
+
+FORMAT = 1  # of the files; a newer one is refused
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+_SUFFIXES = (".deepod", ".safetensors")
+_MODULE = "module."  # in front of the names of its tensors
+_MOST_CALLS = 20_000  # of torch while a network is built: hundreds of members with many layers
+# Parameters that are no sizes of a network.
+_NO_SIZES = {"epochs", "batch_size", "milestones"}
+# Parameters of detectors that are objects may be of these classes.
+_OBJECTS: dict[str, type] = {cls.__name__: cls for cls in networks.FAMILIES.values()}
+_OBJECTS |= {cls.__name__: cls for cls in (callbacks.EarlyStopping, callbacks.Progress)}
+
+
+# --- what fit leaves on a detector besides the module -------------------------------------------
+
+
+def _plain(*types: type) -> Callable[[Any], bool]:
+    return lambda value: type(value) in types
+
+
+def _numbers(value: Any) -> bool:
+    return isinstance(value, list) and all(type(v) is int and v > 0 for v in value)
+
+
+def _names(value: Any) -> bool:
+    return isinstance(value, list) and all(type(v) is str for v in value)
+
+
+def _records(value: Any) -> bool:
+    return isinstance(value, list) and all(
+        isinstance(entry, dict) and all(type(v) in (int, float, str) for v in entry.values())
+        for entry in value
+    )
+
+
+# Attributes in the description, with what they must look like there, and attributes that are
+# tensors. Whatever else fit should leave behind has to be listed here, or it cannot be saved.
+PLAIN: dict[str, Callable[[Any], bool]] = {
+    "contrast_": _plain(bool),
+    "engine_": _plain(str),
+    "epochs_": _plain(int),
+    "feature_names_in_": _names,
+    "history_": _records,
+    "input_shape_": _numbers,
+    "n_features_in_": _plain(int),
+    "_n_training": _plain(int),
+}
+ARRAYS = ("shift_", "scale_", "_training_scores")
+# Made again of the others when a model is loaded.
+_DERIVED = {"module_", "device_", "_fitted_params", "_thresholded_", "_mu", "_sigma", "_classes"}
+
+
+# --- save ---------------------------------------------------------------------------------------
+
+
+def save(detector: Any, path: Any) -> None:
+    """Write a fitted detector; see :meth:`deepod.BaseDetector.save`."""
+    path = Path(path)
+    description, tensors = _described(detector)
+    data = _files.pack(description, tensors)
+    if path.suffix in _SUFFIXES and not path.is_dir():
+        _files.write({path: data})
+        return
+    made = _folder(path)
+    config = json.dumps(description, indent=2)
+    contents = {
+        WEIGHTS: data,
+        CONFIG: config.encode(),
+        CARD: _card(description, detector).encode(errors="replace"),
+    }
+    try:
+        _files.write({path / name: content for name, content in contents.items()})
+    except BaseException:
+        if made:
+            path.rmdir()
+        raise
+
+
+def _folder(path: Path) -> bool:
+    """Make the folder, unless it is there; nothing but a model may be in it."""
+    if not path.exists():
+        path.mkdir()
+        return True
+    if not path.is_dir():
+        raise FileExistsError(
+            f"{path} is a file and no folder; give another name, or one that ends in .deepod."
+        )
+    if any(path.iterdir()):
+        try:
+            _files.read(path / WEIGHTS, check=_check_format)
+        except (OSError, InvalidFileError) as error:
+            raise FileExistsError(
+                f"{path} is a folder with other things in it; give the name of a new or an empty "
+                "folder, or of a saved model."
+            ) from error
+    return False
+
+
+def _described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Describe a fitted detector, and list its tensors."""
+    detector._validate_params()  # or the file could not be loaded
+    name = type(detector).__name__
+    given = detector.get_params(deep=False)
+    params = {key: _encoded(value, key) for key, value in given.items()}
+    built = {key: _encoded(value, key) for key, value in detector._fitted_params.items()}
+    state = {key: v for key, v in vars(detector).items() if _is_fitted(key) and key not in _DERIVED}
+    unknown = sorted(set(state) - {*PLAIN, *ARRAYS})
+    if unknown:
+        raise TypeError(
+            f"{name} has attributes that no file can hold: {unknown}; delete them, or keep them as "
+            "buffers of the module."
+        )
+    fitted = {key: _listed(state[key]) for key in PLAIN if key in state}
+    versions = {"deepod": deepod.__version__, "torch": torch.__version__.partition("+")[0]}
+    versions |= {"numpy": np.__version__, "scikit-learn": sklearn.__version__}
+    description = {
+        "library_name": "deepod",
+        "format": FORMAT,
+        "detector": name,
+        "params": params,
+        # Those that have been changed since; the network is the one of before.
+        "fitted_with": {key: value for key, value in built.items() if value != params[key]},
+        "fitted": fitted,
+        "threshold": detector.threshold_,
+        "versions": versions | {"python": platform.python_version()},
+    }
+    tensors = {_MODULE + k: v for k, v in detector.module_.state_dict().items()}
+    return description, tensors | {key: state[key] for key in ARRAYS if key in state}
+
+
+def _is_fitted(name: str) -> bool:
+    return name.endswith("_") or name in PLAIN or name in ARRAYS or name in _DERIVED
+
+
+def _encoded(value: Any, name: str) -> Any:
+    """Turn a parameter into JSON; tuples and objects become objects with one and two keys."""
+    if isinstance(value, np.generic):
+        value = value.item()
+    if value is None or type(value) in (bool, int, float, str):
+        return value
+    if isinstance(value, list):
+        return [_encoded(v, name) for v in value]
+    if isinstance(value, tuple):
+        return {"tuple": [_encoded(v, name) for v in value]}
+    if _OBJECTS.get(type(value).__name__) is type(value):
+        params = value.get_params(deep=False) if hasattr(value, "get_params") else vars(value)
+        public = {k: v for k, v in params.items() if not k.startswith("_")}
+        return {
+            "object": type(value).__name__,
+            "params": {k: _encoded(v, f"{name}__{k}") for k, v in public.items()},
+        }
+    raise TypeError(
+        f"{name}={value!r} cannot be saved: a file holds numbers, strings and descriptions of "
+        f"networks, no other objects. Set it to something plain first, such as "
+        f"set_params({name}=...), or use joblib.dump and load only files that you trust."
+    )
+
+
+def _listed(value: Any) -> Any:
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    return list(value) if isinstance(value, tuple) else value
+
+
+# --- load ---------------------------------------------------------------------------------------
+
+
+def load(
+    path: Any,
+    *,
+    device: str | None = None,
+    detectors: Iterable[type] = (),
+    max_bytes: int = 1 << 30,
+) -> Any:
+    """Load a detector that :meth:`deepod.BaseDetector.save` has written.
+
+    No code from the file is run and none is imported: it holds numbers and names, and a name is
+    looked up among the detectors and networks of deepod. What cannot be right is refused before
+    memory is taken for it.
+
+    Parameters
+    ----------
+    path : str or path-like
+        The folder or the file.
+    device : str, optional
+        Where the detector shall be, in place of its parameter ``device``. A device that this
+        machine lacks becomes the CPU, if it is the one that was saved.
+    detectors : iterable of type, default=()
+        Classes of your own that the file may hold, besides those of ``deepod.list_detectors()``.
+    max_bytes : int, default=1073741824
+        Larger files are refused.
+
+    Returns
+    -------
+    detector : BaseDetector
+        Fitted. Its scores are bit for bit those of the saved one on the same machine with the same
+        versions of the libraries.
+
+    Raises
+    ------
+    deepod.InvalidFileError
+        If it is no such file, has been damaged, or was written by a newer version; the message says
+        which.
+    OSError
+        If there is nothing, or nothing that may be read.
+    ValueError
+        If ``device`` names none that is there.
+
+    Examples
+    --------
+    >>> import tempfile, deepod
+    >>> import numpy as np
+    >>> X = np.random.default_rng(0).normal(size=(100, 3))
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     detector = deepod.PLAD(epochs=5, random_state=0).fit(X)
+    ...     detector.save(f"{folder}/plad.deepod")
+    ...     again = deepod.load(f"{folder}/plad.deepod")
+    >>> bool((again.decision_function(X) == detector.decision_function(X)).all())
+    True
+    """
+    path = Path(path)
+    if path.is_dir():
+        path = path / WEIGHTS
+    own = {cls.__name__: cls for cls in detectors}
+    found: dict[str, Any] = {}
+
+    def check(header: Header) -> None:
+        _check_format(header)
+        name = header.description["detector"]
+        if name not in own and name not in deepod.DETECTORS:
+            raise InvalidFileError(
+                f"{str(name)[:80]!r} is no detector of deepod; if the class is yours and you trust "
+                "the file, give it as detectors=[...]"
+            )
+        cls = own[name] if name in own else getattr(deepod, name)
+        found["detector"] = _blank(cls, header)
+
+    _, tensors = _files.read(path, max_bytes, check)
+    detector = found["detector"]
+    try:
+        _fill(detector, tensors)
+    except Exception as error:
+        raise InvalidFileError(f"{path} holds no detector that works: {error}") from error
+    if device is not None:
+        detector.set_params(device=device)
+    detector._to_device(strictly=device is not None)
+    return detector
+
+
+def _check_format(header: Header) -> None:
+    description = header.description
+    if description.get("library_name") != "deepod" or type(description.get("format")) is not int:
+        raise InvalidFileError("this is no detector of deepod")
+    if description["format"] > FORMAT:
+        raise InvalidFileError(
+            f"it has format {description['format']}, and deepod {deepod.__version__} reads up to "
+            f"{FORMAT}; install a newer deepod"
+        )
+    keys = {"library_name", "format", "detector", "params", "fitted_with", "fitted", "threshold"}
+    _check_keys("the description", description, keys | {"versions"})
+
+
+def _check_keys(what: str, given: Iterable[str], known: Iterable[str]) -> None:
+    unknown = sorted(set(given) - set(known))
+    if unknown:
+        raise InvalidFileError(f"{what} holds unknown entries {[k[:80] for k in unknown[:5]]}")
+
+
+def _blank(cls: Any, header: Header) -> Any:
+    """Build the detector that a description describes, without contents of its tensors."""
+    description = header.description
+    weights = {k: t for k, t in header.tensors.items() if k.startswith(_MODULE)}
+    others = {k: t for k, t in header.tensors.items() if k not in weights}
+    known = set(cls._parameter_constraints)
+    for key in ("params", "fitted_with"):
+        _check_keys(key, description[key], known)
+    detector = cls(**{name: _decoded(value) for name, value in description["params"].items()})
+    detector._validate_params()
+    built = detector._network_params()
+    built |= {name: _decoded(value) for name, value in description["fitted_with"].items()}
+    cls(**built)._validate_params()
+    # Each layer and member has a value in the file: larger numbers would build others in vain.
+    largest = max(_MOST_CALLS, sum(t.numel() for t in weights.values()))
+    _check_numbers(built, largest)
+    _check_keys("fitted", description["fitted"], PLAIN)
+    for name, value in description["fitted"].items():
+        if not PLAIN[name](value):
+            raise InvalidFileError(f"{name} is {str(value)[:80]}, which cannot be")
+        setattr(detector, name, value)
+    detector._fitted_params = built
+    detector.input_shape_ = tuple(detector.input_shape_)
+    if hasattr(detector, "feature_names_in_"):
+        detector.feature_names_in_ = np.array(detector.feature_names_in_, dtype=object)
+    with _FewCalls():
+        detector.module_ = detector._empty_module()
+    plain = {name.removeprefix(_MODULE): tensor for name, tensor in weights.items()}
+    expected = {name: tensor.dtype for name, tensor in detector.module_.state_dict().items()}
+    detector.module_.load_state_dict(plain, assign=True)  # compares names and shapes
+    if expected != {name: tensor.dtype for name, tensor in plain.items()}:
+        raise InvalidFileError("its weights are of another type than the network's")
+    _check_keys("the file", others, ARRAYS)
+    for name, tensor in others.items():
+        if tensor.dtype != torch.float64:
+            raise InvalidFileError(f"{name} is {tensor.dtype}, and not float64")
+    return detector
+
+
+class _FewCalls(TorchFunctionMode):
+    """Ends the building of a network that is far larger than any in a file."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.calls = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.calls += 1
+        if self.calls > _MOST_CALLS:
+            raise InvalidFileError("its parameters describe a network with too many layers")
+        return func(*args, **(kwargs or {}))
+
+
+def _check_numbers(value: Any, largest: int) -> None:
+    if isinstance(value, networks.Network):
+        value = value.get_params(deep=False)
+    if isinstance(value, dict):
+        value = [v for name, v in value.items() if name not in _NO_SIZES]
+    if isinstance(value, list | tuple):
+        for v in value:
+            _check_numbers(v, largest)
+    elif isinstance(value, int) and abs(value) > largest:
+        raise InvalidFileError(f"{value} is more than any size of the network that it holds")
+
+
+def _decoded(value: Any) -> Any:
+    """Turn JSON into a parameter."""
+    if isinstance(value, list):
+        return [_decoded(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    if set(value) == {"tuple"}:
+        return tuple(_decoded(value["tuple"]))
+    if set(value) != {"object", "params"} or value["object"] not in _OBJECTS:
+        raise InvalidFileError(f"{str(value)[:80]} is no value of a parameter")
+    cls = _OBJECTS[value["object"]]
+    return cls(**{name: _decoded(v) for name, v in value["params"].items()})
+
+
+def _fill(detector: Any, tensors: dict[str, Tensor]) -> None:
+    """Put the tensors in their places."""
+    weights = {k.removeprefix(_MODULE): t for k, t in tensors.items() if k.startswith(_MODULE)}
+    detector.module_.load_state_dict(weights, assign=True)
+    for name in ARRAYS:
+        if name in tensors:
+            setattr(detector, name, tensors[name].numpy())
+    shift, scale, scores = detector.shift_, detector.scale_, detector._training_scores
+    for values in (shift, scale):
+        if np.broadcast_shapes(values.shape, detector.input_shape_) != detector.input_shape_:
+            raise ValueError("its scaling does not fit its samples")
+    if not (np.isfinite(shift).all() and np.isfinite(scale).all() and (scale > 0).all()):
+        raise ValueError("its scaling is not finite")
+    if scores.ndim != 1 or not 0 < len(scores) <= detector._n_training:
+        raise ValueError("it has no training scores, or too many")
+    if not np.isfinite(scores).all():
+        raise ValueError("its training scores are not finite")
+    detector._remember_scores(scores, detector._n_training)
+
+
+# --- the model card -----------------------------------------------------------------------------
+
+
+def _card(description: dict[str, Any], detector: Any) -> str:
+    """Describe a saved model to a person, in the form of a card of the Hugging Face hub."""
+    name, fitted = description["detector"], description["fitted"]
+    names = fitted.get("feature_names_in_")
+    params = _table(("parameter", "value"), detector.get_params(deep=False).items())
+    history = fitted["history_"]
+    terms = list(dict.fromkeys(key for entry in history for key in entry))
+    ends = [e for e, after in zip(history, [*history[1:], {}], strict=True)
+            if e["phase"] != after.get("phase")]  # fmt: skip
+    last = _table(terms, [[_short(entry.get(term, "")) for term in terms] for entry in ends])
+    versions = ", ".join(f"{key} {value}" for key, value in description["versions"].items())
+    return f"""---
+library_name: deepod
+tags:
+- anomaly-detection
+- outlier-detection
+- {name}
+---
+
+# {name}
+
+{(type(detector).__doc__ or "").strip().splitlines()[0]}
+
+```python
+import deepod
+
+detector = deepod.load("this folder")
+scores = detector.decision_function(X)  # higher = more anomalous
+labels = detector.predict(X)  # 1: score above {description["threshold"]:.6g}
+```
+
+- Samples: shape {detector.input_shape_}, {fitted["_n_training"]} of them in training
+- Features: {"without names" if names is None else ", ".join(names)}
+- Threshold: {description["threshold"]!r}, contamination {detector.contamination!r}
+- Versions: {versions}
+
+## Parameters
+
+{params}
+
+## Training
+
+The last epoch of every phase:
+
+{last}
+
+`{WEIGHTS}` holds everything that is loaded; `{CONFIG}` and this card are copies to read.
+"""
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    lines = [list(head)]
+    lines += [["---"] * len(lines[0])]
+    lines += [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
