@@ -21,8 +21,8 @@ from torch import Tensor
 
 # Names of tensors and the description: far more than a model needs, parsed in about a second.
 LARGEST_HEADER = 1 << 24
-# In the metadata of safetensors: a checksum of description and tensors, a space, the description. As
-# one entry, because safetensors writes several in random order.
+# In the metadata of safetensors: a checksum of description and tensors, a space, the description.
+# As one entry, because safetensors writes several in random order.
 _KEY = "deepod"
 _DTYPES = {
     **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
