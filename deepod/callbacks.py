@@ -49,6 +49,10 @@ class EarlyStopping:
         self.min_delta = min_delta
         self.monitor = monitor
 
+    def __repr__(self) -> str:
+        settings = f"patience={self.patience}, min_delta={self.min_delta}, monitor={self.monitor!r}"
+        return f"{type(self).__name__}({settings})"
+
     def __call__(self, event: Event) -> bool:
         """Judge one epoch."""
         if event.epoch == 0:

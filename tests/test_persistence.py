@@ -1,0 +1,387 @@
+"""Saved models: what is written, what comes back, what is refused."""
+
+import copy
+import json
+import pickle
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors import safe_open
+from sklearn.exceptions import NotFittedError
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+import deepod
+from deepod import _files, _persistence
+from deepod.callbacks import EarlyStopping
+from deepod.networks import MLP
+
+from .cases import NAMES, NAMES_AND_KINDS, fast, samples
+
+every_detector = pytest.mark.parametrize("name", NAMES)
+every_input = pytest.mark.parametrize(("name", "kind"), NAMES_AND_KINDS)
+
+# Settings whose modules or scores differ from those of the defaults.
+SETTINGS = [
+    ("AnoRand", {"fusion": "paper", "z0": "output"}),
+    ("AutoEncoder", {"network": MLP(hidden=(7,), batch_norm=True), "scaler": "minmax"}),
+    ("DeepSVDD", {"objective": "soft", "latent_dim": 3}),
+    ("DeepSVDD", {"pretrain_epochs": 0}),
+    ("IAELSTMKL", {"gates": ["input"], "kl": None, "use_decoder": False, "score_by": "distance"}),
+    ("NSAE", {"l0": "hard_concrete", "novelty_layers": 4}),
+    ("PLAD", {"network": MLP(hidden=(4,)), "perturbator": "mlp", "perturbator_hidden": [9, 3]}),
+    ("PLAD", {"callbacks": (EarlyStopping(patience=3),), "validation_fraction": 0.2}),
+    ("PLAD", {"scaler": None, "reach": [0.5, 2], "milestones": (1,)}),
+]
+
+
+def assert_same(one, other, X):
+    assert type(one) is type(other)
+    np.testing.assert_array_equal(one.decision_function(X), other.decision_function(X))
+    np.testing.assert_array_equal(one.predict_proba(X), other.predict_proba(X))
+    np.testing.assert_array_equal(one.predict_confidence(X), other.predict_confidence(X))
+    np.testing.assert_array_equal(one.decision_scores_, other.decision_scores_)
+    np.testing.assert_array_equal(one.labels_, other.labels_)
+    assert one.threshold_ == other.threshold_
+    assert one.history_ == other.history_
+    assert repr(one) == repr(other)
+
+
+# --- what comes back ----------------------------------------------------------------------------
+
+
+@every_input
+@pytest.mark.parametrize("file", ["model", "model.deepod"])
+def test_save_and_load__every_detector_and_input__scores_bit_for_bit(name, kind, file, tmp_path):
+    detector = fast(name).fit(samples(kind))
+    detector.save(tmp_path / file)
+    again = deepod.load(tmp_path / file)
+    assert_same(again, detector, samples(kind, n=7, seed=1))
+    assert vars(again).keys() == vars(detector).keys()
+
+
+@pytest.mark.parametrize(("name", "params"), SETTINGS)
+def test_save_and_load__other_settings__scores_bit_for_bit(name, params, tmp_path):
+    detector = fast(name, **params).fit(samples())
+    detector.save(tmp_path / "a.deepod")
+    again = deepod.load(tmp_path / "a.deepod")
+    assert_same(again, detector, samples(n=7, seed=1))
+    again.save(tmp_path / "b.deepod")
+    assert (tmp_path / "a.deepod").read_bytes() == (tmp_path / "b.deepod").read_bytes()
+
+
+def test_save__numbers_of_numpy__become_plain(tmp_path):
+    detector = fast("PLAD", lr=np.float64(1e-3), batch_size=np.int64(16)).fit(samples())
+    detector.save(tmp_path / "m")
+    again = deepod.load(tmp_path / "m")
+    assert (again.lr, again.batch_size) == (1e-3, 16)
+    assert {type(again.lr), type(again.batch_size)} == {float, int}
+
+
+@every_detector
+def test_fitted_attributes__all_known_to_files(name):
+    X = pd.DataFrame(samples(), columns=list("abcde"))
+    left = {key for key in vars(fast(name).fit(X)) if key.endswith("_")}
+    assert left <= {*_persistence.PLAIN, *_persistence.ARRAYS, *_persistence._DERIVED}
+
+
+@every_detector
+def test_load__then_fit__like_a_new_detector(name, tmp_path):
+    fast(name).fit(samples()).save(tmp_path / "m")
+    wide = np.hstack([samples(), samples(seed=1)])
+    again, fresh = deepod.load(tmp_path / "m").fit(wide), fast(name).fit(wide)
+    np.testing.assert_array_equal(again.decision_scores_, fresh.decision_scores_)
+
+
+@pytest.mark.parametrize("how", ["save", "pickle", "deepcopy"])
+def test_copies__parameters_changed_after_fit__keep_network_and_new_parameters(how, tmp_path):
+    X = samples()
+    detector = fast("PLAD", network=MLP(hidden=(6,))).fit(X)
+    expected = detector.decision_function(X)
+    detector.set_params(n_members=7, network__hidden=(5, 5), latent_dim=9, contamination=0.3)
+    if how == "save":
+        detector.save(tmp_path / "m")
+        again = deepod.load(tmp_path / "m")
+    else:
+        again = (
+            copy.deepcopy(detector) if how == "deepcopy" else pickle.loads(pickle.dumps(detector))
+        )
+    np.testing.assert_array_equal(again.decision_function(X), expected)
+    assert again.threshold_ == detector.threshold_
+    assert again.get_params()["network__hidden"] == (5, 5)
+    again.fit(X)  # with the new ones
+    assert again.module_["classifier"][1].weight.shape[0] == 7
+
+
+def test_load__column_names__kept_and_checked(tmp_path):
+    X = pd.DataFrame(samples(), columns=list("abcde"))
+    detector = fast("AutoEncoder").fit(X)
+    detector.save(tmp_path / "m")
+    again = deepod.load(tmp_path / "m")
+    assert again.feature_names_in_.tolist() == list("abcde")
+    with pytest.raises(ValueError, match="feature names"):
+        again.decision_function(X[list("edcba")])
+
+
+def test_load__another_process__same_scores(tmp_path):
+    X = samples()
+    np.save(tmp_path / "X.npy", X)
+    detector = fast("PLAD").fit(X)
+    detector.save(tmp_path / "m")
+    code = (
+        "import sys, numpy as np, deepod; d = deepod.load(sys.argv[1] + '/m');"
+        "print(d.decision_function(np.load(sys.argv[1] + '/X.npy')).tolist())"
+    )
+    run = [sys.executable, "-c", code, str(tmp_path)]
+    out = subprocess.run(run, capture_output=True, text=True, check=True).stdout
+    assert json.loads(out) == detector.decision_function(X).tolist()
+
+
+def test_load__scores_of_a_stream__stand_ins_kept(tmp_path):
+    X = np.random.default_rng(0).normal(size=(120_000, 2)).astype(np.float32)
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    detector = fast("AutoEncoder", epochs=1, batch_size=4096, memory_limit=1 << 18).fit(mapped)
+    detector.save(tmp_path / "m")
+    again = deepod.load(tmp_path / "m")
+    assert again.threshold_ == detector.threshold_
+    with pytest.raises(AttributeError, match="memory_limit"):
+        _ = again.decision_scores_
+
+
+# --- devices ------------------------------------------------------------------------------------
+
+
+def test_load__device_that_is_not_here__cpu(tmp_path):
+    detector = fast("PLAD").fit(samples()).set_params(device="cuda:99")
+    detector.save(tmp_path / "m")
+    again = deepod.load(tmp_path / "m")
+    assert again.device_ == torch.device("cpu")
+    assert again.device == "cuda:99"
+    np.testing.assert_array_equal(again.decision_scores_, detector.decision_scores_)
+    assert deepod.load(tmp_path / "m", device="cpu").device == "cpu"
+    with pytest.raises(ValueError, match="not available"):
+        deepod.load(tmp_path / "m", device="cuda:98")
+
+
+@pytest.mark.gpu
+@every_detector
+def test_load__saved_on_cuda__tensors_are_on_the_cpu_in_the_file(name, tmp_path):
+    X = samples()
+    detector = fast(name, device="cuda").fit(X)
+    detector.save(tmp_path / "m")
+    assert deepod.load(tmp_path / "m").device_.type == "cuda"
+    on_cpu = deepod.load(tmp_path / "m", device="cpu")
+    np.testing.assert_allclose(
+        on_cpu.decision_function(X), detector.decision_function(X), rtol=1e-4, atol=1e-4
+    )
+
+
+# --- what is written ----------------------------------------------------------------------------
+
+
+def test_save__folder__as_the_hub_has_them(tmp_path):
+    X = pd.DataFrame(samples(), columns=["speed", "load|peak", "c", "d", "e"])
+    detector = fast("PLAD").fit(X)
+    detector.save(tmp_path / "m")
+    names = sorted(path.name for path in (tmp_path / "m").iterdir())
+    assert names == ["README.md", "config.json", "model.safetensors"]
+    config = json.loads((tmp_path / "m/config.json").read_text())
+    assert config["library_name"] == "deepod"
+    assert config["detector"] == "PLAD"
+    assert config["params"]["lam"] == detector.lam
+    card = (tmp_path / "m/README.md").read_text()
+    for part in ("library_name: deepod", "PLAD", "(5,)", "speed", "| lam | 3.0 |", "perturbed"):
+        assert part in card, part
+    assert repr(detector.threshold_) in card
+    with safe_open(tmp_path / "m/model.safetensors", "pt") as file:  # any reader can
+        for key, value in detector.module_.state_dict().items():
+            assert torch.equal(file.get_tensor(f"module.{key}"), value)
+
+
+def test_save__twice__same_bytes_and_over_an_older_one(tmp_path):
+    first, second = (fast("PLAD", random_state=seed).fit(samples()) for seed in (0, 1))
+    first.save(tmp_path / "m")
+    written = (tmp_path / "m/model.safetensors").read_bytes()
+    second.save(tmp_path / "m")
+    assert_same(deepod.load(tmp_path / "m"), second, samples())
+    first.save(tmp_path / "m")
+    assert (tmp_path / "m/model.safetensors").read_bytes() == written
+
+
+def test_save__through_a_link__file_replaced_and_link_kept(tmp_path):
+    (tmp_path / "link.deepod").symlink_to(tmp_path / "m.deepod")
+    detector = fast("PLAD").fit(samples())
+    detector.save(tmp_path / "link.deepod")
+    assert (tmp_path / "link.deepod").is_symlink()
+    assert_same(deepod.load(tmp_path / "m.deepod"), detector, samples())
+
+
+def test_save__folder_with_other_things__refused_and_untouched(tmp_path):
+    (tmp_path / "README.md").write_text("mine")
+    with pytest.raises(FileExistsError, match="other things"):
+        fast("PLAD").fit(samples()).save(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
+    assert (tmp_path / "README.md").read_text() == "mine"
+    with pytest.raises(FileExistsError, match="is a file"):
+        fast("PLAD").fit(samples()).save(tmp_path / "README.md")
+
+
+def test_save__unfitted__says_so(tmp_path):
+    with pytest.raises(NotFittedError):
+        fast("PLAD").save(tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("parameter", "value", "plain"),
+    [
+        ("callbacks", [lambda event: None], []),
+        ("random_state", np.random.RandomState(0), 0),
+    ],
+)
+def test_save__parameter_that_no_file_can_hold__named(parameter, value, plain, tmp_path):
+    detector = fast("PLAD", **{parameter: value}).fit(samples())
+    with pytest.raises(TypeError, match=f"{parameter}=.*set_params"):
+        detector.save(tmp_path / "m")
+    assert not list(tmp_path.iterdir())
+    detector.set_params(**{parameter: plain}).save(tmp_path / "m")
+
+
+def test_save__parameter_made_invalid_after_fit__named(tmp_path):
+    with pytest.raises(ValueError, match="lr"):
+        fast("PLAD").fit(samples()).set_params(lr=-1).save(tmp_path / "m")
+
+
+def test_save__attribute_that_no_file_can_hold__named(tmp_path):
+    detector = fast("PLAD").fit(samples())
+    detector.extra_ = object()
+    with pytest.raises(TypeError, match="extra_"):
+        detector.save(tmp_path / "m")
+
+
+# --- what is refused ----------------------------------------------------------------------------
+
+
+def altered(path, change):
+    """Rewrite a model with another description, its checksum right again."""
+    description, tensors = _files.read(path)
+    change(description, tensors)
+    path.write_bytes(_files.pack(description, tensors))
+
+
+def put(*keys, value):
+    def change(description, tensors):
+        place = description
+        for key in keys[:-1]:
+            place = place[key]
+        place[keys[-1]] = value
+
+    return change
+
+
+REFUSED = {
+    "newer format": (put("format", value=2), "format 2.*newer deepod"),
+    "other library": (put("library_name", value="other"), "no detector of deepod"),
+    "other class": (put("detector", value="os.system"), "no detector of deepod"),
+    "base class": (put("detector", value="BaseDetector"), "no detector of deepod"),
+    "function of ours": (put("detector", value="load"), "no detector of deepod"),
+    "unknown key": (put("run", value="code"), r"unknown entries \['run'\]"),
+    "unknown parameter": (put("params", "hook", value=1), r"unknown entries \['hook'\]"),
+    "unknown attribute": (put("fitted", "x_", value=1), r"unknown entries \['x_'\]"),
+    "unknown object": (
+        put("params", "network", value={"object": "os", "params": {}}),
+        "no value of a parameter",
+    ),
+    "bad parameter": (put("params", "lr", value=-1), "lr"),
+    "other width": (put("params", "latent_dim", value=3), "size mismatch"),
+    "giant width": (put("params", "latent_dim", value=10**12), "any size"),
+    "giant number of members": (put("params", "n_members", value=10**9), "any size"),
+    "many members": (put("params", "n_members", value=19_000), "too many layers"),
+    "bad history": (put("fitted", "history_", value=[[1]]), "history_"),
+    "bad shape": (put("fitted", "input_shape_", value=[-5]), "input_shape_"),
+    "no tensors": (lambda d, t: t.clear(), "Missing key"),
+    "one tensor more": (lambda d, t: t.update(x=torch.zeros(1)), "unknown entries"),
+    "no scores": (lambda d, t: t.pop("_training_scores"), "_training_scores"),
+    "other type": (
+        lambda d, t: t.update({k: v.double() for k, v in t.items()}),
+        "another type",
+    ),
+    "NaN scale": (lambda d, t: t["scale_"].fill_(float("nan")), "not finite"),
+}
+
+
+@pytest.mark.parametrize("case", REFUSED)
+def test_load__wrong_contents__refused_with_the_reason(case, tmp_path):
+    change, message = REFUSED[case]
+    path = tmp_path / "m.deepod"
+    fast("PLAD", network=MLP()).fit(samples()).save(path)
+    altered(path, change)
+    with pytest.raises(deepod.InvalidFileError, match=message):
+        deepod.load(path)
+
+
+def test_load__flipped_byte_anywhere__refused(tmp_path):
+    path = tmp_path / "m.deepod"
+    fast("AutoEncoder").fit(samples()).save(path)
+    data = path.read_bytes()
+    for place in np.random.default_rng(0).integers(len(data), size=50):
+        path.write_bytes(data[:place] + bytes([data[place] ^ 16]) + data[place + 1 :])
+        with pytest.raises(deepod.InvalidFileError):
+            deepod.load(path)
+
+
+def test_load__other_files__refused(tmp_path):
+    path = tmp_path / "m.deepod"
+    for data in (b"", b"\x80\x05.", b"PK\x03\x04" * 10, b"\xff" * 100, pickle.dumps(fast("PLAD"))):
+        path.write_bytes(data)
+        with pytest.raises(deepod.InvalidFileError):
+            deepod.load(path)
+    with pytest.raises(FileNotFoundError):
+        deepod.load(tmp_path / "nothing")
+    with pytest.raises(FileNotFoundError):
+        deepod.load(tmp_path)  # a folder without a model
+
+
+def test_load__larger_than_max_bytes__refused(tmp_path):
+    fast("PLAD").fit(samples()).save(tmp_path / "m.deepod")
+    with pytest.raises(deepod.InvalidFileError, match="max_bytes=1000"):
+        deepod.load(tmp_path / "m.deepod", max_bytes=1000)
+
+
+# --- classes and tools of others ----------------------------------------------------------------
+
+
+class Mine(deepod.AutoEncoder):
+    """A detector that deepod does not know."""
+
+
+def test_load__own_class__only_when_it_is_given(tmp_path):
+    detector = Mine(epochs=1, random_state=0).fit(samples())
+    detector.save(tmp_path / "m")
+    with pytest.raises(deepod.InvalidFileError, match="detectors="):
+        deepod.load(tmp_path / "m")
+    assert_same(deepod.load(tmp_path / "m", detectors=[Mine]), detector, samples())
+
+
+@every_detector
+def test_skops__pipeline__same_scores(name):
+    sio = pytest.importorskip("skops.io")
+    X = samples()
+    pipeline = make_pipeline(StandardScaler(), fast(name, network="mlp")).fit(X)
+    data = sio.dumps(pipeline)
+    untrusted = sio.get_untrusted_types(data=data)
+    assert {kind.partition(".")[0] for kind in untrusted} == {"deepod"}
+    again = sio.loads(data, trusted=untrusted)
+    np.testing.assert_array_equal(again.decision_function(X), pipeline.decision_function(X))
+    np.testing.assert_array_equal(again.predict(X), pipeline.predict(X))
+
+
+def test_pickle__holds_no_torch_objects():
+    state = fast("PLAD").fit(samples()).__getstate__()
+    assert all(type(array) is np.ndarray for array in state["module_"].values())
+    assert not any(isinstance(value, torch.nn.Module | torch.Tensor) for value in state.values())
