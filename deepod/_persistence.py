@@ -7,6 +7,7 @@ networks are built without memory first, and tensors are read only if they fit t
 from __future__ import annotations
 
 import json
+import os
 import platform
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -81,16 +82,18 @@ def save(detector: Any, path: Any) -> None:
     path = Path(path)
     description, tensors = _described(detector)
     data = _files.pack(description, tensors)
-    if path.suffix in _SUFFIXES and not path.is_dir():
+    if _is_file(path):
         _files.write({path: data})
         return
-    made = _folder(path)
+    check_place(path)
+    made = not path.exists()
     config = json.dumps(description, indent=2)
     contents = {
         WEIGHTS: data,
         CONFIG: config.encode(),
         CARD: _card(description, detector).encode(errors="replace"),
     }
+    path.mkdir(exist_ok=True)
     try:
         _files.write({path / name: content for name, content in contents.items()})
     except BaseException:
@@ -99,11 +102,25 @@ def save(detector: Any, path: Any) -> None:
         raise
 
 
-def _folder(path: Path) -> bool:
-    """Make the folder, unless it is there; nothing but a model may be in it."""
-    if not path.exists():
-        path.mkdir()
-        return True
+def _is_file(path: Path) -> bool:
+    """Whether a model of this name is a single file."""
+    return path.suffix in _SUFFIXES and not path.is_dir()
+
+
+def check_place(path: Path) -> None:
+    """Refuse a name under which no model can be written, or which something else has.
+
+    Raises
+    ------
+    OSError
+        Says what is in the way.
+    """
+    if not path.parent.is_dir():
+        raise FileNotFoundError(f"There is no folder {path.parent}.")
+    if not os.access(path if path.is_dir() else path.parent, os.W_OK):
+        raise PermissionError("The folder is write-protected; choose another.")
+    if _is_file(path) or not path.exists():
+        return
     if not path.is_dir():
         raise FileExistsError(
             f"{path} is a file and no folder; give another name, or one that ends in .deepod."
@@ -116,7 +133,6 @@ def _folder(path: Path) -> bool:
                 f"{path} is a folder with other things in it; give the name of a new or an empty "
                 "folder, or of a saved model."
             ) from error
-    return False
 
 
 def _described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:

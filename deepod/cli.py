@@ -1,4 +1,4 @@
-"""The command line: ``deepod demo``, ``deepod list``, ``deepod score``, ``deepod --version``."""
+"""The command line: ``deepod demo``, ``list``, ``fit``, ``score`` and ``--version``."""
 
 from __future__ import annotations
 
@@ -46,6 +46,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     demo.add_argument("--seed", type=int, default=0, help="seed of split and training (default: 0)")
     commands.add_parser("list", help="list the detectors with family, inputs and paper")
+    _add_fit(commands)
     _add_score(commands)
 
     arguments = parser.parse_args(argv)
@@ -53,7 +54,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         _print_list()
         return 0
     try:
-        if arguments.command == "score":
+        if arguments.command == "fit":
+            _run_fit(arguments)
+        elif arguments.command == "score":
             _run_score(arguments)
         else:
             _run_demo(arguments.out, arguments.seed)
@@ -63,27 +66,26 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def _add_score(commands: Any) -> None:
-    score = commands.add_parser(
-        "score",
-        help="score rows from disk in constant memory",
-        description="Fit a detector on the rows of TRAIN and score those of NEW, which are read "
-        "from disk part by part; TRAIN is too, above memory_limit. There are no saved models yet, "
-        "so every run fits. A file is .npy (no pickles), .csv (numbers below a line of names; a "
-        "copy takes 8 bytes per value beside SCORES meanwhile) or Parquet, which may be a folder.",
-        epilog="example: deepod score new.npy --train train.npy --detector AutoEncoder "
-        "--set random_state=0 --set lr=0.01 --out scores.npy",
+def _add_fit(commands: Any) -> None:
+    fit = commands.add_parser(
+        "fit",
+        help="fit a detector on a file and save it",
+        description="Fit a detector on the rows of TRAIN, and save it for deepod score and "
+        "deepod.load. A file is .npy (no pickles), .csv (numbers below a line of names; a copy "
+        "takes 8 bytes per value beside MODEL meanwhile) or Parquet, which may be a folder. Above "
+        "memory_limit it is read from disk part by part.",
+        epilog="example: deepod fit train.csv --detector AutoEncoder --set random_state=0 "
+        "--set lr=0.01 --out model",
     )
-    score.add_argument("new", type=Path, metavar="NEW", help="rows to score")
-    score.add_argument("--train", type=Path, metavar="TRAIN", required=True, help="rows to fit on")
-    score.add_argument(
+    fit.add_argument("train", type=Path, metavar="TRAIN", help="rows to fit on")
+    fit.add_argument(
         "--detector",
         choices=list(deepod.DETECTORS),
         default="PLAD",
         metavar="NAME",
         help="what to fit, see deepod list (default: %(default)s)",
     )
-    score.add_argument(
+    fit.add_argument(
         "--set",
         type=_setting,
         action="append",
@@ -91,12 +93,32 @@ def _add_score(commands: Any) -> None:
         metavar="NAME=VALUE",
         help="a hyper-parameter of the detector; may be repeated",
     )
-    score.add_argument(
+    fit.add_argument(
         "--columns",
         type=_columns,
         metavar="a,b,c",
-        help="columns of Parquet or .csv to read (default: all of TRAIN, and the same of NEW)",
+        help="columns of Parquet or .csv to read (default: all)",
     )
+    fit.add_argument(
+        "--out",
+        type=Path,
+        metavar="MODEL",
+        required=True,
+        help="folder to write, or a file if the name ends in .deepod; replaces an older model",
+    )
+
+
+def _add_score(commands: Any) -> None:
+    score = commands.add_parser(
+        "score",
+        help="score rows from disk in constant memory",
+        description="Score the rows of NEW by a saved detector. They are read from disk part by "
+        "part: .npy, .csv or Parquet, the columns by the names of those that were trained on, if "
+        "they had names.",
+        epilog="example: deepod score model new.csv --out scores.csv",
+    )
+    score.add_argument("model", type=Path, metavar="MODEL", help="as deepod fit has saved it")
+    score.add_argument("new", type=Path, metavar="NEW", help="rows to score")
     score.add_argument(
         "--out",
         type=Path,
@@ -170,19 +192,27 @@ def _run_demo(out: Path, seed: int) -> None:
     print(f"\nScore distributions: {out}")
 
 
-def _run_score(arguments: argparse.Namespace) -> None:
-    _check_out(arguments.out, [".npy", ".csv"])
-    from deepod import _score
+def _run_fit(arguments: argparse.Namespace) -> None:
+    from deepod import _commands
 
-    result = _score.run(
-        arguments.new,
+    result = _commands.fit(
         arguments.train,
         arguments.out,
         detector=arguments.detector,
         settings=dict(arguments.set),
         columns=arguments.columns,
-        quiet=arguments.quiet,
     )
+    print(
+        f"{arguments.detector} fitted on {result.rows:,} rows, threshold {result.threshold:.6g}: "
+        f"{arguments.out}"
+    )
+
+
+def _run_score(arguments: argparse.Namespace) -> None:
+    _check_out(arguments.out, [".npy", ".csv"])
+    from deepod import _commands
+
+    result = _commands.score(arguments.model, arguments.new, arguments.out, quiet=arguments.quiet)
     print(
         f"{result.rows:,} rows scored, {result.flagged:,} above the threshold "
         f"{result.threshold:.6g}: {arguments.out}"

@@ -82,7 +82,7 @@ def test_demo_data__no_row_on_both_sides():
     assert len(data.test) == len(data.target)
 
 
-# --- deepod score -------------------------------------------------------------------------------
+# --- deepod fit and deepod score -----------------------------------------------------------------
 
 
 @pytest.fixture
@@ -101,8 +101,16 @@ def folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def score(*arguments, new="new.npy", train="train.npy", out="scores.npy"):
-    return main(["score", new, "--train", train, "--out", out, *FAST, *arguments])
+def fit(*arguments, train="train.npy", out="model"):
+    return main(["fit", train, "--out", out, *FAST, *arguments])
+
+
+def score(*arguments, new="new.npy", model="model", out="scores.npy"):
+    return main(["score", model, new, "--out", out, *arguments])
+
+
+def fit_and_score(*arguments, new="new.npy", train="train.npy", out="scores.npy"):
+    return fit(*arguments, train=train) or score(new=new, out=out)
 
 
 def fitted(X=TRAIN, **params):
@@ -115,8 +123,13 @@ def write_csv(name, columns, X):
 
 def test_score__npy__as_in_python(folder, small_parts, capsys):
     assert len(NEW) > 2 * small_parts
-    assert score() == 0
     detector = fitted()
+    assert fit() == 0
+    threshold = f"{detector.threshold_:.6g}"
+    assert (
+        capsys.readouterr().out == f"AutoEncoder fitted on 300 rows, threshold {threshold}: model\n"
+    )
+    assert score() == 0
     scores = np.load("scores.npy", mmap_mode="r")
     assert (scores.dtype, scores.shape) == (np.float64, (len(NEW),))
     np.testing.assert_array_equal(scores, detector.decision_function(NEW))
@@ -126,11 +139,11 @@ def test_score__npy__as_in_python(folder, small_parts, capsys):
     assert f"{len(NEW):,} rows scored, {flagged:,} above the threshold" in shown.out
     assert shown.out.endswith("scores.npy\n")
     assert shown.err == ""  # no terminal, no bar
-    assert {p.name for p in folder.iterdir()} == {"train.npy", "new.npy", "scores.npy"}
+    assert {p.name for p in folder.iterdir()} == {"train.npy", "new.npy", "model", "scores.npy"}
 
 
 def test_score__out_csv__scores_to_the_last_digit_and_labels(folder, small_parts):
-    assert score(out="scores.csv") == 0
+    assert fit_and_score(out="scores.csv") == 0
     header, *rows = csv.reader((folder / "scores.csv").read_text().splitlines())
     detector = fitted()
     assert header == ["score", "label"]
@@ -147,35 +160,36 @@ def test_score__parquet__by_the_names_of_the_training_columns(folder, small_part
     # Another order and another column: of no consequence.
     table = pa.table({"more": NEW[:, 0], "c": NEW[:, 2], "a": NEW[:, 0], "b": NEW[:, 1]})
     pq.write_table(table, "new.parquet", row_group_size=999)
-    assert score(new="new.parquet", train="train") == 0
+    assert fit_and_score(new="new.parquet", train="train") == 0
     detector = fitted(data.parquet("train"))
     expected = detector.decision_function(data.parquet("new.parquet", columns=["a", "b", "c"]))
     np.testing.assert_array_equal(np.load("scores.npy"), expected)
-    assert score("--columns", "c,a", new="new.parquet", train="train") == 0
+    assert fit_and_score("--columns", "c,a", new="new.parquet", train="train") == 0
     detector = fitted(data.parquet("train", columns=["c", "a"]))
     expected = detector.decision_function(data.parquet("new.parquet", columns=["c", "a"]))
     np.testing.assert_array_equal(np.load("scores.npy"), expected)
 
 
 def test_score__csv__copied_in_parts(folder, monkeypatch):
-    from deepod import _score
+    from deepod import _commands
 
-    monkeypatch.setattr(_score, "_CSV_LINES", 70)
+    monkeypatch.setattr(_commands, "_CSV_LINES", 70)
     write_csv("train.csv", "a,b,c", TRAIN)
     write_csv("new.csv", '"c", a ,b,a b', NEW[:, [2, 0, 1, 1]])
     (folder / "new.csv").write_text((folder / "new.csv").read_text() + "\n")
-    assert score(new="new.csv", train="train.csv") == 0
+    assert fit_and_score(new="new.csv", train="train.csv") == 0
+    assert deepod.load("model").feature_names_in_.tolist() == ["a", "b", "c"]
     X, new = TRAIN.astype(float), NEW.astype(float)
     np.testing.assert_array_equal(np.load("scores.npy"), fitted(X).decision_function(new))
-    assert score("--columns", "c,a", new="new.csv", train="train.csv") == 0
+    assert fit_and_score("--columns", "c,a", new="new.csv", train="train.csv") == 0
     expected = fitted(X[:, [2, 0]]).decision_function(new[:, [2, 0]])
     np.testing.assert_array_equal(np.load("scores.npy"), expected)
-    assert {p.name for p in folder.iterdir() if p.suffix != ".npy"} == {"train.csv", "new.csv"}
+    assert {p.name for p in folder.iterdir() if p.suffix == ".csv"} == {"train.csv", "new.csv"}
 
 
 def test_score__set__literals_and_strings(folder):
     settings = ["scaler=None", "optimizer=sgd", "lr=0.01", "network__hidden=(8,)", "batch_size=64"]
-    assert score(*(word for setting in settings for word in ("--set", setting))) == 0
+    assert fit_and_score(*(word for setting in settings for word in ("--set", setting))) == 0
     expected = deepod.AutoEncoder(epochs=1, random_state=0, scaler=None, optimizer="sgd")
     expected.set_params(lr=0.01, network__hidden=(8,), batch_size=64).fit(TRAIN)
     np.testing.assert_array_equal(np.load("scores.npy"), expected.decision_function(NEW))
@@ -188,6 +202,7 @@ def test_score__large_file__read_no_more_than_a_part_at_a_time(folder, small_par
         sizes.append(stop - start)
         return read(self, start, stop)
 
+    assert fit() == 0
     monkeypatch.setattr(data._Array, "read", noted)
     assert score() == 0
     assert max(sizes) == small_parts
@@ -195,6 +210,7 @@ def test_score__large_file__read_no_more_than_a_part_at_a_time(folder, small_par
 
 
 def test_score__terminal__one_bar_unless_quiet(folder, capsys, monkeypatch):
+    assert fit() == 0
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
     assert score() == 0
     assert "score: 100%" in capsys.readouterr().err
@@ -208,13 +224,14 @@ def test_score__fails_on_the_way__older_file_stays(out, folder, small_parts, cap
     bad = NEW.copy()
     bad[small_parts + 5, 1] = np.nan
     np.save("new.npy", bad)
+    assert fit() == 0
     assert score(out=out) == 1
     message = capsys.readouterr().err
     assert message.startswith(f"deepod score: NEW new.npy, rows {small_parts + 1} to ")
     assert "NaN" in message
     assert message.count("\n") == 1
     assert (folder / out).read_text() == "older"
-    assert {p.name for p in folder.iterdir()} == {"train.npy", "new.npy", out}
+    assert {p.name for p in folder.iterdir()} == {"train.npy", "new.npy", "model", out}
 
 
 def test_score__interrupted__nothing_left(folder, monkeypatch):
@@ -224,49 +241,26 @@ def test_score__interrupted__nothing_left(folder, monkeypatch):
 
     monkeypatch.setattr(deepod.AutoEncoder, "score_batches", interrupted)
     monkeypatch.setattr(_data, "_BLOCK_VALUES", 1)
+    assert fit() == 0
     with pytest.raises(KeyboardInterrupt):
         score()
-    assert {p.name for p in folder.iterdir()} == {"train.npy", "new.npy"}
+    assert {p.name for p in folder.iterdir()} == {"train.npy", "new.npy", "model"}
 
 
 def test_score__disk_full__said(folder, capsys, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
+    assert fit() == 0
     monkeypatch.setattr(np.lib.format, "write_array_header_1_0", full)
     assert score() == 1
     assert "--out scores.npy: [Errno 28] No space left" in capsys.readouterr().err
     assert not (folder / "scores.npy").exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "said"),
-    [
-        ({"new": "missing.npy"}, "NEW missing.npy: there is no such file"),
-        ({"train": "missing.npy"}, "--train missing.npy: there is no such file"),
-        ({"new": "rows.txt"}, "NEW rows.txt: expected a .npy"),
-        ({"new": "objects.npy"}, "NEW objects.npy: .*Python objects.* Write numbers"),
-        ({"train": "text.npy"}, "--train text.npy: .*expected numbers"),
-        ({"new": "half.npy"}, "NEW half.npy: "),
-        ({"new": "flat.npy"}, r"NEW flat.npy: .*shape \(4,\)"),
-        ({"new": "none.npy"}, "NEW none.npy: there are no rows"),
-        ({"new": "wide.npy"}, r"NEW wide.npy: its rows have shape \(4,\), those of --train \(3,\)"),
-        ({"new": "word.csv"}, r"NEW word.csv: row 12: could not convert string 'x'"),
-        ({"new": "short.csv"}, "NEW short.csv: row 2: 2 values for 3 columns"),
-        ({"new": "nameless.csv"}, "NEW nameless.csv: expected a first line with the names"),
-        ({"new": "empty.csv"}, "NEW empty.csv: "),
-        ({"new": "header.csv"}, "NEW header.csv: there are no rows"),
-        ({"new": "broken.parquet"}, "broken.parquet"),
-        ({"train": "holes.npy"}, "fitting AutoEncoder on --train holes.npy: .*NaN"),
-        ({"out": "missing/scores.npy"}, "--out missing/scores.npy: there is no folder"),
-        ({"out": "scores.txt"}, "--out scores.txt: expected the name of a .npy or .csv file"),
-        ({"out": "new.npy"}, "NEW new.npy: --out would overwrite it"),
-        ({"--set": "lr=-1"}, "--set: The 'lr' parameter"),
-        ({"--set": "nonsense=1"}, "--set: Invalid parameter 'nonsense'.* Valid parameters are"),
-        ({"--columns": "a"}, "--train train.npy: --columns is for Parquet and .csv"),
-    ],
-)
-def test_score__bad_argument__one_line_that_names_it(options, said, folder, capsys):
+@pytest.fixture
+def bad_files(folder):
+    """A working folder with a model, and files that cannot be scored."""
     np.save("objects.npy", np.array([[object()]]), allow_pickle=True)
     np.save("text.npy", np.array([["a"]]))
     np.save("flat.npy", np.zeros(4))
@@ -281,16 +275,78 @@ def test_score__bad_argument__one_line_that_names_it(options, said, folder, caps
     (folder / "empty.csv").write_text("")
     (folder / "header.csv").write_text("a,b,c\n")
     (folder / "broken.parquet").write_text("nonsense")
-    before = {p.name for p in folder.iterdir()}
-    words = [word for pair in options.items() if pair[0].startswith("--") for word in pair]
-    names = {name: value for name, value in options.items() if not name.startswith("--")}
-    assert score(*words, **names) == 1
+    (folder / "other").mkdir()
+    (folder / "other" / "file").write_text("mine")
+    assert fit() == 0
+    return folder
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def refuse(command, said, folder, capsys):
+    """Check that a command fails with one line, and changes nothing."""
+    before = contents(folder)
+    capsys.readouterr()
+    assert main(command) == 1
     shown = capsys.readouterr()
     assert shown.out == ""
-    assert shown.err.startswith("deepod score: ")
+    assert shown.err.startswith(f"deepod {command[0]}: ")
     assert shown.err.count("\n") == 1
     assert re.search(said, shown.err), shown.err
-    assert {p.name for p in folder.iterdir()} == before
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"new": "missing.npy"}, "NEW missing.npy: there is no such file"),
+        ({"new": "rows.txt"}, "NEW rows.txt: expected a .npy"),
+        ({"new": "objects.npy"}, "NEW objects.npy: .*Python objects.* Write numbers"),
+        ({"new": "half.npy"}, "NEW half.npy: "),
+        ({"new": "flat.npy"}, r"NEW flat.npy: .*shape \(4,\)"),
+        ({"new": "none.npy"}, "NEW none.npy: there are no rows"),
+        ({"new": "wide.npy"}, r"NEW wide.npy: its rows have shape \(4,\), those of training .*3,"),
+        ({"new": "word.csv"}, r"NEW word.csv: row 12: could not convert string 'x'"),
+        ({"new": "short.csv"}, "NEW short.csv: row 2: 2 values for 3 columns"),
+        ({"new": "nameless.csv"}, "NEW nameless.csv: expected a first line with the names"),
+        ({"new": "empty.csv"}, "NEW empty.csv: "),
+        ({"new": "header.csv"}, "NEW header.csv: there are no rows"),
+        ({"new": "broken.parquet"}, "broken.parquet"),
+        ({"model": "missing"}, "MODEL missing: .*No such file"),
+        ({"model": "rows.txt"}, "MODEL rows.txt: .*not a file of deepod"),
+        ({"model": "other"}, "MODEL other: .*No such file"),
+        ({"out": "missing/scores.npy"}, "--out missing/scores.npy: there is no folder"),
+        ({"out": "scores.txt"}, "--out scores.txt: expected the name of a .npy or .csv file"),
+        ({"out": "new.npy"}, "NEW new.npy: --out would overwrite it"),
+    ],
+)
+def test_score__bad_argument__one_line_that_names_it(options, said, bad_files, capsys):
+    given = {"model": "model", "new": "new.npy", "out": "scores.npy"} | options
+    command = ["score", given["model"], given["new"], "--out", given["out"]]
+    refuse(command, said, bad_files, capsys)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"train": "missing.npy"}, "TRAIN missing.npy: there is no such file"),
+        ({"train": "text.npy"}, "TRAIN text.npy: .*expected numbers"),
+        ({"train": "holes.npy"}, "fitting PLAD on holes.npy: .*NaN"),
+        ({"--set": "lr=-1"}, "--set: The 'lr' parameter"),
+        ({"--set": "nonsense=1"}, "--set: Invalid parameter 'nonsense'.* Valid parameters are"),
+        ({"--columns": "a"}, "TRAIN train.npy: --columns is for Parquet and .csv"),
+        ({"out": "missing/model"}, "--out missing/model: There is no folder missing"),
+        ({"out": "other"}, "--out other: .*other things in it"),
+        ({"out": "new.npy"}, "--out new.npy: .*is a file and no folder"),
+    ],
+)
+def test_fit__bad_argument__one_line_that_names_it(options, said, bad_files, capsys):
+    given = {"train": "train.npy", "out": "model"} | options
+    words = [word for pair in options.items() if pair[0].startswith("--") for word in pair]
+    command = ["fit", given["train"], "--out", given["out"], *words]
+    refuse(command, said, bad_files, capsys)
 
 
 @pytest.mark.parametrize(
@@ -301,8 +357,15 @@ def test_score__bad_argument__one_line_that_names_it(options, said, folder, caps
         (["--columns", "a,,b"], "expected different names"),
     ],
 )
-def test_score__wrong_use__exit_code_two(words, said, folder, capsys):
+def test_fit__wrong_use__exit_code_two(words, said, folder, capsys):
     with pytest.raises(SystemExit) as stop:
-        score(*words)
+        fit(*words)
     assert stop.value.code == 2
     assert re.search(said, capsys.readouterr().err)
+
+
+@pytest.mark.parametrize("command", ["fit", "score"])
+def test_help__shows_an_example(command, capsys):
+    with pytest.raises(SystemExit):
+        main([command, "--help"])
+    assert f"example: deepod {command}" in capsys.readouterr().out

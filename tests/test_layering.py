@@ -40,8 +40,8 @@ MAY_IMPORT = {
     "plotting": set(),
     "distributed": {"_ranks"},
     "_demo": {"", "plotting"},
-    "_score": {"", "_data", "data"},
-    "cli": {"", "_demo", "_score"},
+    "_commands": {"", "_data", "_files", "_persistence", "data"},
+    "cli": {"", "_demo", "_commands"},
     "__init__": {"_base", "_files", "_persistence", "adapter", "ensemble", "models", "search"},
     "__main__": {"cli"},
 }

@@ -1,9 +1,8 @@
-"""What ``deepod score`` does: rows on disk, part by part, to scores on disk."""
+"""What ``deepod fit`` and ``deepod score`` do: rows on disk to a saved model, and to scores."""
 
 from __future__ import annotations
 
 import csv
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from itertools import islice
@@ -15,11 +14,20 @@ import numpy as np
 
 import deepod
 from deepod import _data, data
+from deepod._files import replacing
+from deepod._persistence import check_place
 
 _CSV_LINES = 10_000  # turned into numbers at once
 
 
-class Result(NamedTuple):
+class Fitted(NamedTuple):
+    """What was learned from."""
+
+    rows: int
+    threshold: float
+
+
+class Scored(NamedTuple):
     """What was scored."""
 
     rows: int
@@ -27,37 +35,32 @@ class Result(NamedTuple):
     threshold: float
 
 
-def run(
-    new: Path,
+def fit(
     train: Path,
     out: Path,
     *,
     detector: str = "PLAD",
     settings: dict[str, Any] | None = None,
     columns: Sequence[str] | None = None,
-    quiet: bool = False,
-) -> Result:
-    """Fit a detector on the rows of one file, write the scores of those of another.
+) -> Fitted:
+    """Fit a detector on the rows of a file, and save it.
 
     Parameters
     ----------
-    new, train : Path
-        What to score and what to fit on: .npy, .csv, or Parquet, a file or a folder.
+    train : Path
+        .npy, .csv, or Parquet, a file or a folder.
     out : Path
-        .npy (float64 scores), or .csv with the columns score and label. Takes the place of an
-        older file when all rows are scored, not before.
+        As in :meth:`deepod.BaseDetector.save`.
     detector : str, default="PLAD"
         One of ``deepod.DETECTORS``.
     settings : dict, optional
         The detector's hyper-parameters.
     columns : sequence of str, optional
-        Columns to read; None takes all of ``train``, and the same ones of ``new``.
-    quiet : bool, default=False
-        Whether to show no progress bar on a terminal either.
+        Columns to read; None takes all.
 
     Returns
     -------
-    result : Result
+    fitted : Fitted
 
     Raises
     ------
@@ -67,27 +70,63 @@ def run(
     model = getattr(deepod, detector)()
     with _about("--set"):
         model.set_params(**(settings or {}))._validate_params()
-    for name, path in (("--train", train), ("NEW", new)):
-        with _about(f"{name} {path}"):
-            _check(path, out, columns)
-    with _about(f"--train {train}"):
-        known, names = _open(train, columns, out.parent)
+    with _about(f"--out {out}"):
+        check_place(out)
+    with _about(f"TRAIN {train}"):
+        _check(train, out, columns)
+        rows, names = _open(train, columns, out.parent)
+    with _about(f"fitting {detector} on {train}"):
+        model.fit(rows)
+    if names is not None:  # new rows are read by them
+        model.feature_names_in_ = np.array(names, dtype=object)
+    with _about(f"--out {out}"):
+        model.save(out)
+    return Fitted(len(rows), model.threshold_)
+
+
+def score(model: Path, new: Path, out: Path, *, quiet: bool = False) -> Scored:
+    """Write the scores of the rows of a file by a saved detector.
+
+    Parameters
+    ----------
+    model : Path
+        As :func:`fit` or :meth:`deepod.BaseDetector.save` left it.
+    new : Path
+        What to score; its columns are read by the names of the training columns, if these had any.
+    out : Path
+        .npy (float64 scores), or .csv with the columns score and label. Takes the place of an
+        older file when all rows are scored, not before.
+    quiet : bool, default=False
+        Whether to show no progress bar on a terminal either.
+
+    Returns
+    -------
+    scored : Scored
+
+    Raises
+    ------
+    ValueError
+        If an argument is not acceptable; the message names it.
+    """
+    with _about(f"MODEL {model}"):
+        detector = deepod.load(model)
+    # Parts of the rows are read by the names, and come without.
+    names = vars(detector).pop("feature_names_in_", None)
     with _about(f"NEW {new}"):
-        rows, _ = _open(new, names, out.parent)
-        if np.prod(rows.shape[1:]) != np.prod(known.shape[1:]):
+        _check(new, out, None)
+        rows, _ = _open(new, None if names is None else list(names), out.parent)
+        if np.prod(rows.shape[1:]) != np.prod(detector.input_shape_):
             raise ValueError(
-                f"its rows have shape {rows.shape[1:]}, those of --train {known.shape[1:]}; both "
-                "need the same columns."
+                f"its rows have shape {rows.shape[1:]}, those of training had "
+                f"{detector.input_shape_}; both need the same columns."
             )
-    with _about(f"fitting {detector} on --train {train}"):
-        model.fit(known)
     source = data.array(rows) if isinstance(rows, np.ndarray) else rows
     # Whole chunks, so that rows are scored as decision_function scores those of one array.
-    chunk = model._chunk_rows(None)
+    chunk = detector._chunk_rows(None)
     size = chunk * max(1, _data.block_rows(source.shape[1:]) // chunk)
     ranges = list(data.cut(0, len(source), size))
-    scored = model.score_batches(source.read(start, stop) for start, stop in ranges)
-    threshold, flagged = model.threshold_, 0
+    scored = detector.score_batches(source.read(start, stop) for start, stop in ranges)
+    threshold, flagged = detector.threshold_, 0
     with _written(out, len(source)) as write, _progress(len(source), quiet) as bar:
         for start, stop in ranges:
             with _about(f"NEW {new}, rows {start + 1} to {stop}"):
@@ -96,7 +135,7 @@ def run(
             write(scores, labels)
             flagged += int(labels.sum())
             bar.update(stop - start)
-    return Result(len(source), flagged, threshold)
+    return Scored(len(source), flagged, threshold)
 
 
 def _progress(n: int, quiet: bool) -> Any:
@@ -112,9 +151,8 @@ def _written(out: Path, n: int) -> Iterator[Callable[[np.ndarray, np.ndarray], N
 
     Not through a memory map: on a full disk that kills the process, while this is an OSError.
     """
-    partial = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
-        with partial.open("wb") as file:
+        with replacing(out) as partial, partial.open("wb") as file:
             if out.suffix == ".npy":
                 header = {"descr": "<f8", "fortran_order": False, "shape": (n,)}
                 np.lib.format.write_array_header_1_0(file, header)
@@ -129,11 +167,8 @@ def _written(out: Path, n: int) -> Iterator[Callable[[np.ndarray, np.ndarray], N
                     file.writelines(b"%r,%d\n" % pair for pair in pairs)
 
             yield write
-        partial.replace(out)
     except OSError as error:
         raise OSError(f"--out {out}: {error}") from error
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def _check(path: Path, out: Path, columns: Sequence[str] | None) -> None:
