@@ -498,7 +498,8 @@ def _captured(function: Function, inputs: Sequence[Tensor]) -> Function:
             if place.data_ptr() != tensor.data_ptr():
                 place.copy_(tensor)
         captured.replay()
-        return outputs
+        terms, *gradients = outputs
+        return terms.clone(), *gradients  # losses are kept; the next replay overwrites them
 
     return run
 

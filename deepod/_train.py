@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, groupby, islice
 from typing import Any
 
 import torch
@@ -25,6 +25,8 @@ MOST_ROWS = 4096  # hidden layers are wider than a narrow table
 # benchmarks/README.md, more when members are stacked.
 STEPS_WORTH_RECORDING = 200
 STACKED_STEPS_WORTH_RECORDING = 100
+
+STEPS_AT_ONCE = 256  # whose losses are read together, because reading waits for the device
 
 
 def train(tasks: Sequence[Task], engine: str = "auto") -> list[Member]:
@@ -110,7 +112,7 @@ def _train_epochs(members: list[Member], turn: Sequence[int], engine: str) -> No
     first = members[0].task.phases[turn[0]]
     for epoch in range(first.epochs):
         began = time.perf_counter()
-        losses = _epoch(members, turn, steppers)
+        losses = _epoch(members, turn, steppers, epoch)
         shared = (time.perf_counter() - began) / sum(not m.stopped for m in members)
         for schedule in schedules:
             schedule.step()
@@ -118,10 +120,12 @@ def _train_epochs(members: list[Member], turn: Sequence[int], engine: str) -> No
             if member.stopped:
                 continue
             try:
-                _close_epoch(member, turn, epoch, losses[k], shared)
+                if member.error is None:
+                    _close_epoch(member, turn, epoch, losses[k], shared)
             except Exception as error:  # its own, of a callback perhaps: the others go on
-                member.error, member.stopped = error, True
-            if member.stopped:
+                member.error = error
+            if member.stopped or member.error is not None:
+                member.stopped = True
                 _end(member)
         going = [k for k, member in enumerate(members) if not member.stopped]
         if not going:
@@ -173,36 +177,91 @@ def _ways(tasks: Sequence[Task], turn: Sequence[int], engine: str) -> list[str]:
 
 
 def _epoch(
-    members: Sequence[Member], turn: Sequence[int], steppers: Sequence[Stepper]
+    members: Sequence[Member], turn: Sequence[int], steppers: Sequence[Stepper], epoch: int
 ) -> list[dict[str, float]]:
-    """One pass over the rows in a new order; mean loss terms of every member, read once."""
+    """One pass over the rows in a new order; mean loss terms of every member.
+
+    A member with a loss that is not finite gets its error; once all have one, the pass ends.
+    """
     for member in members:
         member.task.module.train()
     going = [k for k, member in enumerate(members) if not member.stopped]
     # Those that stopped are fed with the batches of another, and what they learn is not used.
     source = [going.index(k) if k in going else 0 for k in range(len(members))]
     epochs = [members[k].task.draw() for k in going]
-    totals: list[Tensor] = []
-    for drawn in zip(*epochs, strict=True):
-        batches = [drawn[position] for position in source]
-        terms = [stepper.step(batches) * len(drawn[0].x) for stepper in steppers]
-        totals = [a + b for a, b in zip(totals, terms, strict=True)] if totals else terms
-    n = len(members[0].task.rows)
-    ranks = members[0].task.ranks
+    batches = ([drawn[position] for position in source] for drawn in zip(*epochs, strict=True))
+    ranks, device = members[0].task.ranks, members[0].task.rows.device
+    losses: list[dict[str, float]] = [{} for _ in members]
+    steps, totals = 0, [torch.zeros((), device="cpu")] * 2
+    for rows, terms in _steps(steppers, batches):
+        sums = [rows.sum(), (rows.view(-1, 1, 1) * terms).sum(0)]
+        if ranks is not None:
+            sums = [part.to(device) for part in sums]
+            ranks.add(sums)
+            sums = [part.cpu() for part in sums]
+        for k in going:
+            if members[k].error is None and not sums[1][k].isfinite().all():
+                columns = _columns(members[k], turn, steppers)
+                members[k].error = _not_finite(terms[:, k], columns, steps, epoch, ranks)
+        if all(members[k].error is not None for k in going):
+            return losses
+        steps += len(rows)
+        totals = [total + part for total, part in zip(totals, sums, strict=True)]
     if ranks is not None:
-        count = totals[0].new_tensor([float(n)])
         statistics = [b for b in members[0].task.module.buffers() if b.is_floating_point()]
-        ranks.add([*totals, count])
         ranks.add(statistics)  # BatchNorm's, each of a rank's own batches: their mean
         for statistic in statistics:
             statistic.div_(ranks.size)
-        n = int(count)
-    losses: list[dict[str, float]] = [{} for _ in members]
-    for stepper, values in zip(steppers, totals, strict=True):
-        for found, row in zip(losses, (values / n).tolist(), strict=True):
-            for name, value in zip(stepper.names, row, strict=True):
-                found[name] = found.get(name, 0.0) + value
+    n, values = totals
+    names = [name for _, name in _columns(members[0], turn, steppers)]
+    for found, row in zip(losses, (values / n).tolist(), strict=True):
+        for name, value in zip(names, row, strict=True):
+            found[name] = found.get(name, 0.0) + value
     return losses
+
+
+def _steps(
+    steppers: Sequence[Stepper], batches: Iterator[Sequence[Batch]]
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Take all steps. After some: the rows in each, and its loss terms in all phases.
+
+    Of shape (steps,) and (steps, members, terms), in float64 on the CPU.
+    """
+    steps = ((len(batch[0].x), [s.step(batch) for s in steppers]) for batch in batches)
+    while taken := list(islice(steps, STEPS_AT_ONCE)):
+        rows, terms = zip(*taken, strict=True)
+        of_phases = [torch.stack(of_phase) for of_phase in zip(*terms, strict=True)]
+        yield (
+            torch.tensor(rows, dtype=torch.float64, device="cpu"),
+            torch.cat(of_phases, 2).cpu().double(),
+        )
+
+
+def _columns(
+    member: Member, turn: Sequence[int], steppers: Sequence[Stepper]
+) -> list[tuple[str, str]]:
+    """Phase and name of all loss terms."""
+    phases = zip(_phases(member, turn), steppers, strict=True)
+    return [(phase.name, name) for phase, stepper in phases for name in stepper.names]
+
+
+def _not_finite(
+    terms: Tensor, columns: Sequence[tuple[str, str]], steps: int, epoch: int, ranks: Ranks | None
+) -> FloatingPointError | None:
+    """Name the first loss term of some steps, (steps, terms), that is not finite on some rank."""
+    first = (~terms.isfinite()).nonzero()[:1].tolist()
+    spots = [(step, column, float(terms[step, column])) for step, column in first]
+    if ranks is not None:
+        spots = [*chain(*ranks.gather(spots))]
+    if not spots:  # only their sum is too large
+        return None
+    step, column, value = min(spots)
+    phase, name = columns[column]
+    return FloatingPointError(
+        f"The loss term {name!r} became {value} in step {steps + step} of epoch {epoch} of phase "
+        f"{phase!r}, both counted from 0. Lower lr, set max_grad_norm, or set scaler='standard' if "
+        "the columns of X differ much in size."
+    )
 
 
 def _close_epoch(
@@ -217,10 +276,6 @@ def _close_epoch(
             _refresh_all(task, phase.each_epoch)
     watched = _watch(task, phases)
     seconds += time.perf_counter() - began
-    member.error = _not_finite(losses, name, epoch)
-    if member.error is not None:
-        member.stopped = True
-        return
     entry = {"phase": name, "epoch": epoch, "seconds": seconds}
     prefixed = {f"validation_{key}": loss for key, loss in watched.items()}
     member.history.append(entry | losses | prefixed)
@@ -260,16 +315,6 @@ def _watch(task: Task, phases: Sequence[Phase]) -> dict[str, float]:
         task.ranks.add([sums])
     values = (sums[:-1] / sums[-1]).tolist()
     return dict(zip(totals, values, strict=True))
-
-
-def _not_finite(losses: dict[str, float], phase: str, epoch: int) -> FloatingPointError | None:
-    for name, value in losses.items():
-        if not abs(value) < float("inf"):
-            return FloatingPointError(
-                f"The loss term {name!r} became {value} in epoch {epoch} of phase {phase!r}. "
-                "Lower lr, or set scaler='standard' if the columns of X differ much in size."
-            )
-    return None
 
 
 def _refresh_all(task: Task, how: Refresh) -> None:
