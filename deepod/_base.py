@@ -119,6 +119,13 @@ class BaseDetector(PyODVocabulary):
         accepts=[one_of("adam", "adamw", "sgd")],
         doc="Optimiser; 'sgd' has momentum 0.9.",
     )
+    max_grad_norm: float | None = param(
+        default=None,
+        accepts=[positive(), None],
+        doc="Euclidean norm to which the gradient of a step, over all parameters that it trains, "
+        "is scaled down if it is longer (Pascanu et al., ICML 2013). Helps where losses explode. "
+        "None leaves gradients alone.",
+    )
     network: Any = param(
         default="auto",
         accepts=[one_of("auto", *FAMILIES), Network],
@@ -192,8 +199,8 @@ class BaseDetector(PyODVocabulary):
     # what it adds.
     numbers_in_loss: ClassVar[tuple[str, ...]] = ()
     absent_from_loss: ClassVar[tuple[str, ...]] = (
-        *("contamination", "lr", "weight_decay", "scaler", "validation_fraction", "callbacks"),
-        *("random_state", "memory_limit", "verbose"),
+        *("contamination", "lr", "weight_decay", "max_grad_norm", "scaler"),
+        *("validation_fraction", "callbacks", "random_state", "memory_limit", "verbose"),
     )
     # For list_detectors(); every method sets its own.
     family: ClassVar[str] = ""
@@ -273,7 +280,7 @@ class BaseDetector(PyODVocabulary):
         ValueError
             If a parameter or X is not acceptable; the message names it.
         FloatingPointError
-            If a loss becomes NaN or infinite.
+            If a loss becomes NaN or infinite; the message names the term and the step.
         """
         (error,) = fit_all([self], [X], [y])
         if error is not None:
@@ -332,6 +339,7 @@ class BaseDetector(PyODVocabulary):
             lr=self.lr,
             weight_decay=self.weight_decay,
             optimizer=self.optimizer,
+            max_grad_norm=self.max_grad_norm,
             order_stream=torch.Generator("cpu").manual_seed(seeds.order),
             noise_stream=torch.Generator(self.device_).manual_seed(seeds.noise),
             callbacks=self._all_callbacks(),

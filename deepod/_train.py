@@ -259,8 +259,8 @@ def _not_finite(
     phase, name = columns[column]
     return FloatingPointError(
         f"The loss term {name!r} became {value} in step {steps + step} of epoch {epoch} of phase "
-        f"{phase!r}, both counted from 0. Lower lr, set max_grad_norm, or set scaler='standard' if "
-        "the columns of X differ much in size."
+        f"{phase!r}, both counted from 0. Lower lr, bound gradients by max_grad_norm, or set "
+        "scaler='standard' if the columns of X differ much in size."
     )
 
 
