@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from deepod import _data, _persistence, _ranks, _train, data
 from deepod._engines import ENGINES, building
 from deepod._labels import PyODVocabulary
+from deepod._memory import AtOnce, explained, too_little
 from deepod._stream import Scores, Stream, Streamed
 from deepod._together import fit_all
 from deepod.callbacks import Progress
@@ -119,6 +120,13 @@ class BaseDetector(PyODVocabulary):
         accepts=[one_of("adam", "adamw", "sgd")],
         doc="Optimiser; 'sgd' has momentum 0.9.",
     )
+    max_grad_norm: float | None = param(
+        default=None,
+        accepts=[positive(), None],
+        doc="Euclidean norm to which the gradient of a step, over all parameters that it trains, "
+        "is scaled down if it is longer (Pascanu et al., ICML 2013). Helps where losses explode. "
+        "None leaves gradients alone.",
+    )
     network: Any = param(
         default="auto",
         accepts=[one_of("auto", *FAMILIES), Network],
@@ -192,8 +200,8 @@ class BaseDetector(PyODVocabulary):
     # what it adds.
     numbers_in_loss: ClassVar[tuple[str, ...]] = ()
     absent_from_loss: ClassVar[tuple[str, ...]] = (
-        *("contamination", "lr", "weight_decay", "scaler", "validation_fraction", "callbacks"),
-        *("random_state", "memory_limit", "verbose"),
+        *("contamination", "lr", "weight_decay", "max_grad_norm", "scaler"),
+        *("validation_fraction", "callbacks", "random_state", "memory_limit", "verbose"),
     )
     # For list_detectors(); every method sets its own.
     family: ClassVar[str] = ""
@@ -273,7 +281,9 @@ class BaseDetector(PyODVocabulary):
         ValueError
             If a parameter or X is not acceptable; the message names it.
         FloatingPointError
-            If a loss becomes NaN or infinite.
+            If a loss becomes NaN or infinite; the message names the term and the step.
+        MemoryError
+            If the rows or a step do not fit into memory; the message names what to make smaller.
         """
         (error,) = fit_all([self], [X], [y])
         if error is not None:
@@ -299,10 +309,11 @@ class BaseDetector(PyODVocabulary):
             )
             first = _Streams(*ranks.gather(seeds)[0])
             seeds = _Streams(first.weights, *(seed + 2 * ranks.rank for seed in first[1:]))
-        if isinstance(X, np.ndarray):
-            rows, watched = self._in_memory(X, y, seeds, id(given), shared)
-        else:
-            rows, watched = self._streamed(X, y, seeds)
+        with explained(self._too_many(X)):
+            if isinstance(X, np.ndarray):
+                rows, watched = self._in_memory(X, y, seeds, id(given), shared)
+            else:
+                rows, watched = self._streamed(X, y, seeds)
         if watched is not None and not len(watched.x):
             raise ValueError(
                 f"validation_fraction={self.validation_fraction} holds out no row that the method "
@@ -332,6 +343,7 @@ class BaseDetector(PyODVocabulary):
             lr=self.lr,
             weight_decay=self.weight_decay,
             optimizer=self.optimizer,
+            max_grad_norm=self.max_grad_norm,
             order_stream=torch.Generator("cpu").manual_seed(seeds.order),
             noise_stream=torch.Generator(self.device_).manual_seed(seeds.noise),
             callbacks=self._all_callbacks(),
@@ -420,6 +432,15 @@ class BaseDetector(PyODVocabulary):
         labels = None if y is None else y[stream.held_out]
         return rows, self._prepared(held_out, labels, seeds.prepare + 1)
 
+    def _too_many(self, X: np.ndarray | Source) -> str:
+        """Say that the rows to train on do not fit into memory."""
+        size = 4 * len(X) * int(np.prod(self.input_shape_))
+        way = f"a memory_limit below {self.memory_limit}"
+        if isinstance(X, np.ndarray):
+            way = f"deepod.data.array(X), of which fit holds memory_limit={self.memory_limit} bytes"
+        purpose = f"the rows to train on, {len(X)} of shape {self.input_shape_}, {size} bytes"
+        return too_little(self.device_, purpose, way)
+
     def _prepared(self, x: np.ndarray, y: np.ndarray | None, seed: Any) -> Batch:
         """Let the method prepare scaled samples, and move them to the device."""
         whole, given = x, x.view()
@@ -445,9 +466,10 @@ class BaseDetector(PyODVocabulary):
             rows = member.task.rows
             known = rows.given if isinstance(rows, Streamed) else None  # of a source, the sample
             chunks = self._chunks(X) if known is None else known.split(self._chunk_rows(None))
-            _train.refresh(self.module_, calibration, chunks, self.device_, member.task.ranks)
+            device, ranks = self.device_, member.task.ranks
+            _train.refresh(self.module_, calibration, chunks, device, ranks, member.at_once)
         scores = Scores(len(X), None if isinstance(X, np.ndarray) else self.memory_limit)
-        for part in self._map_parts(X, self._score):
+        for part in self._map_parts(X, self._score, at_once=member.at_once):
             if member.task.ranks is not None:
                 part = np.concatenate(member.task.ranks.gather(part))
                 scores = Scores(len(part), None)
@@ -554,6 +576,16 @@ class BaseDetector(PyODVocabulary):
         Returns
         -------
         scores : ndarray of shape (n,), float64
+
+        Warns
+        -----
+        RuntimeWarning
+            If memory ran out, so that fewer rows than ``batch_size`` were scored at once.
+
+        Raises
+        ------
+        MemoryError
+            If there is not enough for 32 rows.
         """
         check_is_fitted(self)
         return self._map(self._validate_rows(X, reset=False), self._score, batch_size)
@@ -571,8 +603,10 @@ class BaseDetector(PyODVocabulary):
         scores : ndarray of shape (n,), float64
             Of one batch.
         """
+        check_is_fitted(self)
+        at_once = AtOnce()
         for X in batches:
-            yield self.decision_function(X)
+            yield self._map(self._validate_rows(X, reset=False), self._score, at_once=at_once)
 
     def save(self, path: Any) -> None:
         """Write the fitted detector to a folder or a file, for :func:`deepod.load`.
@@ -604,9 +638,10 @@ class BaseDetector(PyODVocabulary):
         X: np.ndarray | Source,
         function: Callable[[nn.Module, Tensor], Tensor],
         batch_size: int | None = None,
+        at_once: AtOnce | None = None,
     ) -> np.ndarray:
         """Apply ``function(module, x)`` to validated rows, as float64."""
-        parts = self._map_parts(X, function, batch_size)
+        parts = self._map_parts(X, function, batch_size, at_once)
         first = next(parts)
         if len(first) == len(X):
             return first
@@ -622,12 +657,14 @@ class BaseDetector(PyODVocabulary):
         X: np.ndarray | Source,
         function: Callable[[nn.Module, Tensor], Tensor],
         batch_size: int | None = None,
+        at_once: AtOnce | None = None,
     ) -> Iterator[np.ndarray]:
         """Apply ``function`` to all rows of an array; to those of a source part by part."""
+        at_once = at_once or AtOnce()
 
         def values(rows: np.ndarray) -> np.ndarray:
             chunks = self._chunks(rows, batch_size)
-            results = _train.score(self.module_, function, chunks, self.device_, len(rows))
+            results = _train.score(self.module_, function, chunks, self.device_, len(rows), at_once)
             return results.cpu().double().numpy()
 
         if isinstance(X, np.ndarray):

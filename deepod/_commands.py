@@ -265,5 +265,5 @@ def _about(what: str) -> Iterator[None]:
     """Have errors say what they are about."""
     try:
         yield
-    except (OSError, ValueError, FloatingPointError) as error:
+    except (OSError, ValueError, FloatingPointError, MemoryError) as error:
         raise ValueError(f"{what}: {error}") from error

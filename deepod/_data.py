@@ -208,7 +208,7 @@ class InMemory:
     def __init__(self, x: Tensor, y: Tensor | None = None) -> None:
         self.x = x  # (n, *shape)
         self.y = y  # (n,)
-        self.device = x.device
+        self.device, self.shape = x.device, tuple(x.shape[1:])
         self.parts: int | None = None  # batches of an epoch, if not batch_size decides
 
     def __len__(self) -> int:

@@ -44,6 +44,7 @@ class Task:
     held_out: Batch | None = None  # rows that are only watched
     held_out_seed: int = 0
     ranks: Ranks | None = None  # other processes, each with rows of its own
+    max_grad_norm: float | None = None
     # Hyper-parameters in which members side by side differ, and the phases whose losses take them
     # from here, as tensors.
     values: dict[str, float] = field(default_factory=dict)
@@ -146,7 +147,9 @@ class Eager(Stepper):
 
     def __init__(self, task: Task, phase: Phase) -> None:
         self.module, self.loss, self.ranks = task.module, phase.loss, task.ranks
-        self.optimizer = optimizer([task], [phase], [list(_selected(task.module, phase).values())])
+        self.trained = list(_selected(task.module, phase).values())
+        self.max_grad_norm = task.max_grad_norm
+        self.optimizer = optimizer([task], [phase], [self.trained])
 
     def step(self, batches: Sequence[Batch]) -> Tensor:
         """Train the module on its batch."""
@@ -154,6 +157,8 @@ class Eager(Stepper):
         terms = self.loss(self.module, batches[0])
         sum(terms.values()).backward()  # type: ignore[union-attr]
         _share_gradients(self.optimizer, len(batches[0].x), self.ranks)
+        if self.max_grad_norm is not None:
+            nn.utils.clip_grad_norm_(self.trained, self.max_grad_norm)
         self.optimizer.step()
         self.names = tuple(terms)
         return torch.stack([term.detach() for term in terms.values()]).unsqueeze(0)
@@ -223,6 +228,11 @@ class Functional(Stepper):
         self.values = [
             torch.tensor(v, dtype=like.dtype, device=like.device) for v in values.values()
         ]
+        norms = [task.max_grad_norm for task in self.tasks]
+        self.largest = None  # that the gradients may be, (members, 1)
+        if any(norm is not None for norm in norms):
+            rows = [[float("inf") if norm is None else norm] for norm in norms]
+            self.largest = torch.tensor(rows, dtype=like.dtype, device=like.device)
         task = self.tasks[0]
         sizes = task.rows.sizes(task.batch_size)
         self.runs = {size: self._recorded(size) for size in sizes}
@@ -310,6 +320,8 @@ class Functional(Stepper):
                 for row, gradient in zip(rows, gradients, strict=True):
                     row.grad = gradient if self.alone else gradient[k]
         _share_gradients(self.optimizer, len(batches[0].x), self.tasks[0].ranks)
+        if self.largest is not None:
+            _clip([gradient.view(len(batches), -1) for gradient in gradients], self.largest)
         _update(self.optimizer)
         return terms.unsqueeze(0) if self.alone else terms
 
@@ -425,6 +437,16 @@ def _share_gradients(optimizer: torch.optim.Optimizer, n: int, ranks: Ranks | No
         gradient.div_(count)
 
 
+def _clip(gradients: Sequence[Tensor], largest: Tensor) -> None:
+    """Do what ``clip_grad_norm_`` does, for every member; gradients are (members, values)."""
+    norms = [torch.linalg.vector_norm(gradient, dim=1) for gradient in gradients]
+    norm = torch.linalg.vector_norm(torch.stack(norms), dim=0).unsqueeze(1)
+    # No bound is infinite; over an infinite norm it would be NaN.
+    scale = (largest / (norm + 1e-6)).clamp(max=1.0).nan_to_num(1.0)
+    for gradient in gradients:
+        gradient.mul_(scale)
+
+
 def _selected(module: nn.Module, phase: Phase) -> dict[str, nn.Parameter]:
     """Parameters that the phase trains."""
     return {
@@ -498,7 +520,8 @@ def _captured(function: Function, inputs: Sequence[Tensor]) -> Function:
             if place.data_ptr() != tensor.data_ptr():
                 place.copy_(tensor)
         captured.replay()
-        return outputs
+        terms, *gradients = outputs
+        return terms.clone(), *gradients  # losses are kept; the next replay overwrites them
 
     return run
 

@@ -102,7 +102,7 @@ class _Fit:
             for name, value in self.trained.get_params(deep=False).items()
             if name not in free
         )
-        sizes = len(task.rows), task.rows.head(1)[0].shape, task.held_out and len(task.held_out.x)
+        sizes = len(task.rows), task.rows.shape, task.held_out and len(task.held_out.x)
         state = tuple((name, t.shape) for name, t in task.module.state_dict().items())
         phases = tuple((p.name, p.epochs, p.params, p.milestones, p.cycle) for p in task.phases)
         # torch has no rule for many recurrent layers at once, and convolutions gain nothing. Rows

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Sequence
-from itertools import groupby
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, groupby, islice
 from typing import Any
 
 import torch
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from deepod._data import even_parts
 from deepod._engines import Eager, Functional, NotRecordableError, Stack, Stepper, Task, detach
+from deepod._memory import AtOnce, explained, ran_out, too_little
 from deepod._ranks import Ranks
 from deepod.types import Batch, Event, Phase, Refresh
 
@@ -25,6 +26,8 @@ MOST_ROWS = 4096  # hidden layers are wider than a narrow table
 # benchmarks/README.md, more when members are stacked.
 STEPS_WORTH_RECORDING = 200
 STACKED_STEPS_WORTH_RECORDING = 100
+
+STEPS_AT_ONCE = 256  # whose losses are read together, because reading waits for the device
 
 
 def train(tasks: Sequence[Task], engine: str = "auto") -> list[Member]:
@@ -49,7 +52,8 @@ def train(tasks: Sequence[Task], engine: str = "auto") -> list[Member]:
         If ``engine`` names a way that the losses do not allow, or if several members do not train
         side by side.
     """
-    members = [Member(task) for task in tasks]
+    at_once = AtOnce()
+    members = [Member(task, at_once) for task in tasks]
     # Neighbours that name the same cycle form a group; any other phase is a group of its own.
     phases = enumerate(tasks[0].phases)
     for _, turn in groupby(phases, key=lambda p: p[1].cycle or p[0]):
@@ -70,10 +74,13 @@ class Member:
     error : Exception or None
     engine : str
         What the last phase ran on.
+    at_once : AtOnce
+        Rows that are scored at once, in training and after it.
     """
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, at_once: AtOnce | None = None) -> None:
         self.task = task
+        self.at_once = at_once or AtOnce()
         self.history: list[dict[str, Any]] = []
         self.error: Exception | None = None
         self.engine = "eager"
@@ -90,7 +97,7 @@ def _train_turn(members: Sequence[Member], turn: Sequence[int], engine: str) -> 
             member.stopped, member.busy = False, True
             for phase in _phases(member, turn):
                 if phase.start is not None:
-                    _refresh_all(member.task, phase.start)
+                    _refresh_all(member, phase.start)
         _train_epochs(list(members), turn, engine)
     finally:
         for member in members:
@@ -110,7 +117,7 @@ def _train_epochs(members: list[Member], turn: Sequence[int], engine: str) -> No
     first = members[0].task.phases[turn[0]]
     for epoch in range(first.epochs):
         began = time.perf_counter()
-        losses = _epoch(members, turn, steppers)
+        losses = _epoch(members, turn, steppers, epoch)
         shared = (time.perf_counter() - began) / sum(not m.stopped for m in members)
         for schedule in schedules:
             schedule.step()
@@ -118,10 +125,12 @@ def _train_epochs(members: list[Member], turn: Sequence[int], engine: str) -> No
             if member.stopped:
                 continue
             try:
-                _close_epoch(member, turn, epoch, losses[k], shared)
+                if member.error is None:
+                    _close_epoch(member, turn, epoch, losses[k], shared)
             except Exception as error:  # its own, of a callback perhaps: the others go on
-                member.error, member.stopped = error, True
-            if member.stopped:
+                member.error = error
+            if member.stopped or member.error is not None:
+                member.stopped = True
                 _end(member)
         going = [k for k, member in enumerate(members) if not member.stopped]
         if not going:
@@ -153,6 +162,8 @@ def _steppers(members: Sequence[Member], turn: Sequence[int], engine: str) -> li
             reason = error
             for task in tasks:
                 detach(task.module)
+    if reason is not None and ran_out(reason) and len(tasks) == 1:
+        raise MemoryError(_too_large(tasks)) from reason
     raise NotRecordableError(
         f"engine={engine!r} cannot run this loss ({reason}); use engine='auto'."
     ) from reason
@@ -173,36 +184,109 @@ def _ways(tasks: Sequence[Task], turn: Sequence[int], engine: str) -> list[str]:
 
 
 def _epoch(
-    members: Sequence[Member], turn: Sequence[int], steppers: Sequence[Stepper]
+    members: Sequence[Member], turn: Sequence[int], steppers: Sequence[Stepper], epoch: int
 ) -> list[dict[str, float]]:
-    """One pass over the rows in a new order; mean loss terms of every member, read once."""
+    """One pass over the rows in a new order; mean loss terms of every member.
+
+    A member with a loss that is not finite gets its error; once all have one, the pass ends.
+    """
     for member in members:
         member.task.module.train()
     going = [k for k, member in enumerate(members) if not member.stopped]
     # Those that stopped are fed with the batches of another, and what they learn is not used.
     source = [going.index(k) if k in going else 0 for k in range(len(members))]
     epochs = [members[k].task.draw() for k in going]
-    totals: list[Tensor] = []
-    for drawn in zip(*epochs, strict=True):
-        batches = [drawn[position] for position in source]
-        terms = [stepper.step(batches) * len(drawn[0].x) for stepper in steppers]
-        totals = [a + b for a, b in zip(totals, terms, strict=True)] if totals else terms
-    n = len(members[0].task.rows)
-    ranks = members[0].task.ranks
+    batches = ([drawn[position] for position in source] for drawn in zip(*epochs, strict=True))
+    ranks, device = members[0].task.ranks, members[0].task.rows.device
+    losses: list[dict[str, float]] = [{} for _ in members]
+    steps, totals = 0, [torch.zeros((), device="cpu")] * 2
+    for rows, terms in _steps(steppers, batches, _too_large([member.task for member in members])):
+        sums = [rows.sum(), (rows.view(-1, 1, 1) * terms).sum(0)]
+        if ranks is not None:
+            sums = [part.to(device) for part in sums]
+            ranks.add(sums)
+            sums = [part.cpu() for part in sums]
+        for k in going:
+            if members[k].error is None and not sums[1][k].isfinite().all():
+                columns = _columns(members[k], turn, steppers)
+                members[k].error = _not_finite(terms[:, k], columns, steps, epoch, ranks)
+        if all(members[k].error is not None for k in going):
+            return losses
+        steps += len(rows)
+        totals = [total + part for total, part in zip(totals, sums, strict=True)]
     if ranks is not None:
-        count = totals[0].new_tensor([float(n)])
         statistics = [b for b in members[0].task.module.buffers() if b.is_floating_point()]
-        ranks.add([*totals, count])
         ranks.add(statistics)  # BatchNorm's, each of a rank's own batches: their mean
         for statistic in statistics:
             statistic.div_(ranks.size)
-        n = int(count)
-    losses: list[dict[str, float]] = [{} for _ in members]
-    for stepper, values in zip(steppers, totals, strict=True):
-        for found, row in zip(losses, (values / n).tolist(), strict=True):
-            for name, value in zip(stepper.names, row, strict=True):
-                found[name] = found.get(name, 0.0) + value
+    n, values = totals
+    names = [name for _, name in _columns(members[0], turn, steppers)]
+    for found, row in zip(losses, (values / n).tolist(), strict=True):
+        for name, value in zip(names, row, strict=True):
+            found[name] = found.get(name, 0.0) + value
     return losses
+
+
+def _steps(
+    steppers: Sequence[Stepper], batches: Iterator[Sequence[Batch]], too_large: str
+) -> Iterator[tuple[Tensor, Tensor]]:
+    """Take all steps. After some: the rows in each, and its loss terms in all phases.
+
+    Of shape (steps,) and (steps, members, terms), in float64 on the CPU.
+    """
+    steps = ((len(batch[0].x), [s.step(batch) for s in steppers]) for batch in batches)
+    while True:
+        with explained(too_large):
+            taken = list(islice(steps, STEPS_AT_ONCE))
+        if not taken:
+            return
+        rows, terms = zip(*taken, strict=True)
+        of_phases = [torch.stack(of_phase) for of_phase in zip(*terms, strict=True)]
+        yield (
+            torch.tensor(rows, dtype=torch.float64, device="cpu"),
+            torch.cat(of_phases, 2).cpu().double(),
+        )
+
+
+def _too_large(tasks: Sequence[Task]) -> str:
+    """Say that a step does not fit into memory."""
+    rows, several = tasks[0].rows, len(tasks) > 1
+    return too_little(
+        rows.device,
+        f"training on batch_size={tasks[0].batch_size} rows of shape {rows.shape} at once"
+        + f", {len(tasks)} detectors side by side" * several,
+        *["fewer detectors in one call"] * several,
+        "a smaller batch_size, which trains differently",
+        "a smaller network",
+        "a smaller memory_limit, if rows are read from disk",
+    )
+
+
+def _columns(
+    member: Member, turn: Sequence[int], steppers: Sequence[Stepper]
+) -> list[tuple[str, str]]:
+    """Phase and name of all loss terms."""
+    phases = zip(_phases(member, turn), steppers, strict=True)
+    return [(phase.name, name) for phase, stepper in phases for name in stepper.names]
+
+
+def _not_finite(
+    terms: Tensor, columns: Sequence[tuple[str, str]], steps: int, epoch: int, ranks: Ranks | None
+) -> FloatingPointError | None:
+    """Name the first loss term of some steps, (steps, terms), that is not finite on some rank."""
+    first = (~terms.isfinite()).nonzero()[:1].tolist()
+    spots = [(step, column, float(terms[step, column])) for step, column in first]
+    if ranks is not None:
+        spots = [*chain(*ranks.gather(spots))]
+    if not spots:  # only their sum is too large
+        return None
+    step, column, value = min(spots)
+    phase, name = columns[column]
+    return FloatingPointError(
+        f"The loss term {name!r} became {value} in step {steps + step} of epoch {epoch} of phase "
+        f"{phase!r}, both counted from 0. Lower lr, bound gradients by max_grad_norm, or set "
+        "scaler='standard' if the columns of X differ much in size."
+    )
 
 
 def _close_epoch(
@@ -214,13 +298,10 @@ def _close_epoch(
     name = phases[0].name
     for phase in phases:
         if phase.each_epoch is not None and epoch >= phase.skip:
-            _refresh_all(task, phase.each_epoch)
-    watched = _watch(task, phases)
+            _refresh_all(member, phase.each_epoch)
+    with explained(_too_large([task])):
+        watched = _watch(task, phases)
     seconds += time.perf_counter() - began
-    member.error = _not_finite(losses, name, epoch)
-    if member.error is not None:
-        member.stopped = True
-        return
     entry = {"phase": name, "epoch": epoch, "seconds": seconds}
     prefixed = {f"validation_{key}": loss for key, loss in watched.items()}
     member.history.append(entry | losses | prefixed)
@@ -262,20 +343,11 @@ def _watch(task: Task, phases: Sequence[Phase]) -> dict[str, float]:
     return dict(zip(totals, values, strict=True))
 
 
-def _not_finite(losses: dict[str, float], phase: str, epoch: int) -> FloatingPointError | None:
-    for name, value in losses.items():
-        if not abs(value) < float("inf"):
-            return FloatingPointError(
-                f"The loss term {name!r} became {value} in epoch {epoch} of phase {phase!r}. "
-                "Lower lr, or set scaler='standard' if the columns of X differ much in size."
-            )
-    return None
-
-
-def _refresh_all(task: Task, how: Refresh) -> None:
+def _refresh_all(member: Member, how: Refresh) -> None:
     """Refresh from all rows that are trained on."""
-    shape = task.rows.head(1)[0].shape[1:]
-    refresh(task.module, how, task.rows.chunks(chunk_rows(shape)), task.rows.device, task.ranks)
+    task = member.task
+    chunks = task.rows.chunks(chunk_rows(task.rows.shape))
+    refresh(task.module, how, chunks, task.rows.device, task.ranks, member.at_once)
 
 
 def refresh(
@@ -284,9 +356,10 @@ def refresh(
     chunks: Iterable[Tensor],
     device: torch.device,
     ranks: Ranks | None = None,
+    at_once: AtOnce | None = None,
 ) -> None:
     """Set buffers of ``module`` from statistics of the rows in ``chunks``, and of other ranks'."""
-    statistics = score(module, how.collect, chunks, device).clone()
+    statistics = score(module, how.collect, chunks, device, at_once=at_once).clone()
     values = how.reduce(statistics if ranks is None else ranks.gather_rows(statistics))
     for name, value in values.items():
         module.get_buffer(name).copy_(value)
@@ -305,35 +378,88 @@ def score(
     chunks: Iterable[Tensor],
     device: torch.device,
     n: int | None = None,
+    at_once: AtOnce | None = None,
 ) -> Tensor:
-    """Apply ``function(module, x)`` to every chunk in eval mode.
+    """Apply ``function(module, x)`` to every chunk in eval mode, to halves where memory runs out.
 
     Parameters
     ----------
     n : int, optional
         Rows in all chunks, if known: results then take their place at once. Small ones, kept for
         later, would hold the memory of large ones around them.
+    at_once : AtOnce, optional
+        Of the user's call, where that scores several times.
 
     Returns
     -------
     Tensor of shape (n, ...)
         One row of results per row of input, on ``device``.
+
+    Raises
+    ------
+    MemoryError
+        If there is not enough for ``ROW_BLOCK`` rows, or for all results.
     """
     if module.training:
         module.eval()
     parts: list[Tensor] = []
     results, done = torch.empty(0), 0
-    for chunk in chunks:
-        x = chunk.to(device)
-        missing = -len(x) % ROW_BLOCK
-        if missing:
-            x = torch.cat([x, x[-1:].expand(missing, *x.shape[1:])])
-        part = function(module, x)[: len(chunk)]
+    too_many = too_little(device, "the results of all rows", "fewer rows in one call")
+    for part in _scored(module, function, chunks, device, at_once or AtOnce()):
         if n is None:
             parts.append(part)
             continue
         if not done:
-            results = part.new_empty((n, *part.shape[1:]))
+            with explained(too_many):
+                results = part.new_empty((n, *part.shape[1:]))
         results[done : done + len(part)] = part
         done += len(part)
-    return results if n is not None else torch.cat(parts)
+    with explained(too_many):
+        return results if n is not None else torch.cat(parts)
+
+
+def _scored(
+    module: nn.Module,
+    function: Callable[[nn.Module, Tensor], Tensor],
+    chunks: Iterable[Tensor],
+    device: torch.device,
+    at_once: AtOnce,
+) -> Iterator[Tensor]:
+    """Results of all rows in order, part by part."""
+    for chunk in chunks:
+        waiting = [chunk]  # the last comes first
+        while waiting:
+            rows = waiting.pop()
+            part = _attempt(module, function, rows, device, at_once)
+            if part is None:
+                waiting += reversed(rows.split(at_once.most))
+            else:
+                yield part
+
+
+def _attempt(
+    module: nn.Module,
+    function: Callable[[nn.Module, Tensor], Tensor],
+    rows: Tensor,
+    device: torch.device,
+    at_once: AtOnce,
+) -> Tensor | None:
+    """Results of rows, or None if they are too many; by then what an attempt took is free again."""
+    if at_once.most is not None and len(rows) > at_once.most:
+        return None
+    try:
+        x = rows.to(device)
+        missing = -len(x) % ROW_BLOCK
+        if missing:
+            x = torch.cat([x, x[-1:].expand(missing, *x.shape[1:])])
+        part = function(module, x)[: len(rows)]
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        if len(rows) <= ROW_BLOCK:
+            purpose = f"scoring {ROW_BLOCK} rows of shape {tuple(rows.shape[1:])}, the fewest"
+            raise MemoryError(too_little(device, purpose, "a smaller network")) from error
+        at_once.halve(len(rows), ROW_BLOCK)
+        return None
+    at_once.tell()
+    return part

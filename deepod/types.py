@@ -25,6 +25,7 @@ class Rows(Protocol):
     """The rows to train on, wherever they are."""
 
     device: torch.device
+    shape: Shape  # of one row
 
     def __len__(self) -> int: ...
 

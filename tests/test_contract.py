@@ -148,6 +148,7 @@ BAD_PARAMETERS = [
     ("lr", 0),
     ("lr", -1e-3),
     ("weight_decay", -1),
+    ("max_grad_norm", 0),
     ("optimizer", "adamm"),
     ("network", "transformer"),
     ("network", 3),

@@ -63,6 +63,7 @@ def test_hyper_parameters_that_may_differ__side_by_side_as_alone(name, stacks):
         "contamination": 0.2,
         "lr": 3e-3,
         "weight_decay": 0.01,
+        "max_grad_norm": 0.5,
         "scaler": "minmax",
         "validation_fraction": 0.0,
         "callbacks": (lambda event: False,),

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from sklearn.metrics import roc_auc_score
 
 import deepod
@@ -32,11 +33,12 @@ generator = np.random.default_rng(0)
 X = generator.normal(size=(60, 5)) @ generator.normal(size=(5, 5)) + 3
 NEW = np.concatenate([X[:20], 6 * generator.normal(size=(20, 5))])
 HALVES = [X[:25], X[25:]]  # not even
+CLIPPED = {"optimizer": "sgd", "max_grad_norm": 0.05}
 
 
-def whole_batches(name):
+def whole_batches(name, **more):
     """Settings with which batches are the same in one process and in two: all rows."""
-    settings = {"network": SMOOTH, "epochs": 8, "batch_size": 64, "lr": 0.02}
+    settings = {"network": SMOOTH, "epochs": 8, "batch_size": 64, "lr": 0.02} | more
     # Random numbers of their own would differ from those of one process.
     special = {
         "PLAD": {"perturbator": "mlp", "reach": (1.0, 1.0), "symmetry": "none", "n_members": 2},
@@ -57,6 +59,20 @@ def whole_batches(name):
     return fast(name, **(settings | special.get(name, {})))
 
 
+class BreaksInOne(deepod.AutoEncoder):
+    """Its loss is NaN in step 7, in the second process alone."""
+
+    def _build_module(self, shape):
+        module = super()._build_module(shape)
+        module.register_buffer("steps", torch.tensor(0))
+        return module
+
+    def _loss(self, module, batch):
+        module.steps += 1
+        bad = (module.steps == 8) & (torch.distributed.get_rank() == 1)
+        return super()._loss(module, batch) | {"broken": torch.where(bad, torch.nan, 0.0)}
+
+
 def work(ranks):
     """What both processes do; numbers and detectors to look at."""
     mine = HALVES[ranks.rank]
@@ -69,8 +85,13 @@ def work(ranks):
         "AutoEncoder", epochs=30, lr=0.1, validation_fraction=0.3, callbacks=[stopper]
     ).fit(mine)
     found["traced"] = fast("AutoEncoder", network=SMOOTH, epochs=3, engine="trace").fit(mine)
+    found["clipped"] = whole_batches("AutoEncoder", **CLIPPED).fit(mine)
     found["many"] = deepod.fit_many(fast("AutoEncoder", epochs=2), mine, seeds=[1, 2])
     found["unseeded"] = fast("AutoEncoder", random_state=None).fit(mine)
+    try:
+        BreaksInOne(epochs=10, batch_size=16).fit(mine)
+    except FloatingPointError as error:
+        found["nan in one"] = str(error)
     for problem, bad, settings in [
         ("one is bad", np.full((5, 5), np.nan) if ranks.rank else mine, {}),
         ("not alike", mine[:, : 5 - ranks.rank], {}),
@@ -171,6 +192,21 @@ def test_errors__on_all_processes(both):
     for problem in ("not alike", "settings"):
         for found in both:
             assert "Ranks fit different models or samples" in found[problem]
+
+
+def test_loss__nan_in_one_process__all_stop_with_its_error(both):
+    for found in both:
+        assert "'broken' became nan in step 3 of epoch 1 of phase 'fit'" in found["nan in one"]
+
+
+def test_max_grad_norm__bounds_the_gradient_of_all_rows(both):
+    clipped, free = (
+        whole_batches("AutoEncoder", **s).fit(X) for s in (CLIPPED, {"optimizer": "sgd"})
+    )
+    np.testing.assert_allclose(
+        both[0]["clipped"].decision_scores_, clipped.decision_scores_, rtol=1e-4
+    )
+    assert not np.allclose(clipped.decision_scores_, free.decision_scores_, rtol=1e-2)
 
 
 def test_not_started_by_torchrun__an_ordinary_fit(monkeypatch):
