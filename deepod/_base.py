@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 import copy
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from numbers import Integral
@@ -17,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from torch import Tensor, nn
 
 from deepod import _data, _ranks, _train, data
+from deepod._checkpoint import Checkpoint, describe, describe_data
 from deepod._engines import ENGINES, building
 from deepod._labels import PyODVocabulary
 from deepod._stream import Scores, Stream, Streamed
@@ -30,6 +32,12 @@ from deepod.types import Batch, Callback, Losses, Phase, Refresh, Shape
 # Rows that each of several processes shows to layers that start from rows.
 _START_ROWS = 4096
 
+
+# Hyper-parameters that training does without, or that a checkpoint says in other words.
+_NOT_IN_TRAINING = {
+    *("contamination", "verbose", "checkpoint", "checkpoint_every"),
+    *("random_state", "callbacks", "device"),
+}
 
 _NO_NORMAL_ROW = "y marks every row of X as an anomaly; some rows must be normal."
 
@@ -182,6 +190,18 @@ class BaseDetector(PyODVocabulary):
         ":mod:`deepod.data`: such rows are read from disk anew in every epoch. Scoring reads them "
         "a few MiB at a time.",
     )
+    checkpoint: Any = param(
+        default=None,
+        accepts=[str, os.PathLike, None],
+        doc="File that says how far training is, for a fit that was killed to go on from when it "
+        "is started again; deleted when ``fit`` has ended well. See :meth:`fit`.",
+    )
+    checkpoint_every: int = param(
+        default=1,
+        accepts=[integer(1)],
+        doc="Epochs from one time that ``checkpoint`` is written to the next; it is also written at "
+        "the end of every phase.",
+    )
     verbose: int = param(
         default=0,
         accepts=["verbose"],
@@ -194,7 +214,7 @@ class BaseDetector(PyODVocabulary):
     numbers_in_loss: ClassVar[tuple[str, ...]] = ()
     absent_from_loss: ClassVar[tuple[str, ...]] = (
         *("contamination", "lr", "weight_decay", "scaler", "validation_fraction", "callbacks"),
-        *("random_state", "memory_limit", "verbose"),
+        *("random_state", "memory_limit", "checkpoint_every", "verbose"),
     )
     # For list_detectors(); every method sets its own.
     family: ClassVar[str] = ""
@@ -294,6 +314,9 @@ class BaseDetector(PyODVocabulary):
                 ranks.agree(error, None)
             raise
         seeds = _Streams(*spawn_seeds(self.random_state, len(_Streams._fields)))
+        checkpoint = self._open_checkpoint(X, y, seeds)
+        if checkpoint is not None:
+            seeds = _Streams(**checkpoint.seeds)
         if ranks is not None:
             ranks.agree(
                 None, (type(self).__name__, self.input_shape_, self.epochs, self.batch_size)
@@ -338,6 +361,7 @@ class BaseDetector(PyODVocabulary):
             held_out=watched,
             held_out_seed=seeds.split,
             ranks=ranks,
+            checkpoint=checkpoint,
             phases_with=self._phases_with,
         )
 
@@ -354,10 +378,40 @@ class BaseDetector(PyODVocabulary):
         X = self._validate_rows(X, reset=True)
         if _ranks.current() is not None and not isinstance(X, np.ndarray):
             raise ValueError("Several processes train on arrays only; give each its part of X.")
+        if _ranks.current() is not None and self.checkpoint is not None:
+            raise ValueError("Several processes write no checkpoint; leave checkpoint=None.")
         self.input_shape_ = _data.sample_shape(X, self.input_shape)
         if self.scaler == "gcn" and len(self.input_shape_) != 3:
             raise ValueError("scaler='gcn' is for images of shape (channels, height, width).")
         return X, self._validate_y(y, len(X))
+
+    def _open_checkpoint(
+        self, X: np.ndarray | Source, y: np.ndarray | None, seeds: _Streams
+    ) -> Checkpoint | None:
+        """Look for what a fit like this one has left."""
+        if self.checkpoint is None:
+            return None
+        identity = {"class": f"{type(self).__module__}.{type(self).__qualname__}"}
+        identity |= {
+            name: describe(name, value)
+            for name, value in self.get_params(deep=False).items()
+            if name not in _NOT_IN_TRAINING
+        }
+        seeded = isinstance(self.random_state, Integral)
+        return Checkpoint(
+            self.checkpoint,
+            self.checkpoint_every,
+            identity
+            | {
+                # The seeds in the file are what an unseeded fit has drawn.
+                "random_state": describe("random_state", self.random_state) if seeded else None,
+                "callbacks": [type(c).__qualname__ for c in self.callbacks if _train.remembers(c)],
+                "device": str(self.device_),
+                "X": describe_data(X),
+                "y": describe_data(y),
+            },
+            seeds._asdict(),
+        )
 
     def _in_memory(
         self, X: np.ndarray, y: np.ndarray | None, seeds: _Streams, key: int, shared: dict[Any, Any]
