@@ -199,8 +199,8 @@ class BaseDetector(PyODVocabulary):
     checkpoint_every: int = param(
         default=1,
         accepts=[integer(1)],
-        doc="Epochs from one time that ``checkpoint`` is written to the next; it is also written at "
-        "the end of every phase.",
+        doc="Epochs after which ``checkpoint`` is written again, in some 10 ms for a small network. "
+        "It is also written at the end of every phase.",
     )
     verbose: int = param(
         default=0,
@@ -292,9 +292,31 @@ class BaseDetector(PyODVocabulary):
         Raises
         ------
         ValueError
-            If a parameter or X is not acceptable; the message names it.
+            If a parameter or X is not acceptable, or ``checkpoint`` is the file of another fit or
+            damaged; the message names it.
         FloatingPointError
             If a loss becomes NaN or infinite.
+        KeyboardInterrupt
+            At the end of the optimiser step during which Ctrl-C was pressed; a second Ctrl-C stops
+            at once. In the main thread, if the program handles Ctrl-C as Python does by itself.
+
+        Notes
+        -----
+        With ``checkpoint``, a fit that was killed, failed or was interrupted is started again with
+        the same data and parameters and goes on after the last epoch that is in the file. It ends
+        with the scores, the module and the ``history_`` (but for seconds) of a fit that was never
+        stopped: bit for bit, on the same machine with the same number of threads. That holds for
+        ``random_state=None`` too, as the file has the seeds.
+
+        The file is safetensors and JSON. It is replaced as a whole, so that there always is one to
+        go on from, and deleted when ``fit`` has ended well. A file of another class, other data,
+        other parameters (all but ``contamination``, ``verbose``, ``checkpoint_every`` and callbacks
+        without a state), another device or other versions of torch or deepod is refused and left
+        alone; so is a damaged one. Arrays are told apart by a hash of all values, rows on disk by
+        shape, type and the 64 rows at both ends. If it cannot be written after training has begun,
+        because the disk is full, there is one warning and training goes on. One file serves one
+        fit at a time: not several detectors that are fitted together, nor a search. See
+        :mod:`deepod.callbacks` for callbacks that remember something.
         """
         (error,) = fit_all([self], [X], [y])
         if error is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -60,7 +60,7 @@ class Checkpoint:
         self.identity, self.seeds = {**identity, **versions}, seeds
         self._state: dict[str, Any] | None = None
         self.epochs = 0
-        self._path = Path(os.path.abspath(path))
+        self._path = Path(path).resolve()
         self._head = b""  # how the file begins that this fit has read or written
         self._warned = False
         try:
@@ -78,13 +78,14 @@ class Checkpoint:
     def _read(self) -> None:
         with self.reading():
             description, tensors = _files.read(self._path, check=self._check)
-            self.seeds, self.epochs = description["seeds"], description["epochs"]
-            self._state = _unpacked(description["state"], tensors)
+            self.seeds, history = description["seeds"], description["history"]
+            self._state = _unpacked(description["state"], tensors) | {"history": history}
+            self.epochs = len(history)
             with self._path.open("rb") as file:
                 self._head = _head(file.read(8 + _files.LARGEST_HEADER))
 
     def take(self) -> dict[str, Any] | None:
-        """Give, once, what an earlier fit has last given to :meth:`write`, if there is a file."""
+        """Give, once, what an earlier fit has written, if any: the state, with its history."""
         state, self._state = self._state, None
         return state
 
@@ -120,10 +121,17 @@ class Checkpoint:
 
     # --- writing --------------------------------------------------------------------------------
 
-    def write(self, state: Mapping[str, Any], epochs: int) -> None:
-        """Put a state, dicts and lists of tensors and plain values, in the place of the older one.
+    def write(self, state: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
+        """Put a new state in the place of the older one.
 
         A disk that is full, or gone, is no reason to end a training: the older state then stays.
+
+        Parameters
+        ----------
+        state : dict
+            Tensors, numbers, strings and None, and lists and dicts of them.
+        history : list of dict
+            One entry per epoch so far, of numbers and strings.
 
         Raises
         ------
@@ -137,7 +145,7 @@ class Checkpoint:
             "checkpoint": FORMAT,
             "identity": self.identity,
             "seeds": self.seeds,
-            "epochs": epochs,
+            "history": history,
             "state": _packed(state, tensors),
         }
         try:
@@ -146,14 +154,16 @@ class Checkpoint:
                 contents = _files.pack(description, tensors)
                 _files.write({self._path: contents})
         except (OSError, ValueError) as error:  # the latter of a history that is too long
-            self._warn(f"could not be written after epoch {epochs}; training goes on: {error}")
+            self._warn(
+                f"could not be written after {len(history)} epochs; training goes on: {error}"
+            )
             return
         if not ours:
             raise ValueError(
                 f"checkpoint={self.name!r} was written by another fit meanwhile; give every fit a "
                 "file of its own."
             )
-        self._head, self.epochs = _head(contents), epochs
+        self._head, self.epochs = _head(contents), len(history)
 
     def remove(self) -> None:
         """Delete the file: the next fit is a new one."""
@@ -218,7 +228,7 @@ def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def describe(name: str, value: Any) -> Any:
-    """What JSON can hold of a hyper-parameter, the same for two if they are equal.
+    """Turn a hyper-parameter into what JSON can hold, the same for two if they are equal.
 
     Raises
     ------

@@ -31,7 +31,7 @@ class Interrupt:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def error(self) -> KeyboardInterrupt:
-        """What to raise."""
+        """Make what to raise."""
         return KeyboardInterrupt(self._message())
 
 

@@ -121,7 +121,6 @@ class Member:
         state = {
             "turn": self.turn,
             "engine": self.engine,
-            "history": self.history,
             "begun": begun or {},
             "module": task.module.state_dict(),
             "rows": task.rows.state_dict(),
@@ -129,7 +128,7 @@ class Member:
             "noise_stream": task.noise_stream.get_state(),
             "callbacks": [callback.state_dict() for callback in callbacks],
         }
-        task.checkpoint.write(state, len(self.history))
+        task.checkpoint.write(state, self.history)
 
 
 def remembers(callback: Any) -> bool:
@@ -138,7 +137,7 @@ def remembers(callback: Any) -> bool:
 
 
 def _how_far(members: Sequence[Member]) -> str:
-    """What to say when training is interrupted."""
+    """Say how far training was when it was interrupted."""
     history = max((member.history for member in members), key=len)
     text = "Training was interrupted in the first epoch"
     if history:

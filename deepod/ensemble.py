@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from numbers import Integral
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -90,7 +90,7 @@ def fit_in_jobs(
     ValueError
         If two of them have the same ``checkpoint``.
     """
-    files = [os.path.abspath(str(d.checkpoint)) for d in detectors if d.checkpoint is not None]
+    files = [Path(d.checkpoint).resolve() for d in detectors if d.checkpoint is not None]
     if len(set(files)) < len(files):
         raise ValueError(
             "checkpoint names a file of one fit, not of several; leave it None for detectors that "
