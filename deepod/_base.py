@@ -199,8 +199,8 @@ class BaseDetector(PyODVocabulary):
     checkpoint_every: int = param(
         default=1,
         accepts=[integer(1)],
-        doc="Epochs after which ``checkpoint`` is written again, in some 10 ms for a small network. "
-        "It is also written at the end of every phase.",
+        doc="Epochs after which ``checkpoint`` is written again, in 10 ms or so for a small "
+        "network. It is also written at the end of every phase.",
     )
     verbose: int = param(
         default=0,

@@ -90,7 +90,7 @@ def fit_in_jobs(
     ValueError
         If two of them have the same ``checkpoint``.
     """
-    files = [Path(d.checkpoint).resolve() for d in detectors if d.checkpoint is not None]
+    files = [Path(str(d.checkpoint)).resolve() for d in detectors if d.checkpoint is not None]
     if len(set(files)) < len(files):
         raise ValueError(
             "checkpoint names a file of one fit, not of several; leave it None for detectors that "
