@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import abc
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain
 from numbers import Integral
@@ -16,6 +17,7 @@ from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_dat
 from torch import Tensor, nn
 
 from deepod import _data, _persistence, _ranks, _train, data
+from deepod._checkpoint import Checkpoint, describe, describe_data
 from deepod._engines import ENGINES, building
 from deepod._labels import PyODVocabulary
 from deepod._memory import AtOnce, explained, too_little
@@ -30,6 +32,12 @@ from deepod.types import Batch, Callback, Losses, Phase, Refresh, Shape
 # Rows that each of several processes shows to layers that start from rows.
 _START_ROWS = 4096
 
+
+# Hyper-parameters that training does without, or that a checkpoint says in other words.
+_NOT_IN_TRAINING = {
+    *("contamination", "verbose", "checkpoint", "checkpoint_every"),
+    *("random_state", "callbacks", "device"),
+}
 
 _NO_NORMAL_ROW = "y marks every row of X as an anomaly; some rows must be normal."
 
@@ -189,6 +197,18 @@ class BaseDetector(PyODVocabulary):
         ":mod:`deepod.data`: such rows are read from disk anew in every epoch. Scoring reads them "
         "a few MiB at a time.",
     )
+    checkpoint: Any = param(
+        default=None,
+        accepts=[str, os.PathLike, None],
+        doc="File that says how far training is, for a fit that was killed to go on from when it "
+        "is started again; deleted when ``fit`` has ended well. See :meth:`fit`.",
+    )
+    checkpoint_every: int = param(
+        default=1,
+        accepts=[integer(1)],
+        doc="Epochs after which ``checkpoint`` is written again, in 10 ms or so for a small "
+        "network. It is also written at the end of every phase.",
+    )
     verbose: int = param(
         default=0,
         accepts=["verbose"],
@@ -201,7 +221,8 @@ class BaseDetector(PyODVocabulary):
     numbers_in_loss: ClassVar[tuple[str, ...]] = ()
     absent_from_loss: ClassVar[tuple[str, ...]] = (
         *("contamination", "lr", "weight_decay", "max_grad_norm", "scaler"),
-        *("validation_fraction", "callbacks", "random_state", "memory_limit", "verbose"),
+        *("validation_fraction", "callbacks", "random_state", "memory_limit"),
+        *("checkpoint_every", "verbose"),
     )
     # For list_detectors(); every method sets its own.
     family: ClassVar[str] = ""
@@ -279,11 +300,33 @@ class BaseDetector(PyODVocabulary):
         Raises
         ------
         ValueError
-            If a parameter or X is not acceptable; the message names it.
+            If a parameter or X is not acceptable, or ``checkpoint`` is the file of another fit or
+            damaged; the message names it.
         FloatingPointError
             If a loss becomes NaN or infinite; the message names the term and the step.
         MemoryError
             If the rows or a step do not fit into memory; the message names what to make smaller.
+        KeyboardInterrupt
+            At the end of the optimiser step during which Ctrl-C was pressed; a second Ctrl-C stops
+            at once. In the main thread, if the program handles Ctrl-C as Python does by itself.
+
+        Notes
+        -----
+        With ``checkpoint``, a fit that was killed, failed or was interrupted is started again with
+        the same data and parameters and goes on after the last epoch that is in the file. It ends
+        with the scores, the module and the ``history_`` (but for seconds) of a fit that was never
+        stopped: bit for bit, on the same machine with the same number of threads. That holds for
+        ``random_state=None`` too, as the file has the seeds.
+
+        The file is safetensors and JSON. It is replaced as a whole, so that there always is one to
+        go on from, and deleted when ``fit`` has ended well. A file of another class, other data,
+        other parameters (all but ``contamination``, ``verbose``, ``checkpoint_every`` and callbacks
+        without a state), another device or other versions of torch or deepod is refused and left
+        alone; so is a damaged one. Arrays are told apart by a hash of all values, rows on disk by
+        shape, type and the 64 rows at both ends. If it cannot be written after training has begun,
+        because the disk is full, there is one warning and training goes on. One file serves one
+        fit at a time: not several detectors that are fitted together, nor a search. See
+        :mod:`deepod.callbacks` for callbacks that remember something.
         """
         (error,) = fit_all([self], [X], [y])
         if error is not None:
@@ -303,6 +346,9 @@ class BaseDetector(PyODVocabulary):
                 ranks.agree(error, None)
             raise
         seeds = _Streams(*spawn_seeds(self.random_state, len(_Streams._fields)))
+        checkpoint = self._open_checkpoint(X, y, seeds)
+        if checkpoint is not None:
+            seeds = _Streams(**checkpoint.seeds)
         if ranks is not None:
             ranks.agree(
                 None, (type(self).__name__, self.input_shape_, self.epochs, self.batch_size)
@@ -350,6 +396,7 @@ class BaseDetector(PyODVocabulary):
             held_out=watched,
             held_out_seed=seeds.split,
             ranks=ranks,
+            checkpoint=checkpoint,
             phases_with=self._phases_with,
         )
 
@@ -366,10 +413,40 @@ class BaseDetector(PyODVocabulary):
         X = self._validate_rows(X, reset=True)
         if _ranks.current() is not None and not isinstance(X, np.ndarray):
             raise ValueError("Several processes train on arrays only; give each its part of X.")
+        if _ranks.current() is not None and self.checkpoint is not None:
+            raise ValueError("Several processes write no checkpoint; leave checkpoint=None.")
         self.input_shape_ = _data.sample_shape(X, self.input_shape)
         if self.scaler == "gcn" and len(self.input_shape_) != 3:
             raise ValueError("scaler='gcn' is for images of shape (channels, height, width).")
         return X, self._validate_y(y, len(X))
+
+    def _open_checkpoint(
+        self, X: np.ndarray | Source, y: np.ndarray | None, seeds: _Streams
+    ) -> Checkpoint | None:
+        """Look for what a fit like this one has left."""
+        if self.checkpoint is None:
+            return None
+        identity = {"class": f"{type(self).__module__}.{type(self).__qualname__}"}
+        identity |= {
+            name: describe(name, value)
+            for name, value in self.get_params(deep=False).items()
+            if name not in _NOT_IN_TRAINING
+        }
+        seeded = isinstance(self.random_state, Integral)
+        return Checkpoint(
+            self.checkpoint,
+            self.checkpoint_every,
+            identity
+            | {
+                # The seeds in the file are what an unseeded fit has drawn.
+                "random_state": describe("random_state", self.random_state) if seeded else None,
+                "callbacks": [type(c).__qualname__ for c in self.callbacks if _train.remembers(c)],
+                "device": str(self.device_),
+                "X": describe_data(X),
+                "y": describe_data(y),
+            },
+            seeds._asdict(),
+        )
 
     def _in_memory(
         self, X: np.ndarray, y: np.ndarray | None, seeds: _Streams, key: int, shared: dict[Any, Any]

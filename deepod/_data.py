@@ -235,6 +235,12 @@ class InMemory:
     def chunks(self, n: int) -> Iterator[Tensor]:
         yield from self.x.split(n)
 
+    def state_dict(self) -> dict[str, int]:
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        pass
+
     def _take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         y = None if self.y is None else self.y.index_select(0, rows)
         return self.x.index_select(0, rows), y

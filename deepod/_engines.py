@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate, chain, groupby, pairwise
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim.adam import adam
 
+from deepod._checkpoint import Checkpoint
 from deepod._ranks import Ranks
 from deepod._record import Function, record
 from deepod.types import Batch, Callback, Phase, Rows
@@ -45,6 +46,7 @@ class Task:
     held_out_seed: int = 0
     ranks: Ranks | None = None  # other processes, each with rows of its own
     max_grad_norm: float | None = None
+    checkpoint: Checkpoint | None = None  # of a task that is trained alone
     # Hyper-parameters in which members side by side differ, and the phases whose losses take them
     # from here, as tensors.
     values: dict[str, float] = field(default_factory=dict)
@@ -140,6 +142,16 @@ class Stepper(abc.ABC):
 
     def keep(self, members: Sequence[int]) -> None:  # noqa: B027
         """Go on with these members alone."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give what the next step takes from those before it, apart from the module."""
+        return {"optimizer": self.optimizer.state_dict()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there; keys may have become strings."""
+        of_optimizer = state["optimizer"]
+        moments = {int(number): values for number, values in of_optimizer["state"].items()}
+        self.optimizer.load_state_dict(of_optimizer | {"state": moments})
 
 
 class Eager(Stepper):
@@ -306,10 +318,7 @@ class Functional(Stepper):
         """Train every member on its batch."""
         size = len(batches[0].x)
         if size not in self.runs:  # rows that are read from disk cannot tell all sizes beforehand
-            self.runs[size] = _with_gradients(self._function)
-            if len(self.runs) <= MOST_RECORDINGS:
-                with suppress(Exception):
-                    self.runs[size] = self._recorded(size)
+            self.runs[size] = self._late(size)
         inputs = self._inputs(batches)
         with torch.no_grad():
             terms, *gradients = self.runs[size](*inputs)
@@ -325,7 +334,25 @@ class Functional(Stepper):
         _update(self.optimizer)
         return terms.unsqueeze(0) if self.alone else terms
 
+    def state_dict(self) -> dict[str, Any]:
+        """Give also the sizes of batches; late ones may not have been recorded."""
+        return super().state_dict() | {"sizes": list(self.runs)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there, with steps that round as they did."""
+        super().load_state_dict(state)
+        known, self.runs = self.runs, {}
+        for size in state["sizes"]:
+            self.runs[size] = known[size] if size in known else self._late(size)
+
     # --- recording ------------------------------------------------------------------------------
+
+    def _late(self, size: int) -> Function:
+        """Build what ``step`` calls for a size that was not known beforehand."""
+        if len(self.runs) < MOST_RECORDINGS:
+            with suppress(Exception):
+                return self._recorded(size)
+        return _with_gradients(self._function)
 
     def _recorded(self, size: int) -> Function:
         """Build what ``step`` calls, after a check against the function itself."""

@@ -5,9 +5,11 @@ Nothing in a file is ever run or imported, and nothing is allocated before it is
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
+import re
 import stat
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -61,7 +63,7 @@ def replacing(path: Path) -> Iterator[Path]:
     Whatever happens meanwhile, an older file stays as it was until then.
     """
     path = Path(os.path.realpath(path))  # of a link, what it points to
-    partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+    partial = _partial(path)
     try:
         yield partial
         with partial.open("rb+") as file:
@@ -72,6 +74,29 @@ def replacing(path: Path) -> Iterator[Path]:
     finally:
         with suppress(OSError):
             partial.unlink()
+
+
+def _partial(path: Path) -> Path:
+    """Name of a file that is being written; each process has its own."""
+    return path.with_name(f".{path.name}.{os.getpid()}.part")
+
+
+def prepare(path: Path) -> None:
+    """See to it that a file can be written, and delete what processes that were killed left of it.
+
+    Raises
+    ------
+    OSError
+        If it cannot: there is no such folder, or it is read-only, or the path is one.
+    """
+    path = Path(os.path.realpath(path))
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
+    _partial(path).touch()
+    left_over = re.compile(rf"\.{re.escape(path.name)}\.\d+\.part")
+    for other in path.parent.iterdir():
+        if left_over.fullmatch(other.name):
+            other.unlink(missing_ok=True)
 
 
 def write(contents: Mapping[Path, bytes]) -> None:

@@ -175,6 +175,8 @@ def _encoded(value: Any, name: str) -> Any:
     """Turn a parameter into JSON; tuples and objects become objects with one and two keys."""
     if isinstance(value, np.generic):
         value = value.item()
+    elif isinstance(value, os.PathLike):
+        value = os.fspath(value)
     if value is None or type(value) in (bool, int, float, str):
         return value
     if isinstance(value, list):

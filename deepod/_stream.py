@@ -238,6 +238,12 @@ class Streamed(_data.InMemory):
             yield from _data.InMemory(buffer.x, buffer.y).batches(stream, batch_size)
         self._n, self._epoch = n, self._epoch + 1
 
+    def state_dict(self) -> dict[str, int]:
+        return {"n": self._n, "epoch": self._epoch}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        self._n, self._epoch = state["n"], state["epoch"]
+
 
 class Scores:
     """Training scores as they come in: all of them, or a sketch of their quantiles.

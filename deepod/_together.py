@@ -92,6 +92,8 @@ class _Fit:
         # Only now, in one step: a failed or interrupted fit has changed nothing.
         kept = {k: v for k, v in self.detector.__dict__.items() if not k.endswith("_")}
         self.detector.__dict__ = kept | self.trained.__dict__ | self.params
+        if self.task.checkpoint is not None:
+            self.task.checkpoint.remove()
 
     def likeness(self) -> tuple[Any, ...]:
         """Equal for fits whose steps are the same but for numbers."""
@@ -110,6 +112,7 @@ class _Fit:
         alone = (
             not isinstance(self.rows, np.ndarray)
             or task.ranks is not None
+            or task.checkpoint is not None
             or any(
                 isinstance(m, nn.RNNBase | nn.modules.conv._ConvNd) for m in task.module.modules()
             )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import chain, groupby, islice
 from typing import Any
 
@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from deepod._data import even_parts
 from deepod._engines import Eager, Functional, NotRecordableError, Stack, Stepper, Task, detach
+from deepod._interrupt import Interrupt, at_end_of_step
 from deepod._memory import AtOnce, explained, ran_out, too_little
 from deepod._ranks import Ranks
 from deepod.types import Batch, Event, Phase, Refresh
@@ -51,13 +52,22 @@ def train(tasks: Sequence[Task], engine: str = "auto") -> list[Member]:
     NotRecordableError
         If ``engine`` names a way that the losses do not allow, or if several members do not train
         side by side.
+    KeyboardInterrupt
+        After a step in which Ctrl-C was pressed.
     """
     at_once = AtOnce()
     members = [Member(task, at_once) for task in tasks]
     # Neighbours that name the same cycle form a group; any other phase is a group of its own.
     phases = enumerate(tasks[0].phases)
-    for _, turn in groupby(phases, key=lambda p: p[1].cycle or p[0]):
-        _train_turn([m for m in members if m.error is None], [i for i, _ in turn], engine)
+    with at_end_of_step(lambda: _how_far(members)) as interrupt:
+        for _, group in groupby(phases, key=lambda p: p[1].cycle or p[0]):
+            turn = [i for i, _ in group]
+            going = [m for m in members if m.error is None and m.turn <= turn[0]]
+            _train_turn(going, turn, engine, interrupt)
+            for member in going:
+                member.turn = turn[-1] + 1
+                if member.error is None:
+                    member.save()
     for task in tasks:
         task.module.eval()
     return members
@@ -76,6 +86,10 @@ class Member:
         What the last phase ran on.
     at_once : AtOnce
         Rows that are scored at once, in training and after it.
+    turn : int
+        First phase that is not over.
+    begun : dict
+        Of a fit that goes on from a checkpoint, how far it was within that phase.
     """
 
     def __init__(self, task: Task, at_once: AtOnce | None = None) -> None:
@@ -86,9 +100,69 @@ class Member:
         self.engine = "eager"
         self.stopped = False  # in this phase
         self.busy = False  # inside a phase
+        self.turn = 0
+        self.begun: dict[str, Any] = {}
+        if task.checkpoint is not None and (state := task.checkpoint.take()) is not None:
+            with task.checkpoint.reading():
+                self._load(state)
+
+    def _load(self, state: Mapping[str, Any]) -> None:
+        """Be where another fit was when it called :meth:`save`."""
+        task = self.task
+        self.turn, self.engine = state["turn"], state["engine"]
+        self.history, self.begun = state["history"], state["begun"]
+        task.module.load_state_dict(state["module"])
+        task.rows.load_state_dict(state["rows"])
+        task.order_stream.set_state(state["order_stream"])
+        task.noise_stream.set_state(state["noise_stream"])
+        callbacks: list[Any] = [*filter(remembers, task.callbacks)]
+        for callback, own in zip(callbacks, state["callbacks"], strict=True):
+            callback.load_state_dict(own)
+
+    def save(self, begun: Mapping[str, Any] | None = None) -> None:
+        """Write the checkpoint, if there is one; between phases, or in one that has ``begun``."""
+        task = self.task
+        if task.checkpoint is None:
+            return
+        callbacks: list[Any] = [*filter(remembers, task.callbacks)]
+        state = {
+            "turn": self.turn,
+            "engine": self.engine,
+            "begun": begun or {},
+            "module": task.module.state_dict(),
+            "rows": task.rows.state_dict(),
+            "order_stream": task.order_stream.get_state(),
+            "noise_stream": task.noise_stream.get_state(),
+            "callbacks": [callback.state_dict() for callback in callbacks],
+        }
+        task.checkpoint.write(state, self.history)
 
 
-def _train_turn(members: Sequence[Member], turn: Sequence[int], engine: str) -> None:
+def remembers(callback: Any) -> bool:
+    """Whether a callback has a state that a checkpoint has to hold."""
+    return hasattr(callback, "state_dict") and hasattr(callback, "load_state_dict")
+
+
+def _how_far(members: Sequence[Member]) -> str:
+    """Say how far training was when it was interrupted."""
+    history = max((member.history for member in members), key=len)
+    text = "Training was interrupted in the first epoch"
+    if history:
+        last = history[-1]
+        text = f"Training was interrupted after epoch {last['epoch']} of phase {last['phase']!r}"
+    text += "; the detector is as it was before."
+    checkpoint = members[0].task.checkpoint
+    if checkpoint is not None and checkpoint.epochs:
+        text += (
+            f" The next fit goes on from checkpoint={checkpoint.name!r}, written when "
+            f"{checkpoint.epochs} of {len(history)} epochs were over."
+        )
+    return text
+
+
+def _train_turn(
+    members: Sequence[Member], turn: Sequence[int], engine: str, interrupt: Interrupt
+) -> None:
     """Train one phase, or several that take turns within each batch, epoch by epoch."""
     if not members:
         return
@@ -96,18 +170,20 @@ def _train_turn(members: Sequence[Member], turn: Sequence[int], engine: str) -> 
         for member in members:
             member.stopped, member.busy = False, True
             for phase in _phases(member, turn):
-                if phase.start is not None:
+                if phase.start is not None and not member.begun:
                     _refresh_all(member, phase.start)
-        _train_epochs(list(members), turn, engine)
+        _train_epochs(list(members), turn, engine, interrupt)
     finally:
         for member in members:
             _end(member)
 
 
-def _train_epochs(members: list[Member], turn: Sequence[int], engine: str) -> None:
+def _train_epochs(
+    members: list[Member], turn: Sequence[int], engine: str, interrupt: Interrupt
+) -> None:
     for member in members:
         member.task.module.train()  # for the recording
-    steppers = _steppers(members, turn, engine)
+    steppers = _steppers(members, turn, members[0].engine if members[0].begun else engine)
     schedules = [
         torch.optim.lr_scheduler.MultiStepLR(
             stepper.optimizer, _phases(members[0], [i])[0].milestones
@@ -115,9 +191,9 @@ def _train_epochs(members: list[Member], turn: Sequence[int], engine: str) -> No
         for i, stepper in zip(turn, steppers, strict=True)
     ]
     first = members[0].task.phases[turn[0]]
-    for epoch in range(first.epochs):
+    for epoch in range(_begin(members[0], steppers, schedules), first.epochs):
         began = time.perf_counter()
-        losses = _epoch(members, turn, steppers, epoch)
+        losses = _epoch(members, turn, steppers, epoch, interrupt)
         shared = (time.perf_counter() - began) / sum(not m.stopped for m in members)
         for schedule in schedules:
             schedule.step()
@@ -127,6 +203,7 @@ def _train_epochs(members: list[Member], turn: Sequence[int], engine: str) -> No
             try:
                 if member.error is None:
                     _close_epoch(member, turn, epoch, losses[k], shared)
+                    _save(member, epoch, steppers, schedules)
             except Exception as error:  # its own, of a callback perhaps: the others go on
                 member.error = error
             if member.stopped or member.error is not None:
@@ -140,6 +217,31 @@ def _train_epochs(members: list[Member], turn: Sequence[int], engine: str) -> No
             for stepper in steppers:
                 stepper.keep(going)
             members = [members[k] for k in going]
+
+
+def _begin(member: Member, steppers: Sequence[Stepper], schedules: Sequence[Any]) -> int:
+    """Go on where a checkpoint was written in this phase; the first epoch to train."""
+    begun, member.begun = member.begun, {}
+    if not begun or member.task.checkpoint is None:
+        return 0
+    with member.task.checkpoint.reading():
+        for part, state in zip((*steppers, *schedules), begun["parts"], strict=True):
+            part.load_state_dict(state)
+        return int(begun["epochs"])
+
+
+def _save(
+    member: Member, epoch: int, steppers: Sequence[Stepper], schedules: Sequence[Any]
+) -> None:
+    """Write the checkpoint, if there is one and it is time for it."""
+    task = member.task
+    over = member.stopped or epoch + 1 == task.phases[member.turn].epochs  # written then, anyway
+    if task.checkpoint is None or over or len(member.history) % task.checkpoint.every:
+        return
+    states = [part.state_dict() for part in (*steppers, *schedules)]
+    for state in states:
+        state.pop("milestones", None)  # of a schedule, which are no JSON
+    member.save({"epochs": epoch + 1, "parts": states})
 
 
 def _phases(member: Member, turn: Sequence[int]) -> list[Phase]:
@@ -184,7 +286,11 @@ def _ways(tasks: Sequence[Task], turn: Sequence[int], engine: str) -> list[str]:
 
 
 def _epoch(
-    members: Sequence[Member], turn: Sequence[int], steppers: Sequence[Stepper], epoch: int
+    members: Sequence[Member],
+    turn: Sequence[int],
+    steppers: Sequence[Stepper],
+    epoch: int,
+    interrupt: Interrupt,
 ) -> list[dict[str, float]]:
     """One pass over the rows in a new order; mean loss terms of every member.
 
@@ -200,7 +306,8 @@ def _epoch(
     ranks, device = members[0].task.ranks, members[0].task.rows.device
     losses: list[dict[str, float]] = [{} for _ in members]
     steps, totals = 0, [torch.zeros((), device="cpu")] * 2
-    for rows, terms in _steps(steppers, batches, _too_large([member.task for member in members])):
+    too_large = _too_large([member.task for member in members])
+    for rows, terms in _steps(steppers, batches, too_large, interrupt):
         sums = [rows.sum(), (rows.view(-1, 1, 1) * terms).sum(0)]
         if ranks is not None:
             sums = [part.to(device) for part in sums]
@@ -228,16 +335,26 @@ def _epoch(
 
 
 def _steps(
-    steppers: Sequence[Stepper], batches: Iterator[Sequence[Batch]], too_large: str
+    steppers: Sequence[Stepper],
+    batches: Iterator[Sequence[Batch]],
+    too_large: str,
+    interrupt: Interrupt,
 ) -> Iterator[tuple[Tensor, Tensor]]:
     """Take all steps. After some: the rows in each, and its loss terms in all phases.
 
     Of shape (steps,) and (steps, members, terms), in float64 on the CPU.
     """
-    steps = ((len(batch[0].x), [s.step(batch) for s in steppers]) for batch in batches)
+
+    def steps() -> Iterator[tuple[int, list[Tensor]]]:
+        for batch in batches:
+            yield len(batch[0].x), [stepper.step(batch) for stepper in steppers]
+            if interrupt.asked:
+                raise interrupt.error()
+
+    going = steps()
     while True:
         with explained(too_large):
-            taken = list(islice(steps, STEPS_AT_ONCE))
+            taken = list(islice(going, STEPS_AT_ONCE))
         if not taken:
             return
         rows, terms = zip(*taken, strict=True)

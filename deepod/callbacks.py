@@ -3,10 +3,18 @@
 Any callable ``f(event) -> bool | None`` will do; True ends the phase. One that has a method
 ``end()`` is told when a phase is over, however it ended. :class:`deepod.types.Event` says what an
 event holds.
+
+A fit with a ``checkpoint`` may go on where another one was killed: its callbacks are new then, and
+the first event they see need not be of epoch 0. One that remembers something from epoch to epoch
+should have the two methods of a torch module: ``state_dict()`` gives a dict of tensors, numbers,
+strings and None, and of lists and dicts of them, after every event that the file is written after;
+``load_state_dict(state)`` is given it before the first event, with tensors on the CPU, and raises a
+ValueError if it cannot go on from it.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor, nn
@@ -48,6 +56,9 @@ class EarlyStopping:
         self.patience = patience
         self.min_delta = min_delta
         self.monitor = monitor
+        self._best, self._waited = float("inf"), 0
+        self._weights: dict[str, Tensor] = {}
+        self._module: nn.Module | None = None
 
     def __repr__(self) -> str:
         settings = f"patience={self.patience}, min_delta={self.min_delta}, monitor={self.monitor!r}"
@@ -56,9 +67,8 @@ class EarlyStopping:
     def __call__(self, event: Event) -> bool:
         """Judge one epoch."""
         if event.epoch == 0:
-            self._best, self._waited = float("inf"), 0
-            self._weights: dict[str, Tensor] = {}
-            self._module: nn.Module | None = event.module
+            self._best, self._waited, self._weights = float("inf"), 0, {}
+        self._module = event.module
         losses = event.validation or event.losses
         if self.monitor is not None and self.monitor not in losses:
             if not event.last:
@@ -78,10 +88,36 @@ class EarlyStopping:
 
     def end(self) -> None:
         """Put the best weights back, and keep nothing of the module."""
-        module, self._module = getattr(self, "_module", None), None
+        module, self._module = self._module, None
         if module is not None and self._weights:
             module.load_state_dict(self._weights)
         self._weights = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """Give the best loss so far, its weights, the epochs since, and the settings."""
+        return {
+            "settings": [self.patience, self.min_delta, self.monitor],
+            "best": self._best,
+            "waited": self._waited,
+            "weights": self._weights,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from there.
+
+        Raises
+        ------
+        ValueError
+            If the settings are not those of the callback that gave the state.
+        """
+        ours = [self.patience, self.min_delta, self.monitor]
+        if state["settings"] != ours:
+            raise ValueError(
+                "EarlyStopping has [patience, min_delta, monitor] = "
+                f"{ours} here and {state['settings']} there."
+            )
+        self._best, self._waited = state["best"], state["waited"]
+        self._weights = dict(state["weights"])
 
 
 class Progress:
@@ -91,8 +127,9 @@ class Progress:
         """Advance the bar by one epoch."""
         from tqdm.auto import tqdm
 
-        if event.epoch == 0:
-            self._bar: Any = tqdm(total=event.epochs, desc=event.phase, unit="epoch")
+        if not hasattr(self, "_bar"):
+            shown = {"desc": event.phase, "unit": "epoch", "initial": event.epoch}
+            self._bar: Any = tqdm(total=event.epochs, **shown)
         self._bar.set_postfix({name: f"{value:.3g}" for name, value in event.losses.items()})
         self._bar.update()
 

@@ -61,7 +61,8 @@ def across_processes(backend: str | None = None) -> Iterator[Ranks]:
     Raises
     ------
     ValueError
-        By ``fit``, on all processes, if they do not fit the same model, or if X is read from disk.
+        By ``fit``, on all processes, if they do not fit the same model, if X is read from disk, or
+        if ``checkpoint`` is set.
     RuntimeError
         By ``fit``, if it failed in another process before training. One that ends later, or does
         not call ``fit``, leaves the others waiting until ``torch.distributed`` gives up.

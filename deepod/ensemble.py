@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from numbers import Integral
+from pathlib import Path
 from typing import Any, ClassVar, cast
 
 import numpy as np
@@ -52,7 +53,7 @@ def fit_many(
     Raises
     ------
     ValueError, FloatingPointError
-        As ``fit`` of the first detector that failed.
+        As ``fit`` of the first detector that failed, or if several would share a ``checkpoint``.
 
     Notes
     -----
@@ -82,7 +83,19 @@ def fit_many(
 def fit_in_jobs(
     detectors: Sequence[Any], Xs: Sequence[Any], ys: Sequence[Any], n_jobs: int | None
 ) -> tuple[list[Any], list[Exception | None]]:
-    """Fit every detector on its X and y, shared out to processes; fitted ones, and errors."""
+    """Fit every detector on its X and y, shared out to processes; fitted ones, and errors.
+
+    Raises
+    ------
+    ValueError
+        If two of them have the same ``checkpoint``.
+    """
+    files = [Path(str(d.checkpoint)).resolve() for d in detectors if d.checkpoint is not None]
+    if len(set(files)) < len(files):
+        raise ValueError(
+            "checkpoint names a file of one fit, not of several; leave it None for detectors that "
+            "are fitted together."
+        )
     mapped = [is_mapped(X) for X in Xs]
 
     def fitted(part: slice) -> tuple[list[Any], list[Exception | None]]:

@@ -43,6 +43,12 @@ class Rows(Protocol):
     def chunks(self, n: int) -> Iterator[Tensor]:
         """All rows in order, at most n at a time; of very many, a sample."""
 
+    def state_dict(self) -> dict[str, int]:
+        """Give what the next epoch takes from those before it."""
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from there."""
+
 
 @dataclass(frozen=True)
 class Refresh:

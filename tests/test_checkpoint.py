@@ -1,0 +1,726 @@
+"""A fit that is stopped and started again, against one that never was."""
+
+import itertools
+import json
+import random
+import shutil
+import time
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from safetensors import safe_open
+from sklearn.model_selection import GridSearchCV
+
+import deepod
+from deepod import (
+    AutoEncoder,
+    DeepSVDD,
+    SeedEnsemble,
+    StackedSearchCV,
+    _checkpoint,
+    _files,
+    _ranks,
+    _train,
+    data,
+    fit_many,
+)
+from deepod._files import InvalidFileError
+from deepod.callbacks import EarlyStopping
+from deepod.networks import MLP
+from deepod.params import param, parameters
+
+from . import children
+from .cases import NAMES, NAMES_AND_KINDS, fast, samples
+from .test_engines import CYCLE, task
+
+X = samples()
+TINY = MLP(hidden=(4,))
+
+
+class StoppedError(Exception):
+    """Ends a fit in the middle."""
+
+
+class StopAt:
+    """Ends a fit at the n-th event, before the file is written."""
+
+    def __init__(self, n):
+        self.left = n
+
+    def __call__(self, event):
+        self.left -= 1
+        if not self.left:
+            raise StoppedError
+
+
+@pytest.fixture
+def path(tmp_path):
+    return tmp_path / "run.ckpt"
+
+
+def stop(detector, n, X=X, y=None):
+    """Fit until the n-th event."""
+    detector.set_params(callbacks=[*detector.callbacks, StopAt(n)])
+    with pytest.raises(StoppedError):
+        detector.fit(X, y)
+    assert not detector.__sklearn_is_fitted__()
+
+
+def without_seconds(history):
+    return [{key: value for key, value in h.items() if key != "seconds"} for h in history]
+
+
+def assert_same(one, other):
+    """Two detectors that are equal to the last bit."""
+    np.testing.assert_array_equal(one.decision_scores_, other.decision_scores_)
+    assert without_seconds(one.history_) == without_seconds(other.history_)
+    assert one.engine_ == other.engine_
+    for (name, a), b in zip(
+        one.module_.state_dict().items(), other.module_.state_dict().values(), strict=True
+    ):
+        assert torch.equal(a, b), name
+
+
+def assert_stopping_changes_nothing(make, path, X=X, step=1):
+    """Stop a fit at every ``step``-th event and go on, against one that was not stopped."""
+    whole = make().fit(X)
+    for n in range(2, len(whole.history_) + 1, step):
+        stop(make(checkpoint=path), n, X)
+        assert_same(make(checkpoint=path).fit(X), whole)
+        assert not path.exists()
+    return whole
+
+
+# --- the same to the last bit -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_stopped__at_every_epoch__ends_as_if_it_never_was(name, path):
+    def make(**params):
+        return fast(name, epochs=3, batch_size=16, milestones=(1,), **params)
+
+    assert_stopping_changes_nothing(make, path)
+
+
+@pytest.mark.parametrize(("name", "kind"), NAMES_AND_KINDS)
+def test_stopped__every_kind_of_input__ends_as_if_it_never_was(name, kind, path):
+    def make(**params):
+        return fast(name, epochs=3, batch_size=16, **params)
+
+    assert_stopping_changes_nothing(make, path, samples(kind), step=2)
+
+
+SETTINGS = {
+    "sgd": {"optimizer": "sgd", "lr": 1e-3},
+    "adamw": {"optimizer": "adamw", "weight_decay": 0.1},
+    "milestones": {"milestones": (2, 3), "lr": 0.1},
+    "held out": {"validation_fraction": 0.25},
+    "soft": {"objective": "soft", "warmup_epochs": 1},
+    "not every epoch": {"checkpoint_every": 3},
+    "only at the end of a phase": {"checkpoint_every": 100},
+    "one batch": {"batch_size": 64},
+    "traced": {"engine": "trace", "network": TINY},
+    "traced, sgd": {"engine": "trace", "network": TINY, "optimizer": "sgd", "lr": 1e-3},
+}
+
+
+@pytest.mark.parametrize("case", SETTINGS)
+def test_stopped__any_settings__ends_as_if_it_never_was(case, path):
+    def make(**params):
+        base = {"epochs": 4, "pretrain_epochs": 2, "batch_size": 16, "random_state": 0}
+        return DeepSVDD(**(base | SETTINGS[case] | params))
+
+    assert_stopping_changes_nothing(make, path)
+
+
+def test_stopped__long_enough_to_be_traced__goes_on_traced(path):
+    def make(**params):
+        return fast("PLAD", network=TINY, epochs=50, batch_size=8, **params)
+
+    whole = assert_stopping_changes_nothing(make, path, step=20)
+    assert whole.engine_ == "trace"
+
+
+@pytest.mark.parametrize("engine", ["eager", "trace"])
+def test_stopped__phases_that_take_turns__go_on(engine, path):
+    def trained(callbacks=(), checkpoint=None):
+        given = task(0, phases=CYCLE, callbacks=callbacks, checkpoint=checkpoint)
+        (member,) = _train.train([given], engine)
+        return member
+
+    whole = trained()
+    for n in range(2, len(whole.history) + 1):
+        stopped = trained([StopAt(n)], _checkpoint.Checkpoint(path, 1, {}, {}))
+        assert isinstance(stopped.error, StoppedError)
+        member = trained(checkpoint=_checkpoint.Checkpoint(path, 1, {}, {}))
+        assert without_seconds(member.history) == without_seconds(whole.history)
+        for ours, theirs in zip(
+            member.task.module.state_dict().values(),
+            whole.task.module.state_dict().values(),
+            strict=True,
+        ):
+            assert torch.equal(ours, theirs)
+        path.unlink()
+
+
+@pytest.mark.parametrize("name", ["AutoEncoder", "AnoRand", "PLAD"])
+def test_stopped__rows_on_disk__go_on(name, path):
+    rows = data.array(samples(n=800))
+
+    def make(**params):
+        return fast(
+            name, network=TINY, epochs=5, batch_size=20, memory_limit=1 << 13, **params
+        )  # buffers of some 50 rows: AnoRand's are of many sizes
+
+    whole = assert_stopping_changes_nothing(make, path, rows, step=3)
+    assert whole.engine_ == "trace"
+
+
+def test_stopped__early_stopping__waits_on_and_restores_the_best_weights(path):
+    def make(**params):
+        return fast(
+            "AutoEncoder",
+            epochs=30,
+            lr=0.04,
+            validation_fraction=0.25,
+            callbacks=[EarlyStopping(patience=3)],
+            **params,
+        )
+
+    whole = assert_stopping_changes_nothing(make, path)
+    assert 6 < len(whole.history_) < 30
+
+
+def test_stopped__early_stopping_in_the_first_phase__goes_on_in_the_second(path):
+    def make(**params):
+        return fast(
+            "DeepSVDD",
+            epochs=12,
+            lr=0.05,
+            callbacks=[EarlyStopping(patience=1, min_delta=0.05)],
+            **params,
+        )
+
+    whole = assert_stopping_changes_nothing(make, path)
+    lengths = [
+        len([*group]) for _, group in itertools.groupby(whole.history_, lambda h: h["phase"])
+    ]
+    assert lengths[0] < 12
+
+
+def test_stopped__several_times__ends_as_if_it_never_was(path):
+    whole = fast("DeepSVDD", epochs=5).fit(X)
+    for n in (3, 1, 2, 4):
+        stop(fast("DeepSVDD", epochs=5, checkpoint=path), n)
+    assert_same(fast("DeepSVDD", epochs=5, checkpoint=path).fit(X), whole)
+
+
+def test_stopped__after_training__only_scores(path):
+    class Fails:
+        def fit(self, scores):
+            raise StoppedError
+
+        def predict(self, scores):
+            raise StoppedError
+
+    seen = []
+    detector = fast("DeepSVDD", checkpoint=path, contamination=Fails())
+    with pytest.raises(StoppedError):
+        detector.fit(X)
+    detector.set_params(contamination=0.1, callbacks=[seen.append]).fit(X)
+    assert seen == []
+    assert_same(detector, fast("DeepSVDD").fit(X))
+
+
+@pytest.mark.parametrize("unseeded", [lambda: None, np.random.RandomState])
+def test_stopped__no_seed__goes_on_with_the_seeds_of_the_file(unseeded, path):
+    def make(**params):
+        return fast("PLAD", epochs=6, random_state=unseeded(), checkpoint=path, **params)
+
+    losses = []
+    stop(make(callbacks=[lambda event: losses.append(event.losses)]), 4)
+    copied = path.with_name("copy")
+    shutil.copy(path, copied)
+    one = make().fit(X)
+    shutil.copy(copied, path)
+    other = make().fit(X)
+    assert_same(one, other)
+    terms = [{name: h[name] for name in losses[0]} for h in one.history_]
+    assert terms[:3] == losses[:3]
+    assert not np.array_equal(make().fit(X).decision_scores_, one.decision_scores_)
+
+
+def test_checkpoint__none_or_never_stopped__same_scores(path):
+    assert_same(fast("DeepSVDD", checkpoint=str(path)).fit(X), fast("DeepSVDD").fit(X))
+
+
+# --- killed -------------------------------------------------------------------------------------
+
+
+def fit_and_save(name, params, out):
+    """What the process does that is killed."""
+    detector = fast(name, **params).fit(samples(n=200))
+    with _files.replacing(out) as partial:
+        values = {f"m{i}": t.numpy() for i, t in enumerate(detector.module_.state_dict().values())}
+        history = json.dumps(without_seconds(detector.history_))
+        with partial.open("wb") as file:
+            np.savez(file, scores=detector.decision_scores_, history=history, **values)
+
+
+def kill_until_done(name, params, folder, longest, moments):
+    """Start a fit again and again, kill it; how often it was killed."""
+    params = params | {"checkpoint": str(folder / "run.ckpt")}
+    path, out = folder / "run.ckpt", folder / "out.npz"
+    killed = 0
+    while not out.exists():
+        before = path.stat().st_mtime_ns if path.exists() else 0
+        process = children.start(fit_and_save, name, params, out)
+        if killed % 3:  # so that there is some progress
+            while process.is_alive() and not (path.exists() and path.stat().st_mtime_ns != before):
+                time.sleep(0.001)
+        process.join(moments.uniform(0, longest))
+        if process.is_alive():
+            process.kill()
+            killed += 1
+        process.join()
+    assert not path.exists()
+    return killed
+
+
+def assert_killing_changes_nothing(name, params, folder, longest, moments):
+    killed = kill_until_done(name, params, folder, longest, moments)
+    (folder / "whole").mkdir()
+    whole = folder / "whole.npz"
+    process = children.start(fit_and_save, name, params, whole)
+    process.join()
+    ours, theirs = np.load(folder / "out.npz"), np.load(whole)
+    assert set(ours) == set(theirs)
+    for key in ours:
+        np.testing.assert_array_equal(ours[key], theirs[key], err_msg=key)
+    return killed
+
+
+def test_killed__at_random_moments__ends_as_if_it_never_was(tmp_path):
+    params = {"epochs": 60, "network": TINY, "batch_size": 16}
+    moments = random.Random(0)
+    assert assert_killing_changes_nothing("DeepSVDD", params, tmp_path, 0.3, moments) >= 3
+
+
+LONG = {
+    "DeepSVDD": {"epochs": 300, "validation_fraction": 0.2},
+    "PLAD": {"epochs": 600, "callbacks": [EarlyStopping(patience=500)]},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", LONG)
+def test_killed__at_twenty_random_moments__ends_as_if_it_never_was(name, tmp_path):
+    params = {"network": TINY, "batch_size": 16} | LONG[name]
+    moments = random.Random(0)
+    assert assert_killing_changes_nothing(name, params, tmp_path, 0.2, moments) >= 20
+
+
+# --- of another fit -----------------------------------------------------------------------------
+
+ROWS = {
+    "a value": np.where(np.arange(200).reshape(40, 5) == 77, X + 1e-6, X),
+    "the order": X[::-1],
+    "a row less": X[:-1],
+    "the type": X.astype(np.float64),
+}
+
+
+@pytest.mark.parametrize("case", ROWS)
+def test_other_rows__refused__file_stays(case, path):
+    stop(fast("AutoEncoder", checkpoint=path), 2)
+    before = path.read_bytes()
+    with pytest.raises(
+        InvalidFileError, match=r"checkpoint=.*another fit .*X is .*Delete the file"
+    ):
+        fast("AutoEncoder", checkpoint=path).fit(ROWS[case])
+    assert path.read_bytes() == before
+
+
+def test_other_rows_on_disk__refused_by_shape_and_both_ends(path):
+    rows = samples(n=1000)
+
+    def make(**params):
+        return fast("AutoEncoder", checkpoint=path, memory_limit=1 << 13, **params)
+
+    stop(make(), 2, data.array(rows))
+    for place in (0, 999):
+        other = rows.copy()
+        other[place] += 1
+        with pytest.raises(InvalidFileError, match="X is"):
+            make().fit(data.array(other))
+    for other in (rows[:-1], rows.astype(np.float64), rows[:, :-1]):
+        with pytest.raises(InvalidFileError, match="X is"):
+            make().fit(data.array(other))
+    with pytest.raises(InvalidFileError, match="X is"):
+        make().fit(rows)  # in memory
+    assert_same(make().fit(data.array(rows)), make().fit(data.array(rows)))
+
+
+OTHERS = {
+    "lr": 0.01,
+    "epochs": 7,
+    "batch_size": 16,
+    "optimizer": "sgd",
+    "network": TINY,
+    "scaler": "minmax",
+    "milestones": (1,),
+    "weight_decay": 0.1,
+    "validation_fraction": 0.2,
+    "random_state": 1,
+    "engine": "trace",
+    "lam": 2.0,
+    "callbacks": [EarlyStopping()],
+}
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_parameter__refused_by_name__file_stays(name, path):
+    stop(fast("PLAD", checkpoint=path), 2)
+    before = path.read_bytes()
+    with pytest.raises(InvalidFileError, match=rf"checkpoint=.*{name} is .* here and .* there"):
+        fast("PLAD", **({"checkpoint": path, name: OTHERS[name]})).fit(X)
+    assert path.read_bytes() == before
+
+
+def test_other_labels__refused(path):
+    y = (np.arange(40) % 10 == 0).astype(int)
+    stop(fast("PLAD", checkpoint=path, supervision="drop_anomalies"), 2, y=y)
+    with pytest.raises(InvalidFileError, match="y is"):
+        fast("PLAD", checkpoint=path, supervision="drop_anomalies").fit(X, y[::-1])
+
+
+def test_other_class_or_version__refused(path, monkeypatch):
+    stop(fast("AutoEncoder", checkpoint=path), 2)
+    with pytest.raises(InvalidFileError, match=r"class is .*DAE.* here"):
+        fast("DAE", checkpoint=path).fit(X)
+    with monkeypatch.context() as patch:
+        patch.setattr(deepod, "__version__", "99.0")
+        with pytest.raises(InvalidFileError, match=r"deepod is '99.0' here"):
+            fast("AutoEncoder", checkpoint=path).fit(X)
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "__version__", "99.0")
+        with pytest.raises(InvalidFileError, match=r"torch is '99.0' here"):
+            fast("AutoEncoder", checkpoint=path).fit(X)
+    with monkeypatch.context() as patch:
+        patch.setattr(_checkpoint, "FORMAT", 2)
+        with pytest.raises(InvalidFileError, match="another version of deepod"):
+            fast("AutoEncoder", checkpoint=path).fit(X)
+
+
+def test_other_settings_of_a_callback__refused(path):
+    stop(fast("AutoEncoder", checkpoint=path, callbacks=[EarlyStopping(patience=5)]), 2)
+    before = path.read_bytes()
+    with pytest.raises(InvalidFileError, match=r"\[6, 0.0, None\] here and \[5, 0.0, None\] there"):
+        fast("AutoEncoder", checkpoint=path, callbacks=[EarlyStopping(patience=6)]).fit(X)
+    assert path.read_bytes() == before
+
+
+def test_what_training_does_without__may_differ(path):
+    stop(fast("AutoEncoder", checkpoint=path), 2)
+    params = {"contamination": 0.3, "checkpoint_every": 2, "callbacks": [lambda event: None]}
+    detector = fast("AutoEncoder", checkpoint=path, **params).fit(X)
+    assert_same(detector, fast("AutoEncoder").fit(X))
+    assert detector.labels_.mean() == pytest.approx(0.3)
+
+
+def test_parameter__of_any_kind__told_apart_or_refused(path):
+    @parameters
+    class Weighted(AutoEncoder):
+        weights: Any = param(default=None, accepts=[object], doc="Of columns.")
+
+    def make(weights):
+        return Weighted(epochs=3, random_state=0, checkpoint=path, weights=weights)
+
+    stop(make(np.ones(2000)), 2)
+    heavy = np.ones(2000)
+    heavy[1000] = 2
+    with pytest.raises(InvalidFileError, match="weights is"):
+        make(heavy).fit(X)
+    make(np.ones(2000)).fit(X)
+    with pytest.raises(ValueError, match="checkpoint cannot tell weights="):
+        make(lambda: None).fit(X)
+
+
+# --- the file -----------------------------------------------------------------------------------
+
+
+def test_file__is_safetensors_and_json(path):
+    stop(fast("AutoEncoder", checkpoint=path), 2)
+    with safe_open(path, "pt") as file:
+        description = json.loads(file.metadata()["deepod"])
+        assert len(description["history"]) == 1
+        assert len(list(file.keys())) > 4
+
+
+def damaged(contents):
+    tensors = _files.pack({"kind": "model"}, {"a": np.ones(3)})
+    yield "empty", b""
+    yield "text", b"epochs = 3\n"
+    yield "half", contents[: len(contents) // 2]
+    yield "longer", contents + b"\0"
+    yield "another kind", tensors
+    yield "zeros", bytes(len(contents))
+    flipped = bytearray(contents)
+    flipped[-1] ^= 1
+    yield "one bit", bytes(flipped)
+
+
+def test_file__damaged__refused_and_left_alone(path):
+    stop(fast("AutoEncoder", checkpoint=path), 2)
+    for case, contents in damaged(path.read_bytes()):
+        path.write_bytes(contents)
+        with pytest.raises(InvalidFileError, match=r"checkpoint=.*Delete the file"):
+            fast("AutoEncoder", checkpoint=path).fit(X)
+        assert path.read_bytes() == contents, case
+    path.unlink()
+    assert_same(fast("AutoEncoder", checkpoint=path).fit(X), fast("AutoEncoder").fit(X))
+
+
+@settings(
+    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
+def test_file__any_byte_changed__refused_or_without_effect(place, value, path):
+    """A space of the header may become another kind of space."""
+    if not path.exists():
+        stop(fast("AutoEncoder", checkpoint=path, network=TINY), 2)
+    contents = bytearray(path.read_bytes())
+    changed = contents.copy()
+    changed[int(place * len(contents))] = value
+    path.write_bytes(changed)
+    try:
+        detector = fast("AutoEncoder", checkpoint=path, network=TINY).fit(X)
+    except InvalidFileError:
+        assert path.read_bytes() == changed
+    else:
+        assert_same(detector, fast("AutoEncoder", network=TINY).fit(X))
+    path.write_bytes(contents)
+
+
+def test_file__states_that_do_not_fit__refused(path):
+    stop(fast("AutoEncoder", checkpoint=path), 2)
+    description, tensors = _files.read(path)
+    for key in ("module", "rows", "callbacks", "turn", "begun"):
+        state = {k: v for k, v in description["state"].items() if k != key}
+        path.write_bytes(_files.pack(description | {"state": state}, tensors))
+        with pytest.raises(InvalidFileError, match="Delete the file"):
+            fast("AutoEncoder", checkpoint=path).fit(X)
+    path.write_bytes(_files.pack(description, {k: v[:0] for k, v in tensors.items() if v.dim()}))
+    with pytest.raises(InvalidFileError, match="Delete the file"):
+        fast("AutoEncoder", checkpoint=path).fit(X)
+
+
+def test_file__after_a_good_fit__is_gone_and_the_next_is_new(path):
+    detector = fast("AutoEncoder", checkpoint=path).fit(X)
+    assert not path.exists()
+    assert_same(detector.fit(X), fast("AutoEncoder").fit(X))
+    assert list(path.parent.iterdir()) == []
+
+
+def test_file__after_a_fit_that_failed__stays(path):
+    def jump(event):
+        if event.epoch == 1:
+            with torch.no_grad():
+                for p in event.module.parameters():
+                    p.fill_(float("nan"))
+
+    with pytest.raises(FloatingPointError):
+        fast("AutoEncoder", epochs=4, checkpoint=path, callbacks=[jump]).fit(X)
+    assert path.exists()
+
+
+def test_file__left_half_written_by_a_killed_process__deleted(path):
+    left = path.with_name(".run.ckpt.1234567.part")
+    other = path.with_name(".run2.ckpt.1234567.part")
+    left.write_bytes(b"half"), other.write_bytes(b"half")
+    fast("AutoEncoder", checkpoint=path).fit(X)
+    assert list(path.parent.iterdir()) == [other]
+
+
+def test_file__deleted_in_the_middle__written_again(path):
+    seen = []
+
+    def delete(event):
+        if event.epoch == 2:
+            path.unlink()
+        seen.append(path.exists())
+
+    fast("AutoEncoder", epochs=5, checkpoint=path, callbacks=[delete]).fit(X)
+    assert seen == [False, True, False, True, True]
+
+
+@pytest.mark.parametrize("contents", [b"mine", b""])
+def test_file__of_somebody_else_meanwhile__kept_and_named(contents, path):
+    def write(event):
+        if event.epoch == 1:
+            path.write_bytes(contents)
+
+    with pytest.raises(ValueError, match=r"checkpoint=.*a file of its own"):
+        fast("AutoEncoder", epochs=3, checkpoint=path, callbacks=[write]).fit(X)
+    assert path.read_bytes() == contents
+
+
+# --- the path -----------------------------------------------------------------------------------
+
+
+def test_path__cannot_be_written__said_before_training(tmp_path, monkeypatch):
+    def fail(event):
+        raise AssertionError("trained")
+
+    def refused(path, error=ValueError, match="checkpoint="):
+        detector = fast("AutoEncoder", checkpoint=path, callbacks=[fail])
+        with pytest.raises(error, match=match):
+            detector.fit(X)
+
+    refused(tmp_path / "missing" / "run.ckpt")
+    refused(tmp_path)
+    refused("")
+    refused(tmp_path / ("x" * 300))
+    refused(3, match="checkpoint")
+    (tmp_path / "file").write_text("a file")
+    refused(tmp_path / "file" / "run.ckpt")
+
+    def read_only(self, *args, **kwargs):
+        raise PermissionError(13, "Permission denied", str(self))
+
+    monkeypatch.setattr(type(tmp_path), "touch", read_only)
+    refused(tmp_path / "run.ckpt", match=r"checkpoint=.*Permission denied")
+
+
+def test_checkpoint_every__not_a_positive_integer__refused(path):
+    for value in (0, -1, 1.5, None):
+        with pytest.raises(ValueError, match="checkpoint_every"):
+            fast("AutoEncoder", checkpoint=path, checkpoint_every=value).fit(X)
+
+
+def test_path__a_link__its_target_is_written(tmp_path):
+    link, target = tmp_path / "link", tmp_path / "target"
+    link.symlink_to(target)
+    stop(fast("AutoEncoder", checkpoint=link), 2)
+    assert target.exists()
+    assert link.is_symlink()
+    assert_same(fast("AutoEncoder", checkpoint=link).fit(X), fast("AutoEncoder").fit(X))
+    assert not target.exists()
+
+
+def test_disk__full_in_the_middle__one_warning_and_the_last_file_stays(path):
+    resource = pytest.importorskip("resource")
+    _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    contents = []
+
+    def fill(event):
+        if event.epoch == 2:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+        contents.append(path.read_bytes() if path.exists() else None)
+
+    try:
+        with pytest.warns(RuntimeWarning, match="could not be written after 3 epochs") as warned:
+            detector = fast("AutoEncoder", epochs=6, checkpoint=path, callbacks=[fill]).fit(X)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+    assert len(warned) == 1
+    assert contents[1] != contents[2]
+    assert contents[2:] == [contents[2]] * 4
+    whole = fast("AutoEncoder", epochs=6).fit(X)
+    assert_same(detector, whole)
+    assert not path.exists()
+    path.write_bytes(contents[2])
+    assert_same(fast("AutoEncoder", epochs=6, checkpoint=path).fit(X), whole)
+
+
+# --- several fits -------------------------------------------------------------------------------
+
+
+def test_several_detectors__one_file__refused(path):
+    detector = fast("AutoEncoder", checkpoint=path)
+    for n_jobs in (1, 2):
+        with pytest.raises(ValueError, match="checkpoint"):
+            fit_many(detector, X, seeds=[0, 1], n_jobs=n_jobs)
+    with pytest.raises(ValueError, match="checkpoint"):
+        SeedEnsemble(detector, 2).fit(X)
+    with pytest.raises(ValueError, match="checkpoint"):
+        StackedSearchCV(detector, {"lr": [1e-3, 1e-2]}, scoring="roc_auc", cv=2).fit(
+            X, np.arange(40) % 2
+        )
+    (one,) = fit_many(detector, X, seeds=[0])
+    assert_same(one, fast("AutoEncoder").fit(X))
+
+
+def test_grid_search__one_fit_after_the_other__works(path):
+    search = GridSearchCV(
+        fast("AutoEncoder", checkpoint=path), {"lr": [1e-3, 1e-2]}, scoring="roc_auc", cv=2
+    )
+    assert np.isfinite(search.fit(X, np.arange(40) % 2).cv_results_["mean_test_score"]).all()
+
+
+def test_several_processes__refused_by_all(path):
+    told = []
+
+    class One(_ranks.Ranks):
+        def agree(self, error, signature):
+            told.append(error)
+
+    token = _ranks._current.set(One(0, 1))
+    try:
+        with pytest.raises(ValueError, match="checkpoint=None"):
+            fast("AutoEncoder", checkpoint=path).fit(X)
+    finally:
+        _ranks._current.reset(token)
+    assert len(told) == 1
+
+
+# --- callbacks ----------------------------------------------------------------------------------
+
+
+class Counter:
+    """Remembers how many epochs there were, and a tensor."""
+
+    def __init__(self):
+        self.epochs, self.sum = 0, torch.zeros(2)
+
+    def __call__(self, event):
+        self.epochs += 1
+        self.sum += event.epoch
+
+    def state_dict(self):
+        return {"epochs": self.epochs, "nested": {"sum": self.sum, "none": None, "list": [1.5]}}
+
+    def load_state_dict(self, state):
+        assert state["nested"]["list"] == [1.5]
+        assert state["nested"]["none"] is None
+        self.epochs, self.sum = state["epochs"], state["nested"]["sum"]
+
+
+def test_callback__with_a_state__goes_on(path):
+    stop(fast("DeepSVDD", epochs=4, checkpoint=path, callbacks=[Counter()]), 6)
+    counter = Counter()
+    fast("DeepSVDD", epochs=4, checkpoint=path, callbacks=[counter]).fit(X)
+    assert counter.epochs == 8
+    assert counter.sum.tolist() == [12, 12]
+
+
+def test_callback__with_a_state_that_cannot_be_written__said(path):
+    class Odd(Counter):
+        def state_dict(self):
+            return {"seen": {1, 2}}
+
+    with pytest.raises(TypeError, match=r"checkpoint holds .* holds set"):
+        fast("AutoEncoder", checkpoint=path, callbacks=[Odd()]).fit(X)
+
+
+def test_progress__starts_in_the_middle(path, capfd):
+    stop(fast("AutoEncoder", epochs=5, checkpoint=path), 4)
+    fast("AutoEncoder", epochs=5, checkpoint=path, verbose=1).fit(X)
+    shown = capfd.readouterr().err
+    assert "5/5" in shown
+    assert "3/5" in shown or "4/5" in shown
+    assert "1/5" not in shown
