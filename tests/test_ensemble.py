@@ -69,6 +69,7 @@ def test_hyper_parameters_that_may_differ__side_by_side_as_alone(name, stacks):
         "callbacks": (lambda event: False,),
         "random_state": 7,
         "memory_limit": 1 << 20,
+        "checkpoint_every": 3,
         "verbose": 0,
         "lam": 2.0,
         "kl_weight": 0.02,
