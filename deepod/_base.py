@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
 
-from deepod import _data, _ranks, _train, data
+from deepod import _data, _missing, _ranks, _train, data
 from deepod._engines import ENGINES, building
 from deepod._labels import PyODVocabulary
 from deepod._stream import Scores, Stream, Streamed
@@ -80,6 +80,10 @@ class BaseDetector(PyODVocabulary):
         What ``engine`` stood for in the last phase of training.
     input_shape_ : tuple of int
         Shape of one sample.
+    fill_ : ndarray or None
+        What takes the place of NaN, in the units of X: a median for each feature of a table, of
+        shape (d,), and for each channel of windows, (channels,), and images, (channels, 1, 1). None
+        if ``missing="refuse"``.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only if X had column names.
@@ -144,6 +148,15 @@ class BaseDetector(PyODVocabulary):
         "'gcn' first divides each image, less its mean, by its mean absolute value (global "
         "contrast normalisation), then maps to [0, 1].",
     )
+    missing: str = param(
+        default="refuse",
+        accepts=[one_of("refuse", "impute")],
+        doc="What is done about NaN (also None, pandas' NA, and what a masked array masks): "
+        "'refuse' them with an error that names the columns, or 'impute' them, in ``fit`` and in "
+        "new rows, by the median of the training rows: of the feature in a table, of the channel "
+        "in windows and images, where a sensor that is silent for a whole window then shows its "
+        "usual value. Where all of it is missing, by 0. Infinity is always refused.",
+    )
     validation_fraction: float = param(
         default=0.0,
         accepts=[real(0, 0.5)],
@@ -193,8 +206,8 @@ class BaseDetector(PyODVocabulary):
     # what it adds.
     numbers_in_loss: ClassVar[tuple[str, ...]] = ()
     absent_from_loss: ClassVar[tuple[str, ...]] = (
-        *("contamination", "lr", "weight_decay", "scaler", "validation_fraction", "callbacks"),
-        *("random_state", "memory_limit", "verbose"),
+        *("contamination", "lr", "weight_decay", "scaler", "missing", "validation_fraction"),
+        *("callbacks", "random_state", "memory_limit", "verbose"),
     )
     # For list_detectors(); every method sets its own.
     family: ClassVar[str] = ""
@@ -259,8 +272,9 @@ class BaseDetector(PyODVocabulary):
         Parameters
         ----------
         X : array-like of shape (n, d), (n, time, channels) or (n, channels, height, width)
-            Training samples: numbers without NaN or infinity, at least two rows. Memory maps above
-            ``memory_limit`` and sources of :mod:`deepod.data` are read from disk as needed.
+            Training samples: numbers without infinity, and without NaN unless
+            ``missing="impute"``; at least two rows. Memory maps above ``memory_limit`` and sources
+            of :mod:`deepod.data` are read from disk as needed.
         y : array-like of shape (n,), optional
             Ignored, unless a ``supervision`` parameter of the method asks for it.
 
@@ -295,9 +309,8 @@ class BaseDetector(PyODVocabulary):
             raise
         seeds = _Streams(*spawn_seeds(self.random_state, len(_Streams._fields)))
         if ranks is not None:
-            ranks.agree(
-                None, (type(self).__name__, self.input_shape_, self.epochs, self.batch_size)
-            )
+            alike = (self.input_shape_, self.epochs, self.batch_size, self.missing)
+            ranks.agree(None, (type(self).__name__, *alike))
             first = _Streams(*ranks.gather(seeds)[0])
             seeds = _Streams(first.weights, *(seed + 2 * ranks.rank for seed in first[1:]))
         if isinstance(X, np.ndarray):
@@ -369,14 +382,16 @@ class BaseDetector(PyODVocabulary):
         if not len(learned_from):
             raise ValueError(_NO_NORMAL_ROW)
         everything = len(learned_from) == len(X)
-        known = (key, self.scaler, self.input_shape_) if everything else None
+        known = (key, self.scaler, self.missing, self.input_shape_) if everything else None
         scaler, scaled = shared.get(known, (None, None))
         if scaler is None:
             rows = samples if everything else samples[learned_from]
             ranks = _ranks.current()
             gather = None if ranks is None else ranks.gather
-            scaler = _data.Scaler.fit(_data.blocks(rows), self.input_shape_, self.scaler, gather)
-        self.shift_, self.scale_, self.contrast_ = scaler.shift, scaler.scale, scaler.contrast
+            shape, impute = self.input_shape_, self.missing == "impute"
+            fill = _data.medians(rows, shape, gather) if impute else None
+            scaler = _data.Scaler.fit(_data.blocks(rows), shape, self.scaler, gather, fill)
+        self._remember_scaler(scaler)
 
         def batch(rows: np.ndarray, seed: int) -> Batch:
             part = scaled
@@ -403,12 +418,13 @@ class BaseDetector(PyODVocabulary):
             np.random.default_rng(seeds.split),
             y=y,
             held_out=self.validation_fraction,
-            name=type(self).__name__,
+            columns=self._columns(X),
+            impute=self.missing == "impute",
         )
         if y is not None and np.count_nonzero(y == 0) == np.count_nonzero(y[stream.held_out] == 0):
             raise ValueError(_NO_NORMAL_ROW)
         scaler, sample, held_out = stream.survey(self.scaler)
-        self.shift_, self.scale_, self.contrast_ = scaler.shift, scaler.scale, scaler.contrast
+        self._remember_scaler(scaler)
         rows = Streamed(stream, scaler, sample, self._prepared, seeds.prepare)
         if not len(rows.x):
             raise ValueError(
@@ -419,6 +435,10 @@ class BaseDetector(PyODVocabulary):
             return rows, None
         labels = None if y is None else y[stream.held_out]
         return rows, self._prepared(held_out, labels, seeds.prepare + 1)
+
+    def _remember_scaler(self, scaler: _data.Scaler) -> None:
+        self.shift_, self.scale_ = scaler.shift, scaler.scale
+        self.contrast_, self.fill_ = scaler.contrast, scaler.fill
 
     def _prepared(self, x: np.ndarray, y: np.ndarray | None, seed: Any) -> Batch:
         """Let the method prepare scaled samples, and move them to the device."""
@@ -467,7 +487,7 @@ class BaseDetector(PyODVocabulary):
         if data.is_mapped(X) and X.nbytes > self.memory_limit:
             X = data.array(X)
         streamed = isinstance(X, Source)
-        rows = data.head(X, 2) if streamed else X
+        rows = data.head(X, 2) if streamed else _missing.as_nan(X)
         if self.input_shape is not None and np.ndim(rows) > 2:
             # Flat and shaped samples are then one and the same, at fit and at scoring.
             rows = np.asarray(rows)
@@ -479,6 +499,7 @@ class BaseDetector(PyODVocabulary):
             reset=reset,
             dtype="numeric",
             allow_nd=True,
+            ensure_all_finite=False,  # but below
             ensure_min_samples=2 if reset else 1,
         )
         if not reset and self.input_shape is None and rows.shape[1:] != self.input_shape_:
@@ -486,7 +507,17 @@ class BaseDetector(PyODVocabulary):
                 f"X has samples of shape {rows.shape[1:]}, but {type(self).__name__} was fitted on "
                 f"samples of shape {self.input_shape_}."
             )
-        return X if streamed else rows
+        if streamed:
+            return X
+        allow_nan = self.missing == "impute" if reset else self.fill_ is not None
+        _missing.check_finite(rows, self._columns(rows), allow_nan=allow_nan)
+        return rows
+
+    def _columns(self, X: np.ndarray | Source) -> Sequence[Any] | None:
+        """Names or numbers of the columns of a table, which errors speak of."""
+        if len(self.input_shape or X.shape[1:]) != 1:
+            return None
+        return getattr(self, "feature_names_in_", range(X.shape[1]))
 
     def _validate_y(self, y: Any, n: int) -> np.ndarray | None:
         """Labels, or None unless ``supervision`` asks for them."""
@@ -614,14 +645,15 @@ class BaseDetector(PyODVocabulary):
         chunk = self._chunk_rows(batch_size)
         rows = chunk * max(1, _data.block_rows(self.input_shape_) // chunk)
         shown = {"desc": "score", "unit": "row", "unit_scale": True, "disable": not self.verbose}
+        columns, allow_nan = self._columns(X), self.fill_ is not None
         with tqdm(total=len(X), **shown) as bar:
             for start, stop in cut(0, len(X), rows):
-                yield values(_data.read(X, start, stop, type(self).__name__))
+                yield values(_data.read(X, start, stop, columns, allow_nan=allow_nan))
                 bar.update(stop - start)
 
     def _chunks(self, X: Any, batch_size: int | None = None) -> Iterator[Tensor]:
         """Scaled samples from validated rows."""
-        scaler = _data.Scaler(self.shift_, self.scale_, self.contrast_)
+        scaler = _data.Scaler(self.shift_, self.scale_, self.contrast_, self.fill_)
         return _data.chunks(X, self.input_shape_, scaler, self._chunk_rows(batch_size))
 
     def _chunk_rows(self, batch_size: int | None) -> int:
@@ -656,6 +688,11 @@ class BaseDetector(PyODVocabulary):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "module_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing == "impute"
+        return tags
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything, with the module on the CPU, so that it loads where there is no GPU."""

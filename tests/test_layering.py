@@ -19,7 +19,8 @@ MAY_IMPORT = {
     "callbacks": {"types"},
     "networks": {"types", "params", "networks"},
     "data": {"types"},
-    "_data": {"types", "data"},
+    "_missing": set(),
+    "_data": {"types", "data", "_missing"},
     "_stream": {"types", "data", "_data"},
     "_record": set(),
     "_ranks": set(),
@@ -29,7 +30,7 @@ MAY_IMPORT = {
     "_labels": set(),
     "_base": {
         *("types", "params", "data", "_data", "_stream", "_engines", "_train", "_together"),
-        *("_labels", "_ranks", "callbacks", "networks"),
+        *("_labels", "_missing", "_ranks", "callbacks", "networks"),
     },
     "models": {"types", "params", "_base", "networks"},
     "ensemble": {"", "data", "_base", "_labels", "_together", "params"},
