@@ -502,6 +502,9 @@ class BaseDetector(PyODVocabulary):
             ensure_all_finite=False,  # but below
             ensure_min_samples=2 if reset else 1,
         )
+        dtype = X.dtype if streamed else rows.dtype
+        if dtype.kind not in "biuf":
+            raise ValueError(f"X holds values of type {dtype}; turn them into numbers first.")
         if not reset and self.input_shape is None and rows.shape[1:] != self.input_shape_:
             raise ValueError(
                 f"X has samples of shape {rows.shape[1:]}, but {type(self).__name__} was fitted on "

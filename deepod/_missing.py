@@ -17,6 +17,7 @@ def as_nan(X: Any) -> Any:
 
     That is what a masked array masks, and pandas' NA among Python objects.
     """
+    X = np.asarray(X) if isinstance(X, list | tuple) else X
     if isinstance(X, np.ma.MaskedArray):
         return X.astype(np.result_type(X.dtype, np.float16)).filled(np.nan)
     pandas = sys.modules.get("pandas")  # while it is not loaded, there is no NA
