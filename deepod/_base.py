@@ -493,15 +493,22 @@ class BaseDetector(PyODVocabulary):
             rows = np.asarray(rows)
             shape = _data.sample_shape(rows, self.input_shape)
             rows = rows.reshape(len(rows), int(np.prod(shape)))
-        rows = validate_data(
-            self,
-            rows,
-            reset=reset,
-            dtype="numeric",
-            allow_nd=True,
-            ensure_all_finite=False,  # but below
-            ensure_min_samples=2 if reset else 1,
-        )
+        try:
+            rows = validate_data(
+                self,
+                rows,
+                reset=reset,
+                dtype="numeric",
+                allow_nd=True,
+                ensure_all_finite=False,  # but below
+                ensure_min_samples=2 if reset else 1,
+            )
+        except ValueError as error:
+            if "could not convert string" not in str(error):
+                raise
+            raise ValueError(
+                f"X holds text ({error}); encode it before, by OneHotEncoder in a Pipeline, say."
+            ) from error
         dtype = X.dtype if streamed else rows.dtype
         if dtype.kind not in "biuf":
             raise ValueError(f"X holds values of type {dtype}; turn them into numbers first.")

@@ -70,7 +70,8 @@ def _add_score(commands: Any) -> None:
         description="Fit a detector on the rows of TRAIN and score those of NEW, which are read "
         "from disk part by part; TRAIN is too, above memory_limit. There are no saved models yet, "
         "so every run fits. A file is .npy (no pickles), .csv (numbers below a line of names; a "
-        "copy takes 8 bytes per value beside SCORES meanwhile) or Parquet, which may be a folder.",
+        "copy takes 8 bytes per value beside SCORES meanwhile) or Parquet, which may be a folder. "
+        "Empty cells of .csv and nulls of Parquet are refused, or filled by --set missing=impute.",
         epilog="example: deepod score new.npy --train train.npy --detector AutoEncoder "
         "--set random_state=0 --set lr=0.01 --out scores.npy",
     )
