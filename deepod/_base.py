@@ -16,7 +16,7 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
 
-from deepod import _data, _persistence, _ranks, _train, data
+from deepod import _data, _missing, _persistence, _ranks, _train, data
 from deepod._checkpoint import Checkpoint, describe, describe_data
 from deepod._engines import ENGINES, building
 from deepod._labels import PyODVocabulary
@@ -88,6 +88,10 @@ class BaseDetector(PyODVocabulary):
         What ``engine`` stood for in the last phase of training.
     input_shape_ : tuple of int
         Shape of one sample.
+    fill_ : ndarray or None
+        What takes the place of NaN, in the units of X: a median for each feature of a table, of
+        shape (d,), and for each channel of windows, (channels,), and images, (channels, 1, 1). None
+        if ``missing="refuse"``.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only if X had column names.
@@ -159,6 +163,15 @@ class BaseDetector(PyODVocabulary):
         "'gcn' first divides each image, less its mean, by its mean absolute value (global "
         "contrast normalisation), then maps to [0, 1].",
     )
+    missing: str = param(
+        default="refuse",
+        accepts=[one_of("refuse", "impute")],
+        doc="What is done about NaN (also None, pandas' NA, and what a masked array masks): "
+        "'refuse' them with an error that names the columns, or 'impute' them, in ``fit`` and in "
+        "new rows, by the median of the training rows: of the feature in a table, of the channel "
+        "in windows and images, where a sensor that is silent for a whole window then shows its "
+        "usual value. Where all of it is missing, by 0. Infinity is always refused.",
+    )
     validation_fraction: float = param(
         default=0.0,
         accepts=[real(0, 0.5)],
@@ -220,7 +233,7 @@ class BaseDetector(PyODVocabulary):
     # what it adds.
     numbers_in_loss: ClassVar[tuple[str, ...]] = ()
     absent_from_loss: ClassVar[tuple[str, ...]] = (
-        *("contamination", "lr", "weight_decay", "max_grad_norm", "scaler"),
+        *("contamination", "lr", "weight_decay", "max_grad_norm", "scaler", "missing"),
         *("validation_fraction", "callbacks", "random_state", "memory_limit"),
         *("checkpoint_every", "verbose"),
     )
@@ -287,8 +300,9 @@ class BaseDetector(PyODVocabulary):
         Parameters
         ----------
         X : array-like of shape (n, d), (n, time, channels) or (n, channels, height, width)
-            Training samples: numbers without NaN or infinity, at least two rows. Memory maps above
-            ``memory_limit`` and sources of :mod:`deepod.data` are read from disk as needed.
+            Training samples: numbers without infinity, and without NaN unless
+            ``missing="impute"``; at least two rows. Memory maps above ``memory_limit`` and sources
+            of :mod:`deepod.data` are read from disk as needed.
         y : array-like of shape (n,), optional
             Ignored, unless a ``supervision`` parameter of the method asks for it.
 
@@ -350,9 +364,8 @@ class BaseDetector(PyODVocabulary):
         if checkpoint is not None:
             seeds = _Streams(**checkpoint.seeds)
         if ranks is not None:
-            ranks.agree(
-                None, (type(self).__name__, self.input_shape_, self.epochs, self.batch_size)
-            )
+            alike = (self.input_shape_, self.epochs, self.batch_size, self.missing)
+            ranks.agree(None, (type(self).__name__, *alike))
             first = _Streams(*ranks.gather(seeds)[0])
             seeds = _Streams(first.weights, *(seed + 2 * ranks.rank for seed in first[1:]))
         with explained(self._too_many(X)):
@@ -458,14 +471,16 @@ class BaseDetector(PyODVocabulary):
         if not len(learned_from):
             raise ValueError(_NO_NORMAL_ROW)
         everything = len(learned_from) == len(X)
-        known = (key, self.scaler, self.input_shape_) if everything else None
+        known = (key, self.scaler, self.missing, self.input_shape_) if everything else None
         scaler, scaled = shared.get(known, (None, None))
         if scaler is None:
             rows = samples if everything else samples[learned_from]
             ranks = _ranks.current()
             gather = None if ranks is None else ranks.gather
-            scaler = _data.Scaler.fit(_data.blocks(rows), self.input_shape_, self.scaler, gather)
-        self.shift_, self.scale_, self.contrast_ = scaler.shift, scaler.scale, scaler.contrast
+            shape, impute = self.input_shape_, self.missing == "impute"
+            fill = _data.medians(rows, shape, gather) if impute else None
+            scaler = _data.Scaler.fit(_data.blocks(rows), shape, self.scaler, gather, fill)
+        self._remember_scaler(scaler)
 
         def batch(rows: np.ndarray, seed: int) -> Batch:
             part = scaled
@@ -492,12 +507,13 @@ class BaseDetector(PyODVocabulary):
             np.random.default_rng(seeds.split),
             y=y,
             held_out=self.validation_fraction,
-            name=type(self).__name__,
+            columns=self._columns(X),
+            impute=self.missing == "impute",
         )
         if y is not None and np.count_nonzero(y == 0) == np.count_nonzero(y[stream.held_out] == 0):
             raise ValueError(_NO_NORMAL_ROW)
         scaler, sample, held_out = stream.survey(self.scaler)
-        self.shift_, self.scale_, self.contrast_ = scaler.shift, scaler.scale, scaler.contrast
+        self._remember_scaler(scaler)
         rows = Streamed(stream, scaler, sample, self._prepared, seeds.prepare)
         if not len(rows.x):
             raise ValueError(
@@ -517,6 +533,10 @@ class BaseDetector(PyODVocabulary):
             way = f"deepod.data.array(X), of which fit holds memory_limit={self.memory_limit} bytes"
         purpose = f"the rows to train on, {len(X)} of shape {self.input_shape_}, {size} bytes"
         return too_little(self.device_, purpose, way)
+
+    def _remember_scaler(self, scaler: _data.Scaler) -> None:
+        self.shift_, self.scale_ = scaler.shift, scaler.scale
+        self.contrast_, self.fill_ = scaler.contrast, scaler.fill
 
     def _prepared(self, x: np.ndarray, y: np.ndarray | None, seed: Any) -> Batch:
         """Let the method prepare scaled samples, and move them to the device."""
@@ -566,26 +586,47 @@ class BaseDetector(PyODVocabulary):
         if data.is_mapped(X) and X.nbytes > self.memory_limit:
             X = data.array(X)
         streamed = isinstance(X, Source)
-        rows = data.head(X, 2) if streamed else X
+        rows = data.head(X, 2) if streamed else _missing.as_nan(X)
         if self.input_shape is not None and np.ndim(rows) > 2:
             # Flat and shaped samples are then one and the same, at fit and at scoring.
             rows = np.asarray(rows)
             shape = _data.sample_shape(rows, self.input_shape)
             rows = rows.reshape(len(rows), int(np.prod(shape)))
-        rows = validate_data(
-            self,
-            rows,
-            reset=reset,
-            dtype="numeric",
-            allow_nd=True,
-            ensure_min_samples=2 if reset else 1,
-        )
+        try:
+            rows = validate_data(
+                self,
+                rows,
+                reset=reset,
+                dtype="numeric",
+                allow_nd=True,
+                ensure_all_finite=False,  # but below
+                ensure_min_samples=2 if reset else 1,
+            )
+        except ValueError as error:
+            if "could not convert string" not in str(error):
+                raise
+            raise ValueError(
+                f"X holds text ({error}); encode it before, by OneHotEncoder in a Pipeline, say."
+            ) from error
+        dtype = X.dtype if streamed else rows.dtype
+        if dtype.kind not in "biuf":
+            raise ValueError(f"X holds values of type {dtype}; turn them into numbers first.")
         if not reset and self.input_shape is None and rows.shape[1:] != self.input_shape_:
             raise ValueError(
                 f"X has samples of shape {rows.shape[1:]}, but {type(self).__name__} was fitted on "
                 f"samples of shape {self.input_shape_}."
             )
-        return X if streamed else rows
+        if streamed:
+            return X
+        allow_nan = self.missing == "impute" if reset else self.fill_ is not None
+        _missing.check_finite(rows, self._columns(rows), allow_nan=allow_nan)
+        return rows
+
+    def _columns(self, X: np.ndarray | Source) -> Sequence[Any] | None:
+        """Names or numbers of the columns of a table, which errors speak of."""
+        if len(self.input_shape or X.shape[1:]) != 1:
+            return None
+        return getattr(self, "feature_names_in_", range(X.shape[1]))
 
     def _validate_y(self, y: Any, n: int) -> np.ndarray | None:
         """Labels, or None unless ``supervision`` asks for them."""
@@ -753,14 +794,15 @@ class BaseDetector(PyODVocabulary):
         chunk = self._chunk_rows(batch_size)
         rows = chunk * max(1, _data.block_rows(self.input_shape_) // chunk)
         shown = {"desc": "score", "unit": "row", "unit_scale": True, "disable": not self.verbose}
+        columns, allow_nan = self._columns(X), self.fill_ is not None
         with tqdm(total=len(X), **shown) as bar:
             for start, stop in cut(0, len(X), rows):
-                yield values(_data.read(X, start, stop, type(self).__name__))
+                yield values(_data.read(X, start, stop, columns, allow_nan=allow_nan))
                 bar.update(stop - start)
 
     def _chunks(self, X: Any, batch_size: int | None = None) -> Iterator[Tensor]:
         """Scaled samples from validated rows."""
-        scaler = _data.Scaler(self.shift_, self.scale_, self.contrast_)
+        scaler = _data.Scaler(self.shift_, self.scale_, self.contrast_, self.fill_)
         return _data.chunks(X, self.input_shape_, scaler, self._chunk_rows(batch_size))
 
     def _chunk_rows(self, batch_size: int | None) -> int:
@@ -795,6 +837,11 @@ class BaseDetector(PyODVocabulary):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "module_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = self.missing == "impute"
+        return tags
 
     def __getstate__(self) -> dict[str, Any]:
         """Everything, with the module as arrays: for machines without a GPU, and for skops."""

@@ -235,11 +235,13 @@ def _csv(path: Path, columns: Sequence[str] | None, folder: Path) -> tuple[np.nd
 
 
 def _numbers(lines: list[str], places: list[int] | None, width: int, first: int) -> np.ndarray:
-    """Numbers in lines of a .csv, of which ``first`` is the number of the first."""
+    """Numbers in lines of a .csv, of which ``first`` is the number of the first; NaN if empty."""
+    style: Any = {"delimiter": ",", "comments": None, "quotechar": '"', "encoding": None}
     try:
-        block = np.loadtxt(
-            lines, delimiter=",", comments=None, quotechar='"', usecols=places, ndmin=2
-        )
+        try:
+            block = np.loadtxt(lines, usecols=places, ndmin=2, **style)
+        except ValueError:  # an empty cell perhaps: cell by cell takes several times as long
+            block = np.loadtxt(lines, usecols=places, ndmin=2, converters=_number, **style)
         if block.shape[1] != width:
             raise ValueError(f"{block.shape[1]} values for {width} columns")
     except ValueError as error:
@@ -250,6 +252,10 @@ def _numbers(lines: list[str], places: list[int] | None, width: int, first: int)
             _numbers([line], places, width, first + i)
         raise
     return block
+
+
+def _number(cell: str) -> float:
+    return float(cell) if cell.strip() else np.nan
 
 
 def _is_text(cell: str) -> bool:

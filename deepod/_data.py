@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import torch
+from sklearn.impute import SimpleImputer
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
-from sklearn.utils import assert_all_finite
 from torch import Tensor
 
+from deepod._missing import check_finite
 from deepod.data import Source, cut
 from deepod.types import Shape
 
@@ -18,6 +19,7 @@ from deepod.types import Shape
 # finite score, because its squares and products fit into float32.
 LARGEST = 1e9
 _BLOCK_VALUES = 1 << 20  # values that statistics are taken of at once
+_GATHERED_ROWS = 4096  # that each of several processes shows, for medians of all
 _CACHE_VALUES = 1 << 15  # values scaled at once: what is made of them stays in the cache
 
 
@@ -79,6 +81,50 @@ def sample_shape(X: np.ndarray | Source, input_shape: Shape | None) -> Shape:
     return shape
 
 
+def medians(
+    rows: np.ndarray, shape: Shape, gather: Callable[[Any], list[Any]] | None = None
+) -> np.ndarray:
+    """Medians of each feature of a table, or each channel of images and windows, without the NaNs.
+
+    Parameters
+    ----------
+    rows : ndarray of shape (n, *shape)
+    shape : tuple of int
+        Of one sample.
+    gather : callable, optional
+        Collects what processes with rows of their own have; each shows some of its rows.
+
+    Returns
+    -------
+    medians : ndarray, float64
+        Broadcastable to one sample; 0 where there is no value at all.
+    """
+    if gather is not None:
+        rows = np.concatenate(gather(rows[:: 1 + len(rows) // _GATHERED_ROWS]))
+    columns = _by_channel(rows, shape)
+    if not len(columns):
+        return _broadcastable(np.zeros(columns.shape[1]), shape)
+    imputer = SimpleImputer(strategy="median", keep_empty_features=True)
+    with np.errstate(over="ignore"):  # seen by the scaler
+        found = imputer.fit(columns).statistics_
+    return _broadcastable(found.astype(np.float64), shape)
+
+
+def _by_channel(rows: np.ndarray, shape: Shape) -> np.ndarray:
+    """Turn samples into a table with one column for each feature or channel."""
+    channel = _channel_axis(shape)
+    return np.moveaxis(rows, channel + 1, -1).reshape(-1, shape[channel])
+
+
+def _broadcastable(values: np.ndarray, shape: Shape) -> np.ndarray:
+    """Give one value for each feature or channel the dimensions of a sample."""
+    return values.reshape(-1, *(1,) * (len(shape) - 1 - _channel_axis(shape)))
+
+
+def _channel_axis(shape: Shape) -> int:
+    return 0 if len(shape) == 3 else len(shape) - 1
+
+
 class Scaler:
     """Shift and scale each feature of a table, or each channel of images and series.
 
@@ -92,12 +138,21 @@ class Scaler:
     contrast : bool, default=False
         Whether each sample is first brought to mean 0 and mean absolute value 1 on its own: global
         contrast normalisation in the L1 norm.
+    fill : ndarray, optional
+        Broadcastable to one sample: what takes the place of NaN before anything else.
     """
 
-    def __init__(self, shift: np.ndarray, scale: np.ndarray, contrast: bool = False) -> None:
+    def __init__(
+        self,
+        shift: np.ndarray,
+        scale: np.ndarray,
+        contrast: bool = False,
+        fill: np.ndarray | None = None,
+    ) -> None:
         self.shift = shift
         self.scale = scale
         self.contrast = contrast
+        self.fill = fill
         self._known: dict[np.dtype, list[np.ndarray]] = {}  # see _terms
 
     @classmethod
@@ -107,21 +162,23 @@ class Scaler:
         shape: Shape,
         how: str | None,
         gather: Callable[[Any], list[Any]] | None = None,
+        fill: np.ndarray | None = None,
     ) -> Scaler:
         """Learn from samples of ``shape`` in one pass over blocks of them, such as :func:`blocks`.
 
         ``how`` is "standard" (mean 0, standard deviation 1), "minmax" (to [0, 1]), "symmetric"
         (to [-1, 1]), "gcn" (contrast normalisation of each sample, then to [0, 1]) or None
-        (unchanged). ``gather`` collects what processes with rows of their own have found.
+        (unchanged). ``gather`` collects what processes with rows of their own have found. ``fill``
+        is as in the constructor.
         """
         contrast = how == "gcn"
-        channel = 0 if len(shape) == 3 else len(shape) - 1
+        channels = shape[_channel_axis(shape)]
         standard, minmax = StandardScaler(), MinMaxScaler()
         for block in blocks:
             if how is None or not len(block):
                 continue
-            block = np.moveaxis(_normalize(block) if contrast else block, channel + 1, -1)
-            block = block.reshape(-1, shape[channel]).astype(np.float64)
+            block = _filled(block, fill)
+            block = _by_channel(_normalize(block) if contrast else block, shape).astype(np.float64)
             minmax.partial_fit(block)
             if how == "standard":
                 standard.partial_fit(block)
@@ -140,7 +197,7 @@ class Scaler:
             # narrower than 2e-15, or long and far from zero.
             constant = high - low <= 10 * np.finfo(float).eps * np.maximum(abs(low), abs(high))
         if how is None:
-            shift, scale = np.zeros(shape[channel]), np.ones(shape[channel])
+            shift, scale = np.zeros(channels), np.ones(channels)
         elif how == "standard":
             shift, scale = mean, np.where(constant, 1.0, np.sqrt(variance))
         elif how in ("minmax", "gcn"):
@@ -149,10 +206,10 @@ class Scaler:
             shift = np.where(constant, low, low / 2 + high / 2)
             scale = np.where(constant, 1.0, high / 2 - low / 2)
         scale = np.where(scale > 0, scale, 1.0)  # a variance that underflowed
-        if not (np.isfinite(shift).all() and np.isfinite(scale).all()):
+        learned = [shift, scale] if fill is None else [shift, scale, fill]
+        if not all(np.isfinite(values).all() for values in learned):
             raise ValueError("X holds values too large for float64; rescale its columns.")
-        trailing = (1,) * (len(shape) - 1 - channel)
-        return cls(shift.reshape(-1, *trailing), scale.reshape(-1, *trailing), contrast)
+        return cls(_broadcastable(shift, shape), _broadcastable(scale, shape), contrast, fill)
 
     def transform(self, X: np.ndarray) -> np.ndarray:
         """Scale rows of shape (n, *shape) into a new float32 array."""
@@ -162,7 +219,7 @@ class Scaler:
         work = np.empty((rows, *X.shape[1:])) if scale.dtype == np.float64 else None
         with np.errstate(over="ignore"):  # clipped below
             for start in range(0, len(X), rows):
-                samples = X[start : start + rows]
+                samples = _filled(X[start : start + rows], self.fill)
                 samples = _normalize(samples) if self.contrast else samples
                 size = len(samples)
                 result = out[start : start + size]
@@ -270,11 +327,21 @@ def blocks(X: np.ndarray) -> Iterator[np.ndarray]:
         yield X[start:stop]
 
 
-def read(source: Source, start: int, stop: int, name: str) -> np.ndarray:
-    """Read rows, and refuse NaN and infinity as scikit-learn does, for the estimator ``name``."""
+def read(
+    source: Source, start: int, stop: int, columns: Sequence[Any] | None, *, allow_nan: bool
+) -> np.ndarray:
+    """Read rows, and refuse them as :func:`deepod._missing.check_finite` does."""
     rows = source.read(start, stop)
-    assert_all_finite(rows, estimator_name=name, input_name="X")
+    check_finite(rows, columns, allow_nan=allow_nan, rows=f", among rows {start} to {stop - 1}")
     return rows
+
+
+def _filled(samples: np.ndarray, fill: np.ndarray | None) -> np.ndarray:
+    """Put ``fill`` in place of NaN, in a copy; samples without any are returned as they are."""
+    if fill is None or samples.dtype.kind != "f":
+        return samples
+    gaps = np.isnan(samples)
+    return np.where(gaps, fill.astype(samples.dtype), samples) if gaps.any() else samples
 
 
 def _normalize(samples: np.ndarray) -> np.ndarray:

@@ -69,7 +69,7 @@ PLAIN: dict[str, Callable[[Any], bool]] = {
     "n_features_in_": _plain(int),
     "_n_training": _plain(int),
 }
-ARRAYS = ("shift_", "scale_", "_training_scores")
+ARRAYS = ("shift_", "scale_", "fill_", "_training_scores")
 # Made again of the others when a model is loaded.
 _DERIVED = {"module_", "device_", "_fitted_params", "_thresholded_", "_mu", "_sigma", "_classes"}
 
@@ -149,7 +149,9 @@ def _described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{name} has attributes that no file can hold: {unknown}; delete them, or keep them as "
             "buffers of the module."
         )
+    arrays = {key: state[key] for key in ARRAYS if key in state}
     fitted = {key: _listed(state[key]) for key in PLAIN if key in state}
+    fitted |= {key: None for key, value in arrays.items() if value is None}
     versions = {"deepod": deepod.__version__, "torch": torch.__version__.partition("+")[0]}
     versions |= {"numpy": np.__version__, "scikit-learn": sklearn.__version__}
     description = {
@@ -164,7 +166,7 @@ def _described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         "versions": versions | {"python": platform.python_version()},
     }
     tensors = {_MODULE + k: v for k, v in detector.module_.state_dict().items()}
-    return description, tensors | {key: state[key] for key in ARRAYS if key in state}
+    return description, tensors | {k: v for k, v in arrays.items() if v is not None}
 
 
 def _is_fitted(name: str) -> bool:
@@ -323,9 +325,9 @@ def _blank(cls: Any, header: Header) -> Any:
     # Each layer and member has a value in the file: larger numbers would build others in vain.
     largest = max(_MOST_CALLS, sum(t.numel() for t in weights.values()))
     _check_numbers(built, largest)
-    _check_keys("fitted", description["fitted"], PLAIN)
+    _check_keys("fitted", description["fitted"], [*PLAIN, *ARRAYS])
     for name, value in description["fitted"].items():
-        if not PLAIN[name](value):
+        if not PLAIN.get(name, _plain(type(None)))(value):
             raise InvalidFileError(f"{name} is {str(value)[:80]}, which cannot be")
         setattr(detector, name, value)
     detector._fitted_params = built

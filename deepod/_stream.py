@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from itertools import chain, islice
 from typing import Any
 
@@ -41,8 +41,10 @@ class Stream:
     held_out : float, default=0.0
         Share of the rows that are kept out of the buffers, as far as they fit into an eighth of
         ``memory_limit``.
-    name : str, default="Stream"
-        The estimator that error messages speak of.
+    columns : sequence, optional
+        Names or numbers of columns, for error messages.
+    impute : bool, default=False
+        Whether NaN are replaced, by medians of the sample; else they are refused.
 
     Attributes
     ----------
@@ -61,9 +63,11 @@ class Stream:
         *,
         y: np.ndarray | None = None,
         held_out: float = 0.0,
-        name: str = "Stream",
+        columns: Sequence[Any] | None = None,
+        impute: bool = False,
     ) -> None:
-        self.source, self.shape, self.y, self.name = source, shape, y, name
+        self.source, self.shape, self.y = source, shape, y
+        self.columns, self.impute = columns, impute
         n = len(source)
         row_bytes = max(4, source.dtype.itemsize) * int(np.prod(shape))
         # At least four: even buffers then have two rows or more.
@@ -75,12 +79,13 @@ class Stream:
     def survey(self, how: str | None) -> tuple[_data.Scaler, np.ndarray, np.ndarray]:
         """Read everything once: the scaler, then the samples ``sampled`` and ``held_out``, scaled.
 
-        ``how`` is as in :meth:`deepod._data.Scaler.fit`.
+        Twice with ``impute``: the scaler learns from rows whose gaps are filled. ``how`` is as in
+        :meth:`deepod._data.Scaler.fit`.
 
         Raises
         ------
         ValueError
-            If there is a NaN or an infinity.
+            If there is an infinity, or a NaN without ``impute``.
         """
         parts = [
             (rows, np.empty((len(rows), *self.shape), self.source.dtype))
@@ -98,7 +103,13 @@ class Stream:
                     learned_from &= self.y[start:stop] != 1
                 yield block if learned_from.all() else block[learned_from]
 
-        scaler = _data.Scaler.fit(blocks(), self.shape, how)
+        fill = None
+        if self.impute:
+            for _ in blocks():  # the sample
+                pass
+            normal = slice(None) if self.y is None else self.y[self.sampled] != 1
+            fill = _data.medians(parts[0][1][normal], self.shape)
+        scaler = _data.Scaler.fit(blocks(), self.shape, how, fill=fill)
         sample, watched = (scaler.transform(picked) for _, picked in parts)
         return scaler, sample, watched
 
@@ -124,7 +135,7 @@ class Stream:
             yield buffer[:filled], np.concatenate(labels) if labels else None
 
     def _read(self, start: int, stop: int) -> np.ndarray:
-        rows = _data.read(self.source, start, stop, self.name)
+        rows = _data.read(self.source, start, stop, self.columns, allow_nan=self.impute)
         return rows.reshape(len(rows), *self.shape)
 
     def _in_training(self, start: int, stop: int) -> np.ndarray:

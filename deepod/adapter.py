@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
+from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 
@@ -41,6 +42,11 @@ class SklearnOutlierAdapter(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         """Fit a clone of the detector."""
         self.detector_ = clone(self.detector).fit(X, y)
         return self
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = get_tags(self.detector).input_tags.allow_nan
+        return tags
 
     @property
     def offset_(self) -> float:

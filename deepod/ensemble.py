@@ -11,6 +11,7 @@ from typing import Any, ClassVar, cast
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import clone
+from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from deepod._base import BaseDetector, spawn_seeds
@@ -251,3 +252,8 @@ class SeedEnsemble(PyODVocabulary):
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "members_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = get_tags(self.detector).input_tags.allow_nan
+        return tags

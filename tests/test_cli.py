@@ -187,6 +187,24 @@ def test_score__csv__copied_in_parts(folder, monkeypatch):
     assert {p.name for p in folder.iterdir() if p.suffix == ".csv"} == {"train.csv", "new.csv"}
 
 
+def test_score__gaps__refused_by_column_or_imputed(folder, capsys):
+    rows = TRAIN.astype(float)
+    rows[7, 1] = np.nan
+    write_csv("train.csv", "a,b,c", rows)
+    write_csv("new.csv", "a,b,c", NEW[:50])
+    (folder / "train.csv").write_text((folder / "train.csv").read_text().replace("nan", ""))
+    (folder / "new.csv").write_text((folder / "new.csv").read_text() + '1,"",\n')
+    assert fit(train="train.csv") == 1
+    shown = capsys.readouterr().err
+    said = "on train.csv: Input X contains NaN in column 1 (counted from 0); fit with missing="
+    assert said in shown
+    imputing = ("--set", "missing=impute")
+    assert fit_and_score(*imputing, new="new.csv", train="train.csv") == 0
+    new = np.concatenate([NEW[:50].astype(float), [[1, np.nan, np.nan]]])
+    expected = fitted(rows, missing="impute").decision_function(new)
+    np.testing.assert_array_equal(np.load("scores.npy"), expected)
+
+
 def test_score__set__literals_and_strings(folder):
     settings = ["scaler=None", "optimizer=sgd", "lr=0.01", "network__hidden=(8,)", "batch_size=64"]
     assert fit_and_score(*(word for setting in settings for word in ("--set", setting))) == 0
@@ -273,6 +291,7 @@ def bad_files(folder):
     (folder / "short.csv").write_text("a,b,c\n1,2,3\n1,2\n")
     (folder / "nameless.csv").write_text("1,2,3\n" * 3)
     (folder / "empty.csv").write_text("")
+    (folder / "gap.csv").write_text("a,b,c\n1,2,3\n1,,3\n1,2,3\n")
     (folder / "header.csv").write_text("a,b,c\n")
     (folder / "broken.parquet").write_text("nonsense")
     (folder / "other").mkdir()
@@ -312,6 +331,7 @@ def refuse(command, said, folder, capsys):
         ({"new": "short.csv"}, "NEW short.csv: row 2: 2 values for 3 columns"),
         ({"new": "nameless.csv"}, "NEW nameless.csv: expected a first line with the names"),
         ({"new": "empty.csv"}, "NEW empty.csv: "),
+        ({"new": "gap.csv"}, r"NEW gap.csv, rows 1 to 3: .*NaN in column 1 .*missing='impute'"),
         ({"new": "header.csv"}, "NEW header.csv: there are no rows"),
         ({"new": "broken.parquet"}, "broken.parquet"),
         ({"model": "missing"}, "MODEL missing: .*No such file"),

@@ -6,6 +6,7 @@ import itertools
 import random
 import subprocess
 import sys
+from decimal import Decimal
 
 import numpy as np
 import pytest
@@ -99,6 +100,11 @@ BAD_X = {
     "infinity": (np.where(np.arange(5) == 2, np.inf, GOOD), "infinity"),
     "strings": (np.full((40, 5), "a"), "string|convert|dtype"),
     "objects": (np.full((40, 5), object()), "float|number|object"),
+    "list of objects": ([[object()] * 5] * 40, "float|number|object"),
+    "dates": (GOOD.astype("M8[D]"), "datetime64.*numbers"),
+    "date differences": (GOOD.astype("m8[D]"), "timedelta64.*numbers"),
+    "records": (np.zeros((40, 5), [("a", float)]), "numeric"),
+    "bytes strings": (np.full((40, 5), b"1"), "string|convert|dtype"),
     "sparse": (csr_array(GOOD), "[Ss]parse"),
     "complex": (GOOD + 1j, "[Cc]omplex"),
     "one dimension": (GOOD[:, 0], "1D|2D|dimension"),
@@ -229,6 +235,8 @@ EDGE_CASES = {
     "booleans": rng.integers(0, 2, (40, 5)).astype(bool),
     "half precision": GOOD.astype(np.float16),
     "list": GOOD.tolist(),
+    "list of decimals": [[Decimal(value) for value in row] for row in GOOD.tolist()],
+    "long integers": [[i * 10**30 + j for j in range(5)] for i in range(40)],
 }
 
 

@@ -322,8 +322,8 @@ def test_survey__anomalies_and_rows_held_out__not_learned_from():
 def test_survey__not_finite__refused_by_name(value, message, scaler):
     X = rows_of(100)
     X[70, 1] = value
-    with pytest.raises(ValueError, match=f"Input X contains {message}"):
-        stream_of(X, 1 << 20, name="AutoEncoder").survey(scaler)
+    with pytest.raises(ValueError, match=f"Input X contains {message}.* in column 'b'"):
+        stream_of(X, 1 << 20, columns="abc").survey(scaler)
 
 
 # --- scores -------------------------------------------------------------------------------------

@@ -78,6 +78,7 @@ def test_hyper_parameters_that_may_differ__side_by_side_as_alone(name, stacks):
         "noise_ratio": 0.02,
         "synthetic_ratio": 0.05,
         "noise_std": 0.9,
+        "missing": "impute",
         "k_neighbors": 2,
         "fusion": "detection",
         "masked_share": 0.5,

@@ -31,6 +31,7 @@ with open(f"{sys.argv[1]}/{ranks.rank}.pickle", "wb") as file:
 """
 generator = np.random.default_rng(0)
 X = generator.normal(size=(60, 5)) @ generator.normal(size=(5, 5)) + 3
+GAPS = np.where(generator.random(X.shape) < 0.1, np.nan, X)
 NEW = np.concatenate([X[:20], 6 * generator.normal(size=(20, 5))])
 HALVES = [X[:25], X[25:]]  # not even
 CLIPPED = {"optimizer": "sgd", "max_grad_norm": 0.05}
@@ -87,6 +88,8 @@ def work(ranks):
     found["traced"] = fast("AutoEncoder", network=SMOOTH, epochs=3, engine="trace").fit(mine)
     found["clipped"] = whole_batches("AutoEncoder", **CLIPPED).fit(mine)
     found["many"] = deepod.fit_many(fast("AutoEncoder", epochs=2), mine, seeds=[1, 2])
+    gaps = GAPS[:25] if ranks.rank == 0 else GAPS[25:]
+    found["imputed"] = fast("AutoEncoder", missing="impute").fit(gaps)
     found["unseeded"] = fast("AutoEncoder", random_state=None).fit(mine)
     try:
         BreaksInOne(epochs=10, batch_size=16).fit(mine)
@@ -96,6 +99,7 @@ def work(ranks):
         ("one is bad", np.full((5, 5), np.nan) if ranks.rank else mine, {}),
         ("not alike", mine[:, : 5 - ranks.rank], {}),
         ("settings", mine, {"epochs": 1 + ranks.rank}),
+        ("gaps", mine, {"missing": ["refuse", "impute"][ranks.rank]}),
     ]:
         try:
             fast("AutoEncoder", **settings).fit(bad)
@@ -168,6 +172,16 @@ def test_default_settings__find_far_rows(both, name):
     assert roc_auc_score(np.repeat([0, 1], 20), scores) > 0.7
 
 
+def test_impute__medians_of_all_processes(both):
+    alone = fast("AutoEncoder", missing="impute", epochs=0).fit(GAPS)
+    for found in both:
+        np.testing.assert_array_equal(found["imputed"].fill_, alone.fill_)
+        np.testing.assert_allclose(found["imputed"].shift_, alone.shift_, rtol=1e-12)
+        np.testing.assert_array_equal(
+            found["imputed"].decision_scores_, found["imputed"].decision_function(GAPS)
+        )
+
+
 def test_early_stopping__all_stop_in_the_same_epoch(both):
     first, second = (found["stopped"] for found in both)
     assert len(first.history_) == len(second.history_) < 30
@@ -189,7 +203,7 @@ def test_errors__on_all_processes(both):
     assert both[0]["one is bad"].startswith("RuntimeError: fit failed on other ranks: {1: ")
     assert "NaN" in both[0]["one is bad"]
     assert "NaN" in both[1]["one is bad"]
-    for problem in ("not alike", "settings"):
+    for problem in ("not alike", "settings", "gaps"):
         for found in both:
             assert "Ranks fit different models or samples" in found[problem]
 
