@@ -73,8 +73,8 @@ def _add_fit(commands: Any) -> None:
         description="Fit a detector on the rows of TRAIN, and save it for deepod score and "
         "deepod.load. A file is .npy (no pickles), .csv (numbers below a line of names; a copy "
         "takes 8 bytes per value beside MODEL meanwhile) or Parquet, which may be a folder. Above "
-        "memory_limit it is read from disk part by part. Empty cells of .csv and nulls of Parquet are "
-        "refused, or filled by --set missing=impute.",
+        "memory_limit it is read from disk part by part. Empty cells of .csv and nulls of Parquet "
+        "are refused, or filled by --set missing=impute.",
         epilog="example: deepod fit train.csv --detector AutoEncoder --set random_state=0 "
         "--set lr=0.01 --out model",
     )
