@@ -22,11 +22,12 @@ from deepod._engines import ENGINES, building
 from deepod._labels import PyODVocabulary
 from deepod._memory import AtOnce, explained, too_little
 from deepod._stream import Scores, Stream, Streamed
+from deepod._threshold import CONTAMINATION, FALSE_ALARM_RATE, check_enough
 from deepod._together import fit_all
 from deepod.callbacks import Progress
 from deepod.data import Source, cut
 from deepod.networks import FAMILIES, Network, StartsFromRows, family_with, resolve
-from deepod.params import HasMethods, integer, one_of, param, parameters, positive, real, share
+from deepod.params import integer, one_of, param, parameters, positive, real
 from deepod.types import Batch, Callback, Losses, Phase, Refresh, Shape
 
 # Rows that each of several processes shows to layers that start from rows.
@@ -35,7 +36,7 @@ _START_ROWS = 4096
 
 # Hyper-parameters that training does without, or that a checkpoint says in other words.
 _NOT_IN_TRAINING = {
-    *("contamination", "verbose", "checkpoint", "checkpoint_every"),
+    *("contamination", "false_alarm_rate", "verbose", "checkpoint", "checkpoint_every"),
     *("random_state", "callbacks", "device"),
 }
 
@@ -50,6 +51,7 @@ class _Streams(NamedTuple):
     noise: int
     prepare: int
     split: int
+    calibration: int
 
 
 @parameters
@@ -73,10 +75,15 @@ class BaseDetector(PyODVocabulary):
     decision_scores_ : ndarray of shape (n_samples,), float64
         Scores of the training rows, in their order; not if ``memory_limit`` does not allow it.
     threshold_ : float
-        Scores above it are labelled 1. Follows ``contamination``, also when that is changed after
-        ``fit``.
+        Scores above it are labelled 1. Follows ``contamination`` and ``false_alarm_rate``, also
+        when they are changed after ``fit``, and ``set_threshold``.
     labels_ : ndarray of shape (n_samples,), int
         0 (normal) or 1 (anomaly) for the training rows; absent where ``decision_scores_`` is.
+    calibration_scores_ : ndarray, float64
+        Scores of the rows that ``calibration_fraction`` held out, or that ``calibrate`` was given,
+        in ascending order. Only if there are any.
+    given_threshold_ : float or None
+        What ``set_threshold`` was given.
     history_ : list of dict
         One entry per epoch: phase, epoch, seconds and each weighted loss term.
     module_ : torch.nn.Module
@@ -99,10 +106,28 @@ class BaseDetector(PyODVocabulary):
 
     contamination: Any = param(
         default=0.1,
-        accepts=[share(), HasMethods(["fit", "predict"])],
+        accepts=CONTAMINATION,
         doc="Share of anomalies expected in the training rows: the threshold leaves this share of "
-        "their scores above it. Or a PyThresh-like thresholder, of which a copy is fitted on the "
-        "training scores. May be changed after ``fit``.",
+        "their scores above it; 0 leaves none, for rows that are known to be normal. 'auto' needs "
+        "no share: the threshold is the third quartile of the training scores plus 1.5 times the "
+        "distance between the quartiles (Tukey, Exploratory Data Analysis, 1977). Or a "
+        "PyThresh-like thresholder, of which a copy is fitted on the training scores. May be "
+        "changed after ``fit``.",
+    )
+    false_alarm_rate: Any = param(
+        default=None,
+        accepts=FALSE_ALARM_RATE,
+        doc="Share of new normal rows that may be flagged, on average: those whose ``p_values`` "
+        "are at most this. Replaces ``contamination`` where it is given; needs "
+        "``calibration_fraction``, or a call of ``calibrate``, and 1 / rate - 1 rows there. May be "
+        "changed after ``fit``.",
+    )
+    calibration_fraction: float = param(
+        default=0.0,
+        accepts=[real(0, 0.5)],
+        doc="Share of the rows that is held out of training, scaling and watching, to find out how "
+        "new normal rows score: for ``false_alarm_rate`` and ``p_values``. Of rows with labels, "
+        "under ``supervision``, normal ones only.",
     )
     epochs: Any = param(
         default="auto",
@@ -175,7 +200,7 @@ class BaseDetector(PyODVocabulary):
     validation_fraction: float = param(
         default=0.0,
         accepts=[real(0, 0.5)],
-        doc="Share of the rows that is held out of training and watched: their losses are in "
+        doc="Share of the other rows that is held out of training and watched: their losses are in "
         "``history_`` and steer :class:`deepod.callbacks.EarlyStopping`.",
     )
     callbacks: Any = param(
@@ -233,9 +258,9 @@ class BaseDetector(PyODVocabulary):
     # what it adds.
     numbers_in_loss: ClassVar[tuple[str, ...]] = ()
     absent_from_loss: ClassVar[tuple[str, ...]] = (
-        *("contamination", "lr", "weight_decay", "max_grad_norm", "scaler", "missing"),
-        *("validation_fraction", "callbacks", "random_state", "memory_limit"),
-        *("checkpoint_every", "verbose"),
+        *("contamination", "false_alarm_rate", "calibration_fraction", "lr", "weight_decay"),
+        *("max_grad_norm", "scaler", "missing", "validation_fraction", "callbacks"),
+        *("random_state", "memory_limit", "checkpoint_every", "verbose"),
     )
     # For list_detectors(); every method sets its own.
     family: ClassVar[str] = ""
@@ -281,7 +306,7 @@ class BaseDetector(PyODVocabulary):
     def _calibration(self) -> Refresh | None:
         """Buffers to set after training from all rows of X, as given: before ``_prepare``.
 
-        Of rows that are read from disk, from a sample.
+        Of rows that are read from disk, from a sample. Not from those of ``calibration_fraction``.
         """
         return None
 
@@ -365,9 +390,14 @@ class BaseDetector(PyODVocabulary):
             seeds = _Streams(**checkpoint.seeds)
         if ranks is not None:
             alike = (self.input_shape_, self.epochs, self.batch_size, self.missing)
-            ranks.agree(None, (type(self).__name__, *alike))
+            held_out = (self.calibration_fraction, self.false_alarm_rate)
+            ranks.agree(None, (type(self).__name__, *alike, *held_out))
             first = _Streams(*ranks.gather(seeds)[0])
             seeds = _Streams(first.weights, *(seed + 2 * ranks.rank for seed in first[1:]))
+        self._calibrating = self._draw_calibration(len(X), y, seeds.calibration)
+        if self.calibration_fraction and self.false_alarm_rate is not None:
+            n = len(self._calibrating)
+            check_enough(n if ranks is None else sum(ranks.gather(n)), self.false_alarm_rate)
         with explained(self._too_many(X)):
             if isinstance(X, np.ndarray):
                 rows, watched = self._in_memory(X, y, seeds, id(given), shared)
@@ -431,7 +461,14 @@ class BaseDetector(PyODVocabulary):
         self.input_shape_ = _data.sample_shape(X, self.input_shape)
         if self.scaler == "gcn" and len(self.input_shape_) != 3:
             raise ValueError("scaler='gcn' is for images of shape (channels, height, width).")
-        return X, self._validate_y(y, len(X))
+        if self.calibration_fraction and not isinstance(X, np.ndarray):
+            raise ValueError(
+                "calibration_fraction is for rows in memory, and X is read from disk: set it to 0, "
+                "hold some rows back, and pass them to calibrate(X) after fit."
+            )
+        y = self._validate_y(y, len(X))
+        self._count_calibration(len(X), y)  # an error here is told to other processes
+        return X, y
 
     def _open_checkpoint(
         self, X: np.ndarray | Source, y: np.ndarray | None, seeds: _Streams
@@ -466,7 +503,8 @@ class BaseDetector(PyODVocabulary):
     ) -> tuple[_data.InMemory, Batch | None]:
         """Rows to train on and rows to watch, scaled as a whole."""
         samples = X.reshape(len(X), *self.input_shape_)
-        training, held_out = self._split(len(X), y, seeds.split)
+        rest = np.delete(np.arange(len(X)), self._calibrating)
+        training, held_out = self._split(rest, y, seeds.split)
         learned_from = training if y is None else training[y[training] != 1]
         if not len(learned_from):
             raise ValueError(_NO_NORMAL_ROW)
@@ -498,7 +536,7 @@ class BaseDetector(PyODVocabulary):
         self, X: Source, y: np.ndarray | None, seeds: _Streams
     ) -> tuple[Streamed, Batch | None]:
         """Rows to train on, which stay on disk, and rows to watch."""
-        self._count_held_out(len(X))
+        self._count_held_out("validation_fraction", len(X))
         Scores(len(X), self.memory_limit)  # if a library is missing for them, say so now
         stream = Stream(
             X,
@@ -558,17 +596,24 @@ class BaseDetector(PyODVocabulary):
     def _finish(self, X: np.ndarray | Source, member: _train.Member) -> None:
         """Do all that comes after training."""
         self.history_, self.engine_ = member.history, member.engine
+        held_out, ranks = self.__dict__.pop("_calibrating"), member.task.ranks
         calibration = self._calibration()
         if calibration is not None:
             rows = member.task.rows
             known = rows.given if isinstance(rows, Streamed) else None  # of a source, the sample
-            chunks = self._chunks(X) if known is None else known.split(self._chunk_rows(None))
-            device, ranks = self.device_, member.task.ranks
-            _train.refresh(self.module_, calibration, chunks, device, ranks, member.at_once)
+            if isinstance(X, np.ndarray) and len(held_out):
+                chunks = self._chunks(np.delete(X, held_out, axis=0))
+            else:
+                chunks = self._chunks(X) if known is None else known.split(self._chunk_rows(None))
+            device, at_once = self.device_, member.at_once
+            _train.refresh(self.module_, calibration, chunks, device, ranks, at_once)
         scores = Scores(len(X), None if isinstance(X, np.ndarray) else self.memory_limit)
         for part in self._map_parts(X, self._score, at_once=member.at_once):
-            if member.task.ranks is not None:
-                part = np.concatenate(member.task.ranks.gather(part))
+            if self.calibration_fraction:  # an array, all of whose rows are one part
+                parts = [part[held_out]] if ranks is None else ranks.gather(part[held_out])
+                self.calibration_scores_ = np.sort(np.concatenate(parts))
+            if ranks is not None:
+                part = np.concatenate(ranks.gather(part))
                 scores = Scores(len(part), None)
             if not np.isfinite(part).all():
                 raise FloatingPointError(
@@ -643,28 +688,45 @@ class BaseDetector(PyODVocabulary):
             )
         return y.astype(np.int64)
 
-    def _split(self, n: int, y: np.ndarray | None, seed: int) -> tuple[np.ndarray, np.ndarray]:
-        """Draw the rows to train on and those to hold out; of labelled rows, of both classes."""
-        held_out = self._count_held_out(n)
+    def _draw_calibration(self, n: int, y: np.ndarray | None, seed: int) -> np.ndarray:
+        """Rows that are there for calibration alone, in order."""
+        count = self._count_calibration(n, y)
+        if not count:
+            return np.arange(0)
+        normal = np.arange(n) if y is None else np.flatnonzero(y == 0)
+        return np.sort(np.random.default_rng(seed).permutation(normal)[:count])
+
+    def _count_calibration(self, n: int, y: np.ndarray | None) -> int:
+        normal = n if y is None else int(np.count_nonzero(y == 0))
+        if not normal:
+            raise ValueError(_NO_NORMAL_ROW)
+        return self._count_held_out("calibration_fraction", normal)
+
+    def _split(
+        self, rows: np.ndarray, y: np.ndarray | None, seed: int
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Draw the rows to train on and those to watch; of labelled rows, of both classes."""
+        held_out = self._count_held_out("validation_fraction", len(rows))
         if not held_out:
-            return np.arange(n), np.arange(0)
-        order = np.random.default_rng(seed).permutation(n)
+            return rows, rows[:0]
+        order = np.random.default_rng(seed).permutation(rows)
         if y is None:
             return np.sort(order[held_out:]), np.sort(order[:held_out])
         classes = [order[y[order] == label] for label in (0, 1)]
-        cuts = [round(len(rows) * self.validation_fraction) for rows in classes]
-        train = [rows[cut:] for rows, cut in zip(classes, cuts, strict=True)]
-        watch = [rows[:cut] for rows, cut in zip(classes, cuts, strict=True)]
+        cuts = [round(len(part) * self.validation_fraction) for part in classes]
+        train = [part[cut:] for part, cut in zip(classes, cuts, strict=True)]
+        watch = [part[:cut] for part, cut in zip(classes, cuts, strict=True)]
         return np.sort(np.concatenate(train)), np.sort(np.concatenate(watch))
 
-    def _count_held_out(self, n: int) -> int:
-        if not self.validation_fraction:
+    def _count_held_out(self, parameter: str, n: int) -> int:
+        share = getattr(self, parameter)
+        if not share:
             return 0
-        held_out = max(1, round(n * self.validation_fraction))
+        held_out = max(1, round(n * share))
         if n - held_out < 2:
             raise ValueError(
-                f"validation_fraction={self.validation_fraction} leaves {n - held_out} of {n} rows "
-                "to train on; at least 2 are needed."
+                f"{parameter}={share} leaves {n - held_out} of {n} rows to train on; at least 2 "
+                "are needed."
             )
         return held_out
 

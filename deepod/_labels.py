@@ -1,9 +1,10 @@
-"""From scores to labels: PyOD's vocabulary, on top of a score function and ``contamination``."""
+"""From scores to labels: PyOD's vocabulary, on top of a score function and a threshold."""
 
 from __future__ import annotations
 
 import copy
-from typing import Any, ClassVar, NamedTuple, cast
+from numbers import Real
+from typing import Any, ClassVar, NamedTuple, TypeVar, cast
 
 import numpy as np
 from pyod.models.base import BaseDetector as PyODBaseDetector
@@ -11,13 +12,19 @@ from pyod.utils.utility import precision_n_scores
 from scipy.special import erf
 from scipy.stats import binom
 from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
+from sklearn.utils.validation import check_is_fitted
+
+from deepod import _threshold
+
+Self = TypeVar("Self", bound="PyODVocabulary")
 
 
 class _Thresholded(NamedTuple):
-    """What ``contamination`` makes of the training scores."""
+    """Where the threshold is, and under which rule it came about."""
 
-    contamination: Any
+    rule: tuple[Any, Any]  # contamination and false_alarm_rate
     threshold: float
     labels: np.ndarray
     thresholder: Any
@@ -31,6 +38,7 @@ class PyODVocabulary(PyODBaseDetector):
     """
 
     contamination: Any
+    false_alarm_rate: Any
 
     # scikit-learn's own, which PyOD's base class replaces.
     get_params = BaseEstimator.get_params
@@ -46,7 +54,9 @@ class PyODVocabulary(PyODBaseDetector):
         # PyOD's own helpers read these.
         self._classes = 2
         self._mu, self._sigma = scores.mean(), scores.std()
-        self._thresholded_ = self._apply_contamination()
+        self.given_threshold_: float | None = None
+        if self.false_alarm_rate is None or hasattr(self, "calibration_scores_"):
+            self._current()  # what a thresholder objects to is said by fit
 
     def predict(self, X: Any, return_confidence: bool = False) -> Any:
         """Label rows: 0 (normal) or 1 (anomaly).
@@ -64,6 +74,7 @@ class PyODVocabulary(PyODBaseDetector):
         confidence : ndarray of shape (n,)
             Only if ``return_confidence``.
         """
+        self._current()  # an error comes before the work
         scores = self.decision_function(X)
         labels = self._labels(scores)
         return (labels, self._confidence(scores)) if return_confidence else labels
@@ -75,9 +86,10 @@ class PyODVocabulary(PyODBaseDetector):
         ----------
         X : array-like
             Samples shaped like those of ``fit``.
-        method : {"linear", "unify"}, default="linear"
+        method : {"linear", "unify", "conformal"}, default="linear"
             "linear" maps the range of the training scores to [0, 1]; "unify" is Kriegel et al.
-            (SDM 2011), the error function of the standardised score.
+            (SDM 2011), the error function of the standardised score; "conformal" is 1 minus
+            :meth:`p_values`.
         return_confidence : bool, default=False
             Whether to return :meth:`predict_confidence` too.
 
@@ -86,19 +98,131 @@ class PyODVocabulary(PyODBaseDetector):
         probabilities : ndarray of shape (n, 2)
         confidence : ndarray of shape (n,)
             Only if ``return_confidence``.
+
+        Notes
+        -----
+        No method gives the probability that a row is an anomaly, which no detector can know without
+        labels. A "conformal" value of 0.95 says that one normal row in twenty scores as high: of
+        new normal rows, at most a share of a gets 1 - a or more, for every a in (0, 1). Among rows
+        with that value anomalies may be many or none. "linear" and "unify" promise nothing.
+
+        Raises
+        ------
+        NotFittedError
+            If ``method`` is "conformal" and there are no calibration scores.
         """
+        if method == "conformal":
+            self._calibrated()  # an error comes before the work
         scores = self.decision_function(X)
+        anomaly = self._probability(scores, method)
+        probabilities = np.column_stack([1 - anomaly, anomaly])
+        return (probabilities, self._confidence(scores)) if return_confidence else probabilities
+
+    def _probability(self, scores: np.ndarray, method: str) -> np.ndarray:
+        if method == "conformal":
+            return 1 - _threshold.p_values(scores, self._calibrated())
         if method == "linear":
             low = self._training_scores.min()
             shifted, size = scores - low, self._training_scores.max() - low
-        elif method == "unify":
-            shifted, size = scores - self._mu, self._sigma * np.sqrt(2)
-        else:
-            raise ValueError(f"method must be 'linear' or 'unify', got {method!r}.")
-        ratio = shifted / (size or 1.0)
-        anomaly = np.clip(ratio if method == "linear" else erf(ratio), 0, 1)
-        probabilities = np.column_stack([1 - anomaly, anomaly])
-        return (probabilities, self._confidence(scores)) if return_confidence else probabilities
+            return np.clip(shifted / (size or 1.0), 0, 1)
+        if method == "unify":
+            size = self._sigma * np.sqrt(2)
+            return np.clip(erf((scores - self._mu) / (size or 1.0)), 0, 1)
+        raise ValueError(f"method must be 'linear', 'unify' or 'conformal', got {method!r}.")
+
+    def p_values(self, X: Any) -> np.ndarray:
+        """Conformal p-values: how rarely a normal row scores as high as each row of X.
+
+        The p-value of a score s is (1 + number of calibration scores >= s) / (n + 1), of n
+        calibration scores: those of the rows that ``calibration_fraction`` held out of training,
+        or that :meth:`calibrate` was given.
+
+        Parameters
+        ----------
+        X : array-like
+            Samples shaped like those of ``fit``.
+
+        Returns
+        -------
+        p : ndarray of shape (n,), float64
+            From 1 / (n + 1) to 1; lower = more anomalous.
+
+        Raises
+        ------
+        NotFittedError
+            If there are no calibration scores.
+
+        Notes
+        -----
+        If a new row and the calibration rows are exchangeable, as independent draws from one
+        distribution are, its p-value is at most a with probability at most a, for every a: whatever
+        the detector, the distribution and n, on average over the draw of the calibration rows. With
+        the n at hand, the share of new normal rows with p <= a varies about a with a standard
+        deviation of about sqrt(a (1 - a) / n) (Bates et al., section 2). Anomalies among the
+        calibration rows make p-values larger. All rows of X are compared with the same calibration
+        rows; so their p-values are dependent, positively, which the Benjamini-Hochberg procedure
+        allows (Bates et al., section 2.3).
+
+        References
+        ----------
+        V. Vovk, A. Gammerman, G. Shafer, Algorithmic Learning in a Random World, Springer, 2005.
+        S. Bates, E. Candes, L. Lei, Y. Romano, M. Sesia, Testing for outliers with conformal
+        p-values, Annals of Statistics 51(1), 2023.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from deepod import PLAD
+        >>> X = np.random.default_rng(0).normal(size=(250, 2))
+        >>> detector = PLAD(epochs=5, calibration_fraction=0.2, random_state=0).fit(X)
+        >>> detector.p_values([[9.0, 9.0]])  # 1 / 51: higher than all calibration scores
+        array([0.01960784])
+        """
+        calibration = self._calibrated()
+        return _threshold.p_values(self.decision_function(X), calibration)
+
+    def calibrate(self: Self, X: Any) -> Self:
+        """Take these rows for calibration, in place of any others.
+
+        They serve :meth:`p_values`, ``predict_proba(X, method="conformal")`` and
+        ``false_alarm_rate``.
+
+        Parameters
+        ----------
+        X : array-like
+            Normal rows that were not trained on, shaped like those of ``fit``; may be read from
+            disk.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If there are too few for ``false_alarm_rate``: less than 1 / rate - 1.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from deepod import PLAD
+        >>> rng = np.random.default_rng(0)
+        >>> detector = PLAD(epochs=5, false_alarm_rate=0.05, random_state=0)
+        >>> detector.fit(rng.normal(size=(200, 2))).calibrate(rng.normal(size=(99, 2)))
+        PLAD(epochs=5, false_alarm_rate=0.05, random_state=0)
+        >>> detector.predict([[0, 0], [9, 9]])
+        array([0, 1])
+        """
+        scores = self.decision_function(X)
+        if not np.isfinite(scores).all():
+            raise FloatingPointError("Calibration rows got scores that are NaN or infinite.")
+        if self.false_alarm_rate is not None:
+            self._validate_params()
+            _threshold.check_enough(len(scores), self.false_alarm_rate)
+        self.calibration_scores_ = np.sort(scores)
+        if self.false_alarm_rate is not None:
+            self._find_threshold()
+        return self
 
     def predict_confidence(self, X: Any) -> np.ndarray:
         """How surely the label would be the same had other rows been drawn for training.
@@ -159,13 +283,13 @@ class PyODVocabulary(PyODBaseDetector):
 
     def compute_rejection_stats(self, *args: Any, **kwargs: Any) -> tuple[float, float, float]:
         """Give the expected rejection rate, its upper bound and that of the cost; see PyOD."""
-        # PyOD's formulas need a number, which a thresholder is not.
+        # PyOD's formulas need a number for contamination, and at least one row.
         share = self._contamination_share()
-        if share == 0:
+        if int(self._n_training * share) == 0:
             raise ValueError("contamination marks no training row: there are no rejection rates.")
         stand_in = type(self)(**self.get_params(deep=False))
         every_row = np.broadcast_to(0.0, self._n_training)  # they count the rows, no more
-        known = self._current()._replace(contamination=share, labels=every_row)
+        known = self._current()._replace(rule=(share, self.false_alarm_rate), labels=every_row)
         changed = {"contamination": share, "_thresholded_": known, "_training_scores": every_row}
         stand_in.__dict__.update(self.__dict__ | changed)
         return super(PyODVocabulary, stand_in).compute_rejection_stats(*args, **kwargs)
@@ -194,6 +318,48 @@ class PyODVocabulary(PyODBaseDetector):
 
     # --- threshold ------------------------------------------------------------------------------
 
+    def set_threshold(self: Self, threshold: float | None) -> Self:
+        """Label by this threshold from now on, instead of by ``contamination`` and the like.
+
+        Parameters
+        ----------
+        threshold : float or None
+            Scores above it are labelled 1. None returns to the rule of the parameters; so does any
+            other value of ``contamination`` or ``false_alarm_rate`` than they have now, and another
+            ``fit``.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If threshold is no finite number.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from deepod import PLAD
+        >>> X = np.random.default_rng(0).normal(size=(200, 2))
+        >>> detector = PLAD(epochs=5, random_state=0).fit(X)
+        >>> highest = detector.decision_scores_.max()
+        >>> detector.set_threshold(highest).labels_.sum()
+        np.int64(0)
+        >>> detector.set_threshold(None).labels_.sum()  # contamination=0.1
+        np.int64(20)
+        """
+        check_is_fitted(self)
+        if threshold is not None:
+            if not (isinstance(threshold, Real) and np.isfinite(float(threshold))):
+                raise ValueError(f"threshold must be a finite number or None, got {threshold!r}.")
+            threshold = float(threshold)
+        self.given_threshold_ = threshold
+        self.__dict__.pop("_thresholded_", None)
+        if threshold is not None:
+            self._current()  # under which parameters it was given
+        return self
+
     @property
     def threshold_(self) -> float:
         """Score above which a row is labelled 1."""
@@ -202,13 +368,17 @@ class PyODVocabulary(PyODBaseDetector):
     @property
     def decision_scores_(self) -> np.ndarray:
         """Scores of the training rows."""
-        self._current()
+        self._check_scores()
         return self._of_every_row(self._training_scores, "decision_scores_", "decision_function")
 
     @property
     def labels_(self) -> np.ndarray:
         """Labels of the training rows."""
         return self._of_every_row(self._current().labels, "labels_", "predict")
+
+    def _check_scores(self) -> None:
+        if "_training_scores" not in self.__dict__:
+            raise NotFittedError(f"This {type(self).__name__} is not fitted yet; call fit first.")
 
     def _of_every_row(self, values: np.ndarray, name: str, method: str) -> np.ndarray:
         if len(values) < self._n_training:
@@ -220,32 +390,55 @@ class PyODVocabulary(PyODBaseDetector):
 
     @property
     def thresholder_(self) -> Any:
-        """Fitted copy of the thresholder given as ``contamination``."""
+        """Fitted copy of the thresholder given as ``contamination``, while it is what labels."""
         if self._current().thresholder is None:
-            raise AttributeError("contamination is a number: there is no thresholder_.")
+            raise AttributeError(
+                "The threshold comes from no thresholder: there is no thresholder_."
+            )
         return self._current().thresholder
 
+    def _calibrated(self) -> np.ndarray:
+        """Calibration scores, in ascending order."""
+        self._check_scores()
+        if "calibration_scores_" not in self.__dict__:
+            ways = ["call calibrate(X) with normal rows that it was not trained on"]
+            if hasattr(self, "calibration_fraction"):
+                ways.insert(0, "fit it with calibration_fraction=0.2 or the like")
+            raise NotFittedError(
+                f"This {type(self).__name__} has no calibration scores: {', or '.join(ways)}."
+            )
+        return self.calibration_scores_
+
     def _current(self) -> _Thresholded:
-        if "_thresholded_" not in self.__dict__:
-            raise AttributeError(f"This {type(self).__name__} is not fitted yet; call fit first.")
-        known = self._thresholded_.contamination
-        if known is not self.contamination and known != self.contamination:
-            self._validate_params()
-            self._thresholded_ = self._apply_contamination()
+        """Threshold and labels under the present parameters."""
+        self._check_scores()
+        known = self.__dict__.get("_thresholded_")
+        # Tuples compare by identity first: a thresholder need not have an ==.
+        if known is None or known.rule != (self.contamination, self.false_alarm_rate):
+            self._find_threshold()
         return self._thresholded_
 
-    def _apply_contamination(self) -> _Thresholded:
-        scores = self._training_scores
-        if not hasattr(self.contamination, "fit"):
-            threshold = float(np.quantile(scores, 1 - self.contamination))
-            labels = (scores > threshold).astype(int)
-            return _Thresholded(self.contamination, threshold, labels, None)
-        thresholder = copy.deepcopy(self.contamination)
-        thresholder.fit(scores)
-        labels = np.asarray(thresholder.labels_).astype(int)
-        # As PyOD does for thresholders that find labels but no threshold.
-        threshold = labels.mean() if thresholder.thresh_ is None else thresholder.thresh_
-        return _Thresholded(self.contamination, float(threshold), labels, thresholder)
+    def _find_threshold(self) -> None:
+        self._validate_params()
+        rule = self.contamination, self.false_alarm_rate
+        known, given = self.__dict__.get("_thresholded_"), self.given_threshold_
+        if known is not None and known.rule != rule:
+            given = None
+        scores, thresholder, labels = self._training_scores, None, None
+        if given is not None:
+            threshold = given
+        elif self.false_alarm_rate is not None:
+            threshold = _threshold.of_false_alarms(self._calibrated(), self.false_alarm_rate)
+        elif hasattr(self.contamination, "fit"):
+            thresholder = copy.deepcopy(self.contamination)
+            thresholder.fit(scores)
+            labels = np.asarray(thresholder.labels_).astype(int)
+            threshold = _threshold.of_labels(scores, labels, thresholder.thresh_)
+        else:
+            threshold = _threshold.of_contamination(scores, self.contamination)
+        labels = (scores > threshold).astype(int) if labels is None else labels
+        self.given_threshold_ = given
+        self._thresholded_ = _Thresholded(rule, threshold, labels, thresholder)
 
     def _labels(self, scores: np.ndarray) -> np.ndarray:
         thresholder = self._current().thresholder
@@ -254,13 +447,18 @@ class PyODVocabulary(PyODBaseDetector):
         return np.asarray(thresholder.predict(scores)).astype(int)
 
     def _contamination_share(self) -> float:
-        if self._current().thresholder is None:
+        """Share of anomalies among the training rows: as told, or else as labelled."""
+        labels = self._current().labels
+        by_share = self.false_alarm_rate is None and self.given_threshold_ is None
+        if by_share and isinstance(self.contamination, Real) and self.contamination:
             return float(self.contamination)
-        return float(self._current().labels.mean())
+        return float(labels.mean())
 
     def _confidence(self, scores: np.ndarray) -> np.ndarray:
         n, known = self._n_training, self._training_scores
         below = np.searchsorted(np.sort(known), scores, side="right") * (n / len(known))
         posterior = (1 + below) / (2 + n)
-        confidence = 1 - binom.cdf(n - int(n * self._contamination_share()), n, posterior)
+        # At least one: a row above all training scores is flagged, and may be sure of it.
+        flagged = max(1, int(n * self._contamination_share()))
+        confidence = 1 - binom.cdf(n - flagged, n, posterior)
         return np.where(self._labels(scores) == 1, confidence, 1 - confidence)

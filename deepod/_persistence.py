@@ -64,12 +64,13 @@ PLAIN: dict[str, Callable[[Any], bool]] = {
     "engine_": _plain(str),
     "epochs_": _plain(int),
     "feature_names_in_": _names,
+    "given_threshold_": _plain(float, type(None)),
     "history_": _records,
     "input_shape_": _numbers,
     "n_features_in_": _plain(int),
     "_n_training": _plain(int),
 }
-ARRAYS = ("shift_", "scale_", "fill_", "_training_scores")
+ARRAYS = ("shift_", "scale_", "fill_", "_training_scores", "calibration_scores_")
 # Made again of the others when a model is loaded.
 _DERIVED = {"module_", "device_", "_fitted_params", "_thresholded_", "_mu", "_sigma", "_classes"}
 

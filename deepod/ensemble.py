@@ -16,9 +16,10 @@ from sklearn.utils.validation import check_is_fitted
 
 from deepod._base import BaseDetector, spawn_seeds
 from deepod._labels import PyODVocabulary
+from deepod._threshold import CONTAMINATION, FALSE_ALARM_RATE
 from deepod._together import fit_all
 from deepod.data import is_mapped
-from deepod.params import HasMethods, integer, one_of, share
+from deepod.params import integer, one_of
 
 
 def fit_many(
@@ -138,8 +139,10 @@ class SeedEnsemble(PyODVocabulary):
     combination : {"mean", "median", "max"}, default="mean"
         How the members' scores of a row become one, after each member's scores are shifted and
         scaled to mean 0 and standard deviation 1 over the training rows.
-    contamination : float in (0, 0.5] or thresholder, default=0.1
+    contamination : float in [0, 0.5], "auto" or thresholder, default=0.1
         As in the detectors, for the joint score; that of ``detector`` has no effect.
+    false_alarm_rate : float in (0, 1) or None, default=None
+        As in the detectors, for the joint score; takes a call of ``calibrate(X)`` after ``fit``.
     n_jobs : int or None, default=None
         Processes that train; None means 1.
     random_state : int, RandomState or None, default=None
@@ -155,6 +158,10 @@ class SeedEnsemble(PyODVocabulary):
         Scores above it are labelled 1.
     labels_ : ndarray of shape (n_samples,), int
         0 (normal) or 1 (anomaly) for the training rows.
+    calibration_scores_ : ndarray, float64
+        Joint scores of the rows given to ``calibrate``, in ascending order; only after that.
+    given_threshold_ : float or None
+        What ``set_threshold`` was given.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only if X had column names.
@@ -173,7 +180,8 @@ class SeedEnsemble(PyODVocabulary):
         "detector": [BaseDetector],
         "n_members": [integer(1)],
         "combination": [one_of("mean", "median", "max")],
-        "contamination": [share(), HasMethods(["fit", "predict"])],
+        "contamination": CONTAMINATION,
+        "false_alarm_rate": FALSE_ALARM_RATE,
         "n_jobs": [Integral, None],
         "random_state": ["random_state"],
     }
@@ -185,6 +193,7 @@ class SeedEnsemble(PyODVocabulary):
         *,
         combination: str = "mean",
         contamination: Any = 0.1,
+        false_alarm_rate: float | None = None,
         n_jobs: int | None = None,
         random_state: Any = None,
     ) -> None:
@@ -192,6 +201,7 @@ class SeedEnsemble(PyODVocabulary):
         self.n_members = n_members
         self.combination = combination
         self.contamination = contamination
+        self.false_alarm_rate = false_alarm_rate
         self.n_jobs = n_jobs
         self.random_state = random_state
 

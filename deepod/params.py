@@ -13,7 +13,7 @@ from typing import Any, TypeVar, dataclass_transform
 # Private in scikit-learn and imported nowhere else, so that a move upstream is repaired here.
 from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, make_constraint
 
-__all__ = ["HasMethods", "integer", "one_of", "param", "parameters", "positive", "real", "share"]
+__all__ = ["HasMethods", "fraction", "integer", "one_of", "param", "parameters", "positive", "real"]
 
 T = TypeVar("T")
 
@@ -28,9 +28,9 @@ def real(low: float, high: float | None = None) -> Interval:
     return Interval(Real, low, high, closed="left" if high is None else "both")
 
 
-def share() -> Interval:
-    """Any real number above 0 and up to 0.5: the size of a minority."""
-    return Interval(Real, 0, 0.5, closed="right")
+def fraction() -> Interval:
+    """Any real number between 0 and 1, both excluded."""
+    return Interval(Real, 0, 1, closed="neither")
 
 
 def integer(low: int) -> Interval:

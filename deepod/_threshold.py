@@ -1,0 +1,71 @@
+"""Where the line between normal and anomalous scores is: functions of scores, no more."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+
+from deepod.params import HasMethods, fraction, one_of, real
+
+# What detectors and ensembles accept.
+CONTAMINATION: list[Any] = [real(0, 0.5), one_of("auto"), HasMethods(["fit", "predict"])]
+FALSE_ALARM_RATE: list[Any] = [fraction(), None]
+
+# Scores may move by 1e-6, relative and absolute, with the rows that are scored beside them, and
+# those that stand in for many are rounded to float32: twice as much is above both.
+_MARGIN = 2e-6
+
+
+def of_contamination(scores: np.ndarray, contamination: Any) -> float:
+    """Threshold that ``contamination``, a share or "auto", makes of training scores."""
+    if contamination == "auto":  # Tukey's upper fence
+        low, high = np.quantile(scores, [0.25, 0.75])
+        return float(high + 1.5 * (high - low)) if high > low else _just_above(high)
+    if contamination == 0:
+        return _just_above(scores.max())
+    return float(np.quantile(scores, 1 - contamination))
+
+
+def of_labels(scores: np.ndarray, labels: np.ndarray, proposed: float | None) -> float:
+    """Threshold that goes with the labels of a thresholder.
+
+    The one that it ``proposed``, if that gives the same labels: PyThresh states it in units of its
+    own, and some thresholders have none. Else the highest score that is labelled 0.
+    """
+    if proposed is not None and np.array_equal(scores > proposed, labels == 1):
+        return float(proposed)
+    normal = scores[labels == 0]
+    return float(normal.max() if len(normal) else np.nextafter(scores.min(), -np.inf))
+
+
+def of_false_alarms(calibration: np.ndarray, rate: float) -> float:
+    """Score above which :func:`p_values` are at most ``rate``."""
+    n = len(calibration)
+    check_enough(n, rate)
+    # In the arithmetic of p_values, so that both agree to the last bit.
+    most = np.count_nonzero(np.arange(1, n + 1) / (n + 1) <= rate)
+    return float(calibration[n - most])
+
+
+def check_enough(n: int, rate: float) -> None:
+    """Refuse fewer calibration scores than it takes for a p-value as low as ``rate``."""
+    needed = math.ceil(1 / rate) - 1
+    needed += 1 / (needed + 1) > rate  # where 1 / rate was rounded down
+    if n < needed:
+        raise ValueError(
+            f"false_alarm_rate={rate} needs at least {needed} calibration rows, got {n}: hold out "
+            "more rows, or allow more false alarms."
+        )
+
+
+def p_values(scores: np.ndarray, calibration: np.ndarray) -> np.ndarray:
+    """Conformal p-values of scores, given those of calibration rows in ascending order."""
+    n = len(calibration)
+    as_high = n - np.searchsorted(calibration, scores, side="left")
+    return (1 + as_high) / (n + 1)
+
+
+def _just_above(score: float) -> float:
+    return float(score + _MARGIN * (1 + abs(score)))
