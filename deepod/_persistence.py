@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import sklearn
 import torch
+from sklearn.exceptions import NotFittedError
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 
@@ -140,6 +141,7 @@ def _described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Describe a fitted detector, and list its tensors."""
     detector._validate_params()  # or the file could not be loaded
     name = type(detector).__name__
+    threshold = _threshold(detector)
     given = detector.get_params(deep=False)
     params = {key: _encoded(value, key) for key, value in given.items()}
     built = {key: _encoded(value, key) for key, value in detector._fitted_params.items()}
@@ -163,11 +165,19 @@ def _described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         # Those that have been changed since; the network is the one of before.
         "fitted_with": {key: value for key, value in built.items() if value != params[key]},
         "fitted": fitted,
-        "threshold": detector.threshold_,
+        "threshold": threshold,
         "versions": versions | {"python": platform.python_version()},
     }
     tensors = {_MODULE + k: v for k, v in detector.module_.state_dict().items()}
     return description, tensors | {k: v for k, v in arrays.items() if v is not None}
+
+
+def _threshold(detector: Any) -> float | None:
+    """Give the threshold, unless it waits for ``calibrate``."""
+    try:
+        return detector.threshold_
+    except NotFittedError:
+        return None
 
 
 def _is_fitted(name: str) -> bool:
@@ -406,7 +416,15 @@ def _fill(detector: Any, tensors: dict[str, Tensor]) -> None:
         raise ValueError("it has no training scores, or too many")
     if not np.isfinite(scores).all():
         raise ValueError("its training scores are not finite")
+    calibration = getattr(detector, "calibration_scores_", np.zeros(1))
+    if calibration.ndim != 1 or not len(calibration) or not np.isfinite(calibration).all():
+        raise ValueError("its calibration scores are not finite")
+    if (np.diff(calibration) < 0).any():
+        raise ValueError("its calibration scores are not in order")
+    given = detector.given_threshold_
     detector._remember_scores(scores, detector._n_training)
+    if given is not None:
+        detector.set_threshold(given)
 
 
 # --- the model card -----------------------------------------------------------------------------
@@ -422,6 +440,15 @@ def _card(description: dict[str, Any], detector: Any) -> str:
     ends = [e for e, after in zip(history, [*history[1:], {}], strict=True)
             if e["phase"] != after.get("phase")]  # fmt: skip
     last = _table(terms, [[_short(entry.get(term, "")) for term in terms] for entry in ends])
+    threshold = description["threshold"]
+    label = (
+        "it needs calibrate(X) first" if threshold is None else f"1: score above {threshold:.6g}"
+    )
+    rule = f"contamination={detector.contamination!r}"
+    if detector.false_alarm_rate is not None:
+        rule = f"false_alarm_rate={detector.false_alarm_rate!r}"
+    if detector.given_threshold_ is not None:
+        rule = "set_threshold"
     versions = ", ".join(f"{key} {value}" for key, value in description["versions"].items())
     return f"""---
 library_name: deepod
@@ -440,12 +467,12 @@ import deepod
 
 detector = deepod.load("this folder")
 scores = detector.decision_function(X)  # higher = more anomalous
-labels = detector.predict(X)  # 1: score above {description["threshold"]:.6g}
+labels = detector.predict(X)  # {label}
 ```
 
 - Samples: shape {detector.input_shape_}, {fitted["_n_training"]} of them in training
 - Features: {"without names" if names is None else ", ".join(names)}
-- Threshold: {description["threshold"]!r}, contamination {detector.contamination!r}
+- Threshold: {threshold!r}, by {rule}
 - Versions: {versions}
 
 ## Parameters

@@ -35,6 +35,9 @@ SETTINGS = [
     ("NSAE", {"l0": "hard_concrete", "novelty_layers": 4}),
     ("PLAD", {"network": MLP(hidden=(4,)), "perturbator": "mlp", "perturbator_hidden": [9, 3]}),
     ("PLAD", {"callbacks": (EarlyStopping(patience=3),), "validation_fraction": 0.2}),
+    ("PLAD", {"calibration_fraction": 0.25, "false_alarm_rate": 0.1}),
+    ("PLAD", {"contamination": "auto", "missing": "impute", "max_grad_norm": 1.0}),
+    ("PLAD", {"contamination": 0, "checkpoint_every": 2}),
     ("PLAD", {"scaler": None, "reach": [0.5, 2], "milestones": (1,)}),
 ]
 
@@ -80,6 +83,41 @@ def test_save__numbers_of_numpy__become_plain(tmp_path):
     again = deepod.load(tmp_path / "m")
     assert (again.lr, again.batch_size) == (1e-3, 16)
     assert {type(again.lr), type(again.batch_size)} == {float, int}
+
+
+def test_save_and_load__threshold_that_was_set__kept(tmp_path):
+    detector = fast("PLAD").fit(samples()).set_threshold(0.25)
+    detector.save(tmp_path / "m")
+    again = deepod.load(tmp_path / "m")
+    assert again.threshold_ == 0.25
+    assert_same(again, detector, samples(n=7, seed=1))
+    assert "by set_threshold" in (tmp_path / "m/README.md").read_text()
+    again.contamination = 0.3
+    assert again.threshold_ == detector.set_params(contamination=0.3).threshold_ != 0.25
+    again.save(tmp_path / "m")
+    assert deepod.load(tmp_path / "m").threshold_ == again.threshold_
+
+
+def test_save_and_load__waits_for_calibrate__no_threshold_yet(tmp_path):
+    detector = fast("PLAD", false_alarm_rate=0.1).fit(samples())
+    detector.save(tmp_path / "m")
+    again = deepod.load(tmp_path / "m")
+    with pytest.raises(NotFittedError, match="calibrate"):
+        again.predict(samples())
+    again.calibrate(samples(seed=1))
+    assert again.threshold_ == detector.calibrate(samples(seed=1)).threshold_
+    again.save(tmp_path / "m")
+    np.testing.assert_array_equal(
+        deepod.load(tmp_path / "m").p_values(samples()), detector.p_values(samples())
+    )
+
+
+def test_save_and_load__gaps__filled_alike(tmp_path):
+    X = samples()
+    X[3, 2] = X[7, 0] = np.nan
+    detector = fast("PLAD", missing="impute").fit(X)
+    detector.save(tmp_path / "m")
+    assert_same(deepod.load(tmp_path / "m"), detector, X)
 
 
 @every_detector
