@@ -521,18 +521,21 @@ def score(
         module.eval()
     parts: list[Tensor] = []
     results, done = torch.empty(0), 0
-    too_many = too_little(device, "the results of all rows", "fewer rows in one call")
-    for part in _scored(module, function, chunks, device, at_once or AtOnce()):
-        if n is None:
-            parts.append(part)
-            continue
-        if not done:
-            with explained(too_many):
+    try:
+        for part in _scored(module, function, chunks, device, at_once or AtOnce()):
+            if n is None:
+                parts.append(part)
+                continue
+            if not done:
                 results = part.new_empty((n, *part.shape[1:]))
-        results[done : done + len(part)] = part
-        done += len(part)
-    with explained(too_many):
+            results[done : done + len(part)] = part
+            done += len(part)
         return results if n is not None else torch.cat(parts)
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
+        message = too_little(device, "the results of all rows", "fewer rows in one call")
+        raise MemoryError(message) from error
 
 
 def _scored(

@@ -162,6 +162,24 @@ def test_fit__rows_from_disk__error_names_the_step():
         detector.fit(rows)
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("engine", ["trace", "cuda_graph"])
+def test_cuda__history_and_error__as_in_plain_torch(engine):
+    """A graph writes every step's losses to the same place."""
+
+    def fit(engine, **changes):
+        return AutoEncoder(**(SMALL | changes), epochs=5, device="cuda", engine=engine).fit(rows)
+
+    rows = samples()
+    for changes in ({}, {"max_grad_norm": 0.1}):
+        for ours, theirs in zip(
+            fit(engine, **changes).history_, fit("eager", **changes).history_, strict=True
+        ):
+            assert ours["reconstruction"] == pytest.approx(theirs["reconstruction"], rel=1e-4)
+    with pytest.raises(FloatingPointError, match="in step 3 of epoch 1 of phase 'fit'"):
+        Breaks(epochs=5, device="cuda", engine=engine, **SMALL).fit(rows)
+
+
 # --- gradients that are too long ------------------------------------------------------------------
 
 
