@@ -311,8 +311,8 @@ def test_killed__at_random_moments__ends_as_if_it_never_was(tmp_path):
 
 
 LONG = {
-    "DeepSVDD": {"epochs": 300, "validation_fraction": 0.2},
-    "PLAD": {"epochs": 600, "callbacks": [EarlyStopping(patience=500)]},
+    "DeepSVDD": {"epochs": 200, "validation_fraction": 0.2},
+    "PLAD": {"epochs": 500, "callbacks": [EarlyStopping(patience=500)]},
 }
 
 
