@@ -25,13 +25,14 @@ MAY_IMPORT = {
     "_files": set(),
     "_persistence": {"", "_files", "callbacks", "networks"},
     "_ranks": set(),
+    "_explain": set(),
     "_engines": {"types", "_record", "_ranks"},
     "_train": {"types", "_data", "_engines", "_ranks"},
     "_together": {"params", "_engines", "_train"},
     "_labels": set(),
     "_base": {
         *("types", "params", "data", "_data", "_stream", "_engines", "_train", "_together"),
-        *("_labels", "_ranks", "_persistence", "callbacks", "networks"),
+        *("_labels", "_ranks", "_explain", "_persistence", "callbacks", "networks"),
     },
     "models": {"types", "params", "_base", "networks"},
     "ensemble": {"", "data", "_base", "_labels", "_together", "params"},
@@ -50,6 +51,7 @@ LIBRARIES = {
     "callbacks": {"torch", "tqdm"},
     "_record": {"torch"},
     "_engines": {"torch"},
+    "_explain": {"torch", "numpy"},
     "_train": {"torch"},
     "models": {"torch", "numpy", "sklearn", "imblearn"},
 }
