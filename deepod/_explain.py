@@ -29,9 +29,9 @@ def typical(rows: Tensor) -> np.ndarray:
 
 
 @cache
-def _quadrature() -> tuple[np.ndarray, np.ndarray]:
+def _quadrature(n: int) -> tuple[np.ndarray, np.ndarray]:
     """Nodes and weights on [0, 1]."""
-    nodes, weights = np.polynomial.legendre.leggauss(NODES)
+    nodes, weights = np.polynomial.legendre.leggauss(n)
     return (1 + nodes) / 2, weights / 2
 
 
@@ -71,7 +71,7 @@ def integrated_gradients(
         way, total = x - baseline, torch.zeros_like(x)
         nodes, weights = (
             torch.as_tensor(values, dtype=x.dtype, device=x.device).view(-1, *[1] * x.dim())
-            for values in _quadrature()
+            for values in _quadrature(NODES)
         )
         step = max(1, most // len(x))
         for t, weight in zip(nodes.split(step), weights.split(step), strict=True):
