@@ -71,7 +71,10 @@ PLAIN: dict[str, Callable[[Any], bool]] = {
     "n_features_in_": _plain(int),
     "_n_training": _plain(int),
 }
-ARRAYS = ("shift_", "scale_", "fill_", "_training_scores", "calibration_scores_")
+ARRAYS = (
+    *("shift_", "scale_", "fill_", "baseline_"),
+    *("_training_scores", "calibration_scores_"),
+)
 # Made again of the others when a model is loaded.
 _DERIVED = {"module_", "device_", "_fitted_params", "_thresholded_", "_mu", "_sigma", "_classes"}
 
@@ -412,6 +415,11 @@ def _fill(detector: Any, tensors: dict[str, Tensor]) -> None:
             raise ValueError("its scaling does not fit its samples")
     if not (np.isfinite(shift).all() and np.isfinite(scale).all() and (scale > 0).all()):
         raise ValueError("its scaling is not finite")
+    if (
+        detector.baseline_.shape != detector.input_shape_
+        or not np.isfinite(detector.baseline_).all()
+    ):
+        raise ValueError("its baseline does not fit its samples, or is not finite")
     if scores.ndim != 1 or not 0 < len(scores) <= detector._n_training:
         raise ValueError("it has no training scores, or too many")
     if not np.isfinite(scores).all():

@@ -81,9 +81,74 @@ def plot_history(detector: Any, ax: Any = None) -> Any:
     return ax
 
 
+def plot_contributions(
+    contributions: Any, feature_names: Any = None, n_features: int = 10, ax: Any = None
+) -> Any:
+    """Draw what the features of a table add to a score, the largest at the top.
+
+    Parameters
+    ----------
+    contributions : array-like of shape (d,) or (n, d)
+        Of one row, or of several, of which the mean is drawn: as ``detector.explain`` gives them
+        for a table. Of windows, sum over the time first: ``detector.explain(X).sum(1)``.
+    feature_names : array-like of str of shape (d,), optional
+        Such as ``detector.feature_names_in_``; by default "feature 0" and so on.
+    n_features : int, default=10
+        Bars, by size; one more shows the sum of all other features.
+    ax : matplotlib Axes, optional
+        Where to draw; a new figure by default.
+
+    Returns
+    -------
+    ax : matplotlib Axes
+
+    Raises
+    ------
+    ValueError
+        If the shapes do not fit, or ``n_features`` is below 1.
+
+    Examples
+    --------
+    >>> from deepod.plotting import plot_contributions
+    >>> ax = plot_contributions([0.1, 2.0, -0.4], feature_names=["age", "height", "weight"])
+    """
+    values = np.asarray(contributions, dtype=float)
+    if values.ndim not in (1, 2) or not values.size:
+        raise ValueError(
+            f"contributions must be of shape (d,) or (n, d), got {values.shape}; sum over the time "
+            "of windows first. For images, matplotlib's imshow shows more."
+        )
+    if n_features < 1:
+        raise ValueError(f"n_features must be 1 or more, got {n_features!r}.")
+    rows = 1 if values.ndim == 1 else len(values)
+    values = values.reshape(rows, -1).mean(0)
+    names = [f"feature {j}" for j in range(len(values))]
+    if feature_names is not None:
+        names = [str(name) for name in feature_names]
+    if len(names) != len(values):
+        raise ValueError(
+            f"feature_names holds {len(names)} names for {len(values)} features of contributions."
+        )
+    ax = _axes(ax)
+    order = np.argsort(-np.abs(values), kind="stable")
+    shown, others = order[:n_features], order[n_features:]
+    bars = [(names[j], values[j]) for j in shown]
+    colors = ["tab:red" if value > 0 else "tab:blue" for _, value in bars]
+    if len(others):
+        bars.append((f"{len(others)} others", values[others].sum()))
+        colors.append("tab:gray")
+    # At places, not at names: two columns may have the same name.
+    ax.barh(range(len(bars)), [value for _, value in bars], color=colors, alpha=0.7)
+    ax.set_yticks(range(len(bars)), [name for name, _ in bars])
+    ax.invert_yaxis()
+    ax.axvline(0, color="black", linewidth=0.8)
+    ax.set_xlabel("contribution to the score" + (f", mean of {rows} rows" if rows > 1 else ""))
+    return ax
+
+
 def _axes(ax: Any) -> Any:
     if ax is not None:
         return ax
     from matplotlib import pyplot
 
-    return pyplot.subplots()[1]
+    return pyplot.subplots(layout="constrained")[1]  # long names have room

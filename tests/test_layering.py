@@ -29,6 +29,7 @@ MAY_IMPORT = {
     "_interrupt": set(),
     "_ranks": set(),
     "_memory": set(),
+    "_explain": set(),
     "_engines": {"types", "_record", "_ranks", "_checkpoint"},
     "_train": {"types", "_data", "_engines", "_interrupt", "_memory", "_ranks"},
     "_together": {"params", "_engines", "_train"},
@@ -37,7 +38,7 @@ MAY_IMPORT = {
     "_base": {
         *("types", "params", "data", "_data", "_stream", "_engines", "_train", "_together"),
         *("_labels", "_memory", "_missing", "_ranks", "_checkpoint", "_persistence"),
-        *("_threshold", "callbacks", "networks"),
+        *("_explain", "_threshold", "callbacks", "networks"),
     },
     "models": {"types", "params", "_base", "networks"},
     "ensemble": {"", "data", "_base", "_labels", "_threshold", "_together", "params"},
@@ -57,6 +58,7 @@ LIBRARIES = {
     "_record": {"torch"},
     "_memory": {"torch"},
     "_engines": {"torch"},
+    "_explain": {"torch", "numpy"},
     "_train": {"torch"},
     "models": {"torch", "numpy", "sklearn", "imblearn"},
 }

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from deepod._base import BaseDetector
-from deepod.networks.layers import ERRORS, Autoencoder, squared_error
+from deepod.networks.layers import ERRORS, Autoencoder, error_terms, squared_error
 from deepod.params import integer, one_of, param, parameters
 from deepod.types import Batch, Losses, Shape
 
@@ -20,6 +20,14 @@ class ErrorMaps(BaseDetector):
 
     def _reconstruct(self, module: Any, x: Tensor) -> Tensor:
         return module(x)
+
+    def _scored_error(self) -> str | None:
+        """Which of ``ERRORS`` the score is; None if there is more to it."""
+        return None
+
+    def _contributions(self, module: Any, x: Tensor) -> Tensor | None:
+        error = self._scored_error()
+        return None if error is None else error_terms(error, self._reconstruct(module, x), x)
 
     def score_map(self, X: Any, batch_size: int | None = None) -> np.ndarray:
         """Where in an image the reconstruction fails.
@@ -76,3 +84,6 @@ class Reconstruction(ErrorMaps):
 
     def _score(self, module: Any, x: Tensor) -> Tensor:
         return squared_error(module(x), x)
+
+    def _scored_error(self) -> str:
+        return "mse"

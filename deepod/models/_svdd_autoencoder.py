@@ -58,6 +58,9 @@ class SVDDAutoencoder(SVDD, ErrorMaps):
             return parts[:, 1]
         return ((parts - module.mean) / module.std).sum(1)
 
+    def _scored_error(self) -> str | None:
+        return "mse" if self.score_by == "reconstruction" else None
+
     def _calibration(self) -> Refresh | None:
         if not self._keeps_decoder():
             return super()._calibration()

@@ -10,8 +10,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from deepod._base import BaseDetector
 from deepod.models._pseudo_labels import replace_by_noise
+from deepod.models._reconstruction import ErrorMaps
 from deepod.networks import MLP, Network
 from deepod.networks.layers import ERRORS, error_norm
 from deepod.params import integer, one_of, param, parameters, real
@@ -19,7 +19,7 @@ from deepod.types import Batch, Losses, Refresh, Shape
 
 
 @parameters
-class AnoRand(BaseDetector):
+class AnoRand(ErrorMaps):
     """Random labelling: an autoencoder and a noise detector, trained together on pseudo-labels.
 
     Noise replaces a few rows, SMOTE draws more between these, and all get the label 1. A perceptron
@@ -96,9 +96,8 @@ class AnoRand(BaseDetector):
         accepts=[one_of("hidden", "output")],
         doc="What the decoder is told of the detection block: its last hidden layer or its output.",
     )
-    numbers_in_loss = ("detection_weight",)
+    numbers_in_loss, scaler = ("detection_weight",), "minmax"
     absent_from_loss = ("noise_ratio", "synthetic_ratio", "noise_std", "k_neighbors", "fusion")
-    scaler = "minmax"
     family, paper = "pseudo-label", "Mayaki & Riveill, AnoRand, 2023"
     auto_steps, auto_epochs, auto_batch_norm = 500, 80, True
 
@@ -129,8 +128,6 @@ class AnoRand(BaseDetector):
         z0 = hidden if self.z0 == "hidden" else torch.sigmoid(logit)
         return module["decoder"](torch.cat([module["encoder"](x), z0], 1)), logit.squeeze(-1)
 
-    # --- pseudo-labels --------------------------------------------------------------------------
-
     def _validate_y(self, y: Any, n: int) -> np.ndarray | None:
         y = super()._validate_y(y, n)
         if self.supervision == "supervised" and y is not None and not (y == 1).any():
@@ -142,14 +139,8 @@ class AnoRand(BaseDetector):
         if self.supervision == "supervised" and y is not None:
             return X, y
         known = np.zeros(len(X), bool) if y is None else y == 1
-        rest, noise = replace_by_noise(
-            X[~known],
-            rng,
-            noise_ratio=self.noise_ratio,
-            noise_std=self.noise_std,
-            synthetic_ratio=self.synthetic_ratio,
-            k_neighbors=self.k_neighbors,
-        )
+        names = ("noise_ratio", "noise_std", "synthetic_ratio", "k_neighbors")
+        rest, noise = replace_by_noise(X[~known], rng, **{k: getattr(self, k) for k in names})
         abnormal = np.concatenate([noise, X[known]]).astype(np.float32)
         return np.concatenate([rest, abnormal]), np.repeat([0, 1], [len(rest), len(abnormal)])
 
@@ -176,9 +167,18 @@ class AnoRand(BaseDetector):
         blocks = self._blocks(module, x)
         return torch.sigmoid(blocks if blocks.device.type == "mps" else blocks.double())
 
-    def _score(self, module: Any, x: Tensor) -> Tensor:
+    def _fused_by(self) -> str:
         auto = "reconstruction" if self.supervision is None else "swapped"
-        fusion = auto if self.fusion == "auto" else self.fusion
+        return auto if self.fusion == "auto" else self.fusion
+
+    def _reconstruct(self, module: Any, x: Tensor) -> Tensor:
+        return self._forward(module, x)[0]
+
+    def _scored_error(self) -> str | None:
+        return "norm" if self._fused_by() == "reconstruction" else None
+
+    def _score(self, module: Any, x: Tensor) -> Tensor:
+        fusion = self._fused_by()
         if fusion in ("reconstruction", "detection"):
             return self._blocks(module, x)[:, int(fusion == "detection")]
         q = module.quartiles  # equations 7 and 8

@@ -162,3 +162,6 @@ class NSAE(ErrorMaps):
     def _score(self, module: Any, x: Tensor) -> Tensor:
         s = torch.stack(self._parts(module, x)).sum(0)
         return s if self.normalize is None else module["extremes"](s)
+
+    def _scored_error(self) -> str | None:
+        return None if self.novelty_weight or self.normalize else self.error

@@ -40,6 +40,14 @@ def error_norm(reconstruction: Tensor, x: Tensor) -> Tensor:
 ERRORS = {"norm": error_norm, "mse": squared_error}
 
 
+def error_terms(name: str, reconstruction: Tensor, x: Tensor) -> Tensor:
+    """Find what each value adds to ``ERRORS[name]`` of its sample, (B, *shape)."""
+    squares = mse_loss(reconstruction, x, reduction="none")
+    if name == "mse":
+        return squares / x[0].numel()
+    return squares / error_norm(reconstruction, x).view(-1, *[1] * (x.dim() - 1))
+
+
 def drawn_by(generator: torch.Generator) -> dict[str, Any]:
     """Arguments that make a draw come from ``generator``, on its device, in float32."""
     return {"generator": generator, "device": generator.device, "dtype": torch.float32}

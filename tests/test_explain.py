@@ -1,0 +1,343 @@
+"""Contributions add up, blame what is odd, and depend on one row and the fitted detector alone."""
+
+import contextlib
+import copy
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.exceptions import NotFittedError
+from torch import nn
+
+import deepod
+from deepod import data
+from deepod._explain import NODES
+from deepod._train import ROW_BLOCK, chunk_rows
+from deepod.networks import MLP, Recurrent
+
+from .cases import NAMES, NAMES_AND_KINDS, SHAPES, fast, samples
+
+every_detector = pytest.mark.parametrize("name", NAMES)
+every_input = pytest.mark.parametrize(("name", "kind"), NAMES_AND_KINDS)
+
+# Settings with which the score is a sum over values.
+SUMS = [
+    ("AnoRand", {}),
+    ("AutoEncoder", {}),
+    ("DAE", {}),
+    ("IAEAD", {"score_by": "reconstruction"}),
+    ("IAELSTMKL", {"score_by": "reconstruction"}),
+    ("NSAE", {"novelty_weight": 0, "normalize": None}),
+    ("NSAE", {"novelty_weight": 0, "normalize": None, "error": "norm"}),
+]
+SUMS_BY_DEFAULT = {name for name, params in SUMS if not params}
+# What the quadrature may leave of a row, beside the sum of the sizes of its contributions: kinks of
+# LeakyReLU and of max-pooling limit it. benchmarks/results/explain.jsonl has it on real data.
+GAP, MEAN_GAP = 0.15, 0.03
+
+
+def base_row(detector):
+    """The baseline in the units of X."""
+    return (detector.baseline_ * detector.scale_ + detector.shift_)[None]
+
+
+def gaps(detector, X, contributions):
+    """What is missing to the difference of the scores, beside the sizes of the contributions."""
+    axes = tuple(range(1, X.ndim))
+    wanted = detector.decision_function(X) - detector.decision_function(base_row(detector))
+    return np.abs(contributions.sum(axes) - wanted) / np.abs(contributions).sum(axes)
+
+
+# --- they add up --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize(("name", "params"), SUMS)
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1), scale=st.floats(1e-2, 1e2))
+def test_explain__score_is_a_sum__terms_add_up_to_it(name, params, kind, seed, scale):
+    detector = fast(name, epochs=1, **params).fit(samples(kind))
+    X = scale * samples(kind, n=9, seed=seed)
+    terms = detector.explain(X)
+    assert terms.dtype == np.float64
+    assert (terms >= 0).all()
+    sums = terms.sum(tuple(range(1, X.ndim)))
+    np.testing.assert_allclose(sums, detector.decision_function(X), rtol=1e-5)
+
+
+@every_input
+@settings(max_examples=5, deadline=None)
+@given(seed=st.integers(0, 2**31 - 1), scale=st.floats(0.1, 10))
+def test_explain__gradients__add_up_to_the_difference_from_the_baseline(name, kind, seed, scale):
+    detector = fast(name, epochs=1).fit(samples(kind))
+    X = scale * samples(kind, n=9, seed=seed)
+    contributions = detector.explain(X, rule="gradients")
+    assert contributions.dtype == np.float64
+    found = gaps(detector, X, contributions)
+    assert found.max() < GAP
+    assert found.mean() < MEAN_GAP
+
+
+@pytest.mark.parametrize("name", ["AnoRand", "AutoEncoder", "DAE", "DeepSVDD", "PLAD"])
+def test_explain__smooth_network__adds_up_to_float32_rounding(name):
+    """The others have a LeakyReLU that ``network`` does not replace."""
+    network = MLP(hidden=(8,), activation="silu")
+    detector = fast(name, network=network).fit(samples())
+    X = samples(n=50, seed=1)
+    assert gaps(detector, X, detector.explain(X, rule="gradients")).max() < 1e-5
+
+
+def test_explain__linear_score__by_hand():
+    class Linear(deepod.BaseDetector):
+        def _build_module(self, shape):
+            return nn.Linear(*shape, 1)
+
+        def _loss(self, module, batch):
+            return {"zero": 0 * module(batch.x).sum()}
+
+        def _score(self, module, x):
+            return module(x).squeeze(1)
+
+    detector = Linear(epochs=1, random_state=0).fit(samples())
+    X = samples(n=7, seed=1)
+    scaled = (X - detector.shift_) / detector.scale_
+    weights = detector.module_.weight.detach().numpy()
+    expected = weights * (scaled - detector.baseline_)
+    np.testing.assert_allclose(detector.explain(X), expected, rtol=1e-4, atol=1e-6)
+
+
+def test_explain__default_rule__gradients_only_where_the_score_is_no_sum():
+    X = samples(n=5, seed=1)
+    for name in NAMES:
+        detector = fast(name).fit(samples())
+        same = np.array_equal(detector.explain(X), detector.explain(X, rule="gradients"))
+        assert same == (name not in SUMS_BY_DEFAULT)
+
+
+# --- they blame what is odd ---------------------------------------------------------------------
+
+
+@every_detector
+def test_explain__one_value_shifted__is_blamed(name):
+    """20 correlated features; by chance, one row in 20 would blame the right one."""
+    rng = np.random.default_rng(0)
+    mixing = rng.normal(size=(3, 20))
+    X = rng.normal(size=(600, 3)) @ mixing + 0.5 * rng.normal(size=(600, 20))
+    odd, shifted = X[400:].copy(), np.arange(200) % 20
+    odd[np.arange(200), shifted] += 8 * X.std(0)[shifted] * rng.choice([-1, 1], 200)
+    contributions = getattr(deepod, name)(random_state=0).fit(X[:400]).explain(odd)
+    assert np.mean(contributions.argmax(1) == shifted) > 0.7
+    of_each = np.stack([contributions[shifted == j].mean(0) for j in range(20)])
+    np.testing.assert_array_equal(of_each.argmax(1), np.arange(20))
+
+
+# --- a row's contributions are its own ----------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "rule"),
+    [(name, kind, "gradients") for name, kind in NAMES_AND_KINDS]
+    + [(name, kind, "auto") for name, kind in NAMES_AND_KINDS if name in SUMS_BY_DEFAULT],
+)
+def test_explain__neighbours_order_and_batch_size__do_not_matter(name, kind, rule):
+    detector = fast(name).fit(samples(kind))
+    X = samples(kind, n=40, seed=1)
+    whole = detector.explain(X, rule=rule)
+    # A point that lies on a kink but for rounding may move by one node's share of it.
+    close = {"rtol": 1e-3, "atol": 1e-3 * np.abs(whole).max()}
+    assert whole.shape == X.shape
+    order = np.random.default_rng(0).permutation(40)
+    np.testing.assert_allclose(detector.explain(X[order], rule=rule), whole[order], **close)
+    for size in (3, 33):
+        np.testing.assert_allclose(detector.explain(X, size, rule), whole, **close)
+    one_by_one = [detector.explain(row[None], rule=rule) for row in X[:5]]
+    np.testing.assert_allclose(np.concatenate(one_by_one), whole[:5], **close)
+    twice = detector.explain(np.concatenate([X[:5], X[4:5], X[:5]]), rule=rule)
+    np.testing.assert_allclose(twice[6:], twice[:5], **close)
+
+
+@every_detector
+@pytest.mark.parametrize("rule", ["auto", "gradients"])
+def test_explain__far_outside_the_training_range__finite(name, rule):
+    detector = fast(name).fit(samples())
+    far = np.array([[1e300, -1e300, 0, 0, 0], [1e10] * 5])
+    assert np.isfinite(detector.explain(far, rule=rule)).all()
+    assert np.isfinite(detector.explain(base_row(detector), rule=rule)).all()
+
+
+@pytest.mark.parametrize(("batch_size", "most"), [(None, chunk_rows((5,))), (3, ROW_BLOCK)])
+def test_explain__never_scores_more_rows_at_once_than_decision_function(batch_size, most):
+    seen = []
+
+    class Watched(deepod.DeepSVDD):
+        def _score(self, module, x):
+            seen.append(len(x))
+            return super()._score(module, x)
+
+    detector = Watched(epochs=1, random_state=0).fit(samples())
+    seen.clear()
+    detector.explain(samples(n=200), batch_size)
+    assert max(seen) <= most
+    assert sum(seen) == NODES * 200  # and no copy of a row, with which blocks are filled up
+
+
+# --- the detector is left alone -----------------------------------------------------------------
+
+AMBIENT = {
+    "no_grad": torch.no_grad,
+    "inference mode": torch.inference_mode,
+    "meta by default": lambda: torch.device("meta"),
+}
+
+
+@pytest.mark.parametrize("mode", AMBIENT)
+@every_input
+def test_explain__ambient_torch_state__does_not_matter(name, kind, mode):
+    detector = fast(name).fit(samples(kind))
+    X = samples(kind, n=5, seed=1)
+    expected = detector.explain(X, rule="gradients")
+    with AMBIENT[mode]():
+        before = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+        np.testing.assert_array_equal(detector.explain(X, rule="gradients"), expected)
+        assert before == (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+
+
+@every_detector
+def test_explain__does_not_change_the_detector(name):
+    detector = fast(name).fit(samples())
+    before = copy.deepcopy(detector.module_.state_dict())
+    detector.explain(samples(seed=3), rule="gradients")
+    assert not detector.module_.training
+    assert all(p.grad is None for p in detector.module_.parameters())
+    for key, value in detector.module_.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+@every_detector
+def test_explain__deep_copy_and_saved_model__the_same(name, tmp_path):
+    detector = fast(name).fit(samples())
+    detector.save(tmp_path / "model.deepod")
+    expected = detector.explain(samples(seed=1), rule="gradients")
+    for twin in (copy.deepcopy(detector), deepod.load(tmp_path / "model.deepod")):
+        np.testing.assert_array_equal(twin.baseline_, detector.baseline_)
+        np.testing.assert_array_equal(twin.explain(samples(seed=1), rule="gradients"), expected)
+
+
+# --- shapes and bad input -----------------------------------------------------------------------
+
+
+@every_input
+def test_explain__flat_rows__flat_contributions(name, kind):
+    X = samples(kind)
+    flat = X.reshape(len(X), -1)
+    detector = fast(name, input_shape=SHAPES[kind]).fit(flat)
+    of_flat = detector.explain(flat[:5])
+    assert of_flat.shape == flat[:5].shape
+    np.testing.assert_array_equal(of_flat.reshape(X[:5].shape), detector.explain(X[:5]))
+
+
+def test_explain__data_frame_list_and_source__like_arrays():
+    X = samples()
+    detector = fast("DeepSVDD").fit(pd.DataFrame(X, columns=list("abcde")))
+    expected = detector.explain(pd.DataFrame(X, columns=list("abcde")))
+    assert expected.shape == X.shape
+    plain = fast("DeepSVDD").fit(X)
+    np.testing.assert_array_equal(plain.explain(X), expected)
+    np.testing.assert_allclose(plain.explain(X.tolist()), expected, rtol=1e-4, atol=1e-4)
+    np.testing.assert_array_equal(plain.explain(data.array(X)), expected)
+
+
+@every_detector
+def test_explain__unfitted_or_bad_input__says_so(name):
+    with pytest.raises(NotFittedError):
+        fast(name).explain(samples())
+    detector = fast(name).fit(samples())
+    with pytest.raises(ValueError, match="NaN"):
+        detector.explain(np.full((2, 5), np.nan))
+    with pytest.raises(ValueError, match="features"):
+        detector.explain(samples()[:, :4])
+    with pytest.raises(ValueError, match="rule"):
+        detector.explain(samples(), rule="shapley")
+    with pytest.raises(ValueError, match="batch_size"):
+        detector.explain(samples(), batch_size=0)
+
+
+# --- the baseline -------------------------------------------------------------------------------
+
+
+@every_input
+def test_baseline__median_of_the_scaled_training_rows(name, kind):
+    X = samples(kind, n=41)
+    detector = fast(name, scaler="standard").fit(X)
+    assert detector.baseline_.shape == SHAPES[kind]
+    assert detector.baseline_.dtype == np.float64
+    if name == "AnoRand":  # whose noise takes the place of a few rows
+        assert np.abs(detector.baseline_).max() < 1
+    else:
+        median = (np.median(X, 0) - detector.shift_) / detector.scale_
+        np.testing.assert_allclose(detector.baseline_, median, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "params"),
+    [
+        ("PLAD", {"supervision": "drop_anomalies"}),
+        ("AnoRand", {"supervision": "supervised"}),
+        ("AnoRand", {"supervision": "few_labels", "noise_ratio": 0}),
+    ],
+)
+def test_baseline__labelled_anomalies__have_no_part_in_it(name, params):
+    X = samples(n=100)
+    y = (np.arange(100) % 5 < 2).astype(int)
+    X[y == 1] += 100
+    detector = fast(name, scaler=None, **params).fit(X, y)
+    np.testing.assert_allclose(detector.baseline_, np.median(X[y == 0], 0), atol=1e-5)
+
+
+def test_baseline__many_rows_or_rows_on_disk__of_a_sample(tmp_path):
+    X = np.random.default_rng(0).normal(size=(20_000, 5)).astype(np.float32)
+    np.save(tmp_path / "X.npy", X)
+    mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
+    for rows in (X, mapped):
+        detector = fast("AutoEncoder", epochs=1, memory_limit=2**17).fit(rows)
+        # Standard error of a median of 1000 rows: 0.04.
+        assert np.abs(detector.baseline_).max() < 0.2
+
+
+# --- devices ------------------------------------------------------------------------------------
+
+
+@every_input
+@pytest.mark.gpu
+def test_cuda__contributions_like_those_of_the_cpu(name, kind):
+    X = samples(kind)
+    cpu, gpu = (fast(name, device=d, epochs=0).fit(X) for d in ("cpu", "cuda"))
+    expected = cpu.explain(X, rule="gradients")
+    found = gpu.explain(X, rule="gradients")
+    np.testing.assert_allclose(found, expected, rtol=0.05, atol=0.05 * np.abs(expected).max())
+
+
+def test_recurrent_layers__explained_without_cudnn(monkeypatch):
+    """Where there is no GPU to fail on: the switch is set for these layers alone, and put back."""
+    used = []
+    flags = torch.backends.cudnn.flags
+
+    def record(**given):
+        used.append(given)
+        return flags(**given)
+
+    monkeypatch.setattr(torch.backends.cudnn, "flags", record)
+    monkeypatch.setattr(torch.Tensor, "is_cuda", property(lambda tensor: True))
+    before = torch.backends.cudnn.enabled
+    for network, expected in (
+        (MLP(hidden=(4,)), []),
+        (Recurrent(hidden=(4,)), [{"enabled": False}]),
+    ):
+        detector = fast("DeepSVDD", network=network, epochs=0).fit(samples("windows"))
+        with contextlib.suppress(AssertionError):
+            detector.explain(samples("windows", n=2))
+        assert used == expected
+        assert torch.backends.cudnn.enabled == before
