@@ -70,11 +70,15 @@ def work(ranks):
     ).fit(mine)
     found["traced"] = fast("AutoEncoder", network=SMOOTH, epochs=3, engine="trace").fit(mine)
     found["many"] = deepod.fit_many(fast("AutoEncoder", epochs=2), mine, seeds=[1, 2])
+    held_out = {"calibration_fraction": 0.3, "false_alarm_rate": 0.1}
+    found["calibrated"] = fast("AutoEncoder", **held_out).fit(mine)
     found["unseeded"] = fast("AutoEncoder", random_state=None).fit(mine)
     for problem, bad, settings in [
         ("one is bad", np.full((5, 5), np.nan) if ranks.rank else mine, {}),
         ("not alike", mine[:, : 5 - ranks.rank], {}),
         ("settings", mine, {"epochs": 1 + ranks.rank}),
+        ("too few", mine, {"calibration_fraction": 0.3, "false_alarm_rate": 0.01}),
+        ("too few on one", mine[: 4 - ranks.rank], {"calibration_fraction": 0.5}),
     ]:
         try:
             fast("AutoEncoder", **settings).fit(bad)
@@ -164,6 +168,15 @@ def test_trace_and_many(both):
         np.testing.assert_array_equal(first.decision_scores_, second.decision_scores_)
 
 
+def test_calibration_fraction__rows_of_all_processes(both):
+    first, second = both[0]["calibrated"], both[1]["calibrated"]
+    assert len(first.calibration_scores_) == round(0.3 * 25) + round(0.3 * 35)
+    np.testing.assert_array_equal(first.calibration_scores_, second.calibration_scores_)
+    for rows, detector in zip(HALVES, (first, second), strict=True):  # each from its own rows
+        assert np.isin(detector.decision_function(rows), first.calibration_scores_).sum() in (8, 10)
+    assert first.threshold_ == second.threshold_
+
+
 def test_errors__on_all_processes(both):
     assert both[0]["one is bad"].startswith("RuntimeError: fit failed on other ranks: {1: ")
     assert "NaN" in both[0]["one is bad"]
@@ -171,6 +184,10 @@ def test_errors__on_all_processes(both):
     for problem in ("not alike", "settings"):
         for found in both:
             assert "Ranks fit different models or samples" in found[problem]
+    for found in both:
+        assert "needs at least 99 calibration rows, got 18" in found["too few"]
+    assert both[0]["too few on one"].startswith("RuntimeError: fit failed on other ranks: {1: ")
+    assert "calibration_fraction=0.5 leaves 1 of 3 rows" in both[1]["too few on one"]
 
 
 def test_not_started_by_torchrun__an_ordinary_fit(monkeypatch):
