@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from numbers import Real
-from typing import Any, ClassVar, NamedTuple, TypeVar, cast
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
 from pyod.models.base import BaseDetector as PyODBaseDetector
@@ -17,8 +17,6 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils.validation import check_is_fitted
 
 from deepod import _threshold
-
-Self = TypeVar("Self", bound="PyODVocabulary")
 
 
 class _Thresholded(NamedTuple):
@@ -155,13 +153,14 @@ class PyODVocabulary(PyODBaseDetector):
         Notes
         -----
         If a new row and the calibration rows are exchangeable, as independent draws from one
-        distribution are, its p-value is at most a with probability at most a, for every a: whatever
-        the detector, the distribution and n, on average over the draw of the calibration rows. With
-        the n at hand, the share of new normal rows with p <= a varies about a with a standard
-        deviation of about sqrt(a (1 - a) / n) (Bates et al., section 2). Anomalies among the
-        calibration rows make p-values larger. All rows of X are compared with the same calibration
-        rows; so their p-values are dependent, positively, which the Benjamini-Hochberg procedure
-        allows (Bates et al., section 2.3).
+        distribution are, its p-value is at most a with probability at most a, for every a, whatever
+        the detector, the distribution and n: on average over the draw of the calibration rows. With
+        those at hand, the share of new normal rows with p <= a varies about a, by a standard
+        deviation of about sqrt(a (1 - a) / n). Anomalies among the calibration rows make p-values
+        larger. Where normal rows change in time, or rows come in groups that are alike, nothing is
+        promised. All rows of X are compared with the same calibration rows, so their p-values
+        depend on each other; positively, as Bates et al. prove, who build on that to control the
+        share of normal rows among those flagged by the Benjamini-Hochberg procedure.
 
         References
         ----------
@@ -181,7 +180,7 @@ class PyODVocabulary(PyODBaseDetector):
         calibration = self._calibrated()
         return _threshold.p_values(self.decision_function(X), calibration)
 
-    def calibrate(self: Self, X: Any) -> Self:
+    def calibrate(self, X: Any) -> Self:
         """Take these rows for calibration, in place of any others.
 
         They serve :meth:`p_values`, ``predict_proba(X, method="conformal")`` and
@@ -318,7 +317,7 @@ class PyODVocabulary(PyODBaseDetector):
 
     # --- threshold ------------------------------------------------------------------------------
 
-    def set_threshold(self: Self, threshold: float | None) -> Self:
+    def set_threshold(self, threshold: float | None) -> Self:
         """Label by this threshold from now on, instead of by ``contamination`` and the like.
 
         Parameters

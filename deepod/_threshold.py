@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 
-from deepod.params import HasMethods, fraction, one_of, real
+from deepod.params import HasMethods, fraction, one_of, share, zero
 
 # What detectors and ensembles accept.
-CONTAMINATION: list[Any] = [real(0, 0.5), one_of("auto"), HasMethods(["fit", "predict"])]
+CONTAMINATION: list[Any] = [share(), zero(), one_of("auto"), HasMethods(["fit", "predict"])]
 FALSE_ALARM_RATE: list[Any] = [fraction(), None]
 
 # Scores may move by 1e-6, relative and absolute, with the rows that are scored beside them, and
@@ -51,9 +51,9 @@ def of_false_alarms(calibration: np.ndarray, rate: float) -> float:
 
 def check_enough(n: int, rate: float) -> None:
     """Refuse fewer calibration scores than it takes for a p-value as low as ``rate``."""
-    needed = math.ceil(1 / rate) - 1
-    needed += 1 / (needed + 1) > rate  # where 1 / rate was rounded down
-    if n < needed:
+    if 1 / (n + 1) > rate:
+        about = math.ceil(1 / rate)  # rounding may have made it one more or less
+        needed = next((k for k in range(about - 2, about) if 1 / (k + 1) <= rate), about)
         raise ValueError(
             f"false_alarm_rate={rate} needs at least {needed} calibration rows, got {n}: hold out "
             "more rows, or allow more false alarms."

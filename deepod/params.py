@@ -11,9 +11,26 @@ from numbers import Integral, Real
 from typing import Any, TypeVar, dataclass_transform
 
 # Private in scikit-learn and imported nowhere else, so that a move upstream is repaired here.
-from sklearn.utils._param_validation import HasMethods, Interval, StrOptions, make_constraint
+from sklearn.utils._param_validation import (
+    HasMethods,
+    Interval,
+    Options,
+    StrOptions,
+    make_constraint,
+)
 
-__all__ = ["HasMethods", "fraction", "integer", "one_of", "param", "parameters", "positive", "real"]
+__all__ = [
+    "HasMethods",
+    "fraction",
+    "integer",
+    "one_of",
+    "param",
+    "parameters",
+    "positive",
+    "real",
+    "share",
+    "zero",
+]
 
 T = TypeVar("T")
 
@@ -26,6 +43,16 @@ def positive() -> Interval:
 def real(low: float, high: float | None = None) -> Interval:
     """Any real number between two bounds, both included."""
     return Interval(Real, low, high, closed="left" if high is None else "both")
+
+
+def share() -> Interval:
+    """Any real number above 0 and up to 0.5: the size of a minority."""
+    return Interval(Real, 0, 0.5, closed="right")
+
+
+def zero() -> Options:
+    """Nothing but the number 0."""
+    return Options(Real, {0})
 
 
 def fraction() -> Interval:
@@ -108,7 +135,7 @@ _ATTRIBUTES = "\nAttributes\n----------\n"
 def _in_words(constraint: Any) -> str:
     if isinstance(constraint, type):
         return constraint.__name__
-    if isinstance(constraint, StrOptions):
+    if isinstance(constraint, Options):  # strings among them
         return "{" + ", ".join(repr(option) for option in sorted(constraint.options)) + "}"
     words = {"boolean": "bool", "random_state": "int or RandomState", "verbose": "int"}
     if isinstance(constraint, str):

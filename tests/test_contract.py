@@ -142,11 +142,18 @@ def test_score__wrong_number_of_features__refused(name):
 
 
 BAD_PARAMETERS = [
-    ("contamination", 0),
     ("contamination", -0.1),
     ("contamination", 0.51),
     ("contamination", float("nan")),
-    ("contamination", "auto"),
+    ("contamination", "automatic"),
+    ("contamination", None),
+    ("false_alarm_rate", 0),
+    ("false_alarm_rate", 1),
+    ("false_alarm_rate", float("nan")),
+    ("false_alarm_rate", "auto"),
+    ("calibration_fraction", -0.1),
+    ("calibration_fraction", 0.51),
+    ("calibration_fraction", None),
     ("epochs", -1),
     ("epochs", 1.5),
     ("epochs", "many"),
@@ -204,9 +211,12 @@ def test_device__not_on_this_machine__refused_by_name(name):
 @every_detector
 def test_unfitted__scoring_and_attributes__say_so(name):
     detector = fast(name)
-    for method in ("decision_function", "predict", "predict_proba", "predict_confidence"):
+    scoring = ("decision_function", "predict", "predict_proba", "predict_confidence", "p_values")
+    for method in (*scoring, "calibrate"):
         with pytest.raises(NotFittedError):
             getattr(detector, method)(GOOD)
+    with pytest.raises(NotFittedError):
+        detector.set_threshold(1.0)
     assert not hasattr(detector, "threshold_")
     assert not hasattr(detector, "labels_")
 

@@ -61,6 +61,8 @@ def test_hyper_parameters_that_may_differ__side_by_side_as_alone(name, stacks):
     }
     others = {
         "contamination": 0.2,
+        "false_alarm_rate": 0.2,
+        "calibration_fraction": 0.0,
         "lr": 3e-3,
         "weight_decay": 0.01,
         "max_grad_norm": 0.5,

@@ -90,6 +90,8 @@ def work(ranks):
     found["many"] = deepod.fit_many(fast("AutoEncoder", epochs=2), mine, seeds=[1, 2])
     gaps = GAPS[:25] if ranks.rank == 0 else GAPS[25:]
     found["imputed"] = fast("AutoEncoder", missing="impute").fit(gaps)
+    held_out = {"calibration_fraction": 0.3, "false_alarm_rate": 0.1}
+    found["calibrated"] = fast("AutoEncoder", **held_out).fit(mine)
     found["unseeded"] = fast("AutoEncoder", random_state=None).fit(mine)
     try:
         BreaksInOne(epochs=10, batch_size=16).fit(mine)
@@ -100,6 +102,8 @@ def work(ranks):
         ("not alike", mine[:, : 5 - ranks.rank], {}),
         ("settings", mine, {"epochs": 1 + ranks.rank}),
         ("gaps", mine, {"missing": ["refuse", "impute"][ranks.rank]}),
+        ("too few", mine, {"calibration_fraction": 0.3, "false_alarm_rate": 0.01}),
+        ("too few on one", mine[: 4 - ranks.rank], {"calibration_fraction": 0.5}),
     ]:
         try:
             fast("AutoEncoder", **settings).fit(bad)
@@ -199,6 +203,15 @@ def test_trace_and_many(both):
         np.testing.assert_array_equal(first.decision_scores_, second.decision_scores_)
 
 
+def test_calibration_fraction__rows_of_all_processes(both):
+    first, second = both[0]["calibrated"], both[1]["calibrated"]
+    assert len(first.calibration_scores_) == round(0.3 * 25) + round(0.3 * 35)
+    np.testing.assert_array_equal(first.calibration_scores_, second.calibration_scores_)
+    for rows, detector in zip(HALVES, (first, second), strict=True):  # each from its own rows
+        assert np.isin(detector.decision_function(rows), first.calibration_scores_).sum() in (8, 10)
+    assert first.threshold_ == second.threshold_
+
+
 def test_errors__on_all_processes(both):
     assert both[0]["one is bad"].startswith("RuntimeError: fit failed on other ranks: {1: ")
     assert "NaN" in both[0]["one is bad"]
@@ -206,6 +219,10 @@ def test_errors__on_all_processes(both):
     for problem in ("not alike", "settings", "gaps"):
         for found in both:
             assert "Ranks fit different models or samples" in found[problem]
+    for found in both:
+        assert "needs at least 99 calibration rows, got 18" in found["too few"]
+    assert both[0]["too few on one"].startswith("RuntimeError: fit failed on other ranks: {1: ")
+    assert "calibration_fraction=0.5 leaves 1 of 3 rows" in both[1]["too few on one"]
 
 
 def test_loss__nan_in_one_process__all_stop_with_its_error(both):

@@ -204,6 +204,12 @@ def test_scores__too_many__threshold_from_a_sketch_and_clear_errors(tmp_path, mo
         detector.contamination = contamination
         assert abs((scores > detector.threshold_).mean() - contamination) < 2e-3
         assert abs(detector.predict(X).mean() - contamination) < 2e-3
+    detector.contamination = "auto"
+    low, high = np.quantile(scores, [0.25, 0.75])
+    assert detector.threshold_ == pytest.approx(high + 1.5 * (high - low), rel=1e-2)
+    detector.contamination = 0
+    assert detector.predict(X).sum() == 0
+    detector.contamination = contamination
     for name, method in (("decision_scores_", "decision_function"), ("labels_", "predict")):
         with pytest.raises(AttributeError, match=rf"{name}.*memory_limit.*{method}\(X\)"):
             getattr(detector, name)
