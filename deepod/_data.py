@@ -101,13 +101,12 @@ def medians(
     """
     if gather is not None:
         rows = np.concatenate(gather(rows[:: 1 + len(rows) // _GATHERED_ROWS]))
-    columns = _by_channel(rows, shape)
+    columns = _by_channel(rows, shape).astype(np.float64)  # the sum of two float16 may be infinite
     if not len(columns):
         return _broadcastable(np.zeros(columns.shape[1]), shape)
     imputer = SimpleImputer(strategy="median", keep_empty_features=True)
     with np.errstate(over="ignore"):  # seen by the scaler
-        found = imputer.fit(columns).statistics_
-    return _broadcastable(found.astype(np.float64), shape)
+        return _broadcastable(imputer.fit(columns).statistics_, shape)
 
 
 def _by_channel(rows: np.ndarray, shape: Shape) -> np.ndarray:

@@ -51,7 +51,8 @@ def check_finite(
         Says where in X, and what to do.
     """
     try:
-        assert_all_finite(X, allow_nan=allow_nan)
+        with np.errstate(invalid="ignore"):  # it sums, and huge values may give inf - inf
+            assert_all_finite(X, allow_nan=allow_nan)
     except ValueError:
         raise ValueError(_refusal(X, columns, allow_nan, rows)) from None
 
