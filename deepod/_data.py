@@ -334,7 +334,10 @@ def _filled(samples: np.ndarray, fill: np.ndarray | None) -> np.ndarray:
     if fill is None or samples.dtype.kind != "f":
         return samples
     gaps = np.isnan(samples)
-    return np.where(gaps, fill.astype(samples.dtype), samples) if gaps.any() else samples
+    if not gaps.any():
+        return samples
+    # In the precision of samples, as if they had come filled; float16 may be too short.
+    return np.where(gaps, fill.astype(np.result_type(samples.dtype, np.float32)), samples)
 
 
 def _normalize(samples: np.ndarray) -> np.ndarray:

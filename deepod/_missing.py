@@ -19,7 +19,7 @@ def as_nan(X: Any) -> Any:
     """
     X = np.asarray(X) if isinstance(X, list | tuple) else X
     if isinstance(X, np.ma.MaskedArray):
-        return X.astype(np.result_type(X.dtype, np.float16)).filled(np.nan)
+        return np.ma.filled(X.astype(np.result_type(X.dtype, np.float16)), np.nan)
     pandas = sys.modules.get("pandas")  # while it is not loaded, there is no NA
     if pandas is None:
         return X
