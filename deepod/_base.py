@@ -198,7 +198,8 @@ class BaseDetector(PyODVocabulary):
         "'refuse' them with an error that names the columns, or 'impute' them, in ``fit`` and in "
         "new rows, by the median of the training rows: of the feature in a table, of the channel "
         "in windows and images, where a sensor that is silent for a whole window then shows its "
-        "usual value. Where all of it is missing, by 0. Infinity is always refused.",
+        "usual value. Where all of it is missing, by 0. Of rows that are read from disk, a sample "
+        "gives the medians. Infinity is always refused.",
     )
     validation_fraction: float = param(
         default=0.0,
@@ -758,7 +759,8 @@ class BaseDetector(PyODVocabulary):
         Parameters
         ----------
         X : array-like of shape (n, d), (n, time, channels) or (n, channels, height, width)
-            Samples shaped like those of ``fit``, or a source of :mod:`deepod.data`.
+            Samples shaped like those of ``fit``, or a source of :mod:`deepod.data`. NaN are allowed
+            after a fit with ``missing="impute"``.
         batch_size : int, optional
             Rows to score at once, for when memory is short. Scores do not depend on it.
 

@@ -19,7 +19,7 @@ def as_nan(X: Any) -> Any:
     """
     X = np.asarray(X) if isinstance(X, list | tuple) else X
     if isinstance(X, np.ma.MaskedArray):
-        return X.astype(np.result_type(X.dtype, np.float16)).filled(np.nan)  # type: ignore[attr-defined]
+        return np.ma.filled(X.astype(np.result_type(X.dtype, np.float16)), np.nan)
     pandas = sys.modules.get("pandas")  # while it is not loaded, there is no NA
     if pandas is None:
         return X
@@ -51,7 +51,8 @@ def check_finite(
         Says where in X, and what to do.
     """
     try:
-        assert_all_finite(X, allow_nan=allow_nan)
+        with np.errstate(invalid="ignore"):  # it sums, and huge values may give inf - inf
+            assert_all_finite(X, allow_nan=allow_nan)
     except ValueError:
         raise ValueError(_refusal(X, columns, allow_nan, rows)) from None
 

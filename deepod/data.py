@@ -119,8 +119,9 @@ def parquet(path: Any, columns: Sequence[str] | None = None) -> Source:
     Returns
     -------
     source : Source
-        A table of float32, or float64 where float32 would lose digits; nulls are NaN. Where the
-        rows are windows or images, give the detector their ``input_shape``.
+        A table of float32, or float64 where float32 would lose digits; nulls are NaN, about which
+        the detector's ``missing`` says what to do. Where the rows are windows or images, give the
+        detector their ``input_shape``.
 
     Notes
     -----

@@ -39,9 +39,7 @@ def test_gcn__brightness_and_contrast_of_an_image__do_not_matter():
     np.testing.assert_allclose(detector.decision_function(other), scores, rtol=1e-4)
 
 
-@pytest.mark.filterwarnings(
-    "ignore:invalid value:RuntimeWarning"
-)  # scikit-learn sums the huge ones
+@pytest.mark.filterwarnings("error")
 def test_gcn__flat_image__finite():
     images = samples("images").astype(np.float64)
     images[3] = 0.1
