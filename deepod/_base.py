@@ -259,7 +259,7 @@ class BaseDetector(PyODVocabulary):
 
     # Hyper-parameters that the loss only calculates with, so that they may be tensors, and those
     # that it does not read: detectors that differ in no others train side by side. Each class lists
-    # what it adds.
+    # what it adds. Not ``checkpoint``: what has one trains alone.
     numbers_in_loss: ClassVar[tuple[str, ...]] = ()
     absent_from_loss: ClassVar[tuple[str, ...]] = (
         *("contamination", "false_alarm_rate", "calibration_fraction", "lr", "weight_decay"),
@@ -395,7 +395,8 @@ class BaseDetector(PyODVocabulary):
         seeds = _Streams(*spawn_seeds(self.random_state, len(_Streams._fields)))
         checkpoint = self._open_checkpoint(X, y, seeds)
         if checkpoint is not None:
-            seeds = _Streams(**checkpoint.seeds)
+            with checkpoint.reading():
+                seeds = _Streams(**checkpoint.seeds)
         if ranks is not None:
             alike = (self.input_shape_, self.epochs, self.batch_size, self.missing)
             held_out = (self.calibration_fraction, self.false_alarm_rate)

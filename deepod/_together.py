@@ -112,7 +112,6 @@ class _Fit:
         alone = (
             not isinstance(self.rows, np.ndarray)
             or task.ranks is not None
-            or task.checkpoint is not None
             or any(
                 isinstance(m, nn.RNNBase | nn.modules.conv._ConvNd) for m in task.module.modules()
             )

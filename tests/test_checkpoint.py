@@ -22,8 +22,10 @@ from deepod import (
     SeedEnsemble,
     StackedSearchCV,
     _checkpoint,
+    _engines,
     _files,
     _ranks,
+    _together,
     _train,
     data,
     fit_many,
@@ -145,6 +147,19 @@ def test_stopped__long_enough_to_be_traced__goes_on_traced(path):
     assert whole.engine_ == "trace"
 
 
+@pytest.mark.parametrize(("begun", "worth"), [("trace", 10**6), ("eager", 1)])
+def test_stopped__way_to_carry_out_steps__is_that_of_the_file(begun, worth, path, monkeypatch):
+    def make(**params):
+        return fast("PLAD", network=TINY, epochs=6, batch_size=8, **params)
+
+    monkeypatch.setattr(_train, "STEPS_WORTH_RECORDING", 1 if begun == "trace" else 10**6)
+    whole = make().fit(X)
+    assert whole.engine_ == begun
+    stop(make(checkpoint=path), 4)
+    monkeypatch.setattr(_train, "STEPS_WORTH_RECORDING", worth)
+    assert_same(make(checkpoint=path).fit(X), whole)
+
+
 @pytest.mark.parametrize("engine", ["eager", "trace"])
 def test_stopped__phases_that_take_turns__go_on(engine, path):
     def trained(callbacks=(), checkpoint=None):
@@ -165,6 +180,24 @@ def test_stopped__phases_that_take_turns__go_on(engine, path):
         ):
             assert torch.equal(ours, theirs)
         path.unlink()
+
+
+def test_stepper__late_sizes__recorded_again_as_far_as_they_were(monkeypatch):
+    monkeypatch.setattr(_engines, "MOST_RECORDINGS", 3)
+
+    def made():
+        given = task(0)  # 50 rows: batches of 12 and 13
+        return given, _engines.Functional(_engines.Stack([given.module]), [given], 0, "trace")
+
+    given, stepper = made()
+    for size in (5, 7, 12):
+        stepper.step([given.example(size)])
+    _, other = made()
+    other.load_state_dict(stepper.state_dict())
+    assert list(other.runs) == list(stepper.runs) == [12, 13, 5, 7]
+    for size, run in stepper.runs.items():
+        assert type(run) is type(other.runs[size])
+    assert type(stepper.runs[5]) is not type(stepper.runs[7])  # one too many
 
 
 @pytest.mark.parametrize("name", ["AutoEncoder", "AnoRand", "PLAD"])
@@ -212,6 +245,27 @@ def test_stopped__early_stopping_in_the_first_phase__goes_on_in_the_second(path)
     assert lengths[0] < 12
 
 
+def test_stopped__while_a_phase_ends__best_weights_are_restored(path):
+    class FailsAtTheEnd:
+        def __call__(self, event):
+            pass
+
+        def end(self):
+            raise StoppedError
+
+    def make(**params):
+        return fast("AutoEncoder", epochs=6, lr=0.05, validation_fraction=0.25, **params)
+
+    whole = make(callbacks=[EarlyStopping(patience=50)]).fit(X)
+    watched = [h["validation_reconstruction"] for h in whole.history_]
+    assert np.argmin(watched) < 5  # there is something to restore
+    callbacks = [FailsAtTheEnd(), EarlyStopping(patience=50)]
+    with pytest.raises(StoppedError):
+        make(checkpoint=path, callbacks=callbacks).fit(X)
+    detector = make(checkpoint=path, callbacks=[EarlyStopping(patience=50)]).fit(X)
+    assert_same(detector, whole)
+
+
 def test_stopped__several_times__ends_as_if_it_never_was(path):
     whole = fast("DeepSVDD", epochs=5).fit(X)
     for n in (3, 1, 2, 4):
@@ -239,7 +293,8 @@ def test_stopped__after_training__only_scores(path):
 @pytest.mark.parametrize("unseeded", [lambda: None, np.random.RandomState])
 def test_stopped__no_seed__goes_on_with_the_seeds_of_the_file(unseeded, path):
     def make(**params):
-        return fast("PLAD", epochs=6, random_state=unseeded(), checkpoint=path, **params)
+        params |= {"random_state": unseeded(), "validation_fraction": 0.25, "checkpoint": path}
+        return fast("AnoRand", epochs=6, **params)
 
     losses = []
     stop(make(callbacks=[lambda event: losses.append(event.losses)]), 4)
@@ -653,6 +708,14 @@ def test_several_detectors__one_file__refused(path):
         )
     (one,) = fit_many(detector, X, seeds=[0])
     assert_same(one, fast("AutoEncoder").fit(X))
+
+
+def test_several_detectors__each_its_file__train_alone_to_the_last_bit(path):
+    files = [path, path.with_name("other.ckpt"), None]
+    detectors = [fast("AutoEncoder", random_state=k, checkpoint=f) for k, f in enumerate(files)]
+    assert _together.fit_all(detectors, [X] * 3, [None] * 3) == [None] * 3
+    for k, detector in enumerate(detectors):
+        assert_same(detector, fast("AutoEncoder", random_state=k).fit(X))
 
 
 def test_grid_search__one_fit_after_the_other__works(path):
