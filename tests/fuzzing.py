@@ -1,8 +1,4 @@
-"""Saved models that are wrong in many ways, and a process under guard that loads them.
-
-``python -m tests.fuzzing FOLDER KIND FIRST STOP`` loads wrong files number FIRST to STOP - 1 of the
-models in FOLDER, and prints what came of it as JSON. File number n is the same in every run.
-"""
+"""Saved models that are wrong in many ways, and a process under guard that loads them."""
 
 from __future__ import annotations
 
@@ -14,11 +10,11 @@ import os
 import pickle
 import resource
 import socket
-import subprocess
 import sys
 import threading
 import time
 import traceback
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from io import BytesIO
@@ -28,7 +24,8 @@ from zipfile import ZipFile
 
 import numpy as np
 
-ROOT = Path(__file__).parent.parent
+from . import children
+
 SECONDS = 2.0  # of the processor, for one file
 HANGS = 60  # seconds without an end: the machine may have other work
 MIB = 300  # beyond what the process has before a file
@@ -781,30 +778,25 @@ def _changing(guard: Guard, model: Model) -> None:
         thread.join()
 
 
-def main(folder: str, kind: str, first: str, stop: str) -> None:
-    """Load under guard what the arguments say, and print a report."""
-    import warnings
-
-    warnings.simplefilter("ignore")  # overflow in tensors that are meant to overflow
-    models = [Model.read(path) for path in sorted(Path(folder).glob("*.deepod"))]
-    work = Path(folder) / f"{kind}_{first}"
-    work.mkdir()
-    guard = Guard(models, work)
+def _judge_all(folder: Path, kind: str, first: int, stop: int) -> None:
+    """Load under guard, and leave a report."""
+    warnings.simplefilter("ignore")  # of overflow in tensors that are meant to overflow
+    models = [Model.read(path) for path in sorted(folder.glob("*.deepod"))]
+    model = next(model for model in models if model.name == "plad_mlp")
+    guard = Guard(models, folder / f"{kind}_{first}")
     if kind == "random":
-        for number in range(int(first), int(stop)):
-            case = wrong(models, number)
-            guard.judge(case, models[number % len(models)].name)
+        for number in range(first, stop):
+            guard.judge(wrong(models, number), models[number % len(models)].name)
     elif kind == "attacks":
         for case in attacks(models):
-            guard.judge(case, "plad_mlp")
+            guard.judge(case, model.name)
     else:
-        model = next(model for model in models if model.name == "plad_mlp")
-        with strange_places(work, model) as places:
+        with strange_places(guard.folder, model) as places:
             for label, (path, good) in places.items():
                 guard.counts["files"] += 1
                 guard.watch(label, path, None, model.name, good)
         _changing(guard, model)
-    print(json.dumps(guard.report()))
+    (guard.folder / "report.json").write_text(json.dumps(guard.report()))
 
 
 def survive(folder: Path, kind: str, first: int = 0, stop: int = 0) -> dict[str, Any]:
@@ -816,7 +808,7 @@ def survive(folder: Path, kind: str, first: int = 0, stop: int = 0) -> dict[str,
         Where :func:`make_models` has been.
     kind : {"random", "attacks", "places"}
     first, stop : int
-        Numbers of the random files.
+        Numbers of the random files: ``wrong(models, number)`` makes the same file in every run.
 
     Returns
     -------
@@ -824,16 +816,12 @@ def survive(folder: Path, kind: str, first: int = 0, stop: int = 0) -> dict[str,
         ``counts`` by outcome, ``failures``, and the ``slowest`` (seconds of the processor) and
         ``largest`` (MiB) load with its label.
     """
-    command = [sys.executable, "-m", "tests.fuzzing", str(folder), kind, str(first), str(stop)]
-    paths = os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")])
-    more = {"PYTHONPATH": paths, "OMP_NUM_THREADS": "1"}
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, env=os.environ | more)
-    if done.returncode:
-        last = folder / f"{kind}_{first}/last"
+    work = folder / f"{kind}_{first}"
+    work.mkdir()
+    process = children.start(_judge_all, folder, kind, first, stop)
+    process.join()
+    if process.exitcode:
+        last = work / "last"
         where = last.read_text() if last.exists() else "the beginning"
-        raise RuntimeError(f"ended with {done.returncode} at {where}: {done.stderr[-3000:]}")
-    return json.loads(done.stdout.splitlines()[-1])
-
-
-if __name__ == "__main__":
-    main(*sys.argv[1:])
+        raise RuntimeError(f"The process ended with status {process.exitcode} at {where}.")
+    return json.loads((work / "report.json").read_text())
