@@ -6,23 +6,26 @@ Nothing in a file is ever run or imported, and nothing is allocated before it is
 from __future__ import annotations
 
 import errno
+import glob
 import hashlib
 import json
 import os
-import re
 import stat
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from math import prod
 from pathlib import Path
-from typing import Any, NamedTuple
+from threading import get_ident
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-# Names of tensors and the description: far more than a model needs, parsed in about a second.
+# Names of tensors and the description: far more than a model needs. Parsed in about a second, into
+# less than 200 MiB.
 LARGEST_HEADER = 1 << 24
+MOST_VALUES = 400_000  # in it; a parsed one may take 50 times the memory of its text
 # In the metadata of safetensors: a checksum of description and tensors, a space, the description.
 # As one entry, because safetensors writes several in random order.
 _KEY = "deepod"
@@ -45,7 +48,7 @@ class Header(NamedTuple):
     description : dict
         Decoded JSON.
     tensors : dict of Tensor
-        As they will be, on the device "meta": without contents.
+        As they will be, in the order of the file, on the device "meta": without contents.
     text, checksum : str
         JSON of the description, and what :func:`_checksum` made of it and the tensors.
     """
@@ -62,23 +65,8 @@ def replacing(path: Path) -> Iterator[Path]:
 
     Whatever happens meanwhile, an older file stays as it was until then.
     """
-    path = Path(os.path.realpath(path))  # of a link, what it points to
-    partial = _partial(path)
-    try:
+    with _replacing([path]) as (partial,):
         yield partial
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())  # or a power cut could leave the new name without its contents
-        if path.exists():
-            partial.chmod(stat.S_IMODE(path.stat().st_mode))
-        partial.replace(path)
-    finally:
-        with suppress(OSError):
-            partial.unlink()
-
-
-def _partial(path: Path) -> Path:
-    """Name of a file that is being written; each process has its own."""
-    return path.with_name(f".{path.name}.{os.getpid()}.part")
 
 
 def prepare(path: Path) -> None:
@@ -89,14 +77,15 @@ def prepare(path: Path) -> None:
     OSError
         If it cannot: there is no such folder, or it is read-only, or the path is one.
     """
-    path = Path(os.path.realpath(path))
-    if path.is_dir():
-        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
-    _partial(path).touch()
-    left_over = re.compile(rf"\.{re.escape(path.name)}\.\d+\.part")
-    for other in path.parent.iterdir():
-        if left_over.fullmatch(other.name):
-            other.unlink(missing_ok=True)
+    place = _place(path)
+    for partial in place.parent.glob(f".{glob.escape(place.name)}.*.part"):
+        with suppress(OSError):
+            if stat.S_ISREG(partial.lstat().st_mode):
+                with partial.open("rb") as file:
+                    if _locked(file):  # nobody is writing it
+                        partial.unlink()
+    with _named(path), _new(place):
+        pass
 
 
 def write(contents: Mapping[Path, bytes]) -> None:
@@ -109,14 +98,107 @@ def write(contents: Mapping[Path, bytes]) -> None:
     OSError
         If a file cannot be written; the error names it.
     """
-    path = None
+    with _replacing(list(contents)) as partials:
+        for (path, data), partial in zip(contents.items(), partials, strict=True):
+            with _named(path):
+                partial.write_bytes(data)
+
+
+def is_partial(path: Path) -> bool:
+    """Whether a file is one that is being written, or that a killed process has left."""
+    return path.name.startswith(".") and path.name.endswith(".part")
+
+
+@contextmanager
+def _replacing(paths: Sequence[Path]) -> Iterator[list[Path]]:
+    """Give names of files to write, which take the places of ``paths`` all at once."""
+    partials, files = [], []
+    with ExitStack() as stack:
+        for path in paths:
+            with _named(path):
+                partial, file = stack.enter_context(_new(_place(path)))
+                partials.append(partial)
+                files.append(file)
+        yield partials
+        for path, file in zip(paths, files, strict=True):
+            with _named(path):
+                os.fsync(file.fileno())  # or a power cut could leave the name without its contents
+                file.close()
+        _put(dict(zip(paths, partials, strict=True)))
+
+
+@contextmanager
+def _new(place: Path) -> Iterator[tuple[Path, BinaryIO]]:
+    """Open a new file beside ``place``, which is gone in the end if it still has its name."""
+    partial = _beside(place)
+    # Not one that is there: it might be a link of somebody else's making.
+    file = partial.open("xb")
     try:
-        with ExitStack() as stack:  # gives the names in reverse order
-            for path, data in reversed(list(contents.items())):
-                stack.enter_context(replacing(path)).write_bytes(data)
+        with file:
+            _locked(file)
+            yield partial, file
+    finally:
+        _remove(partial)
+
+
+def _put(partials: Mapping[Path, Path]) -> None:
+    """Rename files that are complete, all of them or none."""
+    with ExitStack() as kept, ExitStack() as undo:
+        for path, partial in partials.items():
+            with _named(path):
+                place = _place(path)
+                if not place.exists():
+                    undo.callback(_remove, place)
+                else:
+                    partial.chmod(stat.S_IMODE(place.stat().st_mode))
+                    old = _beside(place, "old.")
+                    with suppress(OSError):  # not every file system has such links
+                        os.link(place, old)
+                        kept.callback(_remove, old)
+                        undo.callback(old.replace, place)
+                partial.replace(place)
+        undo.pop_all()
+
+
+def _place(path: Path) -> Path:
+    """Of a link, what it points to; refuses what is no file, or is write-protected."""
+    path = Path(os.path.realpath(path))
+    if path.exists():
+        code = 0 if path.is_file() else errno.EISDIR if path.is_dir() else errno.EEXIST
+        if not code and not os.access(path, os.W_OK):  # the folder would allow to replace it
+            code = errno.EACCES
+        if code:
+            raise OSError(code, os.strerror(code), str(path))
+    return path
+
+
+def _beside(place: Path, kind: str = "") -> Path:
+    return place.with_name(f".{place.name}.{os.getpid()}-{get_ident()}.{kind}part")
+
+
+@contextmanager
+def _named(path: Path) -> Iterator[None]:
+    try:
+        yield
     except OSError as error:
         text = f"{error.strerror}; nothing was written"
         raise OSError(error.errno, text, str(path)) from error
+
+
+def _remove(path: Path) -> None:
+    with suppress(OSError):
+        path.unlink()
+
+
+def _locked(file: BinaryIO) -> bool:
+    """Lock a file, so that other processes know it is being written; tell whether that worked."""
+    try:
+        import fcntl  # not on Windows
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def pack(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray | Tensor]) -> bytes:
@@ -125,26 +207,32 @@ def pack(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray | Tens
     Raises
     ------
     ValueError
-        If the description is longer than can be read again.
+        If the description is longer than can be read.
     """
     from safetensors.torch import save
 
     text = json.dumps(description)
-    if len(text) > LARGEST_HEADER // 2:
+    own = {name: _tensor(value) for name, value in tensors.items()}
+    data = save(own, {_KEY: f"{_checksum(text, own)} {text}"})
+    head = data[8 : 8 + int.from_bytes(data[:8], "little")].decode()
+    if len(head) > LARGEST_HEADER or _count_values(head) > MOST_VALUES:
         raise ValueError(
             f"the description is {len(text)} characters long, too many for a file; "
             "a shorter history_ may help."
         )
-    own = {name: _tensor(value) for name, value in tensors.items()}
-    return save(own, {_KEY: f"{_checksum(text, own)} {text}"})
+    return data
 
 
 def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
     found = hashlib.sha256(text.encode())
     for name, tensor in sorted(tensors.items()):
         found.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        found.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+        found.update(_bytes(tensor))
     return found.hexdigest()
+
+
+def _bytes(tensor: Tensor) -> memoryview:
+    return tensor.reshape(-1).view(torch.uint8).numpy().data
 
 
 def _tensor(value: np.ndarray | Tensor) -> Tensor:
@@ -174,52 +262,78 @@ def read(
     InvalidFileError
         If the file is not what :func:`pack` has made.
     """
-    if not stat.S_ISREG(path.stat().st_mode):  # a pipe would be waited for
+    if not stat.S_ISREG(path.stat().st_mode):
         raise InvalidFileError(f"{path} is not a file.")
-    with path.open("rb") as file:
+    with open(path, "rb", opener=_at_once) as file:
         size = os.fstat(file.fileno()).st_size
         if max_bytes is not None and size > max_bytes:
             raise InvalidFileError(
                 f"{path} has {size} bytes, more than max_bytes={max_bytes}; raise it if you trust "
                 "the file."
             )
-        start = file.read(8)
-        length = int.from_bytes(start, "little")
-        if len(start) < 8 or length > min(LARGEST_HEADER, size - 8):
-            raise InvalidFileError(f"{path} is not a file of deepod, or only a part of one.")
-        raw = file.read(length)
         try:
-            header = _header(raw, size - 8 - length)
+            header = read_header(file, size)
             if check is not None:
-                check(header)
-            from safetensors.torch import load
-
-            # Clones lie where torch would have put them: BLAS rounds by alignment, too.
-            loaded = load(start + raw + file.read(size - 8 - length))
-            tensors = {name: tensor.clone() for name, tensor in loaded.items()}
+                with parsing():
+                    check(header)
+            tensors = {}
+            for name, tensor in header.tensors.items():
+                tensors[name] = torch.empty_like(tensor, device="cpu")
+                data = _bytes(tensors[name])
+                if file.readinto(data) < len(data):
+                    raise InvalidFileError("it ended while it was read")
             if _checksum(header.text, tensors) != header.checksum:
                 raise InvalidFileError("the checksum is wrong: bytes of it have changed")
             return header.description, tensors
-        except MemoryError:
-            raise
         except InvalidFileError as error:
             raise InvalidFileError(f"{path}: {error}") from error
-        except Exception as error:  # of parsers that were given nonsense
-            raise InvalidFileError(
-                f"{path} is not a file of deepod, or is damaged: {_short(error)}"
-            ) from error
+
+
+def _at_once(path: str, flags: int) -> int:
+    # What was a file may be a pipe by now, and would be waited for.
+    return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
+
+
+def read_header(file: BinaryIO, size: int) -> Header:
+    """Read the header from the beginning of a file of ``size`` bytes.
+
+    Raises
+    ------
+    InvalidFileError
+        If there is none.
+    """
+    start = file.read(8)
+    length = int.from_bytes(start, "little")
+    if len(start) < 8 or length > size - 8:
+        raise InvalidFileError("it is not a file of deepod, or only a part of one")
+    if length > LARGEST_HEADER:
+        raise InvalidFileError(f"its header has {length} bytes, more than {LARGEST_HEADER}")
+    with parsing():
+        return _header(file.read(length), size - 8 - length)
+
+
+@contextmanager
+def parsing() -> Iterator[None]:
+    """Turn what parsers raise that are given nonsense into InvalidFileError."""
+    try:
+        yield
+    except (InvalidFileError, MemoryError, OSError):
+        raise
+    except Exception as error:
+        text = f"{type(error).__name__}: {error}"
+        text = "".join(c if c.isprintable() else " " for c in text[:200])
+        raise InvalidFileError(f"it is not a file of deepod, or is damaged: {text}") from error
 
 
 def _header(raw: bytes, size: int) -> Header:
     """Parse the header of a file that has ``size`` bytes of tensors."""
-    entries = json.loads(raw.decode(), object_pairs_hook=_unique)
-    metadata = entries.pop("__metadata__")
-    checksum, _, text = metadata[_KEY].partition(" ")
-    description = json.loads(text, object_pairs_hook=_unique)
+    entries = _parsed(raw.decode())
+    checksum, _, text = entries.pop("__metadata__")[_KEY].partition(" ")
+    description = _parsed(text)
     if not isinstance(description, dict):
         raise InvalidFileError("the description is not a JSON object")
-    tensors, ends = {}, [0]
-    for name, entry in entries.items():
+    tensors, place = {}, 0
+    for name, entry in sorted(entries.items(), key=lambda item: item[1]["data_offsets"]):
         shape, (begin, end) = entry["shape"], entry["data_offsets"]
         dtype = _DTYPES[entry["dtype"]]
         numbers = (*shape, begin, end)
@@ -227,11 +341,24 @@ def _header(raw: bytes, size: int) -> Header:
             raise InvalidFileError(f"tensor {name[:80]!r} has an impossible shape or place")
         if end - begin != prod(shape) * dtype.itemsize:
             raise InvalidFileError(f"tensor {name[:80]!r} has another size than its shape says")
+        if begin != place:
+            raise InvalidFileError("its tensors overlap, or have gaps between them")
         tensors[name] = torch.empty(shape, dtype=dtype, device="meta")
-        ends.append(end)
-    if max(ends) != size:
+        place = end
+    if place != size:
         raise InvalidFileError("there are fewer or more bytes than the tensors need")
     return Header(description, tensors, text, checksum)
+
+
+def _parsed(text: str) -> Any:
+    if _count_values(text) > MOST_VALUES:
+        raise InvalidFileError(f"its header holds more than {MOST_VALUES} values")
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def _count_values(text: str) -> int:
+    """How many values JSON has, at most."""
+    return sum(map(text.count, ",[{"))
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -239,8 +366,3 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     if len(found) < len(pairs):
         raise InvalidFileError("a key is there twice")
     return found
-
-
-def _short(error: Exception) -> str:
-    text = f"{type(error).__name__}: {error}"
-    return text if len(text) < 200 else text[:200] + "..."

@@ -10,6 +10,9 @@ import json
 import os
 import platform
 from collections.abc import Callable, Iterable
+from contextlib import suppress
+from io import BytesIO
+from math import inf, prod
 from pathlib import Path
 from typing import Any
 
@@ -17,20 +20,25 @@ import numpy as np
 import sklearn
 import torch
 from sklearn.exceptions import NotFittedError
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 import deepod
 from deepod import _files, callbacks, networks
 from deepod._files import Header, InvalidFileError
+from deepod._together import listed
 
 FORMAT = 1  # of the files; a newer one is refused
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 _SUFFIXES = (".deepod", ".safetensors")
 _MODULE = "module."  # in front of the names of its tensors
-_MOST_CALLS = 20_000  # of torch while a network is built: hundreds of members with many layers
-# Parameters that are no sizes of a network.
-_NO_SIZES = {"epochs", "batch_size", "milestones"}
+_MOST_CALLS = 40_000  # of torch while a network is built: hundreds of members, in a second
+_LONGEST_PARAMS = 1 << 16  # characters of JSON
+# Parameters that are no sizes of a network, besides those that belong to the loss; and the largest
+# size there may be in a network of few weights.
+_NO_SIZES = {"epochs", "pretrain_epochs", "batch_size", "milestones"}
+_NO_SIZES |= {"n_prototypes", "rows_per_prototype"}  # at most as many as there are rows
+_LARGEST_SIZE = 1 << 17
 # Parameters of detectors that are objects may be of these classes.
 _OBJECTS: dict[str, type] = {cls.__name__: cls for cls in networks.FAMILIES.values()}
 _OBJECTS |= {cls.__name__: cls for cls in (callbacks.EarlyStopping, callbacks.Progress)}
@@ -43,8 +51,12 @@ def _plain(*types: type) -> Callable[[Any], bool]:
     return lambda value: type(value) in types
 
 
-def _numbers(value: Any) -> bool:
-    return isinstance(value, list) and all(type(v) is int and v > 0 for v in value)
+def _count(value: Any) -> bool:
+    return type(value) is int and 0 <= value < 1 << 48
+
+
+def _sizes(value: Any) -> bool:
+    return isinstance(value, list) and all(_count(v) and v > 0 for v in value)
 
 
 def _names(value: Any) -> bool:
@@ -53,7 +65,9 @@ def _names(value: Any) -> bool:
 
 def _records(value: Any) -> bool:
     return isinstance(value, list) and all(
-        isinstance(entry, dict) and all(type(v) in (int, float, str) for v in entry.values())
+        isinstance(entry, dict)
+        and isinstance(entry.get("phase"), str)
+        and all(type(v) in (int, float, str) for v in entry.values())
         for entry in value
     )
 
@@ -63,18 +77,20 @@ def _records(value: Any) -> bool:
 PLAIN: dict[str, Callable[[Any], bool]] = {
     "contrast_": _plain(bool),
     "engine_": _plain(str),
-    "epochs_": _plain(int),
+    "epochs_": _count,
     "feature_names_in_": _names,
     "given_threshold_": _plain(float, type(None)),
     "history_": _records,
-    "input_shape_": _numbers,
-    "n_features_in_": _plain(int),
-    "_n_training": _plain(int),
+    "input_shape_": _sizes,
+    "n_features_in_": _count,
+    "_n_training": _count,
 }
 ARRAYS = (
     *("shift_", "scale_", "fill_", "baseline_"),
     *("_training_scores", "calibration_scores_"),
 )
+_SOMETIMES = {"feature_names_in_", "calibration_scores_"}  # the only ones that may be missing
+_OR_NONE = {"fill_": _plain(type(None))}  # the only tensor that may be None
 # Made again of the others when a model is loaded.
 _DERIVED = {"module_", "device_", "_fitted_params", "_thresholded_", "_mu", "_sigma", "_classes"}
 
@@ -87,24 +103,35 @@ def save(detector: Any, path: Any) -> None:
     path = Path(path)
     description, tensors = _described(detector)
     data = _files.pack(description, tensors)
+    try:
+        with _files.parsing():
+            _blank(type(detector), _files.read_header(BytesIO(data), len(data)))
+    except InvalidFileError as error:  # now, not when it is needed
+        raise ValueError(f"This detector could not be loaded again: {error}.") from error
     if _is_file(path):
-        _files.write({path: data})
+        _write({path: data})
         return
     check_place(path)
-    made = not path.exists()
-    config = json.dumps(description, indent=2)
     contents = {
-        WEIGHTS: data,
-        CONFIG: config.encode(),
-        CARD: _card(description, detector).encode(errors="replace"),
+        path / WEIGHTS: data,
+        path / CONFIG: json.dumps(description, indent=2).encode(),
+        path / CARD: _card(description, detector).encode(errors="replace"),
     }
+    made = not path.exists()
     path.mkdir(exist_ok=True)
     try:
-        _files.write({path / name: content for name, content in contents.items()})
+        _write(contents)
     except BaseException:
         if made:
-            path.rmdir()
+            with suppress(OSError):  # somebody else may have put a file there
+                path.rmdir()
         raise
+
+
+def _write(contents: dict[Path, bytes]) -> None:
+    for path in contents:
+        _files.prepare(path)
+    _files.write(contents)
 
 
 def _is_file(path: Path) -> bool:
@@ -122,15 +149,16 @@ def check_place(path: Path) -> None:
     """
     if not path.parent.is_dir():
         raise FileNotFoundError(f"There is no folder {path.parent}.")
-    if not os.access(path if path.is_dir() else path.parent, os.W_OK):
-        raise PermissionError("The folder is write-protected; choose another.")
+    for place in (path if path.is_dir() else path.parent, path):
+        if place.exists() and not os.access(place, os.W_OK):
+            raise PermissionError(f"{place} is write-protected; choose another name.")
     if _is_file(path) or not path.exists():
         return
     if not path.is_dir():
         raise FileExistsError(
             f"{path} is a file and no folder; give another name, or one that ends in .deepod."
         )
-    if any(path.iterdir()):
+    if not all(_files.is_partial(file) for file in path.iterdir()):
         try:
             _files.read(path / WEIGHTS, check=_check_format)
         except (OSError, InvalidFileError) as error:
@@ -245,7 +273,7 @@ def load(
     detectors : iterable of type, default=()
         Classes of your own that the file may hold, besides those of ``deepod.list_detectors()``.
     max_bytes : int, default=1073741824
-        Larger files are refused.
+        Larger files are refused, and convolutions that would take more memory in scoring.
 
     Returns
     -------
@@ -290,7 +318,7 @@ def load(
                 "the file, give it as detectors=[...]"
             )
         cls = own[name] if name in own else getattr(deepod, name)
-        found["detector"] = _blank(cls, header)
+        found["detector"] = _blank(cls, header, max_bytes)
 
     _, tensors = _files.read(path, max_bytes, check)
     detector = found["detector"]
@@ -323,7 +351,13 @@ def _check_keys(what: str, given: Iterable[str], known: Iterable[str]) -> None:
         raise InvalidFileError(f"{what} holds unknown entries {[k[:80] for k in unknown[:5]]}")
 
 
-def _blank(cls: Any, header: Header) -> Any:
+def _check_all_there(needed: Iterable[str], given: Iterable[str]) -> None:
+    missing = sorted(set(needed) - set(given))
+    if missing:
+        raise InvalidFileError(f"{', '.join(missing)} missing")
+
+
+def _blank(cls: Any, header: Header, max_bytes: float = inf) -> Any:
     """Build the detector that a description describes, without contents of its tensors."""
     description = header.description
     weights = {k: t for k, t in header.tensors.items() if k.startswith(_MODULE)}
@@ -331,59 +365,90 @@ def _blank(cls: Any, header: Header) -> Any:
     known = set(cls._parameter_constraints)
     for key in ("params", "fitted_with"):
         _check_keys(key, description[key], known)
+        if len(json.dumps(description[key])) > _LONGEST_PARAMS:
+            raise InvalidFileError(f"{key} are longer than {_LONGEST_PARAMS} characters")
     detector = cls(**{name: _decoded(value) for name, value in description["params"].items()})
     detector._validate_params()
     built = detector._network_params()
     built |= {name: _decoded(value) for name, value in description["fitted_with"].items()}
     cls(**built)._validate_params()
     # Each layer and member has a value in the file: larger numbers would build others in vain.
-    largest = max(_MOST_CALLS, sum(t.numel() for t in weights.values()))
-    _check_numbers(built, largest)
-    _check_keys("fitted", description["fitted"], [*PLAIN, *ARRAYS])
+    largest = max(_LARGEST_SIZE, sum(t.numel() for t in weights.values()))
+    free = listed(detector, "numbers_in_loss") | listed(detector, "absent_from_loss")
+    _check_sizes({name: value for name, value in built.items() if name not in free}, largest)
+    _check_keys("fitted", description["fitted"], PLAIN | _OR_NONE)
+    _check_all_there(set(PLAIN) - _SOMETIMES, description["fitted"])
     for name, value in description["fitted"].items():
-        if not PLAIN.get(name, _plain(type(None)))(value):
-            raise InvalidFileError(f"{name} is {str(value)[:80]}, which cannot be")
+        if not (PLAIN | _OR_NONE)[name](value):
+            raise InvalidFileError(f"{name} is {str(value)[:80]!r}, which cannot be")
         setattr(detector, name, value)
     detector._fitted_params = built
-    detector.input_shape_ = tuple(detector.input_shape_)
-    if hasattr(detector, "feature_names_in_"):
-        detector.feature_names_in_ = np.array(detector.feature_names_in_, dtype=object)
-    with _FewCalls():
+    _check_features(detector)
+    with _Sparing() as sparing:
         detector.module_ = detector._empty_module()
     plain = {name.removeprefix(_MODULE): tensor for name, tensor in weights.items()}
     expected = {name: tensor.dtype for name, tensor in detector.module_.state_dict().items()}
     detector.module_.load_state_dict(plain, assign=True)  # compares names and shapes
     if expected != {name: tensor.dtype for name, tensor in plain.items()}:
         raise InvalidFileError("its weights are of another type than the network's")
+    # Convolutions put out more than they have weights, and may pad.
+    if any(isinstance(part, nn.modules.conv._ConvNd) for part in detector.module_.modules()):
+        sparing.most_values = max_bytes / (4 * detector._chunk_rows(None))
+        row = torch.empty((1, *detector.input_shape_), device="meta")
+        # A class of somebody else may do what cannot be done without values.
+        with sparing, torch.inference_mode(), suppress(RuntimeError):
+            detector._score(detector.module_, row)
     _check_keys("the file", others, ARRAYS)
+    _check_all_there(set(ARRAYS) - _SOMETIMES, {*others, *description["fitted"]})
     for name, tensor in others.items():
         if tensor.dtype != torch.float64:
             raise InvalidFileError(f"{name} is {tensor.dtype}, and not float64")
     return detector
 
 
-class _FewCalls(TorchFunctionMode):
-    """Ends the building of a network that is far larger than any in a file."""
+def _check_features(detector: Any) -> None:
+    """Turn shape and names of the features into what they were; refuse those that cannot be."""
+    shape = detector.input_shape_ = tuple(detector.input_shape_)
+    flat = detector.input_shape is not None and prod(detector.input_shape) == prod(shape)
+    if len(shape) > 3 or detector.n_features_in_ != (prod(shape) if flat else shape[0]):
+        raise InvalidFileError("its number of features does not fit its samples")
+    if hasattr(detector, "feature_names_in_"):
+        names = detector.feature_names_in_ = np.array(detector.feature_names_in_, dtype=object)
+        if len(names) != detector.n_features_in_:
+            raise InvalidFileError("it does not have a name for each feature")
+
+
+class _Sparing(TorchFunctionMode):
+    """Ends the building of a network that is far larger than any in a file, or takes far more."""
 
     def __init__(self) -> None:
         super().__init__()
         self.calls = 0
+        self.most_values = inf  # that a layer puts out
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.calls += 1
         if self.calls > _MOST_CALLS:
             raise InvalidFileError("its parameters describe a network with too many layers")
-        return func(*args, **(kwargs or {}))
+        kwargs = kwargs or {}
+        if func is nn.init.kaiming_uniform_:  # there are no values to set
+            return kwargs["tensor"]
+        result = func(*args, **kwargs)
+        if isinstance(result, Tensor) and result.numel() > self.most_values:
+            raise InvalidFileError(
+                "scoring would take more memory than max_bytes; raise it if you trust the file"
+            )
+        return result
 
 
-def _check_numbers(value: Any, largest: int) -> None:
+def _check_sizes(value: Any, largest: int) -> None:
     if isinstance(value, networks.Network):
         value = value.get_params(deep=False)
     if isinstance(value, dict):
         value = [v for name, v in value.items() if name not in _NO_SIZES]
     if isinstance(value, list | tuple):
         for v in value:
-            _check_numbers(v, largest)
+            _check_sizes(v, largest)
     elif isinstance(value, int) and abs(value) > largest:
         raise InvalidFileError(f"{value} is more than any size of the network that it holds")
 
@@ -395,9 +460,12 @@ def _decoded(value: Any) -> Any:
     if not isinstance(value, dict):
         return value
     if set(value) == {"tuple"}:
-        return tuple(_decoded(value["tuple"]))
+        found = _decoded(value["tuple"])
+        if not isinstance(found, list):
+            raise InvalidFileError("a tuple is written as something else")
+        return tuple(found)
     if set(value) != {"object", "params"} or value["object"] not in _OBJECTS:
-        raise InvalidFileError(f"{str(value)[:80]} is no value of a parameter")
+        raise InvalidFileError(f"{str(value)[:80]!r} is no value of a parameter")
     cls = _OBJECTS[value["object"]]
     return cls(**{name: _decoded(v) for name, v in value["params"].items()})
 
@@ -410,11 +478,13 @@ def _fill(detector: Any, tensors: dict[str, Tensor]) -> None:
         if name in tensors:
             setattr(detector, name, tensors[name].numpy())
     shift, scale, scores = detector.shift_, detector.scale_, detector._training_scores
-    for values in (shift, scale):
-        if np.broadcast_shapes(values.shape, detector.input_shape_) != detector.input_shape_:
+    for values in (shift, scale, 0.0 if detector.fill_ is None else detector.fill_):
+        if np.broadcast_shapes(np.shape(values), detector.input_shape_) != detector.input_shape_:
             raise ValueError("its scaling does not fit its samples")
-    if not (np.isfinite(shift).all() and np.isfinite(scale).all() and (scale > 0).all()):
-        raise ValueError("its scaling is not finite")
+        if not np.isfinite(values).all():
+            raise ValueError("its scaling is not finite")
+    if not (scale > 0).all():
+        raise ValueError("its scaling is not positive")
     if (
         detector.baseline_.shape != detector.input_shape_
         or not np.isfinite(detector.baseline_).all()

@@ -98,7 +98,7 @@ class _Fit:
     def likeness(self) -> tuple[Any, ...]:
         """Equal for fits whose steps are the same but for numbers."""
         task: Task = self.task
-        free = _listed(self.trained, "numbers_in_loss") | _listed(self.trained, "absent_from_loss")
+        free = listed(self.trained, "numbers_in_loss") | listed(self.trained, "absent_from_loss")
         structure = tuple(
             _description(value)
             for name, value in self.trained.get_params(deep=False).items()
@@ -124,7 +124,7 @@ def _side_by_side(fits: Sequence[_Fit]) -> list[Task]:
     params = [fit.trained.get_params(deep=False) for fit in fits]
     differing = [
         name
-        for name in sorted(_listed(fits[0].trained, "numbers_in_loss"))
+        for name in sorted(listed(fits[0].trained, "numbers_in_loss"))
         if len({float(values[name]) for values in params}) > 1
     ]
     return [
@@ -133,7 +133,7 @@ def _side_by_side(fits: Sequence[_Fit]) -> list[Task]:
     ]
 
 
-def _listed(detector: Any, attribute: str) -> set[str]:
+def listed(detector: Any, attribute: str) -> set[str]:
     """Names in a class attribute, those of base classes included."""
     return {name for base in type(detector).__mro__ for name in vars(base).get(attribute, ())}
 

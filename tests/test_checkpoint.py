@@ -511,7 +511,7 @@ def test_parameter__of_any_kind__told_apart_or_refused(path):
 def test_file__is_safetensors_and_json(path):
     stop(fast("AutoEncoder", checkpoint=path), 2)
     with safe_open(path, "pt") as file:
-        description = json.loads(file.metadata()["deepod"])
+        description = json.loads(file.metadata()["deepod"].partition(" ")[2])
         assert len(description["history"]) == 1
         assert len(list(file.keys())) > 4
 
@@ -647,7 +647,7 @@ def test_path__cannot_be_written__said_before_training(tmp_path, monkeypatch):
     def read_only(self, *args, **kwargs):
         raise PermissionError(13, "Permission denied", str(self))
 
-    monkeypatch.setattr(type(tmp_path), "touch", read_only)
+    monkeypatch.setattr(type(tmp_path), "open", read_only)
     refused(tmp_path / "run.ckpt", match=r"checkpoint=.*Permission denied")
 
 

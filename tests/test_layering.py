@@ -24,7 +24,7 @@ MAY_IMPORT = {
     "_stream": {"types", "data", "_data"},
     "_record": set(),
     "_files": set(),
-    "_persistence": {"", "_files", "callbacks", "networks"},
+    "_persistence": {"", "_files", "_together", "callbacks", "networks"},
     "_checkpoint": {"", "data", "_files"},
     "_interrupt": set(),
     "_ranks": set(),

@@ -73,9 +73,7 @@ class _Mixture(StartsFromRows):
     @torch.no_grad()
     def start_from_rows(self, x: Tensor) -> None:  # (n, *shape)
         p = max(1, min(self.centers.shape[1], len(x) // self.rows_per_prototype))
-        self.log_widths = nn.Parameter(self.log_widths[..., :p].clone())
-        self.weights = nn.Parameter(self.weights[..., :p].clone())
-        self.picks = self.get_buffer("picks")[:, :p].clone()
+        self._keep(p)
         # The training set is cut into p parts; a centre starts at a row of its part.
         rows = (torch.arange(p, device=x.device) + self.picks) * (len(x) / p)
         self.centers = nn.Parameter(x.flatten(1)[rows.long().clamp_(max=len(x) - 1)])
@@ -88,6 +86,13 @@ class _Mixture(StartsFromRows):
         mean = nearest.where(known, 0.0).sum(-1) / known.sum(-1)  # nan: all rows are the same
         start = mean.nan_to_num(1.0).clamp_min(1e-3).log().view(-1, 1, 1)
         self.log_widths.add_(start.to(self.log_widths.device))
+
+    def _keep(self, p: int) -> None:
+        """Keep the first p centres alone."""
+        self.centers = nn.Parameter(self.centers[:, :p].clone())
+        self.log_widths = nn.Parameter(self.log_widths[..., :p].clone())
+        self.weights = nn.Parameter(self.weights[..., :p].clone())
+        self.picks = self.get_buffer("picks")[:, :p].clone()
 
     def forward(self, x: Tensor) -> Tensor:
         x = x.flatten(-self.sample_dims)  # (B, d) or (K, B, d)
@@ -107,9 +112,8 @@ class _Mixture(StartsFromRows):
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         """Take on the number of centres that the training rows allowed for."""
-        for name in ("centers", "log_widths", "weights", "picks"):
-            saved = state_dict.get(prefix + name)
-            if saved is not None and saved.shape != getattr(self, name).shape:
-                kind = nn.Parameter if name in dict(self.named_parameters()) else torch.Tensor
-                setattr(self, name, kind(torch.empty_like(saved)))
+        picks = state_dict.get(prefix + "picks", self.picks)
+        p = picks.shape[-1] if picks.dim() == 2 else 0
+        if 0 < p < self.picks.shape[-1]:
+            self._keep(p)
         super()._load_from_state_dict(state_dict, prefix, *args)
