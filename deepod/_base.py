@@ -367,13 +367,13 @@ class BaseDetector(PyODVocabulary):
 
         The file is safetensors and JSON. It is replaced as a whole, so that there always is one to
         go on from, and deleted when ``fit`` has ended well. A file of another class, other data,
-        other parameters (all but ``contamination``, ``verbose``, ``checkpoint_every`` and callbacks
-        without a state), another device or other versions of torch or deepod is refused and left
-        alone; so is a damaged one. Arrays are told apart by a hash of all values, rows on disk by
-        shape, type and the 64 rows at both ends. If it cannot be written after training has begun,
-        because the disk is full, there is one warning and training goes on. One file serves one
-        fit at a time: not several detectors that are fitted together, nor a search. See
-        :mod:`deepod.callbacks` for callbacks that remember something.
+        other parameters (all but ``contamination``, ``false_alarm_rate``, ``verbose``,
+        ``checkpoint_every`` and callbacks without a state), another device or other versions of
+        torch or deepod is refused and left alone; so is a damaged one. Arrays are told apart by a
+        hash of all values, rows on disk by shape, type and the 64 rows at both ends. If it cannot
+        be written after training has begun, because the disk is full, there is one warning and
+        training goes on. One file serves one fit at a time: not several detectors that are fitted
+        together, nor a search. See :mod:`deepod.callbacks` for callbacks that remember something.
         """
         (error,) = fit_all([self], [X], [y])
         if error is not None:
