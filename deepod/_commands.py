@@ -14,7 +14,7 @@ import numpy as np
 
 import deepod
 from deepod import _data, data
-from deepod._files import replacing
+from deepod._files import prepare, replacing
 from deepod._persistence import check_place
 
 _CSV_LINES = 10_000  # turned into numbers at once
@@ -152,6 +152,7 @@ def _written(out: Path, n: int) -> Iterator[Callable[[np.ndarray, np.ndarray], N
     Not through a memory map: on a full disk that kills the process, while this is an OSError.
     """
     try:
+        prepare(out)
         with replacing(out) as partial, partial.open("wb") as file:
             if out.suffix == ".npy":
                 header = {"descr": "<f8", "fortran_order": False, "shape": (n,)}

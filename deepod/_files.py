@@ -123,7 +123,8 @@ def _replacing(paths: Sequence[Path]) -> Iterator[list[Path]]:
         for path, file in zip(paths, files, strict=True):
             with _named(path):
                 os.fsync(file.fileno())  # or a power cut could leave the name without its contents
-                file.close()
+                if os.name == "nt":  # where open files keep their names; elsewhere, locked still
+                    file.close()
         _put(dict(zip(paths, partials, strict=True)))
 
 
@@ -131,11 +132,13 @@ def _replacing(paths: Sequence[Path]) -> Iterator[list[Path]]:
 def _new(place: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """Open a new file beside ``place``, which is gone in the end if it still has its name."""
     partial = _beside(place)
-    # Not one that is there: it might be a link of somebody else's making.
-    file = partial.open("xb")
     try:
+        # Not one that is there: it might be a link of somebody else's making.
+        file = partial.open("xb")
+        while _locked(file, wait=True) and not partial.exists():
+            file.close()  # another process took it for one that was left
+            file = partial.open("xb")
         with file:
-            _locked(file)
             yield partial, file
     finally:
         _remove(partial)
@@ -152,9 +155,9 @@ def _put(partials: Mapping[Path, Path]) -> None:
                 else:
                     partial.chmod(stat.S_IMODE(place.stat().st_mode))
                     old = _beside(place, "old.")
+                    kept.callback(_remove, old)
                     with suppress(OSError):  # not every file system has such links
                         os.link(place, old)
-                        kept.callback(_remove, old)
                         undo.callback(old.replace, place)
                 partial.replace(place)
         undo.pop_all()
@@ -190,12 +193,12 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _locked(file: BinaryIO) -> bool:
+def _locked(file: BinaryIO, wait: bool = False) -> bool:
     """Lock a file, so that other processes know it is being written; tell whether that worked."""
     try:
         import fcntl  # not on Windows
 
-        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
     except (ImportError, OSError):
         return False
     return True

@@ -32,7 +32,7 @@ FORMAT = 1  # of the files; a newer one is refused
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 _SUFFIXES = (".deepod", ".safetensors")
 _MODULE = "module."  # in front of the names of its tensors
-_MOST_CALLS = 40_000  # of torch while a network is built: hundreds of members, in a second
+_MOST_CALLS = 30_000  # of torch while a network is built: hundreds of members, in a second
 _LONGEST_PARAMS = 1 << 16  # characters of JSON
 # Parameters that are no sizes of a network, besides those that belong to the loss; and the largest
 # size there may be in a network of few weights.
@@ -118,8 +118,8 @@ def save(detector: Any, path: Any) -> None:
         path / CARD: _card(description, detector).encode(errors="replace"),
     }
     made = not path.exists()
-    path.mkdir(exist_ok=True)
     try:
+        path.mkdir(exist_ok=True)
         _write(contents)
     except BaseException:
         if made:
@@ -515,7 +515,7 @@ def _card(description: dict[str, Any], detector: Any) -> str:
     params = _table(("parameter", "value"), detector.get_params(deep=False).items())
     history = fitted["history_"]
     terms = list(dict.fromkeys(key for entry in history for key in entry))
-    ends = [e for e, after in zip(history, [*history[1:], {}], strict=True)
+    ends = [e for e, after in zip(history, [*history[1:], {}], strict=False)
             if e["phase"] != after.get("phase")]  # fmt: skip
     last = _table(terms, [[_short(entry.get(term, "")) for term in terms] for entry in ends])
     threshold = description["threshold"]
