@@ -20,6 +20,7 @@ from .cases import NAMES_AND_KINDS, SHAPES, fast, samples
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
+checker = pytest.importorskip("onnx.checker")
 
 # Relative, and absolute for scores near zero.
 BOUND = 1e-5
@@ -78,6 +79,7 @@ def fitted(name, shape=SHAPES["table"], **params):
 def opened(detector, folder, **options):
     path = folder / "detector.onnx"
     onnx.export(detector, path, **options)
+    checker.check_model(path, full_check=True)
     return onnxruntime.InferenceSession(path)
 
 
@@ -154,6 +156,15 @@ def test_export__constant_images_and_columns__score_like_the_detector(tmp_path):
     assert_alike(fast("DeepSVDD", scaler="minmax").fit(constant), constant, tmp_path)
 
 
+@pytest.mark.parametrize("kind", SHAPES)
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+def test_missing__imputed__by_the_graph_too(kind, dtype, tmp_path):
+    X = normal(SHAPES[kind], 48).astype(dtype)
+    X[np.random.default_rng(0).random(X.shape) < 0.2] = np.nan
+    detector = fast("AutoEncoder", missing="impute").fit(X)
+    assert_alike(detector, X, tmp_path, dtype=dtype)
+
+
 def test_export__long_windows__one_operator_per_layer(tmp_path):
     """Unrolled, the graph would grow with the time, and the export take minutes."""
     sizes = []
@@ -193,6 +204,17 @@ def test_contamination__changed_after_fit__its_threshold(tmp_path):
         threshold = session.get_modelmeta().custom_metadata_map["threshold"]
         assert float(threshold) == detector.threshold_
     assert found[0] < found[1]
+
+
+def test_threshold__by_another_rule__in_the_graph(tmp_path):
+    detector = fitted("DeepSVDD", false_alarm_rate=0.2)
+    with pytest.raises(NotFittedError, match="calibrate"):
+        onnx.export(detector, tmp_path / "a.onnx")
+    detector.calibrate(normal(SHAPES["table"], 20, seed=2))
+    assert_alike(detector, rows(SHAPES["table"]), tmp_path)
+    detector.set_threshold(0.5)
+    session = opened(detector, tmp_path)
+    assert session.get_modelmeta().custom_metadata_map["threshold"] == "0.5"
 
 
 class Thresholder:
