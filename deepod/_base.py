@@ -816,7 +816,8 @@ class BaseDetector(PyODVocabulary):
         Returns
         -------
         contributions : ndarray shaped like X, float64
-            In units of the score. Those of a row depend on that row alone.
+            In units of the score. Those of a row depend on that row alone. A missing value that is
+            imputed counts as what takes its place.
 
         Notes
         -----
@@ -827,12 +828,13 @@ class BaseDetector(PyODVocabulary):
 
         **Integrated gradients** (Sundararajan, Taly and Yan, ICML 2017, equation 1) from
         ``baseline_`` to the row sum up to its score less that of the baseline, but for the error of
-        a quadrature with 128 nodes; values below zero make a row look more normal. They serve all
-        other settings and methods, and take the time of some 400 scorings.
+        a quadrature with 128 nodes (about 0.5 % of the sum of their sizes, where the network has
+        kinks; ``benchmarks/README.md``). Values below zero make a row look more normal. They serve
+        all other settings and methods, and take the time of 100 to 400 scorings.
 
         The terms say where a reconstruction fails, which need not be where the row is odd: on
-        narrow tables an autoencoder may copy the odd value and err on its neighbours. Gradients
-        blame the odd value there (``benchmarks/README.md``).
+        tables of few columns an autoencoder may copy the odd value and err on its neighbours.
+        Gradients find it there more often.
 
         Examples
         --------
@@ -849,15 +851,16 @@ class BaseDetector(PyODVocabulary):
             raise ValueError(f"rule must be 'auto' or 'gradients', got {rule!r}.")
         rows = self._validate_rows(X, reset=False)
         start = torch.as_tensor(self.baseline_, dtype=torch.float32, device=self.device_)
-        most = self._chunk_rows(batch_size)
+        at_once = AtOnce()
 
         def contributions(module: nn.Module, x: Tensor) -> Tensor:
             terms = self._contributions(module, x) if rule == "auto" else None
             if terms is not None:
                 return terms
+            most = at_once.most or self._chunk_rows(batch_size)
             return _explain.integrated_gradients(module, self._score, x, start, most)
 
-        return self._map(rows, contributions, batch_size).reshape(np.shape(X))
+        return self._map(rows, contributions, batch_size, at_once).reshape(np.shape(X))
 
     def save(self, path: Any) -> None:
         """Write the fitted detector to a folder or a file, for :func:`deepod.load`.

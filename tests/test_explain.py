@@ -184,6 +184,32 @@ def test_explain__never_scores_more_rows_at_once_than_decision_function(batch_si
     assert sum(seen) == NODES * 200  # and no copy of a row, with which blocks are filled up
 
 
+def test_explain__memory_runs_out__goes_on_with_fewer_points():
+    class Tight(deepod.DeepSVDD):
+        most = 10_000
+
+        def _score(self, module, x):
+            if len(x) > self.most:
+                raise RuntimeError("DefaultCPUAllocator: not enough memory")
+            return super()._score(module, x)
+
+    detector = Tight(epochs=1, random_state=0).fit(samples())
+    X = samples(n=200, seed=1)
+    expected = detector.explain(X)
+    detector.most = 64
+    with pytest.warns(RuntimeWarning, match="Too little memory"):
+        found = detector.explain(X)
+    np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
+
+
+def test_explain__imputed_values__count_as_what_takes_their_place():
+    X = samples(n=60)
+    X[np.random.default_rng(0).random(X.shape) < 0.1] = np.nan
+    detector = fast("DeepSVDD", missing="impute").fit(X)
+    filled = np.where(np.isnan(X), detector.fill_.astype(np.float32), X)
+    np.testing.assert_array_equal(detector.explain(X), detector.explain(filled))
+
+
 # --- the detector is left alone -----------------------------------------------------------------
 
 AMBIENT = {

@@ -46,6 +46,7 @@ MAY_IMPORT = {
     "adapter": set(),
     "plotting": set(),
     "distributed": {"_ranks"},
+    "onnx": {"", "_data", "_files"},
     "_demo": {"", "plotting"},
     "_commands": {"", "_data", "_files", "_persistence", "data"},
     "cli": {"", "_demo", "_commands"},
@@ -64,6 +65,7 @@ LIBRARIES = {
 }
 OURS_ONLY_INSIDE_FUNCTIONS = {"matplotlib", "imblearn", "tqdm", "pandas", "safetensors"}
 OURS_ONLY_INSIDE_FUNCTIONS |= {"dask", "distributed", "ray", "pyspark", "pyarrow", "datasketches"}
+OURS_ONLY_INSIDE_FUNCTIONS |= {"onnx", "onnxscript", "onnxruntime"}
 
 
 def part_of(path: Path) -> str:
