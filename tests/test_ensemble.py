@@ -56,8 +56,8 @@ def test_hyper_parameters_that_may_differ__side_by_side_as_alone(name, stacks):
     """Everything that a class lists in numbers_in_loss and absent_from_loss."""
     cls = getattr(deepod, name)
     listed = {
-        *_together._listed(cls(), "numbers_in_loss"),
-        *_together._listed(cls(), "absent_from_loss"),
+        *_together.listed(cls(), "numbers_in_loss"),
+        *_together.listed(cls(), "absent_from_loss"),
     }
     others = {
         "contamination": 0.2,
