@@ -70,6 +70,8 @@ def fit(
     model = getattr(deepod, detector)()
     with _about("--set"):
         model.set_params(**(settings or {}))._validate_params()
+        if model.false_alarm_rate is not None and not model.calibration_fraction:
+            raise ValueError("false_alarm_rate needs rows: set calibration_fraction=0.2, too.")
     with _about(f"--out {out}"):
         check_place(out)
     with _about(f"TRAIN {train}"):

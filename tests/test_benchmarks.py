@@ -14,7 +14,15 @@ ROOT = Path(__file__).resolve().parents[1]
 sys.path.insert(0, str(ROOT))  # the benchmarks are in the source tree only
 
 pytest.importorskip("pandas")
-from benchmarks import datasets, detectors, protocols, report, rows, run  # noqa: E402
+from benchmarks import (  # noqa: E402
+    datasets,
+    detectors,
+    protocols,
+    report,
+    rows,
+    run,
+    thresholds,
+)
 from deepod.networks import MLP  # noqa: E402
 
 
@@ -472,3 +480,57 @@ def test_false_alarms__share_of_normal_test_rows_above_the_threshold(home):
     norm = Norm(verbose=0).fit(scaler.transform(split.X_train))
     scores = norm.decision_function(scaler.transform(split.X_test))
     assert row["false_alarms"] == np.mean(scores[split.y_test == 0] > norm.threshold_)
+
+
+# --- thresholds -----------------------------------------------------------------------------------
+
+
+def test_thresholds__row_by_hand__table_and_going_on(home, capsys, monkeypatch):
+    (home / "fast.toml").write_text('[ours]\ndetector = "AutoEncoder"\nparams = {epochs = 2}')
+    for number in (3, 4):  # enough rows to calibrate
+        y = (np.arange(140) % 10 == 0).astype(np.int8)
+        X = np.random.default_rng(number).normal(size=(140, 4)) + 3 * y[:, None]
+        np.savez(home / "data" / "tabular" / f"{number}_more{number}.npz", X=X, y=y)
+    out, name = home / "results" / "t.jsonl", f"{home}/fast.toml:ours"
+    command = f"--datasets more3,more4 --detectors {name} --seeds 1 --max-test 30 --out {out}"
+    thresholds.main(command.split())
+    shown = capsys.readouterr().out
+    assert "## one-class: 2 datasets, 1 seeds, percent" in shown
+    assert "| contamination='auto' |" in shown
+    assert "| worst dataset |" in shown
+    found = rows.read(out)
+    assert len(found) == 4
+
+    row = next(row for row in found if row["protocol"] == "one-class")
+    split = run.load(rows.Cell.of(row))
+    detector = detectors.find(name).build(0)[0].fit(split.X_train)
+    labels, y = detector.predict(split.X_test), split.y_test
+    f1, recall, alarms, flagged = row["rules"]["contamination=0.1"]
+    hits = (labels & y).sum()
+    assert f1 == pytest.approx(2 * hits / (labels.sum() + y.sum()), abs=1e-4)
+    assert recall == pytest.approx(hits / y.sum(), abs=1e-4)
+    assert alarms == pytest.approx(labels[y == 0].mean(), abs=1e-4)
+    assert flagged == pytest.approx(detector.labels_.mean(), abs=1e-4)
+    detector.set_params(calibration_fraction=0.2, false_alarm_rate=0.1)
+    by_p = detector.fit(split.X_train).p_values(split.X_test) <= 0.1
+    assert row["rules"][thresholds.CALIBRATED][2] == pytest.approx(by_p[y == 0].mean(), abs=1e-4)
+
+    monkeypatch.setattr(thresholds, "run_cell", None)  # nothing left to run
+    thresholds.main(command.split())
+    assert capsys.readouterr().out == shown
+
+
+def test_threshold_rules__by_hand():
+    scores = np.array([2.0, 1, 4, 3, 9])
+    assert thresholds.mad(scores) == pytest.approx(3 + 3.5 * 1 / 0.6745)
+    assert thresholds.semi_interquartile(scores) == 4 + 3 * 1
+    assert thresholds.log_tukey(np.exp(scores)) == pytest.approx(np.exp(4 + 1.5 * 2))
+    assert np.isnan(thresholds.log_tukey(scores - 1))
+    assert thresholds.three_sigma(scores) == pytest.approx(3.8 + 3 * np.std(scores))
+    # Distances to the median, 3, from above and from below.
+    kernel = [(u + w) / (u - w) if u > w else 0 for u in (0, 1, 6) for w in (0, -1, -2)]
+    assert thresholds.medcouple(scores) == pytest.approx(np.median(kernel))
+    assert thresholds.medcouple(np.arange(10_001.0)) == pytest.approx(0, abs=1e-9)
+    assert thresholds.medcouple(-scores) == -thresholds.medcouple(scores)
+    skew = thresholds.medcouple(scores)
+    assert thresholds.adjusted_boxplot(scores) == pytest.approx(4 + 1.5 * np.exp(3 * skew) * 2)

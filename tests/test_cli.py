@@ -355,6 +355,7 @@ def test_score__bad_argument__one_line_that_names_it(options, said, bad_files, c
         ({"train": "text.npy"}, "TRAIN text.npy: .*expected numbers"),
         ({"train": "holes.npy"}, "fitting PLAD on holes.npy: .*NaN"),
         ({"--set": "lr=-1"}, "--set: The 'lr' parameter"),
+        ({"--set": "false_alarm_rate=0.1"}, "--set: false_alarm_rate .* calibration_fraction"),
         ({"--set": "nonsense=1"}, "--set: Invalid parameter 'nonsense'.* Valid parameters are"),
         ({"--columns": "a"}, "TRAIN train.npy: --columns is for Parquet and .csv"),
         ({"out": "missing/model"}, "--out missing/model: There is no folder missing"),

@@ -225,7 +225,7 @@ def test_calibration_fraction__rows_held_out__of_training_and_watching(name):
 
 @every_detector
 def test_calibration_fraction__other_values_in_these_rows__change_nothing_but_their_scores(name):
-    settings = {"validation_fraction": 0.2, "random_state": 3}
+    settings = {"validation_fraction": 0.2, "random_state": 3, "missing": "impute"}
     (trained, watched) = map(position, prepared_by(calibrated(name, scaler=None, **settings), GOOD))
     others = GOOD.copy()
     held_out = np.setdiff1d(np.arange(40), trained + watched)
@@ -233,8 +233,8 @@ def test_calibration_fraction__other_values_in_these_rows__change_nothing_but_th
     one, other = (calibrated(name, **settings).fit(X) for X in (GOOD, others))
     for key, value in one.module_.state_dict().items():
         assert torch.equal(value, other.module_.state_dict()[key]), key
-    np.testing.assert_array_equal(one.scale_, other.scale_)
-    np.testing.assert_array_equal(one.shift_, other.shift_)
+    for attribute in ("scale_", "shift_", "fill_", "baseline_"):
+        np.testing.assert_array_equal(getattr(one, attribute), getattr(other, attribute))
     for entry, same in zip(one.history_, other.history_, strict=True):
         assert {**entry, "seconds": 0} == {**same, "seconds": 0}
     assert not np.array_equal(one.calibration_scores_, other.calibration_scores_)
