@@ -993,23 +993,35 @@ class BaseDetector(PyODVocabulary):
         arrays = state.get("module_")
         BaseEstimator.__setstate__(self, state)
         if arrays is not None:
-            self.module_ = self._empty_module()
-            tensors = {name: torch.tensor(array) for name, array in arrays.items()}
-            self.module_.load_state_dict(tensors, assign=True)
+            self._restore_module({name: torch.tensor(array) for name, array in arrays.items()})
             self._to_device()
 
     def _network_params(self) -> dict[str, Any]:
         """Copy the parameters that a module may have been built by."""
-        others = BaseDetector.absent_from_loss
+        others = {*BaseDetector.absent_from_loss, "checkpoint"}
         params = self.get_params(deep=False)
         return {k: clone(v, safe=False) for k, v in params.items() if k not in others}
 
-    def _empty_module(self) -> nn.Module:
-        """Build the module as fit has built it, with tensors that take no memory."""
-        builder = type(self)(**self.get_params(deep=False) | self._fitted_params)
-        builder.input_shape_, builder.epochs_ = self.input_shape_, self.epochs_
-        with torch.device("meta"):
+    def _build_again(self, device: str) -> nn.Module:
+        """Build the module as fit has built it; on "meta", its tensors take no memory."""
+        params = self.get_params(deep=False)
+        builder = type(self)(**params | self._fitted_params)
+        builder.__dict__ |= {k: v for k, v in vars(self).items() if k not in params}
+        with building, torch.random.fork_rng(devices=[]), torch.device(device):
             return builder._build_module(self.input_shape_).float().eval()
+
+    def _restore_module(self, tensors: dict[str, Tensor]) -> None:
+        """Build the module again, with these parameters and buffers."""
+        try:
+            module = self._build_again("meta")
+            module.load_state_dict(tensors, assign=True)
+            whole = not any(t.is_meta for t in chain(module.parameters(), module.buffers()))
+        except (RuntimeError, NotImplementedError):
+            whole = False
+        if not whole:  # a class of the user's may need values to build, or have some that are fixed
+            module = self._build_again("cpu")
+            module.load_state_dict(tensors)
+        self.module_ = module
 
     def _to_device(self, strictly: bool = False) -> None:
         """Go to the device that ``device`` stands for here; unless ``strictly``, else to the CPU.

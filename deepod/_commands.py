@@ -221,7 +221,8 @@ def _csv(path: Path, columns: Sequence[str] | None, folder: Path) -> tuple[np.nd
         header = [name.strip() for name in next(csv.reader(lines), [])]
         if not any(map(_is_text, header)):
             raise ValueError("expected a first line with the names of the columns.")
-        names = header if columns is None else list(columns)
+        # Others leave the blanks around names.
+        names = header if columns is None else [name.strip() for name in columns]
         for name in names:
             if header.count(name) != 1:
                 raise ValueError(f"there is not one column {name!r}; there are {header}.")

@@ -72,6 +72,7 @@ def sample_shape(X: np.ndarray | Source, input_shape: Shape | None) -> Shape:
         or min(shape, default=0) < 1
     ):
         raise ValueError(f"input_shape must hold positive integers, got {input_shape!r}.")
+    shape = tuple(int(size) for size in shape)
     if rows != shape and not (len(rows) == 1 and rows[0] == np.prod(shape)):
         raise ValueError(
             f"input_shape={input_shape!r} does not fit X, whose rows have shape {rows}: expected "

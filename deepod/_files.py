@@ -292,6 +292,20 @@ def read(
             raise InvalidFileError(f"{path}: {error}") from error
 
 
+def peek(path: Path) -> Header:
+    """Read no more than the header, and check nothing else.
+
+    Raises
+    ------
+    OSError, InvalidFileError
+        As :func:`read`.
+    """
+    if not stat.S_ISREG(path.stat().st_mode):
+        raise InvalidFileError(f"{path} is not a file.")
+    with open(path, "rb", opener=_at_once) as file:
+        return read_header(file, os.fstat(file.fileno()).st_size)
+
+
 def _at_once(path: str, flags: int) -> int:
     # What was a file may be a pipe by now, and would be waited for.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))

@@ -6,6 +6,7 @@ networks are built without memory first, and tensors are read only if they fit t
 
 from __future__ import annotations
 
+import inspect
 import json
 import os
 import platform
@@ -32,6 +33,8 @@ FORMAT = 1  # of the files; a newer one is refused
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 _SUFFIXES = (".deepod", ".safetensors")
 _MODULE = "module."  # in front of the names of its tensors
+# The parameter that names a file of this machine: nobody else's business, and not to be followed.
+_PLACE = "checkpoint"
 _MOST_CALLS = 30_000  # of torch while a network is built: hundreds of members, in a second
 _LONGEST_PARAMS = 1 << 16  # characters of JSON
 # Parameters that are no sizes of a network, besides those that belong to the loss; and the largest
@@ -39,6 +42,7 @@ _LONGEST_PARAMS = 1 << 16  # characters of JSON
 _NO_SIZES = {"epochs", "pretrain_epochs", "batch_size", "milestones"}
 _NO_SIZES |= {"n_prototypes", "rows_per_prototype"}  # at most as many as there are rows
 _LARGEST_SIZE = 1 << 17
+_MOST_CHANNELS = 1024  # what a layer puts out for each value of a large image, at most
 # Parameters of detectors that are objects may be of these classes.
 _OBJECTS: dict[str, type] = {cls.__name__: cls for cls in networks.FAMILIES.values()}
 _OBJECTS |= {cls.__name__: cls for cls in (callbacks.EarlyStopping, callbacks.Progress)}
@@ -160,7 +164,7 @@ def check_place(path: Path) -> None:
         )
     if not all(_files.is_partial(file) for file in path.iterdir()):
         try:
-            _files.read(path / WEIGHTS, check=_check_format)
+            _check_format(_files.peek(path / WEIGHTS))
         except (OSError, InvalidFileError) as error:
             raise FileExistsError(
                 f"{path} is a folder with other things in it; give the name of a new or an empty "
@@ -173,9 +177,9 @@ def _described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     detector._validate_params()  # or the file could not be loaded
     name = type(detector).__name__
     threshold = _threshold(detector)
-    given = detector.get_params(deep=False)
+    given = {k: v for k, v in detector.get_params(deep=False).items() if k != _PLACE}
     params = {key: _encoded(value, key) for key, value in given.items()}
-    built = {key: _encoded(value, key) for key, value in detector._fitted_params.items()}
+    built = {key: _encoded_as_fitted(value, key) for key, value in detector._fitted_params.items()}
     state = {key: v for key, v in vars(detector).items() if _is_fitted(key) and key not in _DERIVED}
     unknown = sorted(set(state) - {*PLAIN, *ARRAYS})
     if unknown:
@@ -239,6 +243,16 @@ def _encoded(value: Any, name: str) -> Any:
         f"networks, no other objects. Set it to something plain first, such as "
         f"set_params({name}=...), or use joblib.dump and load only files that you trust."
     )
+
+
+def _encoded_as_fitted(value: Any, name: str) -> Any:
+    try:
+        return _encoded(value, name)
+    except TypeError as error:
+        raise TypeError(
+            f"{name} was {value!r} in fit, which no file can hold, and the network may depend on "
+            "it: fit again with something plain, or use joblib.dump."
+        ) from error
 
 
 def _listed(value: Any) -> Any:
@@ -362,7 +376,7 @@ def _blank(cls: Any, header: Header, max_bytes: float = inf) -> Any:
     description = header.description
     weights = {k: t for k, t in header.tensors.items() if k.startswith(_MODULE)}
     others = {k: t for k, t in header.tensors.items() if k not in weights}
-    known = set(cls._parameter_constraints)
+    known = set(cls._parameter_constraints) - {_PLACE}
     for key in ("params", "fitted_with"):
         _check_keys(key, description[key], known)
         if len(json.dumps(description[key])) > _LONGEST_PARAMS:
@@ -372,10 +386,11 @@ def _blank(cls: Any, header: Header, max_bytes: float = inf) -> Any:
     built = detector._network_params()
     built |= {name: _decoded(value) for name, value in description["fitted_with"].items()}
     cls(**built)._validate_params()
-    # Each layer and member has a value in the file: larger numbers would build others in vain.
-    largest = max(_LARGEST_SIZE, sum(t.numel() for t in weights.values()))
-    free = listed(detector, "numbers_in_loss") | listed(detector, "absent_from_loss")
-    _check_sizes({name: value for name, value in built.items() if name not in free}, largest)
+    if cls.__name__ in deepod.DETECTORS:  # what others are built by, their authors know
+        # Each layer and member has a value in the file: larger numbers would build more in vain.
+        largest = max(_LARGEST_SIZE, sum(t.numel() for t in weights.values()))
+        free = listed(detector, "numbers_in_loss") | listed(detector, "absent_from_loss")
+        _check_sizes({name: value for name, value in built.items() if name not in free}, largest)
     _check_keys("fitted", description["fitted"], PLAIN | _OR_NONE)
     _check_all_there(set(PLAIN) - _SOMETIMES, description["fitted"])
     for name, value in description["fitted"].items():
@@ -385,7 +400,7 @@ def _blank(cls: Any, header: Header, max_bytes: float = inf) -> Any:
     detector._fitted_params = built
     _check_features(detector)
     with _Sparing() as sparing:
-        detector.module_ = detector._empty_module()
+        detector.module_ = detector._build_again("meta")
     plain = {name.removeprefix(_MODULE): tensor for name, tensor in weights.items()}
     expected = {name: tensor.dtype for name, tensor in detector.module_.state_dict().items()}
     detector.module_.load_state_dict(plain, assign=True)  # compares names and shapes
@@ -393,7 +408,10 @@ def _blank(cls: Any, header: Header, max_bytes: float = inf) -> Any:
         raise InvalidFileError("its weights are of another type than the network's")
     # Convolutions put out more than they have weights, and may pad.
     if any(isinstance(part, nn.modules.conv._ConvNd) for part in detector.module_.modules()):
-        sparing.most_values = max_bytes / (4 * detector._chunk_rows(None))
+        size = prod(detector.input_shape_)
+        sparing.most_values = max(
+            max_bytes / (4 * detector._chunk_rows(None)), _MOST_CHANNELS * size
+        )
         row = torch.empty((1, *detector.input_shape_), device="meta")
         # A class of somebody else may do what cannot be done without values.
         with sparing, torch.inference_mode(), suppress(RuntimeError):
@@ -409,8 +427,10 @@ def _blank(cls: Any, header: Header, max_bytes: float = inf) -> Any:
 def _check_features(detector: Any) -> None:
     """Turn shape and names of the features into what they were; refuse those that cannot be."""
     shape = detector.input_shape_ = tuple(detector.input_shape_)
-    flat = detector.input_shape is not None and prod(detector.input_shape) == prod(shape)
-    if len(shape) > 3 or detector.n_features_in_ != (prod(shape) if flat else shape[0]):
+    given = detector._fitted_params["input_shape"]
+    features = shape[0] if given is None else prod(shape)
+    same = given is None or prod(given) == prod(shape)
+    if len(shape) > 3 or not same or detector.n_features_in_ != features:
         raise InvalidFileError("its number of features does not fit its samples")
     if hasattr(detector, "feature_names_in_"):
         names = detector.feature_names_in_ = np.array(detector.feature_names_in_, dtype=object)
@@ -450,7 +470,9 @@ def _check_sizes(value: Any, largest: int) -> None:
         for v in value:
             _check_sizes(v, largest)
     elif isinstance(value, int) and abs(value) > largest:
-        raise InvalidFileError(f"{value} is more than any size of the network that it holds")
+        raise InvalidFileError(
+            f"{str(value)[:80]} is more than any size of the network that it holds"
+        )
 
 
 def _decoded(value: Any) -> Any:
@@ -473,7 +495,7 @@ def _decoded(value: Any) -> Any:
 def _fill(detector: Any, tensors: dict[str, Tensor]) -> None:
     """Put the tensors in their places."""
     weights = {k.removeprefix(_MODULE): t for k, t in tensors.items() if k.startswith(_MODULE)}
-    detector.module_.load_state_dict(weights, assign=True)
+    detector._restore_module(weights)
     for name in ARRAYS:
         if name in tensors:
             setattr(detector, name, tensors[name].numpy())
@@ -512,7 +534,8 @@ def _card(description: dict[str, Any], detector: Any) -> str:
     """Describe a saved model to a person, in the form of a card of the Hugging Face hub."""
     name, fitted = description["detector"], description["fitted"]
     names = fitted.get("feature_names_in_")
-    params = _table(("parameter", "value"), detector.get_params(deep=False).items())
+    given = {k: v for k, v in detector.get_params(deep=False).items() if k != _PLACE}
+    params = _table(("parameter", "value"), given.items())
     history = fitted["history_"]
     terms = list(dict.fromkeys(key for entry in history for key in entry))
     ends = [e for e, after in zip(history, [*history[1:], {}], strict=False)
@@ -527,6 +550,7 @@ def _card(description: dict[str, Any], detector: Any) -> str:
         rule = f"false_alarm_rate={detector.false_alarm_rate!r}"
     if detector.given_threshold_ is not None:
         rule = "set_threshold"
+    summary = (inspect.getdoc(type(detector)) or name).partition("\n")[0]
     versions = ", ".join(f"{key} {value}" for key, value in description["versions"].items())
     return f"""---
 library_name: deepod
@@ -538,7 +562,7 @@ tags:
 
 # {name}
 
-{(type(detector).__doc__ or "").strip().splitlines()[0]}
+{summary}
 
 ```python
 import deepod
@@ -570,7 +594,7 @@ The last epoch of every phase:
 def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     lines = [list(head)]
     lines += [["---"] * len(lines[0])]
-    lines += [[str(cell).replace("|", "\\|") for cell in row] for row in rows]
+    lines += [[" ".join(str(cell).split()).replace("|", "\\|") for cell in row] for row in rows]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 

@@ -205,6 +205,17 @@ def test_score__gaps__refused_by_column_or_imputed(folder, capsys):
     np.testing.assert_array_equal(np.load("scores.npy"), expected)
 
 
+def test_score__model_fitted_on_a_frame__names_with_blanks(folder):
+    pd = pytest.importorskip("pandas")
+    write_csv("new.csv", "c, b,a", NEW[:100, ::-1])
+    X = pd.DataFrame(TRAIN, columns=["a", " b", "c"])  # as pandas reads such a file
+    detector = fitted(X)
+    detector.save("model")
+    assert score(new="new.csv") == 0
+    expected = fitted().decision_function(NEW[:100].astype(float))
+    np.testing.assert_array_equal(np.load("scores.npy"), expected)
+
+
 def test_score__set__literals_and_strings(folder):
     settings = ["scaler=None", "optimizer=sgd", "lr=0.01", "network__hidden=(8,)", "batch_size=64"]
     assert fit_and_score(*(word for setting in settings for word in ("--set", setting))) == 0

@@ -5,6 +5,7 @@ import json
 import pickle
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -18,7 +19,8 @@ from sklearn.preprocessing import StandardScaler
 import deepod
 from deepod import _files, _persistence
 from deepod.callbacks import EarlyStopping
-from deepod.networks import MLP
+from deepod.networks import MLP, LeNet
+from deepod.params import integer, param, parameters
 
 from .cases import NAMES, NAMES_AND_KINDS, fast, samples
 
@@ -290,6 +292,51 @@ def test_save__parameter_that_no_file_can_hold__named(parameter, value, plain, t
     detector.set_params(**{parameter: plain}).save(tmp_path / "m")
 
 
+def test_save__file_of_a_checkpoint__stays_private(tmp_path):
+    detector = fast("PLAD", checkpoint=str(tmp_path / "private")).fit(samples())
+    detector.save(tmp_path / "m")
+    again = deepod.load(tmp_path / "m")
+    assert again.checkpoint is None
+    for path in (tmp_path / "m").iterdir():
+        assert b"private" not in path.read_bytes(), path.name
+    altered(tmp_path / "m/model.safetensors", put("params", "checkpoint", value="/etc/passwd"))
+    with pytest.raises(deepod.InvalidFileError, match=r"unknown entries \['checkpoint'\]"):
+        deepod.load(tmp_path / "m")
+
+
+def test_save__no_epochs__folder(tmp_path):
+    detector = fast("PLAD", epochs=0).fit(samples())
+    detector.save(tmp_path / "m")
+    assert_same(deepod.load(tmp_path / "m"), detector, samples())
+
+
+def test_save_and_load__sizes_of_numpy__plain(tmp_path):
+    shape = tuple(np.array([1, 5]))
+    detector = fast("DeepSVDD", input_shape=shape).fit(samples())
+    detector.save(tmp_path / "m")
+    assert_same_scores(deepod.load(tmp_path / "m"), detector)
+    assert fast("PLAD", input_shape=shape).fit(samples()).input_shape_ == (1, 5)
+
+
+def test_save_and_load__input_shape_changed_after_fit__kept(tmp_path):
+    X = samples("images")
+    detector = fast("PLAD", input_shape=(1, 8, 8)).fit(X.reshape(len(X), -1))
+    detector.set_params(input_shape=None)
+    detector.save(tmp_path / "m")
+    np.testing.assert_array_equal(
+        deepod.load(tmp_path / "m").decision_scores_, detector.decision_scores_
+    )
+
+
+def test_save_and_load__large_images__no_more_than_they_need(tmp_path):
+    images = samples("images", n=2).repeat(80, 2).repeat(80, 3)
+    network = LeNet(channels=(32, 8), hidden=())
+    params = {"network": network, "pretrain_epochs": 0, "epochs": 0, "latent_dim": 2}
+    detector = fast("DeepSVDD", **params).fit(images)
+    detector.save(tmp_path / "m")
+    assert deepod.load(tmp_path / "m").input_shape_ == (1, 640, 640)
+
+
 def test_save__parameter_made_invalid_after_fit__named(tmp_path):
     with pytest.raises(ValueError, match="lr"):
         fast("PLAD").fit(samples()).set_params(lr=-1).save(tmp_path / "m")
@@ -394,8 +441,27 @@ def test_load__larger_than_max_bytes__refused(tmp_path):
 # --- classes and tools of others ----------------------------------------------------------------
 
 
+def assert_same_scores(one, other):
+    np.testing.assert_array_equal(
+        one.decision_function(samples(seed=2)), other.decision_function(samples(seed=2))
+    )
+
+
 class Mine(deepod.AutoEncoder):
     """A detector that deepod does not know."""
+
+
+@parameters
+class Demanding(deepod.AutoEncoder):
+    stamp: int = param(default=1_700_000_000, accepts=[integer(0)], doc="No size of anything.")
+    hook: Any = param(default=None, accepts=[object, None], doc="Anything.")
+
+    def _build_module(self, shape):
+        assert self.n_features_in_ == 5
+        module = super()._build_module(shape)
+        module.register_buffer("mask", torch.arange(3.0), persistent=False)
+        assert module.mask.sum().item() == 3
+        return module
 
 
 def test_load__own_class__only_when_it_is_given(tmp_path):
@@ -404,6 +470,36 @@ def test_load__own_class__only_when_it_is_given(tmp_path):
     with pytest.raises(deepod.InvalidFileError, match="detectors="):
         deepod.load(tmp_path / "m")
     assert_same(deepod.load(tmp_path / "m", detectors=[Mine]), detector, samples())
+
+
+@pytest.mark.parametrize("how", ["save", "pickle", "deepcopy"])
+def test_own_class__builds_from_values_and_attributes__comes_back(how, tmp_path):
+    detector = Demanding(epochs=1, random_state=0).fit(samples())
+    if how == "save":
+        with pytest.raises(ValueError, match="could not be loaded again"):
+            detector.save(tmp_path / "m")  # what it builds by needs memory
+        return
+    again = copy.deepcopy(detector) if how == "deepcopy" else pickle.loads(pickle.dumps(detector))
+    assert_same_scores(again, detector)
+    assert again.module_.mask.tolist() == [0, 1, 2]
+
+
+class Stamped(Mine):
+    pass
+
+
+def test_own_class__no_docstring_and_large_numbers__saved(tmp_path):
+    Stamped.__doc__ = None
+    detector = Stamped(epochs=1, random_state=0, batch_size=1 << 40).fit(samples())
+    detector.save(tmp_path / "m")
+    assert_same_scores(deepod.load(tmp_path / "m", detectors=[Stamped]), detector)
+
+
+def test_own_class__parameter_of_fit_that_no_file_can_hold__says_to_fit_again(tmp_path):
+    detector = Demanding(epochs=1, random_state=0, hook=np.tanh).fit(samples())
+    detector.set_params(hook=None)
+    with pytest.raises(TypeError, match=r"hook was .* in fit.*fit again"):
+        detector.save(tmp_path / "m")
 
 
 @every_detector
