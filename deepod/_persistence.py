@@ -409,8 +409,10 @@ def _blank(cls: Any, header: Header, max_bytes: float = inf) -> Any:
 def _check_features(detector: Any) -> None:
     """Turn shape and names of the features into what they were; refuse those that cannot be."""
     shape = detector.input_shape_ = tuple(detector.input_shape_)
-    flat = detector.input_shape is not None and prod(detector.input_shape) == prod(shape)
-    if len(shape) > 3 or detector.n_features_in_ != (prod(shape) if flat else shape[0]):
+    given = detector.input_shape
+    features = shape[0] if given is None else prod(shape)
+    same = given is None or prod(given) == prod(shape)
+    if len(shape) > 3 or not same or detector.n_features_in_ != features:
         raise InvalidFileError("its number of features does not fit its samples")
     if hasattr(detector, "feature_names_in_"):
         names = detector.feature_names_in_ = np.array(detector.feature_names_in_, dtype=object)
@@ -450,7 +452,9 @@ def _check_sizes(value: Any, largest: int) -> None:
         for v in value:
             _check_sizes(v, largest)
     elif isinstance(value, int) and abs(value) > largest:
-        raise InvalidFileError(f"{value} is more than any size of the network that it holds")
+        raise InvalidFileError(
+            f"{str(value)[:80]} is more than any size of the network that it holds"
+        )
 
 
 def _decoded(value: Any) -> Any:
