@@ -48,8 +48,8 @@ def partials(folder: Path) -> list[Path]:
 
 
 def _save_until_killed(path: Path, started: Path) -> None:
-    models = [detector(seed) for seed in (0, 1)]
-    started.touch()
+    models = [detector(seed) for seed in (1, 0)]
+    _tell(started, lambda: models[1].save(path))
     while True:
         for model in models:
             model.save(path)
@@ -57,9 +57,17 @@ def _save_until_killed(path: Path, started: Path) -> None:
 
 def _save_new_ones_until_killed(folder: Path, name: str, started: Path) -> None:
     model = detector(0)
-    started.touch()
-    for number in range(10_000):
+    _tell(started, lambda: model.save(folder / f"0{name}"))
+    for number in range(1, 10_000):
         model.save(folder / f"{number}{name}")
+
+
+def _tell(started: Path, save: Callable[[], None]) -> None:
+    """Tell how many seconds a save takes."""
+    begun = time.perf_counter()
+    save()
+    with _files.replacing(started) as partial:
+        partial.write_text(str(time.perf_counter() - begun))
 
 
 def _killed(
@@ -71,7 +79,7 @@ def _killed(
     while not started.exists():
         assert process.is_alive(), "it ended by itself"
         time.sleep(0.001)
-    time.sleep(moments.uniform(0, 0.2))
+    time.sleep(moments.uniform(0, 4 * float(started.read_text())))
     assert process.is_alive(), "it ended by itself"
     process.kill()
     process.join()

@@ -361,7 +361,8 @@ def wrong(models: list[Model], number: int) -> Wrong:
     model = models[number % len(models)]
     way = WAYS[number // len(models) % len(WAYS)]
     found = way(model, rng)
-    return found._replace(label=f"{number} {model.name}{way.__name__}: {found.label}")
+    label = f"{number} {model.name}{way.__name__}: {found.label}"
+    return found._replace(label=label[:200])
 
 
 # --- what somebody would do on purpose ------------------------------------------------------------
@@ -655,6 +656,7 @@ class Guard:
             return np.zeros(1)  # one would not have such samples
         rng = np.random.default_rng(0)
         rows = rng.normal(size=(4, *shape)).astype(np.float32)
+        rows = rows if detector.input_shape is None else rows.reshape(4, -1)
         scores = detector.decision_function(rows)
         detector.predict_proba(rows)
         if detector.false_alarm_rate is None or hasattr(detector, "calibration_scores_"):
@@ -696,6 +698,7 @@ class Guard:
             if case is not None:
                 self.failures.append(f"{label}: {error!r}"[:500])
         except BaseException as error:
+            _watched = None  # tracebacks are made of files
             outcome, scores = "failed", None
             self.failures.append(
                 f"{label}: {traceback.format_exc(limit=-4)[-1500:]} {error!r:.200}"

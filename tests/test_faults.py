@@ -63,7 +63,8 @@ def test_save__killed_thirty_times__old_or_new_model(name, tmp_path, capsys):
     with capsys.disabled():
         print(f"\n{name}: 60 kills survived, {dict(counts)}, {dict(first)}")
     assert counts["old"] + counts["new"] == first.total() == 30
-    assert min(counts["old"], counts["new"], counts["left"]) > 3  # kills in the middle of a save
+    assert min(counts["old"], counts["new"]) > 3
+    assert counts["left"]  # kills in the middle of writing
 
 
 def test_save__partial_files_of_killed_ones__deleted_but_no_others(models, tmp_path):
