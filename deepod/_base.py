@@ -83,7 +83,9 @@ class BaseDetector(PyODVocabulary):
         Scores of the rows that ``calibration_fraction`` held out, or that ``calibrate`` was given,
         in ascending order. Only if there are any.
     given_threshold_ : float or None
-        What ``set_threshold`` was given.
+        What ``set_threshold`` was given; it holds under the parameters of ``given_under_``.
+    given_under_ : tuple or None
+        ``contamination`` and ``false_alarm_rate`` as they were then.
     history_ : list of dict
         One entry per epoch: phase, epoch, seconds and each weighted loss term.
     module_ : torch.nn.Module

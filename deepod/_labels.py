@@ -46,15 +46,22 @@ class PyODVocabulary(PyODBaseDetector):
     )
     __repr__ = BaseEstimator.__repr__
 
+    given_threshold_: float | None
+    given_under_: tuple[Any, Any] | None
+
     def _remember_scores(self, scores: np.ndarray, n: int | None = None) -> None:
+        """Keep the scores of all training rows, and find the threshold that goes with them."""
+        self._keep_scores(scores, n)
+        self.given_threshold_ = self.given_under_ = None
+        if self.false_alarm_rate is None or hasattr(self, "calibration_scores_"):
+            self._current()  # what a thresholder objects to is said by fit
+
+    def _keep_scores(self, scores: np.ndarray, n: int | None = None) -> None:
         """Keep the scores of all training rows, or fewer that stand in for those of n rows."""
         self._training_scores, self._n_training = scores, len(scores) if n is None else n
         # PyOD's own helpers read these.
         self._classes = 2
         self._mu, self._sigma = scores.mean(), scores.std()
-        self.given_threshold_: float | None = None
-        if self.false_alarm_rate is None or hasattr(self, "calibration_scores_"):
-            self._current()  # what a thresholder objects to is said by fit
 
     def predict(self, X: Any, return_confidence: bool = False) -> Any:
         """Label rows: 0 (normal) or 1 (anomaly).
@@ -219,8 +226,7 @@ class PyODVocabulary(PyODBaseDetector):
             self._validate_params()
             _threshold.check_enough(len(scores), self.false_alarm_rate)
         self.calibration_scores_ = np.sort(scores)
-        if self.false_alarm_rate is not None:
-            self._find_threshold()
+        self.__dict__.pop("_thresholded_", None)
         return self
 
     def predict_confidence(self, X: Any) -> np.ndarray:
@@ -294,8 +300,36 @@ class PyODVocabulary(PyODBaseDetector):
         return super(PyODVocabulary, stand_in).compute_rejection_stats(*args, **kwargs)
 
     def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
-        """Fit and return the labels of the training rows, 0 or 1."""
+        """Fit and return the labels of the training rows, 0 or 1.
+
+        Parameters
+        ----------
+        X, y : array-like
+            As in ``fit``.
+
+        Returns
+        -------
+        labels : ndarray of shape (n,), int
+
+        Raises
+        ------
+        ValueError
+            Before training, if ``false_alarm_rate`` has to wait for :meth:`calibrate`.
+        """
+        self._check_calibrates_in_fit()
         return self.fit(X, y).labels_
+
+    def _check_calibrates_in_fit(self) -> None:
+        """Refuse a rule that gives no labels when ``fit`` has ended."""
+        self._validate_params()
+        if self.false_alarm_rate is not None and not getattr(self, "calibration_fraction", 0):
+            first = "call fit(X), and calibrate(X) with normal rows that it was not trained on"
+            if hasattr(self, "calibration_fraction"):
+                first = f"set calibration_fraction=0.2 or the like, or {first}"
+            raise ValueError(
+                f"false_alarm_rate={self.false_alarm_rate} labels no row without calibration "
+                f"rows, and fit_predict has none: {first}."
+            )
 
     def fit_predict_score(self, X: Any, y: Any, scoring: str = "roc_auc_score") -> float:
         """Fit on X and compare the training scores with y, which is not trained on.
@@ -323,9 +357,9 @@ class PyODVocabulary(PyODBaseDetector):
         Parameters
         ----------
         threshold : float or None
-            Scores above it are labelled 1. None returns to the rule of the parameters; so does any
-            other value of ``contamination`` or ``false_alarm_rate`` than they have now, and another
-            ``fit``.
+            Scores above it are labelled 1 while ``contamination`` and ``false_alarm_rate`` are what
+            they are now. Under other values these decide, until they have their old values again.
+            None, or another ``fit``, forgets the number.
 
         Returns
         -------
@@ -334,7 +368,7 @@ class PyODVocabulary(PyODBaseDetector):
         Raises
         ------
         ValueError
-            If threshold is no finite number.
+            If threshold is no finite number, or too large for a float.
 
         Examples
         --------
@@ -349,15 +383,26 @@ class PyODVocabulary(PyODBaseDetector):
         np.int64(20)
         """
         check_is_fitted(self)
+        given, under = None, None
         if threshold is not None:
-            if not (isinstance(threshold, Real) and np.isfinite(float(threshold))):
+            try:
+                given = float(threshold) if isinstance(threshold, Real) else np.nan
+            except OverflowError:  # an int may be of any size
+                given = np.inf
+            if not np.isfinite(given):
                 raise ValueError(f"threshold must be a finite number or None, got {threshold!r}.")
-            threshold = float(threshold)
-        self.given_threshold_ = threshold
+            under = self._rule()
+        self.given_threshold_, self.given_under_ = given, under
         self.__dict__.pop("_thresholded_", None)
-        if threshold is not None:
-            self._current()  # under which parameters it was given
         return self
+
+    def _rule(self) -> tuple[Any, Any]:
+        return self.contamination, self.false_alarm_rate
+
+    def _given(self) -> float | None:
+        """Give what ``set_threshold`` was given, while that holds."""
+        # Tuples compare by identity first: a thresholder need not have an ==.
+        return self.given_threshold_ if self.given_under_ == self._rule() else None
 
     @property
     def threshold_(self) -> float:
@@ -412,18 +457,14 @@ class PyODVocabulary(PyODBaseDetector):
         """Threshold and labels under the present parameters."""
         self._check_scores()
         known = self.__dict__.get("_thresholded_")
-        # Tuples compare by identity first: a thresholder need not have an ==.
-        if known is None or known.rule != (self.contamination, self.false_alarm_rate):
+        if known is None or known.rule != self._rule():
             self._find_threshold()
         return self._thresholded_
 
     def _find_threshold(self) -> None:
         self._validate_params()
-        rule = self.contamination, self.false_alarm_rate
-        known, given = self.__dict__.get("_thresholded_"), self.given_threshold_
-        if known is not None and known.rule != rule:
-            given = None
         scores, thresholder, labels = self._training_scores, None, None
+        given = self._given()
         if given is not None:
             threshold = given
         elif self.false_alarm_rate is not None:
@@ -436,8 +477,7 @@ class PyODVocabulary(PyODBaseDetector):
         else:
             threshold = _threshold.of_contamination(scores, self.contamination)
         labels = (scores > threshold).astype(int) if labels is None else labels
-        self.given_threshold_ = given
-        self._thresholded_ = _Thresholded(rule, threshold, labels, thresholder)
+        self._thresholded_ = _Thresholded(self._rule(), threshold, labels, thresholder)
 
     def _labels(self, scores: np.ndarray) -> np.ndarray:
         thresholder = self._current().thresholder
@@ -448,7 +488,7 @@ class PyODVocabulary(PyODBaseDetector):
     def _contamination_share(self) -> float:
         """Share of anomalies among the training rows: as told, or else as labelled."""
         labels = self._current().labels
-        by_share = self.false_alarm_rate is None and self.given_threshold_ is None
+        by_share = self.false_alarm_rate is None and self._given() is None
         if by_share and isinstance(self.contamination, Real) and self.contamination:
             return float(self.contamination)
         return float(labels.mean())

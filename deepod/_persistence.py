@@ -67,6 +67,14 @@ def _names(value: Any) -> bool:
     return isinstance(value, list) and all(type(v) is str for v in value)
 
 
+def _rule(value: Any) -> bool:
+    return value is None or (
+        isinstance(value, list)
+        and len(value) == 2
+        and all(v is None or type(v) in (bool, int, float, str) for v in value)
+    )
+
+
 def _records(value: Any) -> bool:
     return isinstance(value, list) and all(
         isinstance(entry, dict)
@@ -84,6 +92,7 @@ PLAIN: dict[str, Callable[[Any], bool]] = {
     "epochs_": _count,
     "feature_names_in_": _names,
     "given_threshold_": _plain(float, type(None)),
+    "given_under_": _rule,
     "history_": _records,
     "input_shape_": _sizes,
     "n_features_in_": _count,
@@ -93,7 +102,8 @@ ARRAYS = (
     *("shift_", "scale_", "fill_", "baseline_"),
     *("_training_scores", "calibration_scores_"),
 )
-_SOMETIMES = {"feature_names_in_", "calibration_scores_"}  # the only ones that may be missing
+# The only ones that may be missing.
+_SOMETIMES = {"feature_names_in_", "calibration_scores_", "given_under_"}
 _OR_NONE = {"fill_": _plain(type(None))}  # the only tensor that may be None
 # Made again of the others when a model is loaded.
 _DERIVED = {"module_", "device_", "_fitted_params", "_thresholded_", "_mu", "_sigma", "_classes"}
@@ -187,6 +197,8 @@ def _described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             f"{name} has attributes that no file can hold: {unknown}; delete them, or keep them as "
             "buffers of the module."
         )
+    if hasattr((state["given_under_"] or [None])[0], "fit"):  # a thresholder, used no longer
+        state["given_threshold_"] = state["given_under_"] = None
     arrays = {key: state[key] for key in ARRAYS if key in state}
     fitted = {key: _listed(state[key]) for key in PLAIN if key in state}
     fitted |= {key: None for key, value in arrays.items() if value is None}
@@ -258,7 +270,9 @@ def _encoded_as_fitted(value: Any, name: str) -> Any:
 def _listed(value: Any) -> Any:
     if isinstance(value, np.ndarray):
         return value.tolist()
-    return list(value) if isinstance(value, tuple) else value
+    if isinstance(value, tuple):
+        return [v.item() if isinstance(v, np.generic) else v for v in value]
+    return value
 
 
 # --- load ---------------------------------------------------------------------------------------
@@ -521,10 +535,12 @@ def _fill(detector: Any, tensors: dict[str, Tensor]) -> None:
         raise ValueError("its calibration scores are not finite")
     if (np.diff(calibration) < 0).any():
         raise ValueError("its calibration scores are not in order")
-    given = detector.given_threshold_
-    detector._remember_scores(scores, detector._n_training)
-    if given is not None:
-        detector.set_threshold(given)
+    detector._keep_scores(scores, detector._n_training)
+    under = getattr(detector, "given_under_", None)
+    detector.set_threshold(detector.given_threshold_)
+    if under is not None:
+        detector.given_under_ = tuple(under)
+    _threshold(detector)  # what is wrong with it is said now
 
 
 # --- the model card -----------------------------------------------------------------------------
@@ -548,7 +564,7 @@ def _card(description: dict[str, Any], detector: Any) -> str:
     rule = f"contamination={detector.contamination!r}"
     if detector.false_alarm_rate is not None:
         rule = f"false_alarm_rate={detector.false_alarm_rate!r}"
-    if detector.given_threshold_ is not None:
+    if detector._given() is not None:
         rule = "set_threshold"
     summary = (inspect.getdoc(type(detector)) or name).partition("\n")[0]
     versions = ", ".join(f"{key} {value}" for key, value in description["versions"].items())

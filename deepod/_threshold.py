@@ -13,8 +13,9 @@ from deepod.params import HasMethods, fraction, one_of, share, zero
 CONTAMINATION: list[Any] = [share(), zero(), one_of("auto"), HasMethods(["fit", "predict"])]
 FALSE_ALARM_RATE: list[Any] = [fraction(), None]
 
-# Scores may move by 1e-6, relative and absolute, with the rows that are scored beside them, and
-# those that stand in for many are rounded to float32: twice as much is above both.
+# Scores may move by 1e-6 with the rows that are scored beside them, relative to themselves or, near
+# zero, to the range of scores; those that stand in for many are rounded to float32. Twice as much
+# is above all of that.
 _MARGIN = 2e-6
 
 
@@ -22,9 +23,11 @@ def of_contamination(scores: np.ndarray, contamination: Any) -> float:
     """Threshold that ``contamination``, a share or "auto", makes of training scores."""
     if contamination == "auto":  # Tukey's upper fence
         low, high = np.quantile(scores, [0.25, 0.75])
-        return float(high + 1.5 * (high - low)) if high > low else _just_above(high)
+        if high > low:
+            return float(high + 1.5 * (high - low))
+        return _just_above(high, scores.min())  # a few far above are no measure of rounding
     if contamination == 0:
-        return _just_above(scores.max())
+        return _just_above(scores.max(), scores.min())
     return float(np.quantile(scores, 1 - contamination))
 
 
@@ -67,5 +70,6 @@ def p_values(scores: np.ndarray, calibration: np.ndarray) -> np.ndarray:
     return (1 + as_high) / (n + 1)
 
 
-def _just_above(score: float) -> float:
-    return float(score + _MARGIN * (1 + abs(score)))
+def _just_above(score: float, lowest: float) -> float:
+    margin = _MARGIN * max(abs(score), score - lowest)
+    return float(max(score + margin, np.nextafter(score, np.inf)))

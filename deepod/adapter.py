@@ -43,6 +43,47 @@ class SklearnOutlierAdapter(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         self.detector_ = clone(self.detector).fit(X, y)
         return self
 
+    def calibrate(self, X: Any) -> SklearnOutlierAdapter:
+        """Take these rows for calibration, as the detector's ``calibrate`` does.
+
+        Parameters
+        ----------
+        X : array-like
+            Normal rows that were not trained on, shaped like those of ``fit``.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If there are too few for the detector's ``false_alarm_rate``.
+        """
+        check_is_fitted(self)
+        self.detector_.calibrate(X)
+        return self
+
+    def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
+        """Fit and return the labels of the training rows, -1 (anomaly) or +1 (normal).
+
+        Parameters
+        ----------
+        X, y : array-like
+            As in ``fit``.
+
+        Returns
+        -------
+        labels : ndarray of shape (n,), int
+
+        Raises
+        ------
+        ValueError
+            Before training, if the detector's ``false_alarm_rate`` has to wait for ``calibrate``.
+        """
+        self.detector._check_calibrates_in_fit()
+        return self.fit(X, y).predict(X)
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = get_tags(self.detector).input_tags.allow_nan

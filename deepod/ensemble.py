@@ -133,7 +133,9 @@ class SeedEnsemble(PyODVocabulary):
     Parameters
     ----------
     detector : BaseDetector
-        Is cloned for every member; its ``random_state`` is replaced.
+        Is cloned for every member; its ``random_state`` is replaced. Its ``calibration_fraction``
+        does not serve the ensemble: each member holds out other rows, all of which some other
+        member may have trained on.
     n_members : int, default=5
         How many.
     combination : {"mean", "median", "max"}, default="mean"
@@ -142,7 +144,8 @@ class SeedEnsemble(PyODVocabulary):
     contamination : float in [0, 0.5], "auto" or thresholder, default=0.1
         As in the detectors, for the joint score; that of ``detector`` has no effect.
     false_alarm_rate : float in (0, 1) or None, default=None
-        As in the detectors, for the joint score; takes a call of ``calibrate(X)`` after ``fit``.
+        As in the detectors, for the joint score; takes a call of ``calibrate(X)`` after ``fit``,
+        so that ``fit_predict`` refuses it.
     n_jobs : int or None, default=None
         Processes that train; None means 1.
     random_state : int, RandomState or None, default=None
@@ -161,7 +164,9 @@ class SeedEnsemble(PyODVocabulary):
     calibration_scores_ : ndarray, float64
         Joint scores of the rows given to ``calibrate``, in ascending order; only after that.
     given_threshold_ : float or None
-        What ``set_threshold`` was given.
+        What ``set_threshold`` was given; it holds under the parameters of ``given_under_``.
+    given_under_ : tuple or None
+        ``contamination`` and ``false_alarm_rate`` as they were then.
     n_features_in_ : int
     feature_names_in_ : ndarray of str
         Only if X had column names.

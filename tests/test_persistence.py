@@ -23,6 +23,7 @@ from deepod.networks import MLP, LeNet
 from deepod.params import integer, param, parameters
 
 from .cases import NAMES, NAMES_AND_KINDS, fast, samples
+from .test_pyod import Thresholder
 
 every_detector = pytest.mark.parametrize("name", NAMES)
 every_input = pytest.mark.parametrize(("name", "kind"), NAMES_AND_KINDS)
@@ -98,6 +99,47 @@ def test_save_and_load__threshold_that_was_set__kept(tmp_path):
     assert again.threshold_ == detector.set_params(contamination=0.3).threshold_ != 0.25
     again.save(tmp_path / "m")
     assert deepod.load(tmp_path / "m").threshold_ == again.threshold_
+
+
+def test_save_and_load__threshold_set_under_another_rule__holds_when_its_own_is_back(tmp_path):
+    detector = fast("PLAD", contamination=np.float32(0.2)).fit(samples()).set_threshold(0.25)
+    detector.set_params(contamination=0.3).save(tmp_path / "m")
+    assert "by contamination=0.3" in (tmp_path / "m/README.md").read_text()
+    again = deepod.load(tmp_path / "m")
+    assert again.threshold_ == detector.threshold_ != 0.25
+    assert again.set_params(contamination=np.float32(0.2)).threshold_ == 0.25
+
+
+def test_save_and_load__threshold_set_under_a_thresholder__only_if_taken_over(tmp_path):
+    detector = fast("PLAD", contamination=Thresholder()).fit(samples()).set_threshold(0.25)
+    detector.set_params(contamination=0.1).save(tmp_path / "m.deepod")
+    again = deepod.load(tmp_path / "m.deepod")
+    assert again.given_threshold_ is None
+    assert again.threshold_ == detector.threshold_
+    detector.set_threshold(0.25).save(tmp_path / "m.deepod")
+    assert deepod.load(tmp_path / "m.deepod").threshold_ == 0.25
+
+
+@pytest.mark.parametrize("calibration_fraction", [0, 0.2])
+def test_save_and_load__threshold_set_under_a_rate_that_no_rows_allow__kept(
+    calibration_fraction, tmp_path
+):
+    detector = fast("PLAD", calibration_fraction=calibration_fraction).fit(samples())
+    detector.set_params(false_alarm_rate=0.001).set_threshold(1.0).save(tmp_path / "m.deepod")
+    again = deepod.load(tmp_path / "m.deepod")
+    assert again.threshold_ == 1
+    assert_same(again, detector, samples(n=7, seed=1))
+    with pytest.raises(ValueError if calibration_fraction else NotFittedError, match="calib"):
+        again.set_threshold(None).predict(samples())
+
+
+def test_load__file_without_the_rule_of_its_threshold__the_present_one(tmp_path):
+    path = tmp_path / "m.deepod"
+    fast("PLAD").fit(samples()).set_threshold(0.25).save(path)
+    altered(path, lambda description, tensors: description["fitted"].pop("given_under_"))
+    again = deepod.load(path)
+    assert again.threshold_ == 0.25
+    assert again.given_under_ == (0.1, None)
 
 
 def test_save_and_load__waits_for_calibrate__no_threshold_yet(tmp_path):
@@ -387,6 +429,8 @@ REFUSED = {
     "giant width": (put("params", "latent_dim", value=10**12), "any size"),
     "giant number of members": (put("params", "n_members", value=10**9), "any size"),
     "many members": (put("params", "n_members", value=19_000), "too many layers"),
+    "infinite threshold": (put("fitted", "given_threshold_", value=float("inf")), "finite|Infin"),
+    "bad rule": (put("fitted", "given_under_", value=[0.1, [None]]), "given_under_"),
     "bad history": (put("fitted", "history_", value=[[1]]), "history_"),
     "bad shape": (put("fitted", "input_shape_", value=[-5]), "input_shape_"),
     "no tensors": (lambda d, t: t.clear(), "Missing key"),

@@ -8,6 +8,7 @@ import pandas as pd
 import pytest
 from pyod.models.iforest import IForest
 from sklearn.base import clone, is_outlier_detector
+from sklearn.exceptions import NotFittedError
 from sklearn.model_selection import GridSearchCV, StratifiedKFold, cross_val_score
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import StandardScaler
@@ -178,3 +179,25 @@ def test_adapter__sign_and_labels__are_scikit_learns():
     np.testing.assert_array_equal(adapter.score_samples(X), -detector.decision_function(X))
     np.testing.assert_array_equal(adapter.predict(X), 1 - 2 * detector.predict(X))
     assert ((adapter.decision_function(X) < 0) == (adapter.predict(X) == -1)).all()
+
+
+def test_adapter__false_alarm_rate__calibrate_after_fit_and_no_fit_predict_before():
+    X, others = samples(), samples(n=200, seed=1)
+    epochs = []
+    detector = fast("PLAD", false_alarm_rate=0.1, callbacks=[epochs.append])
+    adapter = SklearnOutlierAdapter(detector)
+    with pytest.raises(NotFittedError):
+        adapter.calibrate(others)
+    with pytest.raises(ValueError, match=r"false_alarm_rate=0.1.*calibrate\(X\)"):
+        adapter.fit_predict(X)
+    assert not epochs
+    assert not hasattr(adapter, "detector_")
+    with pytest.raises(NotFittedError, match="calibrate"):
+        adapter.fit(X).predict(X)
+    assert adapter.calibrate(others) is adapter
+    flagged = adapter.detector_.p_values(X) <= 0.1
+    np.testing.assert_array_equal(adapter.predict(X) == -1, flagged)
+    held_out = SklearnOutlierAdapter(
+        fast("PLAD", false_alarm_rate=0.1, calibration_fraction=0.25, random_state=0)
+    )
+    np.testing.assert_array_equal(held_out.fit_predict(X), held_out.predict(X))

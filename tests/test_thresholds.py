@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -26,6 +27,9 @@ every_detector = pytest.mark.parametrize("name", NAMES)
 GOOD, NEW = samples(), samples(n=200, seed=1)
 
 
+FITTED = fast("AutoEncoder", calibration_fraction=0.25).fit(GOOD)
+
+
 def arrays_of(elements, low=2, high=60):
     return arrays(float, st.integers(low, high), elements=elements)
 
@@ -42,15 +46,30 @@ def calibrated(name, **params):
 # --- contamination 0 and "auto", on scores ------------------------------------------------------
 
 
+def size_of(scores):
+    """What rounding of scores is relative to, at their highest."""
+    return max(abs(scores.max()), np.ptp(scores))
+
+
 @given(some_scores)
 @example(np.zeros(3))
 @example(np.full(3, -1e300))
 @example(np.array([-5.0, 1e300]))
 def test_contamination_zero__scores_that_move_by_rounding__below_but_not_far_below(scores):
-    threshold = of_contamination(scores, 0)
-    room = 1e-6 * (1 + np.abs(scores))
-    assert (scores + room < threshold).all()
-    assert threshold < scores.max() + 3 * 1e-6 * (1 + abs(scores.max()))
+    threshold, size = of_contamination(scores, 0), size_of(scores)
+    assert (scores < threshold).all()
+    assert (scores + 1e-6 * size <= threshold).all()
+    assert threshold <= max(scores.max() + 3e-6 * size, 5e-324)
+
+
+@pytest.mark.parametrize("contamination", [0, "auto"])
+@given(st.floats(-1e3, 1e3), st.integers(-300, 290))
+def test_contamination_zero_and_auto__scores_of_any_unit__flag_what_is_a_thousandth_higher(
+    contamination, score, power
+):
+    scores = np.full(20, score) * 10.0**power
+    threshold = of_contamination(scores, contamination)
+    assert scores[0] < threshold <= scores[0] + max(1e-3 * abs(scores[0]), 5e-324)
 
 
 def test_contamination_auto__third_quartile_and_three_halves_of_the_range():
@@ -76,12 +95,21 @@ def test_contamination_auto__scores_shifted_and_scaled__same_labels(scores, powe
 
 @given(st.floats(-1e100, 1e100), st.integers(2, 50))
 def test_contamination_auto__scores_all_alike__none_flagged_even_if_they_move(score, n):
-    assert score + 1e-6 * (1 + abs(score)) <= of_contamination(np.full(n, score), "auto")
+    threshold = of_contamination(np.full(n, score), "auto")
+    assert score < threshold
+    assert score + 1e-6 * abs(score) <= threshold
 
 
 def test_contamination_auto__most_scores_alike__higher_ones_flagged():
-    scores = np.array([3.0] * 80 + [4.0, 5.0, 2.0])
-    assert scores[scores > of_contamination(scores, "auto")].tolist() == [4, 5]
+    for unit in (1, 1e-9):
+        scores = np.array([3.0] * 80 + [4.0, 5.0, 2.0, 1e12]) * unit
+        flagged = scores[scores > of_contamination(scores, "auto")]
+        np.testing.assert_allclose(flagged, np.array([4, 5, 1e12]) * unit)
+
+
+def test_contamination_auto__logits_alike_at_zero__room_by_the_range_below():
+    scores = np.array([0.0] * 80 + [-1.0])
+    assert of_contamination(scores, "auto") == pytest.approx(2e-6)
 
 
 def test_labels_of_a_thresholder__threshold_in_units_of_its_own__one_in_ours():
@@ -159,9 +187,19 @@ def test_contamination_zero__training_rows_scored_again__all_normal(name):
     assert not any(label[0] for label, _ in one_by_one)
     assert all(0 <= confidence[0] <= 1 for _, confidence in one_by_one)
     above = detector.threshold_ - detector.decision_scores_.max()
-    assert 0 < above < 1e-5 * (1 + abs(detector.threshold_))
+    assert 0 < above < 1e-5 * size_of(detector.decision_scores_)
     with pytest.raises(ValueError, match="contamination"):
         detector.compute_rejection_stats()
+
+
+@pytest.mark.parametrize("contamination", [0, "auto"])
+def test_contamination_zero_and_auto__data_in_tiny_units__far_rows_flagged(contamination):
+    X = 1e-4 * GOOD
+    detector = fast("AutoEncoder", contamination=contamination, scaler=None).fit(X)
+    assert detector.decision_scores_.max() < 2e-6  # a margin of old was as large
+    if contamination == 0:
+        assert detector.predict(X[::-1]).sum() == 0
+    assert detector.predict(10 * X).mean() > 0.5
 
 
 @every_detector
@@ -388,6 +426,26 @@ def test_no_calibration_scores__error_names_both_ways(name):
     assert detector.predict(GOOD).sum() == 4
 
 
+def assert_refused_before_training(estimator, ways):
+    with pytest.raises(ValueError, match=f"false_alarm_rate=0.1.*{ways}"):
+        estimator.fit_predict(GOOD)
+    assert not estimator.__sklearn_is_fitted__()
+
+
+@every_detector
+def test_fit_predict__false_alarm_rate_without_calibration_rows__error_before_training(name):
+    epochs = []
+    detector = fast(name, false_alarm_rate=0.1, callbacks=[epochs.append])
+    assert_refused_before_training(detector, r"calibration_fraction=0.2.*calibrate\(X\)")
+    assert not epochs
+    with pytest.raises(ValueError, match="'false_alarm_rate' parameter"):
+        fast(name, false_alarm_rate=1.5).fit_predict(GOOD)
+    y = np.arange(40) % 2
+    assert 0 <= detector.fit_predict_score(GOOD, y) <= 1  # takes no labels
+    labels = calibrated(name, false_alarm_rate=0.1).fit_predict(GOOD)
+    assert set(labels) <= {0, 1}
+
+
 @every_detector
 def test_calibrate__other_rows__take_the_place_of_those_held_out(name):
     detector = calibrated(name, false_alarm_rate=0.1).fit(GOOD)
@@ -447,7 +505,7 @@ CHANGES = {
 
 @every_detector
 @pytest.mark.parametrize("change", CHANGES)
-def test_set_threshold__until_the_rule_changes_or_fit__forgotten(name, change):
+def test_set_threshold__other_rule_or_fit__takes_its_place(name, change):
     detector = calibrated(name).fit(GOOD).set_threshold(-1e12)
     assert detector.labels_.all()
     changed = CHANGES[change](detector)
@@ -455,7 +513,59 @@ def test_set_threshold__until_the_rule_changes_or_fit__forgotten(name, change):
     assert changed.threshold_ == expected.threshold_
     np.testing.assert_array_equal(changed.predict(NEW), expected.predict(NEW))
     changed.set_params(contamination=0.1, false_alarm_rate=None)
-    assert changed.labels_.sum() == 4  # it does not come back
+    back = change in ("contamination", "false_alarm_rate")
+    assert changed.labels_.sum() == (40 if back else 4)
+
+
+RULES = [{"contamination": c, "false_alarm_rate": r} for c in (0.1, 0.2) for r in (None, 0.2)]
+steps = st.lists(
+    st.sampled_from(RULES)
+    | st.sampled_from([-1.0, 1.0, None])
+    | st.sampled_from([GOOD, NEW]),  # to calibrate by
+    max_size=6,
+)
+
+
+@given(steps)
+def test_threshold__attributes_read_in_between__change_nothing(changes):
+    quiet, read = copy.deepcopy(FITTED), copy.deepcopy(FITTED)
+    for change in changes:
+        for detector in (quiet, read):
+            if isinstance(change, dict):
+                detector.set_params(**change)
+            elif isinstance(change, np.ndarray):
+                detector.calibrate(change)
+            else:
+                detector.set_threshold(change)
+        assert np.isfinite(read.threshold_)
+        assert read.labels_.shape == (40,)
+    assert quiet.threshold_ == read.threshold_
+    np.testing.assert_array_equal(quiet.labels_, read.labels_)
+    assert quiet.given_threshold_ == read.given_threshold_
+
+
+def test_set_threshold__rule_changed_and_changed_back__holds_again():
+    for read in (False, True):
+        detector = calibrated("AutoEncoder").fit(GOOD).set_threshold(-1e12)
+        detector.set_params(contamination=0.2)
+        if read:
+            assert detector.labels_.sum() == 8
+        assert detector.given_threshold_ == -1e12
+        detector.set_params(contamination=0.1)
+        assert detector.threshold_ == -1e12
+        assert detector.given_under_ == (0.1, None)
+
+
+@pytest.mark.parametrize("copied", [copy.deepcopy, lambda d: pickle.loads(pickle.dumps(d))])
+@pytest.mark.parametrize("contamination", [0.1, Thresholder()])
+def test_set_threshold__copied_under_another_rule__holds_when_its_own_is_back(
+    copied, contamination
+):
+    detector = calibrated("AutoEncoder", contamination=contamination).fit(GOOD)
+    detector.set_threshold(-1e12).set_params(false_alarm_rate=0.2)
+    again = copied(detector)
+    assert again.threshold_ == detector.threshold_ != -1e12
+    assert again.set_params(false_alarm_rate=None).threshold_ == -1e12
 
 
 @every_detector
@@ -492,7 +602,9 @@ def test_set_threshold__without_calibration_scores__takes_the_place_of_the_rate(
         detector.set_threshold(None).predict(NEW)
 
 
-@pytest.mark.parametrize("wrong", [float("nan"), float("inf"), "0.5", [0.5], 1j])
+@pytest.mark.parametrize(
+    "wrong", [float("nan"), float("inf"), "0.5", [0.5], 1j, 10**400, Fraction(-(10**400))]
+)
 def test_set_threshold__no_finite_number__refused(wrong):
     detector = fast("AutoEncoder").fit(GOOD)
     before = detector.threshold_
@@ -562,6 +674,16 @@ def test_seed_ensemble__same_rules_for_the_joint_score():
     for name in ("contamination", "false_alarm_rate"):
         with pytest.raises(ValueError, match=name):
             SeedEnsemble(fast("AutoEncoder"), **{name: 1.5}).fit(GOOD)
+
+
+def test_seed_ensemble__members_hold_rows_out__does_not_serve_the_ensemble():
+    epochs = []
+    member = calibrated("AutoEncoder", callbacks=[epochs.append])
+    ensemble = SeedEnsemble(member, n_members=2, false_alarm_rate=0.1, random_state=0)
+    assert_refused_before_training(ensemble, r"fit\(X\), and calibrate\(X\)")
+    assert not epochs
+    labels = ensemble.fit(GOOD).calibrate(NEW).predict(GOOD)
+    np.testing.assert_array_equal(labels, ensemble.p_values(GOOD) <= 0.1)
 
 
 def test_adapter__follows_the_threshold():
