@@ -10,7 +10,10 @@ import pytest
 from sklearn.utils.estimator_checks import check_estimator
 
 ROOT = Path(__file__).parents[1]
-README_BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
+README_BLOCKS = BLOCK.findall((ROOT / "README.md").read_text())
+# The blocks of a page build on one another.
+PAGES = {p.name: "\n".join(BLOCK.findall(p.read_text())) for p in (ROOT / "docs").glob("*.md")}
 
 
 NEEDS = {"onnx_export": ("onnxscript", "onnxruntime")}  # more than deepod itself does
@@ -50,6 +53,24 @@ def test_new_method__in_thirty_lines__passes_scikit_learns_checks(monkeypatch):
 def test_readme__code_runs(block, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     exec(compile(block, "README.md", "exec"), {})
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_docs__code_runs(page, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    exec(compile(PAGES[page], page, "exec"), {})
+
+
+def test_promises__every_test_is_there():
+    text = (ROOT / "README.md").read_text().partition("## What we promise")[2]
+    table = [line for line in text.splitlines() if line.startswith("|")][2:]
+    assert len(table) > 15
+    for line in table:
+        files = re.findall(r"`(test_\w+\.py)`", line)
+        assert files, line
+        known = "".join((ROOT / "tests" / file).read_text() for file in files)
+        for name in re.findall(r"`(test_\w+)`", line):
+            assert f"def {name}(" in known, name
 
 
 def test_readme__has_code():
