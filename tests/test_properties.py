@@ -7,6 +7,7 @@ import contextlib
 import copy
 import dataclasses
 import pickle
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import pytest
@@ -240,6 +241,10 @@ def round_trips(detector):
     """Copies of a detector, fitted or not, by every way there is to make one."""
     yield "pickle", pickle.loads(pickle.dumps(detector))
     yield "deepcopy", copy.deepcopy(detector)
+    if hasattr(detector, "module_"):
+        with TemporaryDirectory() as folder:
+            detector.save(f"{folder}/model.deepod")
+            yield "save", deepod.load(f"{folder}/model.deepod")
 
 
 def same(one, other, X):
