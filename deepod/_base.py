@@ -397,8 +397,7 @@ class BaseDetector(PyODVocabulary):
         seeds = _Streams(*spawn_seeds(self.random_state, len(_Streams._fields)))
         checkpoint = self._open_checkpoint(X, y, seeds)
         if checkpoint is not None:
-            with checkpoint.reading():
-                seeds = _Streams(**checkpoint.seeds)
+            seeds = _Streams(**checkpoint.seeds)
         if ranks is not None:
             alike = (self.input_shape_, self.epochs, self.batch_size, self.missing)
             held_out = (self.calibration_fraction, self.false_alarm_rate)

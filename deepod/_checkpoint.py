@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from torch import Tensor
 
 import deepod
 from deepod import _files
-from deepod.data import Source
+from deepod.data import Source, cut
 
 FORMAT = 1  # raised when older files can no longer be read
 _TENSOR = "tensor of this file"  # stands in the description for a tensor
 _EDGE = 64  # rows at both ends that rows on disk are told by
+_HASHED_AT_ONCE = 1 << 20  # bytes
 
 
 class Checkpoint:
@@ -63,6 +65,7 @@ class Checkpoint:
         self._path = Path(path).resolve()
         self._head = b""  # how the file begins that this fit has read or written
         self._warned = False
+        self._is_checkpoint = False  # what is there, by its own account
         try:
             if self._path.exists():
                 self._read()
@@ -78,7 +81,15 @@ class Checkpoint:
     def _read(self) -> None:
         with self.reading():
             description, tensors = _files.read(self._path, check=self._check)
-            self.seeds, history = description["seeds"], description["history"]
+            seeds, history = description["seeds"], description["history"]
+            require(
+                isinstance(seeds, dict)
+                and seeds.keys() == self.seeds.keys()
+                and all(is_count(seed, (1 << 32) - 1) for seed in seeds.values()),
+                "seeds",
+            )
+            require(_files.is_history(history), "history")
+            self.seeds = seeds
             self._state = _unpacked(description["state"], tensors) | {"history": history}
             self.epochs = len(history)
             with self._path.open("rb") as file:
@@ -97,17 +108,20 @@ class Checkpoint:
         except (OSError, MemoryError):
             raise
         except Exception as error:
+            reason = str(error) if isinstance(error, ValueError) else repr(error)
+            advice = "Delete the file to train anew, or give" if self._is_checkpoint else "Give"
             raise _files.InvalidFileError(
-                f"checkpoint={self.name!r} is not one to go on from: {error} "
-                "Delete the file to train anew, or give another name."
+                f"checkpoint={self.name!r} is not one to go on from: {reason.rstrip('.')}. "
+                f"{advice} another name."
             ) from error
 
     def _check(self, header: _files.Header) -> None:
         there = header.description
+        self._is_checkpoint = "checkpoint" in there
         if there.get("checkpoint") != FORMAT:
             raise _files.InvalidFileError(
                 "it was written by another version of deepod."
-                if "checkpoint" in there
+                if self._is_checkpoint
                 else "it is another kind of file."
             )
         other = there["identity"]
@@ -195,6 +209,17 @@ def _head(contents: bytes) -> bytes:
     return contents[: 8 + int.from_bytes(contents[:8], "little")]
 
 
+def require(fits: Any, what: str) -> None:
+    """Refuse a file of which some part is not what a fit writes."""
+    if not fits:
+        raise _files.InvalidFileError(f"its {what} cannot be what a fit has written.")
+
+
+def is_count(value: Any, largest: int) -> bool:
+    """Whether a value of a file is an integer from 0 to ``largest``."""
+    return type(value) is int and 0 <= value <= largest
+
+
 def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
     """Replace tensors by their names, under which they go to ``tensors``."""
     if isinstance(value, Tensor):
@@ -202,7 +227,13 @@ def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
         tensors[name] = value
         return {_TENSOR: name}
     if isinstance(value, Mapping):
-        return {str(key): _packed(part, tensors) for key, part in value.items()}
+        for key in value:
+            if not isinstance(key, str):
+                raise TypeError(
+                    f"checkpoint holds dicts with keys of text, but a state_dict() has the key "
+                    f"{key!r}; write str(key), and convert it back in load_state_dict."
+                )
+        return {key: _packed(part, tensors) for key, part in value.items()}
     if isinstance(value, list | tuple):
         return [_packed(part, tensors) for part in value]
     if value is None or isinstance(value, str | bool | int | float):
@@ -214,7 +245,7 @@ def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
 
 
 def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Put the tensors back; tuples are lists now, and keys strings."""
+    """Put the tensors back; tuples are lists now."""
     if isinstance(value, list):
         return [_unpacked(part, tensors) for part in value]
     if not isinstance(value, dict):
@@ -245,6 +276,8 @@ def describe(name: str, value: Any) -> Any:
         kind = f"{type(value).__module__}.{type(value).__qualname__}"
         params = value.get_params(deep=False)
         return {"class": kind} | {key: describe(key, part) for key, part in params.items()}
+    if isinstance(value, np.ndarray) and value.dtype != object:
+        return describe_data(value)
     try:
         return joblib_hash(value)
     except Exception as error:
@@ -260,10 +293,20 @@ def describe_data(X: np.ndarray | Source | None) -> str | None:
         return None
     n = len(X)
     if isinstance(X, np.ndarray):
-        parts = [np.asarray(X)]
+        parts = [X]
     else:
         parts = [X.read(0, min(n, _EDGE)), X.read(max(0, n - _EDGE), n)]
-    return f"{X.dtype} {tuple(X.shape)} {joblib_hash(parts)}"
+    return f"{X.dtype} {tuple(X.shape)} {_hash(parts)}"
+
+
+def _hash(arrays: Iterable[np.ndarray]) -> str:
+    """Hash values row by row, however they lie in memory; no more than a part is ever copied."""
+    found = hashlib.sha256()
+    for array in arrays:
+        rows = max(1, _HASHED_AT_ONCE * len(array) // max(1, array.nbytes))
+        for start, stop in cut(0, len(array), rows):
+            found.update(np.ascontiguousarray(array[start:stop]).view(np.uint8).data)
+    return found.hexdigest()
 
 
 def _short(value: Any) -> str:

@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from itertools import accumulate, chain, groupby, pairwise
+from math import inf
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.optim.adam import adam
 
-from deepod._checkpoint import Checkpoint
+from deepod._checkpoint import Checkpoint, is_count, require
 from deepod._ranks import Ranks
 from deepod._record import Function, record
 from deepod.types import Batch, Callback, Phase, Rows
@@ -25,6 +26,12 @@ MOST_RECORDINGS = 8  # of as many sizes of batches; steps of any other size are 
 # module, or tries a loss.
 building = threading.RLock()
 ENGINES = ("eager", "trace", "compile", "cuda_graph")
+# What an optimiser remembers of each parameter.
+_MOMENTS = {
+    torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
+    torch.optim.SGD: ("momentum_buffer",),
+}
 
 
 @dataclass(frozen=True)
@@ -145,13 +152,44 @@ class Stepper(abc.ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Give what the next step takes from those before it, apart from the module."""
-        return {"optimizer": self.optimizer.state_dict()}
+        state = self.optimizer.state_dict()
+        moments = {str(number): values for number, values in state["state"].items()}
+        return {"optimizer": {"state": moments, "param_groups": state["param_groups"]}}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there; keys may have become strings."""
-        of_optimizer = state["optimizer"]
-        moments = {int(number): values for number, values in of_optimizer["state"].items()}
-        self.optimizer.load_state_dict(of_optimizer | {"state": moments})
+        """Go on from there.
+
+        Raises
+        ------
+        InvalidFileError
+            If that cannot be the state of this optimiser after some steps.
+        """
+        groups = state["optimizer"]["param_groups"]
+        moments = {int(number): values for number, values in state["optimizer"]["state"].items()}
+        ours = self.optimizer.state_dict()["param_groups"]
+        require(len(groups) == len(ours), "optimizer")
+        for group, own in zip(groups, ours, strict=True):
+            # A schedule changes it; all else is as it was built, but for tuples that are lists now.
+            rate = group["lr"]
+            require(type(rate) in (int, float) and 0 < rate < inf, "learning rate")
+            require(_plain(group) == _plain(own | {"lr": rate}), "optimizer")
+        trained = list(
+            chain.from_iterable(group["params"] for group in self.optimizer.param_groups)
+        )
+        require(moments, "optimizer")  # it has taken steps
+        for number, values in moments.items():
+            require(number in range(len(trained)), "optimizer")
+            shapes = {name: tuple(trained[number].shape) for name in _MOMENTS[type(self.optimizer)]}
+            if "step" in shapes:
+                shapes["step"] = ()
+            found = {name: tuple(value.shape) for name, value in values.items()}
+            require(found == shapes, "optimizer")
+        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
+
+
+def _plain(group: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn tuples into lists, as in a file."""
+    return {key: list(v) if isinstance(v, tuple) else v for key, v in group.items()}
 
 
 class Eager(Stepper):
@@ -341,6 +379,8 @@ class Functional(Stepper):
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there, with steps that round as they did."""
         super().load_state_dict(state)
+        most = max(2, self.tasks[0].batch_size + 1)  # see even_parts
+        require(all(is_count(size, most) and size for size in state["sizes"]), "sizes of batches")
         known, self.runs = self.runs, {}
         for size in state["sizes"]:
             self.runs[size] = known[size] if size in known else self._late(size)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from math import prod
 from pathlib import Path
-from threading import get_ident
+from secrets import token_hex
 from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
@@ -136,7 +136,8 @@ def _new(place: Path) -> Iterator[tuple[Path, BinaryIO]]:
         # Not one that is there: it might be a link of somebody else's making.
         file = partial.open("xb")
         while _locked(file, wait=True) and not partial.exists():
-            file.close()  # another process took it for one that was left
+            file.close()  # another save took it for one that was left
+            partial = _beside(place)
             file = partial.open("xb")
         with file:
             yield partial, file
@@ -156,6 +157,7 @@ def _put(partials: Mapping[Path, Path]) -> None:
                     partial.chmod(stat.S_IMODE(place.stat().st_mode))
                     old = _beside(place, "old.")
                     kept.callback(_remove, old)
+                    _hold(place, kept)
                     with suppress(OSError):  # not every file system has such links
                         os.link(place, old)
                         undo.callback(old.replace, place)
@@ -176,7 +178,15 @@ def _place(path: Path) -> Path:
 
 
 def _beside(place: Path, kind: str = "") -> Path:
-    return place.with_name(f".{place.name}.{os.getpid()}-{get_ident()}.{kind}part")
+    # A name that was never there: who still looks at an older file of that name could delete it.
+    return place.with_name(f".{place.name}.{token_hex(8)}.{kind}part")
+
+
+def _hold(place: Path, stack: ExitStack) -> None:
+    """Lock an older file, so that no other save takes its second name for one that was left."""
+    if os.name != "nt":  # where open files cannot be replaced
+        with suppress(OSError):
+            _locked(stack.enter_context(place.open("rb")), shared=True)
 
 
 @contextmanager
@@ -193,15 +203,26 @@ def _remove(path: Path) -> None:
         path.unlink()
 
 
-def _locked(file: BinaryIO, wait: bool = False) -> bool:
-    """Lock a file, so that other processes know it is being written; tell whether that worked."""
+def _locked(file: BinaryIO, wait: bool = False, shared: bool = False) -> bool:
+    """Lock a file, so that other saves know it is in use; tell whether that worked."""
     try:
         import fcntl  # not on Windows
 
-        fcntl.flock(file, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
     except (ImportError, OSError):
         return False
     return True
+
+
+def is_history(value: Any) -> bool:
+    """Whether decoded JSON may be a ``history_``."""
+    return isinstance(value, list) and all(
+        isinstance(entry, dict)
+        and isinstance(entry.get("phase"), str)
+        and all(type(v) in (int, float, str) for v in entry.values())
+        for entry in value
+    )
 
 
 def pack(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray | Tensor]) -> bytes:

@@ -75,15 +75,6 @@ def _rule(value: Any) -> bool:
     )
 
 
-def _records(value: Any) -> bool:
-    return isinstance(value, list) and all(
-        isinstance(entry, dict)
-        and isinstance(entry.get("phase"), str)
-        and all(type(v) in (int, float, str) for v in entry.values())
-        for entry in value
-    )
-
-
 # Attributes in the description, with what they must look like there, and attributes that are
 # tensors. Whatever else fit should leave behind has to be listed here, or it cannot be saved.
 PLAIN: dict[str, Callable[[Any], bool]] = {
@@ -93,7 +84,7 @@ PLAIN: dict[str, Callable[[Any], bool]] = {
     "feature_names_in_": _names,
     "given_threshold_": _plain(float, type(None)),
     "given_under_": _rule,
-    "history_": _records,
+    "history_": _files.is_history,
     "input_shape_": _sizes,
     "n_features_in_": _count,
     "_n_training": _count,

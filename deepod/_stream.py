@@ -253,7 +253,11 @@ class Streamed(_data.InMemory):
         return {"n": self._n, "epoch": self._epoch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        self._n, self._epoch = state["n"], state["epoch"]
+        n, epoch = state["n"], state["epoch"]
+        most = 10 * (self._n + len(self._stream.source))  # a method may make more rows of them
+        if not (type(n) is type(epoch) is int and 0 < n <= most and epoch >= 0):
+            raise ValueError(f"n={n!r} and epoch={epoch!r} are not those of rows read from disk.")
+        self._n, self._epoch = n, epoch
 
 
 class Scores:

@@ -4,14 +4,25 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from itertools import chain, groupby, islice
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
+from deepod._checkpoint import is_count, require
 from deepod._data import even_parts
-from deepod._engines import Eager, Functional, NotRecordableError, Stack, Stepper, Task, detach
+from deepod._engines import (
+    ENGINES,
+    Eager,
+    Functional,
+    NotRecordableError,
+    Stack,
+    Stepper,
+    Task,
+    detach,
+)
 from deepod._interrupt import Interrupt, at_end_of_step
 from deepod._memory import AtOnce, explained, ran_out, too_little
 from deepod._ranks import Ranks
@@ -57,11 +68,8 @@ def train(tasks: Sequence[Task], engine: str = "auto") -> list[Member]:
     """
     at_once = AtOnce()
     members = [Member(task, at_once) for task in tasks]
-    # Neighbours that name the same cycle form a group; any other phase is a group of its own.
-    phases = enumerate(tasks[0].phases)
     with at_end_of_step(lambda: _how_far(members)) as interrupt:
-        for _, group in groupby(phases, key=lambda p: p[1].cycle or p[0]):
-            turn = [i for i, _ in group]
+        for turn in _turns(tasks[0].phases):
             going = [m for m in members if m.error is None and m.turn <= turn[0]]
             _train_turn(going, turn, engine, interrupt)
             for member in going:
@@ -71,6 +79,12 @@ def train(tasks: Sequence[Task], engine: str = "auto") -> list[Member]:
     for task in tasks:
         task.module.eval()
     return members
+
+
+def _turns(phases: Sequence[Phase]) -> list[list[int]]:
+    """Group phases: neighbours that name the same cycle, any other phase by itself."""
+    groups = groupby(enumerate(phases), key=lambda p: p[1].cycle or p[0])
+    return [[i for i, _ in group] for _, group in groups]
 
 
 class Member:
@@ -111,6 +125,8 @@ class Member:
         task = self.task
         self.turn, self.engine = state["turn"], state["engine"]
         self.history, self.begun = state["history"], state["begun"]
+        require(self.engine in ENGINES, "engine")
+        self._check_how_far()
         task.module.load_state_dict(state["module"])
         task.rows.load_state_dict(state["rows"])
         task.order_stream.set_state(state["order_stream"])
@@ -118,6 +134,29 @@ class Member:
         callbacks: list[Any] = [*filter(remembers, task.callbacks)]
         for callback, own in zip(callbacks, state["callbacks"], strict=True):
             callback.load_state_dict(own)
+
+    def _check_how_far(self) -> None:
+        """Refuse a file whose history does not lead to where it says that training is."""
+        phases, turns = self.task.phases, _turns(self.task.phases)
+        starts = [*(turn[0] for turn in turns), len(phases)]
+        require(type(self.turn) is int and self.turn in starts, "turn")
+        begun = 0
+        if self.begun:
+            require(self.begun.keys() == {"epochs", "parts"} and self.turn < len(phases), "begun")
+            begun = self.begun["epochs"]
+            # After the last one the phase is over, and this no longer its state.
+            require(is_count(begun, phases[self.turn].epochs - 1) and begun, "epochs")
+        told = [(entry["phase"], entry.get("epoch")) for entry in self.history]
+        for first in starts:
+            if first < len(phases) and first <= self.turn:
+                name, epochs = phases[first].name, phases[first].epochs
+                n = 0
+                while n < len(told) and n < epochs and told[n] == (name, n):
+                    n += 1
+                told = told[n:]
+                # Callbacks may have ended an earlier phase, but not before its first epoch.
+                require(n == begun if first == self.turn else n or not epochs, "history")
+        require(not told, "history")
 
     def save(self, begun: Mapping[str, Any] | None = None) -> None:
         """Write the checkpoint, if there is one; between phases, or in one that has ``begun``."""
@@ -183,7 +222,12 @@ def _train_epochs(
 ) -> None:
     for member in members:
         member.task.module.train()  # for the recording
-    steppers = _steppers(members, turn, members[0].engine if members[0].begun else engine)
+    with _reading(members[0]):
+        if members[0].begun:
+            possible = ("eager", "trace") if engine == "auto" else (engine,)
+            require(members[0].engine in possible, "engine")
+            engine = members[0].engine
+        steppers = _steppers(members, turn, engine)
     schedules = [
         torch.optim.lr_scheduler.MultiStepLR(
             stepper.optimizer, _phases(members[0], [i])[0].milestones
@@ -191,7 +235,9 @@ def _train_epochs(
         for i, stepper in zip(turn, steppers, strict=True)
     ]
     first = members[0].task.phases[turn[0]]
-    for epoch in range(_begin(members[0], steppers, schedules), first.epochs):
+    with _reading(members[0]):
+        begin = _begin(members[0], steppers, schedules)
+    for epoch in range(begin, first.epochs):
         began = time.perf_counter()
         losses = _epoch(members, turn, steppers, epoch, interrupt)
         shared = (time.perf_counter() - began) / sum(not m.stopped for m in members)
@@ -222,12 +268,30 @@ def _train_epochs(
 def _begin(member: Member, steppers: Sequence[Stepper], schedules: Sequence[Any]) -> int:
     """Go on where a checkpoint was written in this phase; the first epoch to train."""
     begun, member.begun = member.begun, {}
-    if not begun or member.task.checkpoint is None:
+    if not begun:
         return 0
-    with member.task.checkpoint.reading():
-        for part, state in zip((*steppers, *schedules), begun["parts"], strict=True):
-            part.load_state_dict(state)
-        return int(begun["epochs"])
+    epochs = int(begun["epochs"])
+    n = len(steppers)
+    require(isinstance(begun["parts"], list) and len(begun["parts"]) == n + len(schedules), "parts")
+    for stepper, state in zip(steppers, begun["parts"][:n], strict=True):
+        stepper.load_state_dict(state)
+    for schedule, state in zip(schedules, begun["parts"][n:], strict=True):
+        rates = [group["lr"] for group in schedule.optimizer.param_groups]
+        steps = {"last_epoch": epochs, "_step_count": epochs + 1, "_last_lr": rates}
+        require(state == _state(schedule) | steps, "schedule")
+        schedule.load_state_dict(state)
+    return epochs
+
+
+def _reading(member: Member) -> AbstractContextManager[None]:
+    """Blame the file for errors, as long as a fit takes up from it what it will go on with."""
+    checkpoint = member.task.checkpoint
+    return checkpoint.reading() if checkpoint is not None and member.begun else nullcontext()
+
+
+def _state(part: Any) -> dict[str, Any]:
+    """Give what a stepper or a schedule remembers; not the milestones, which are no JSON."""
+    return {key: value for key, value in part.state_dict().items() if key != "milestones"}
 
 
 def _save(
@@ -238,9 +302,7 @@ def _save(
     over = member.stopped or epoch + 1 == task.phases[member.turn].epochs  # written then, anyway
     if task.checkpoint is None or over or len(member.history) % task.checkpoint.every:
         return
-    states = [part.state_dict() for part in (*steppers, *schedules)]
-    for state in states:
-        state.pop("milestones", None)  # of a schedule, which are no JSON
+    states = [_state(part) for part in (*steppers, *schedules)]
     member.save({"epochs": epoch + 1, "parts": states})
 
 

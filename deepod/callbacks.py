@@ -9,7 +9,8 @@ the first event they see need not be of epoch 0. One that remembers something fr
 should have the two methods of a torch module: ``state_dict()`` gives a dict of tensors, numbers,
 strings and None, and of lists and dicts of them, after every event that the file is written after;
 ``load_state_dict(state)`` is given it before the first event, with tensors on the CPU, and raises a
-ValueError if it cannot go on from it.
+ValueError if it cannot go on from it. Keys must be strings (a TypeError says so if they are not),
+and tuples come back as lists.
 """
 
 from __future__ import annotations
@@ -108,7 +109,7 @@ class EarlyStopping:
         Raises
         ------
         ValueError
-            If the settings are not those of the callback that gave the state.
+            If the settings are not those of the callback that gave the state, or it is no state.
         """
         ours = [self.patience, self.min_delta, self.monitor]
         if state["settings"] != ours:
@@ -116,8 +117,15 @@ class EarlyStopping:
                 "EarlyStopping has [patience, min_delta, monitor] = "
                 f"{ours} here and {state['settings']} there."
             )
-        self._best, self._waited = state["best"], state["waited"]
-        self._weights = dict(state["weights"])
+        best, waited, weights = state["best"], state["waited"], state["weights"]
+        if not (
+            type(best) is float
+            and type(waited) is int
+            and isinstance(weights, dict)
+            and all(isinstance(value, Tensor) for value in weights.values())
+        ):
+            raise ValueError("EarlyStopping cannot go on from a state that it has not given.")
+        self._best, self._waited, self._weights = best, waited, dict(weights)
 
 
 class Progress:

@@ -383,7 +383,8 @@ def test_killed__at_twenty_random_moments__ends_as_if_it_never_was(name, tmp_pat
 
 ROWS = {
     "a value": np.where(np.arange(200).reshape(40, 5) == 77, X + 1e-6, X),
-    "the order": X[::-1],
+    "the order": X[::-1].copy(),
+    "the shape": X.reshape(20, 10),
     "a row less": X[:-1],
     "the type": X.astype(np.float64),
 }
@@ -398,6 +399,25 @@ def test_other_rows__refused__file_stays(case, path):
     ):
         fast("AutoEncoder", checkpoint=path).fit(ROWS[case])
     assert path.read_bytes() == before
+
+
+LAYOUTS = {
+    "columns together": np.asfortranarray(X),
+    "a view from the end": X[::-1].copy()[::-1],
+    "a part of more": np.repeat(X, 2, axis=1)[:, ::2],
+}
+
+
+@pytest.mark.parametrize("case", LAYOUTS)
+def test_same_rows__in_another_layout__go_on(case, path, monkeypatch):
+    monkeypatch.setattr(_checkpoint, "_HASHED_AT_ONCE", 3 * X[0].nbytes)  # some, and a rest
+    rows = LAYOUTS[case]
+    assert rows.strides != X.strides
+    np.testing.assert_array_equal(rows, X)
+    seen = []
+    stop(fast("AutoEncoder", epochs=4, checkpoint=path), 3)
+    fast("AutoEncoder", epochs=4, checkpoint=path, callbacks=[seen.append]).fit(rows)
+    assert [event.epoch for event in seen] == [2, 3]
 
 
 def test_other_rows_on_disk__refused_by_shape_and_both_ends(path):
@@ -533,8 +553,12 @@ def test_file__damaged__refused_and_left_alone(path):
     stop(fast("AutoEncoder", checkpoint=path), 2)
     for case, contents in damaged(path.read_bytes()):
         path.write_bytes(contents)
-        with pytest.raises(InvalidFileError, match=r"checkpoint=.*Delete the file"):
+        with pytest.raises(
+            InvalidFileError, match=r"checkpoint=.*[^.]\. \w.* another name\.$"
+        ) as e:
             fast("AutoEncoder", checkpoint=path).fit(X)
+        # Only what says that it is a checkpoint.
+        assert ("Delete the file to train anew" in str(e.value)) == (case == "one bit")
         assert path.read_bytes() == contents, case
     path.unlink()
     assert_same(fast("AutoEncoder", checkpoint=path).fit(X), fast("AutoEncoder").fit(X))
@@ -572,6 +596,117 @@ def test_file__states_that_do_not_fit__refused(path):
     path.write_bytes(_files.pack(description, {k: v[:0] for k, v in tensors.items() if v.dim()}))
     with pytest.raises(InvalidFileError, match="Delete the file"):
         fast("AutoEncoder", checkpoint=path).fit(X)
+
+
+NONSENSE = {
+    "seeds": ("seeds", 3),
+    "a seed that is text": ("seeds.order", "x"),
+    "a seed that is too large": ("seeds.weights", 1 << 80),
+    "a seed that is negative": ("seeds.weights", -1),
+    "an unknown seed": ("seeds.more", 1),
+    "a state that is a list": ("state", [1]),
+    "a turn that is text": ("state.turn", "a"),
+    "a turn that is not there": ("state.turn", 99),
+    "a turn in which nothing was trained": ("state.turn", 0),
+    "a turn that is over": ("state.turn", 2),
+    "an engine that is not there": ("state.engine", "zzz"),
+    "an engine that is not possible": ("state.engine", "cuda_graph"),
+    "an engine that is a number": ("state.engine", [3]),
+    "a history of numbers": ("history", [1, 2]),
+    "a history that is too short": ("history", []),
+    "another history": ("history.1.phase", "fit"),
+    "another epoch": ("history.2.epoch", 7),
+    "begun is text": ("state.begun", "x"),
+    "begun is a number": ("state.begun", 5),
+    "negative epochs": ("state.begun.epochs", -3),
+    "no epochs": ("state.begun.epochs", 0),
+    "more epochs than in the history": ("state.begun.epochs", 2),
+    "epochs that are text": ("state.begun.epochs", "1"),
+    "no parts": ("state.begun.parts", []),
+    "parts that are numbers": ("state.begun.parts", [1, 2]),
+    "an lr that is text": ("state.begun.parts.0.optimizer.param_groups.0.lr", "a"),
+    "an lr that is negative": ("state.begun.parts.0.optimizer.param_groups.0.lr", -1.0),
+    "an lr that the schedule does not have": (
+        "state.begun.parts.0.optimizer.param_groups.0.lr",
+        0.5,
+    ),
+    "one beta": ("state.begun.parts.0.optimizer.param_groups.0.betas", [0]),
+    "another eps": ("state.begun.parts.0.optimizer.param_groups.0.eps", 1.0),
+    "other parameters": ("state.begun.parts.0.optimizer.param_groups.0.params", [0]),
+    "a group more": ("state.begun.parts.0.optimizer.param_groups.1", {}),
+    "no moments": ("state.begun.parts.0.optimizer.state", {}),
+    "moments of nothing": ("state.begun.parts.0.optimizer.state.99", {}),
+    "no moment of a parameter": ("state.begun.parts.0.optimizer.state.0", {}),
+    "a moment that is a number": ("state.begun.parts.0.optimizer.state.0.exp_avg", 1.0),
+    "another moment": (
+        "state.begun.parts.0.optimizer.state.0.exp_avg",
+        {_checkpoint._TENSOR: "0"},
+    ),
+    "a schedule elsewhere": ("state.begun.parts.1.last_epoch", 5),
+    "a schedule of text": ("state.begun.parts.1.last_epoch", "x"),
+    "another schedule": ("state.begun.parts.1.gamma", 3.0),
+    "a schedule with more": ("state.begun.parts.1.step", 1),
+    "a module that is a number": ("state.module", 1),
+    "a stream that is a number": ("state.order_stream", 1),
+    "a tensor that is not there": ("state.order_stream", {_checkpoint._TENSOR: "zzz"}),
+    "a callback with text": ("state.callbacks.0.best", "x"),
+    "a callback with half an epoch": ("state.callbacks.0.waited", 1.5),
+    "a callback with other weights": ("state.callbacks.0.weights", [1]),
+}
+
+
+@pytest.mark.parametrize("case", NONSENSE)
+def test_file__nonsense_with_a_right_checksum__refused(case, path):
+    def make(**params):
+        base = {"epochs": 4, "network": TINY, "callbacks": [EarlyStopping(patience=9)]}
+        return fast("DeepSVDD", checkpoint=path, **(base | params))
+
+    def fail(event):
+        raise AssertionError("trained")
+
+    stop(make(), len(fast("DeepSVDD", epochs=4, network=TINY).fit(X).history_) - 2)
+    description, tensors = _files.read(path)
+    assert description["state"]["begun"]["epochs"] == 1
+    address, value = NONSENSE[case]
+    *parents, last = address.split(".")
+    place = description
+    for key in parents:
+        place = place[int(key) if isinstance(place, list) else key]
+    if isinstance(place, list) and int(last) == len(place):
+        place.append(value)
+    else:
+        place[int(last) if isinstance(place, list) else last] = value
+    path.write_bytes(_files.pack(description, tensors))
+    before = path.read_bytes()
+    with pytest.raises(
+        InvalidFileError, match=r"(?s)^checkpoint=.*Delete the file to train anew, or give another"
+    ):
+        make(callbacks=[EarlyStopping(patience=9), fail]).fit(X)
+    assert path.read_bytes() == before
+
+
+def test_file__nonsense_of_rows_on_disk__refused(path):
+    def make(**params):
+        return fast("AutoEncoder", epochs=4, checkpoint=path, memory_limit=1 << 13, **params)
+
+    rows = data.array(samples(n=800))
+    stop(make(), 3, rows)
+    description, tensors = _files.read(path)
+    for key, value in (("n", "x"), ("n", -1), ("n", 1 << 60), ("epoch", -1), ("epoch", 0.5)):
+        state = description["state"] | {"rows": description["state"]["rows"] | {key: value}}
+        path.write_bytes(_files.pack(description | {"state": state}, tensors))
+        with pytest.raises(InvalidFileError, match="Delete the file"):
+            make().fit(rows)
+
+
+def test_file__is_no_checkpoint__not_told_to_delete_it(path):
+    path.write_text("Notes of mine.\n")
+    for place in (path, path.parent):
+        with pytest.raises(InvalidFileError) as raised:
+            fast("AutoEncoder", checkpoint=place).fit(X)
+        assert str(raised.value).endswith(". Give another name.")
+        assert "elete" not in str(raised.value)
+    assert path.read_text() == "Notes of mine.\n"
 
 
 def test_file__after_a_good_fit__is_gone_and_the_next_is_new(path):
@@ -778,6 +913,16 @@ def test_callback__with_a_state_that_cannot_be_written__said(path):
 
     with pytest.raises(TypeError, match=r"checkpoint holds .* holds set"):
         fast("AutoEncoder", checkpoint=path, callbacks=[Odd()]).fit(X)
+
+
+def test_callback__with_keys_that_are_no_text__said(path):
+    class Odd(Counter):
+        def state_dict(self):
+            return {"seen": {1: 2}}
+
+    with pytest.raises(TypeError, match=r"keys of text, .* has the key 1; write str\(key\)"):
+        fast("AutoEncoder", checkpoint=path, callbacks=[Odd()]).fit(X)
+    assert not path.exists()
 
 
 def test_progress__starts_in_the_middle(path, capfd):

@@ -7,7 +7,7 @@ import random
 import resource
 import signal
 import threading
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -110,6 +110,69 @@ def test_save__from_several_threads__one_of_the_models(name, models, tmp_path):
         thread.join()
     assert not errors
     assert not faults.partials(tmp_path)
+
+
+@every_kind
+def test_save__from_several_threads_at_first__all_succeed(name, models, tmp_path):
+    path, errors = tmp_path / name, []
+    together = threading.Barrier(4)
+
+    def work(model):
+        together.wait()
+        for _ in range(10):
+            try:
+                model.save(path)
+            except Exception as error:
+                errors.append(error)
+
+    threads = [threading.Thread(target=work, args=(models[i % 2],)) for i in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not errors
+    assert any(np.array_equal(scores(path), m.decision_function(X)) for m in models)
+    assert not faults.partials(tmp_path)
+
+
+def test_save__another_one_took_long_to_look__not_disturbed(models, tmp_path, monkeypatch):
+    """It found a partial file, was held up, and goes on while the same thread saves again."""
+    path, locked = tmp_path / "model.deepod", _files._locked
+    models[0].save(path)
+
+    def held_up(file, **kwargs):
+        if not kwargs:  # looks whether the file was left
+            monkeypatch.setattr(_files, "_locked", locked)
+            first.close()  # that save is over, and the next one begins
+            partial, _ = second.enter_context(_files._new(path))
+            assert locked(file)
+            begun.append(partial)
+        return locked(file, **kwargs)
+
+    begun = []
+    with ExitStack() as first, ExitStack() as second:
+        first.enter_context(_files._new(path))
+        monkeypatch.setattr(_files, "_locked", held_up)
+        _files.prepare(path)
+        assert begun[0].exists()
+
+
+def test_save__older_model_is_kept_meanwhile__no_other_save_deletes_it(
+    models, tmp_path, monkeypatch
+):
+    path, replace, seen = tmp_path / "model.deepod", Path.replace, []
+    models[0].save(path)
+
+    def look(self, target):
+        if not seen:
+            (old,) = tmp_path.glob(".*.old.part")
+            _files.prepare(path)
+            seen.append(old.exists())
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", look)
+    models[1].save(path)
+    assert seen == [True]
 
 
 # --- the disk is full -----------------------------------------------------------------------------

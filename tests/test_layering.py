@@ -31,7 +31,7 @@ MAY_IMPORT = {
     "_memory": set(),
     "_explain": set(),
     "_engines": {"types", "_record", "_ranks", "_checkpoint"},
-    "_train": {"types", "_data", "_engines", "_interrupt", "_memory", "_ranks"},
+    "_train": {"types", "_checkpoint", "_data", "_engines", "_interrupt", "_memory", "_ranks"},
     "_together": {"params", "_engines", "_train"},
     "_threshold": {"params"},
     "_labels": {"_threshold"},
