@@ -1,4 +1,4 @@
-"""Saved models that are wrong in many ways, and a process under guard that loads them."""
+"""Models and checkpoints that are wrong in many ways, and a process under guard to read them."""
 
 from __future__ import annotations
 
@@ -64,6 +64,36 @@ def make_models(folder: Path) -> None:
     }
     for name, detector in models.items():
         detector.save(folder / f"{name}.deepod")
+
+
+FITS: dict[str, dict[str, Any]] = {
+    "AutoEncoder": {},
+    "DeepSVDD": {"objective": "soft"},
+    "NSAE": {"validation_fraction": 0.2, "optimizer": "sgd", "lr": 1e-4},
+    "PLAD": {"network": "mlp", "engine": "trace"},
+}
+
+
+def fit_from(path: Path, name: str, *callbacks: Any) -> Any:
+    """Fit a detector that goes on from a checkpoint, if there is one."""
+    from deepod.callbacks import EarlyStopping
+
+    from .cases import fast, samples
+
+    settings = {"epochs": 4, "batch_size": 16, "callbacks": [EarlyStopping(), *callbacks]}
+    return fast(name, checkpoint=str(path), **settings, **FITS[name]).fit(samples())
+
+
+def make_checkpoints(folder: Path) -> None:
+    """Leave checkpoints of fits that were interrupted."""
+
+    def interrupt(event: Any) -> None:
+        if event.epoch == 2 and event.last:
+            raise RuntimeError("interrupted")
+
+    for name in FITS:
+        with contextlib.suppress(RuntimeError):
+            fit_from(folder / f"{name}.ckpt", name, interrupt)
 
 
 class Model(NamedTuple):
@@ -173,7 +203,7 @@ def values() -> list[Any]:
     ]
     lists = [
         *([], [[]], [None], [1, 2], [0], [-1], [1.5], ["input", "output"], [10**9], [2**62] * 3),
-        *([1] * 1000, [1] * 20_000, [{}] * 1000, nested(50), nested(400), nested(980)),
+        *([1] * 1000, [1] * 20_000, [{}] * 1000, nested(50), nested(400), nested(900)),
         *({}, {"tuple": []}, {"tuple": [1, 2]}, {"tuple": 5}, {"tuple": {"tuple": [1]}}),
         *({"tuple": "abc"}, {"tuple": [{"tuple": [{"tuple": [1]}]}]}, {"a": {"b": {}}}),
         *({"phase": "fit"}, [{"phase": 3}], [{"epoch": [1]}], [{}]),
@@ -611,10 +641,15 @@ def strange_places(folder: Path, model: Model) -> Iterator[dict[str, tuple[Path,
 
 # --- the process under guard ----------------------------------------------------------------------
 
-_watched: set[str] | None = None  # paths that may be opened; None: everything may happen
+_watched: set[str] | None = None  # paths that may be read; None: everything may happen
+_writes: tuple[str, ...] = ()  # how paths begin that may be written
 _seen: list[str] = []
 # What an honest load does too.
 _HARMLESS = {"builtins.id", "object.__getattr__", "sys._getframe"}
+# What a fit does to its checkpoint.
+_WRITING = {"open", "os.rename", "os.remove", "os.chmod", "os.link", "os.scandir", "os.listdir"}
+_WRITING |= {"pathlib.Path.glob"}
+_BESIDES = {"fcntl.flock", "object.__setattr__"}
 
 
 def _audit(event: str, args: tuple[Any, ...]) -> None:
@@ -622,53 +657,61 @@ def _audit(event: str, args: tuple[Any, ...]) -> None:
         return
     if event == "open" and (not isinstance(args[0], str) or args[0] in _watched):
         return
+    inside = event in _WRITING and str(args[0]).startswith(_writes)
+    if _writes and (inside or event in _BESIDES):
+        return
     if event == "open" or event not in _HARMLESS:
         _seen.append(f"{event} {str(args)[:200]}")
 
 
-class Guard:
-    """Judges what a load did: its result, time, memory, and whatever else it tried."""
+def load_and_use(path: Path, name: str = "") -> np.ndarray:
+    """Load a detector, and do with it what people do; scores of a few rows."""
+    import deepod
 
-    def __init__(self, models: list[Model], folder: Path) -> None:
+    detector = deepod.load(path, max_bytes=MAX_BYTES)
+    shape = detector.input_shape_
+    if np.prod(shape, dtype=float) > 1e6:
+        return np.zeros(1)  # nobody has such samples
+    rows = np.random.default_rng(0).normal(size=(4, *shape)).astype(np.float32)
+    rows = rows if detector.input_shape is None else rows.reshape(4, -1)
+    scores = detector.decision_function(rows)
+    detector.predict_proba(rows)
+    if detector.false_alarm_rate is None or hasattr(detector, "calibration_scores_"):
+        detector.predict(rows)
+        detector.predict_confidence(rows)
+    repr(detector)
+    return scores
+
+
+def go_on(path: Path, name: str) -> np.ndarray:
+    """Fit from a checkpoint; scores of the training rows."""
+    return fit_from(path, name).decision_scores_
+
+
+class Guard:
+    """Judges what was done with a file: the result, time, memory, and whatever else happened."""
+
+    def __init__(self, models: list[Model], folder: Path, use: Callable[..., np.ndarray]) -> None:
         import deepod
 
-        self.deepod, self.folder = deepod, folder
+        self.refused, self.folder, self.use = deepod.InvalidFileError, folder, use
         self.failures: list[str] = []
         self.counts: Counter[str] = Counter()
         self.slowest, self.largest = (0.0, ""), (0.0, "")
         self.expected: dict[str, Any] = {}
-        for model in models:  # all that is imported once, is imported now
-            path = folder / f"{model.name}.deepod"
-            path.write_bytes(model.data)
-            for _ in range(2):
-                found = self._use(path)
-            self.expected[model.name] = found
         self.path = folder / "wrong.deepod"
         (folder / "wrong").mkdir()
         self.inside = folder / "wrong/model.safetensors"
+        for model in models:  # all that is imported once, is imported now
+            for _ in range(2):
+                self.path.write_bytes(model.data)
+                self.expected[model.name] = use(self.path, model.name)
         sys.addaudithook(_audit)
-
-    def _use(self, path: Path) -> np.ndarray:
-        """Load, and do with the detector what people do."""
-        detector = self.deepod.load(path, max_bytes=MAX_BYTES)
-        shape = detector.input_shape_
-        if np.prod(shape, dtype=float) > 1e6:
-            return np.zeros(1)  # one would not have such samples
-        rng = np.random.default_rng(0)
-        rows = rng.normal(size=(4, *shape)).astype(np.float32)
-        rows = rows if detector.input_shape is None else rows.reshape(4, -1)
-        scores = detector.decision_function(rows)
-        detector.predict_proba(rows)
-        if detector.false_alarm_rate is None or hasattr(detector, "calibration_scores_"):
-            detector.predict(rows)
-            detector.predict_confidence(rows)
-        repr(detector)
-        return scores
 
     def judge(self, case: Wrong, name: str) -> None:
         """Load a wrong file, alone or in a folder by turns."""
         self.counts["files"] += 1
-        alone = self.counts["files"] % 2 == 0
+        alone = self.use is go_on or self.counts["files"] % 2 == 0
         written = self.path if alone else self.inside
         written.write_bytes(case.data)
         self.watch(case.label, written if alone else written.parent, case, name)
@@ -677,7 +720,7 @@ class Guard:
         self, label: str, path: Path, case: Wrong | None = None, name: str = "", good: bool = True
     ) -> None:
         """Load under guard."""
-        global _watched
+        global _watched, _writes
         failed = len(self.failures)
         before = _reset_peak()
         faulthandler.dump_traceback_later(HANGS, exit=True)
@@ -685,14 +728,19 @@ class Guard:
         limit = _kib("VmSize") * 1024 + (MIB << 20)
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
         start = time.process_time()
+        _writes = (str(self.folder),) if self.use is go_on else ()
         _watched = {str(path), str(path / "model.safetensors")}
         try:
-            scores = self._use(path)
+            scores = self.use(path, name)
             outcome = "loaded"
-        except self.deepod.InvalidFileError as error:
+        except self.refused as error:
             outcome, scores = "refused", None
             if "allocate memory" in str(error) or len(str(error)) > 1000 + len(str(path)):
                 self.failures.append(f"{label}: {str(error)[:300]}")
+        except FloatingPointError as error:  # a fit from weights that are not finite
+            outcome, scores = "diverged", None
+            if self.use is not go_on:
+                self.failures.append(f"{label}: {error!r}"[:500])
         except OSError as error:
             outcome, scores = "no file", None
             if case is not None:
@@ -725,7 +773,8 @@ class Guard:
                 self.failures.append(f"{label}: loaded with other scores")
             if case is None and not good:
                 self.failures.append(f"{label}: loaded")
-            if not np.isfinite(scores).all() and not (case and case.may_be_infinite):
+            strange = case is not None and case.may_be_infinite
+            if not np.isfinite(scores).all() and not strange:
                 self.failures.append(f"{label}: scores {scores}")
         elif good and case is None:
             self.failures.append(f"{label}: {outcome}")
@@ -783,22 +832,24 @@ def _changing(guard: Guard, model: Model) -> None:
 def _judge_all(folder: Path, kind: str, first: int, stop: int) -> None:
     """Load under guard, and leave a report."""
     warnings.simplefilter("ignore")  # of overflow in tensors that are meant to overflow
-    models = [Model.read(path) for path in sorted(folder.glob("*.deepod"))]
-    model = next(model for model in models if model.name == "plad_mlp")
-    guard = Guard(models, folder / f"{kind}_{first}")
-    if kind == "random":
+    work = folder / f"{kind}_{first}"
+    ending, use = ("ckpt", go_on) if kind == "checkpoints" else ("deepod", load_and_use)
+    models = [Model.read(path) for path in sorted(folder.glob(f"*.{ending}"))]
+    guard = Guard(models, work, use)
+    if kind in ("random", "checkpoints"):
         for number in range(first, stop):
             guard.judge(wrong(models, number), models[number % len(models)].name)
-    elif kind == "attacks":
-        for case in attacks(models):
-            guard.judge(case, model.name)
     else:
-        with strange_places(guard.folder, model) as places:
-            for label, (path, good) in places.items():
-                guard.counts["files"] += 1
-                guard.watch(label, path, None, model.name, good)
-        _changing(guard, model)
-    (guard.folder / "report.json").write_text(json.dumps(guard.report()))
+        model = next(model for model in models if model.name == "plad_mlp")
+        for case in attacks(models) if kind == "attacks" else ():
+            guard.judge(case, model.name)
+        if kind == "places":
+            with strange_places(work, model) as places:
+                for label, (path, good) in places.items():
+                    guard.counts["files"] += 1
+                    guard.watch(label, path, None, model.name, good)
+            _changing(guard, model)
+    (work / "report.json").write_text(json.dumps(guard.report()))
 
 
 def survive(folder: Path, kind: str, first: int = 0, stop: int = 0) -> dict[str, Any]:
@@ -807,8 +858,8 @@ def survive(folder: Path, kind: str, first: int = 0, stop: int = 0) -> dict[str,
     Parameters
     ----------
     folder : Path
-        Where :func:`make_models` has been.
-    kind : {"random", "attacks", "places"}
+        Where :func:`make_models` has been, or :func:`make_checkpoints`.
+    kind : {"random", "attacks", "places", "checkpoints"}
     first, stop : int
         Numbers of the random files: ``wrong(models, number)`` makes the same file in every run.
 

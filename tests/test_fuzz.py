@@ -13,6 +13,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="guards memory b
 def folder(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     fuzzing.make_models(folder)
+    fuzzing.make_checkpoints(folder)
     return folder
 
 
@@ -38,6 +39,19 @@ def test_load__what_is_no_file_or_changes_meanwhile__refused(folder, capsys):
     report = fuzzing.survive(folder, "places")
     assert_survived(report, capsys, 100)
     assert report["counts"]["no file"] >= 5
+
+
+def test_checkpoint__few_random_files__refused_or_trained(folder, capsys):
+    report = fuzzing.survive(folder, "checkpoints", 0, 60)
+    assert_survived(report, capsys, 60)
+    assert report["counts"]["refused"] > 40
+
+
+@pytest.mark.slow
+def test_checkpoint__two_thousand_random_files__refused_or_trained(folder, capsys):
+    report = fuzzing.survive(folder, "checkpoints", 100, 2100)
+    assert_survived(report, capsys, 2000)
+    assert report["counts"]["loaded, same scores"] > 50
 
 
 @pytest.mark.slow
