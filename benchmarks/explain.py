@@ -24,6 +24,7 @@ from deepod import _explain
 NODES = (32, 64, _explain.NODES, 256)
 SHIFT = 5.0  # standard deviations by which one value of a normal row is moved
 MOST_TRAINING, MOST_TEST = 2000, 200
+NARROW = 10  # columns that the report tells apart from more
 
 
 class Cell(NamedTuple):
@@ -112,23 +113,29 @@ def _quantiles(values: np.ndarray) -> dict[str, float]:
 
 
 def report(found: Sequence[dict[str, Any]]) -> str:
-    """Render medians over the fits of each detector, in percent."""
-    lines = []
+    """Render two tables, in percent: medians of the gaps, and means of the shares blamed."""
+    used = str(_explain.NODES)
+    gaps, shares = [], []
     for row in found:
-        line = {"detector": row["detector"]}
-        line |= {f"gap, {nodes} nodes": gap["median"] for nodes, gap in row["gaps"].items()}
-        used = str(_explain.NODES)
-        line["its 0.95 quantile"] = row["gaps"][used]["0.95"]
-        line["gap of anomalies"] = row["gaps_of_anomalies"][used]["median"]
-        line |= {f"blamed, {rule}": share for rule, share in row["blamed"].items()}
-        line["chance"] = row["chance"]
-        lines.append(line)
-    table = 100 * pd.DataFrame(lines).groupby("detector").median()
-    head = ["detector", *table.columns]
-    cells = [[name, *(f"{value:.2g}" for value in row)] for name, row in
-             zip(table.index, table.to_numpy(), strict=True)]  # fmt: skip
-    parts = [head, ["---"] * len(head), *cells]
-    return "\n".join(f"| {' | '.join(part)} |" for part in parts)
+        name = {"detector": row["detector"]}
+        medians = {f"{nodes} nodes": gap["median"] for nodes, gap in row["gaps"].items()}
+        tail = {f"{used} nodes, {q}": row["gaps"][used][q] for q in ("0.95", "max")}
+        gaps.append(name | medians | tail | {"anomalies": row["gaps_of_anomalies"][used]["median"]})
+        width = f"up to {NARROW}" if row["features"] <= NARROW else "more"
+        blamed = {f"{width} columns: {rule}": share for rule, share in row["blamed"].items()}
+        shares.append(name | blamed | {f"{width} columns: chance": row["chance"]})
+    tables = [
+        pd.DataFrame(gaps).groupby("detector").median(),
+        pd.DataFrame(shares).groupby("detector").mean(),
+    ]
+    return "\n\n".join(_markdown(100 * table) for table in tables)
+
+
+def _markdown(table: pd.DataFrame) -> str:
+    lines = [["detector", *table.columns], ["---", *["--:"] * table.shape[1]]]
+    for name, values in table.iterrows():
+        lines.append([str(name), *(f"{value:.2g}" for value in values)])
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main(argv: Sequence[str] | None = None) -> None:

@@ -17,6 +17,7 @@ pytest.importorskip("pandas")
 from benchmarks import (  # noqa: E402
     datasets,
     detectors,
+    explain,
     protocols,
     report,
     rows,
@@ -534,3 +535,46 @@ def test_threshold_rules__by_hand():
     assert thresholds.medcouple(-scores) == -thresholds.medcouple(scores)
     skew = thresholds.medcouple(scores)
     assert thresholds.adjusted_boxplot(scores) == pytest.approx(4 + 1.5 * np.exp(3 * skew) * 2)
+
+
+# --- contributions and ONNX files -----------------------------------------------------------------
+
+
+def test_explain__shifted__one_value_of_each_row():
+    X = np.zeros((50, 4))
+    moved, places = explain.shifted(X, np.array([1.0, 0.0, 2.0, 3.0]), seed=0)
+    assert (X == 0).all()
+    assert np.count_nonzero(moved) == 50
+    assert set(places) == {0, 2, 3}  # the second does not vary
+    sizes = explain.SHIFT * np.array([1.0, 0.0, 2.0, 3.0])[places]
+    np.testing.assert_array_equal(np.abs(moved[np.arange(50), places]), sizes)
+
+
+def test_explain__rows_and_tables(home, capsys):
+    out = home / "explain.jsonl"
+    args = f"--datasets small --detectors AutoEncoder,DeepSVDD --seeds 1 --out {out}".split()
+    explain.main(args)
+    first = out.read_text()
+    explain.main(args)
+    assert out.read_text() == first  # nothing is measured twice
+    for row in map(json.loads, first.splitlines()):
+        gaps = row["gaps"]
+        assert set(gaps) == set(map(str, explain.NODES))
+        assert 0 <= gaps["256"]["median"] <= gaps["256"]["max"] < 0.2
+        assert all(0 <= share <= 1 for share in row["blamed"].values())
+        assert row["chance"] == 0.25
+    assert "| DeepSVDD |" in capsys.readouterr().out
+
+
+def test_onnx__rows_and_table(tmp_path, capsys):
+    pytest.importorskip("onnxruntime")
+    from benchmarks import onnx
+
+    out = tmp_path / "onnx.jsonl"
+    args = f"--kinds table --detectors DeepSVDD --largest 300 --out {out}".split()
+    onnx.main(args)
+    (row,) = map(json.loads, out.read_text().splitlines())
+    assert row["deviation"] < 1e-5
+    assert row["rows"] == 300
+    assert min(row["export"], *row["one"].values(), *row["all"].values()) > 0
+    assert "| DeepSVDD | table |" in capsys.readouterr().out

@@ -13,8 +13,13 @@ ROOT = Path(__file__).parents[1]
 README_BLOCKS = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
+NEEDS = {"onnx_export": ("onnxscript", "onnxruntime")}  # more than deepod itself does
+
+
 def example(path: Path, monkeypatch):
     """Import an example as a module, so that its classes can be pickled."""
+    for library in NEEDS.get(path.stem, ()):
+        pytest.importorskip(library)
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, path.stem, module)
