@@ -22,6 +22,7 @@ from deepod import _data, _files
 
 __all__ = ["export"]
 
+OPSET = 20  # of ONNX, from 2023: onnxruntime reads it from 1.17 on
 _DTYPES = {"float64": torch.float64, "float32": torch.float32, "uint8": torch.uint8}
 
 
@@ -69,6 +70,8 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
     tests; by more where a score is the difference of larger numbers, as the standardised score of
     ``IAEAD`` and ``IAELSTMKL`` is if training rows were all alike.
 
+    The operators are those of opset 20; onnxruntime has them from version 1.17 on.
+
     The metadata of the file say where it is from: ``detector`` (name of the class), ``parameters``
     (JSON; objects by their ``repr``), ``threshold``, ``version`` (of deepod) and, if X had column
     names, ``feature_names`` (JSON).
@@ -114,6 +117,7 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
                 output_names=["scores"] if graph.threshold is None else ["scores", "labels"],
                 dynamic_shapes=({0: torch.export.Dim("n")},),
                 custom_translation_table={torch.ops.aten.log_sigmoid.default: _log_sigmoid},
+                opset_version=OPSET,
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
