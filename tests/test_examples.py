@@ -19,6 +19,9 @@ PAGES = {p.name: "\n".join(BLOCK.findall(p.read_text())) for p in (ROOT / "docs"
 NEEDS = {"onnx_export": ("onnxscript", "onnxruntime")}  # more than deepod itself does
 
 
+NEEDS = {"onnx_export": ("onnxscript", "onnxruntime")}  # more than deepod itself does
+
+
 def example(path: Path, monkeypatch):
     """Import an example as a module, so that its classes can be pickled."""
     for library in NEEDS.get(path.stem, ()):
