@@ -108,7 +108,7 @@ class Checkpoint:
         except (OSError, MemoryError):
             raise
         except Exception as error:
-            reason = str(error) if isinstance(error, ValueError) else repr(error)
+            reason = (str(error) if isinstance(error, ValueError) else repr(error))[:800]
             advice = "Delete the file to train anew, or give" if self._is_checkpoint else "Give"
             raise _files.InvalidFileError(
                 f"checkpoint={self.name!r} is not one to go on from: {reason.rstrip('.')}. "
