@@ -29,6 +29,8 @@ pytestmark = pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
 
 def _report(scenario, connection, args):
     os.setpgrp()  # Ctrl-C reaches a process and those that it has started
+    # What runs in the background may have been started with the signal ignored.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
         connection.send(scenario(connection, *args))
     except BaseException:

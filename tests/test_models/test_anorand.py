@@ -259,7 +259,7 @@ def test_supervision__rows_held_out__some_anomalies_stay_in_training(supervision
     y = np.repeat([0, 1], [38, 2])
     params = {"validation_fraction": 0.5, "random_state": seed, "noise_ratio": 0}
     detector = small(supervision=supervision, **params)
-    _, held_out = detector._split(40, y, seed)
+    _, held_out = detector._split(np.arange(40), y, seed)
     assert y[held_out].sum() == 1
     assert np.isfinite(detector.fit(X[:40], y).decision_scores_).all()
 
