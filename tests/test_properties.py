@@ -145,7 +145,7 @@ def options(name):
 
 def detectors(name):
     return st.builds(
-        lambda plain, chosen: fast(name, **plain, **chosen),
+        lambda plain, chosen: fast(name, **(plain | chosen)),
         st.fixed_dictionaries(
             {
                 "epochs": st.integers(0, 2),
