@@ -781,7 +781,7 @@ class BaseDetector(PyODVocabulary):
             If there is not enough for 32 rows.
         """
         check_is_fitted(self)
-        return self._map(self._validate_rows(X, reset=False), self._score, batch_size)
+        return _finite(self._map(self._validate_rows(X, reset=False), self._score, batch_size))
 
     def score_batches(self, batches: Iterable[Any]) -> Iterator[np.ndarray]:
         """Score batches as they come, each by :meth:`decision_function`.
@@ -799,7 +799,8 @@ class BaseDetector(PyODVocabulary):
         check_is_fitted(self)
         at_once = AtOnce()
         for X in batches:
-            yield self._map(self._validate_rows(X, reset=False), self._score, at_once=at_once)
+            rows = self._validate_rows(X, reset=False)
+            yield _finite(self._map(rows, self._score, at_once=at_once))
 
     def explain(self, X: Any, batch_size: int | None = None, rule: str = "auto") -> np.ndarray:
         """Find what each value of a row adds to its score.
@@ -1037,6 +1038,11 @@ class BaseDetector(PyODVocabulary):
                 raise
             self.device_ = torch.device("cpu")
             self.module_.to(self.device_)
+
+
+def _finite(scores: np.ndarray) -> np.ndarray:
+    """Give rows so far away that their score is infinite in float32 its largest number."""
+    return np.minimum(scores, _data.LARGEST_SCORE, out=scores)
 
 
 def spawn_seeds(random_state: Any, n: int) -> list[int]:

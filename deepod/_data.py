@@ -17,6 +17,7 @@ from deepod.types import Shape
 # Scaled values are kept below this size: a row far outside the training range still gets a
 # finite score, because its squares and products fit into float32.
 LARGEST = 1e9
+LARGEST_SCORE = float(np.finfo(np.float32).max)  # where a network's squares do not fit all the same
 _BLOCK_VALUES = 1 << 20  # values that statistics are taken of at once
 _GATHERED_ROWS = 4096  # that each of several processes shows, for medians of all
 _CACHE_VALUES = 1 << 15  # values scaled at once: what is made of them stays in the cache

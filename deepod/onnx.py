@@ -156,6 +156,7 @@ class _Graph(nn.Module):
         """Score and label."""
         x = X.unflatten(1, self.detector.input_shape_) if X.dim() == 2 else X  # flat, or a table
         scores = self.detector._score(self.module, self._scaled(x)).double()
+        scores = scores.clamp(max=_data.LARGEST_SCORE)
         return (scores,) if self.threshold is None else (scores, (scores > self.threshold).long())
 
     def _scaled(self, x: Tensor) -> Tensor:

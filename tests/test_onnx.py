@@ -152,6 +152,13 @@ def test_export__column_far_from_zero__keeps_its_digits(tmp_path):
     assert_alike(fast("AutoEncoder").fit(X[:40]), X, tmp_path)
 
 
+def test_export__score_beyond_float32__its_largest_number(tmp_path):
+    detector = fitted("DeepSVDD", epochs=0, network="prototypes", scaler="minmax")
+    X = np.full((1, *SHAPES["table"]), 1e30)
+    assert detector.decision_function(X) == np.finfo(np.float32).max
+    assert_alike(detector, X, tmp_path)
+
+
 def test_export__constant_images_and_columns__score_like_the_detector(tmp_path):
     X = rows(SHAPES["images"])
     X[:3] = 7.0
