@@ -18,8 +18,9 @@ import torch
 from tqdm import tqdm
 
 import deepod
-from benchmarks import datasets, environment, protocols, rows
+from benchmarks import adbench
 from deepod import _explain
+from deepod.bench import environment, protocols, rows
 
 NODES = (32, 64, _explain.NODES, 256)
 SHIFT = 5.0  # standard deviations by which one value of a normal row is moved
@@ -52,7 +53,7 @@ def measure(cell: Cell) -> dict[str, Any]:
         each rule, the share of normal rows in which the largest contribution is that of the value
         that was shifted; ``chance`` is that of guesses. ``seconds``: of 200 rows.
     """
-    table = datasets.load_table(cell.dataset)
+    table = adbench.load(cell.dataset)
     X = table.data[:, np.ptp(table.data, axis=0) > 0].astype(float)
     split = protocols.split_table("one-class", X, table.target, cell.seed, MOST_TRAINING, MOST_TEST)
     detector = getattr(deepod, cell.detector)(random_state=cell.seed).fit(split.X_train)
@@ -147,7 +148,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--detectors", default=",".join(deepod.DETECTORS), help="names with commas")
     add("--seeds", type=int, default=3)
     args = parser.parse_args(argv)
-    names = datasets.GROUPS.get(args.datasets) or args.datasets.split(",")
+    names = adbench.GROUPS.get(args.datasets) or args.datasets.split(",")
     detectors = args.detectors.split(",")
     cells = [Cell(*c) for c in product(names, detectors, range(args.seeds))]
     torch.set_num_threads(1)

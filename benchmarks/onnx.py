@@ -18,8 +18,8 @@ import torch
 from tqdm import tqdm
 
 import deepod
-from benchmarks import environment, rows
 from deepod import onnx
+from deepod.bench import environment, rows
 
 # Shape of a sample, and rows to score at once besides a single one.
 KINDS = {"table": ((32,), 100_000), "windows": ((50, 4), 5_000), "images": ((1, 16, 16), 5_000)}

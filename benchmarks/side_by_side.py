@@ -9,7 +9,7 @@ from statistics import median
 from time import perf_counter
 from typing import Any, NamedTuple
 
-from benchmarks import environment
+from deepod.bench import environment
 
 Values = dict[str, float]  # by quantity
 

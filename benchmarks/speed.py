@@ -12,9 +12,10 @@ import torch
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from benchmarks import environment, rows, side_by_side, speed_report
+from benchmarks import side_by_side, speed_report
 from benchmarks.side_by_side import Cell, Comparison
 from benchmarks.speed_sections import SECTIONS, Work
+from deepod.bench import environment, rows
 
 THREADS = 1  # for every contender alike
 REPEATS, QUICK_REPEATS = 5, 2

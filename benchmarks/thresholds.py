@@ -20,8 +20,9 @@ from sklearn.metrics import f1_score, roc_auc_score
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from benchmarks import detectors, environment, protocols, rows
-from benchmarks.run import expand_datasets, load
+from benchmarks import adbench
+from deepod.bench import detectors, environment, protocols, rows
+from deepod.bench.runner import load
 
 DETECTORS = "PLAD,AutoEncoder,DeepSVDD,IAELSTMKL,AnoRand"
 CONFORMAL = {"calibration_fraction": 0.2, "false_alarm_rate": 0.1}
@@ -98,7 +99,7 @@ def run_cell(cell: rows.Cell, thresholders: Sequence[str] = ()) -> dict[str, Any
     row : dict
         ``rules`` has METRICS, in their order, by rule: of all that apply to such scores.
     """
-    split = load(cell)
+    split = load(cell, adbench.find(cell.dataset)[0])
     found = detectors.find(cell.detector)
     with threadpool_limits(1):
         torch.set_num_threads(1)
@@ -213,11 +214,12 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     args = _parser().parse_args(argv)
+    names = [dataset.name for dataset in adbench.find(args.datasets)]
     cells = [
         rows.Cell(protocol, dataset, detector, seed, args.max_train, args.max_test)
         for seed in range(args.seeds)
         for protocol in args.protocols.split(",")
-        for dataset in expand_datasets(args.datasets, protocol)
+        for dataset in names
         for detector in args.detectors.split(",")
     ]
     args.out.parent.mkdir(parents=True, exist_ok=True)

@@ -20,7 +20,8 @@ import torch
 from tqdm import tqdm
 
 import deepod
-from benchmarks import datasets, environment, protocols, rows
+from benchmarks import adbench
+from deepod.bench import environment, protocols, rows
 from tests import churn, faults, fuzzing
 
 DATASET, TRAINING, ROUNDS = "cardio", 2000, 9
@@ -42,7 +43,7 @@ class Cell(NamedTuple):
 
 def saved(cell: Cell) -> dict[str, Any]:
     """Size of a saved model, and seconds to save and to load it, beside joblib's; by turns."""
-    table = datasets.load_table(DATASET)
+    table = adbench.load(DATASET)
     split = protocols.split_table("one-class", table.data, table.target, 0, cell.number, None)
     detector = getattr(deepod, cell.detector)(random_state=0).fit(split.X_train)
     with tempfile.TemporaryDirectory() as folder:

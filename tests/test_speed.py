@@ -15,7 +15,7 @@ from sklearn.model_selection import GridSearchCV
 sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 import deepod
-from benchmarks import memory, rows, side_by_side, speed, speed_report, speed_sections
+from benchmarks import memory, side_by_side, speed, speed_report, speed_sections
 from benchmarks.side_by_side import Cell, Comparison, Contender, Ratio
 from deepod.params import one_of, param, parameters
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.detectors import find
+from deepod.bench.detectors import find
 from deepod import AnoRand, fit_many
 from deepod.networks import MLP
 from deepod.types import Batch

@@ -9,7 +9,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.detectors import find
+from deepod.bench.detectors import find
 from deepod import PLAD
 from deepod._data import Scaler
 from deepod.networks import MLP, LeNet, Recurrent

@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from benchmarks.detectors import find
+from deepod.bench.detectors import find
 from deepod import DAE, NSAE, AutoEncoder, DeepSVDD
 from deepod.callbacks import EarlyStopping
 from deepod.networks import MLP, LeNet

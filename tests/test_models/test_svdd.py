@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from benchmarks.detectors import find
+from deepod.bench.detectors import find
 from deepod import IAEAD, IAELSTMKL, DeepSVDD
 from deepod.callbacks import EarlyStopping
 from deepod.networks import MLP, LeNet

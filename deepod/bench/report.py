@@ -8,7 +8,7 @@ from typing import Any
 
 import pandas as pd
 
-from benchmarks import datasets, rows
+from deepod.bench import rows
 
 METRICS = ("auc_roc", "auc_pr", "f1", "false_alarms")
 
@@ -19,7 +19,7 @@ def split_common(results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     Parameters
     ----------
     results : DataFrame
-        Rows of one protocol, as :func:`benchmarks.rows.read` gives them.
+        Rows of one protocol, as :func:`deepod.bench.rows.read` gives them.
 
     Returns
     -------
@@ -149,7 +149,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     wanted = args.detectors.split(",") if args.detectors else {cell.detector for cell in found}
     chosen = {cell.dataset for cell in found}
     if args.datasets:
-        chosen = set(datasets.GROUPS.get(args.datasets) or args.datasets.split(","))
+        chosen = set(args.datasets.split(","))
     results = [
         row for cell, row in found.items() if cell.detector in wanted and cell.dataset in chosen
     ]

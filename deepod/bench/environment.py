@@ -20,6 +20,7 @@ def describe() -> dict[str, Any]:
     versions = {name: importlib.metadata.version(name) for name in packages}
     versions |= {"python": platform.python_version(), "deepod": deepod.__version__}
     try:
+        _git("ls-files", "--error-unmatch", "deepod")  # not somebody else's repository around us
         commit = _git("rev-parse", "--short", "HEAD")
         # Results themselves do not count as a change.
         changed = _git("status", "--porcelain", "--", ".", ":!*.jsonl", ":!benchmarks/results")
@@ -52,6 +53,6 @@ def device_name(detector: Any) -> str:
 
 
 def _git(*args: str) -> str:
-    root = Path(__file__).resolve().parents[1]
+    root = Path(__file__).resolve().parents[2]
     done = subprocess.run(["git", *args], cwd=root, capture_output=True, text=True, check=True)
     return done.stdout.strip()

@@ -19,6 +19,11 @@ class Found(NamedTuple):
     name: str
     params: dict[str, Any]
 
+    @property
+    def own(self) -> bool:
+        """Whether it is a detector of deepod."""
+        return issubclass(self.load(), deepod.BaseDetector)
+
     def load(self) -> type:
         """Import the class."""
         from pyod.models.base import BaseDetector
@@ -47,14 +52,13 @@ class Found(NamedTuple):
         """
         cls = self.load()
         accepted = inspect.signature(cls).parameters
-        own = issubclass(cls, deepod.BaseDetector)
         params = {key: _value(value) for key, value in self.params.items()}
         offered |= {"random_state": seed, "verbose": 0}
         params |= {key: value for key, value in offered.items() if key in accepted}
         return cls(**params), {
             "params": self.params,
             "random_state": params.get("random_state"),
-            "scaling": "own" if own else "standard",
+            "scaling": "own" if self.own else "standard",
         }
 
 

@@ -1,0 +1,73 @@
+"""What ``deepod bench`` and ``python -m benchmarks.adbench`` have in common: options, and the run."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from deepod.bench.protocols import PROTOCOLS
+from deepod.bench.runner import Dataset, run
+
+
+def add_options(parser: argparse.ArgumentParser, detectors: str | None = None) -> None:
+    """Add all options but those that say which datasets there are."""
+    add = parser.add_argument
+    add("--detectors", type=_listed, required=detectors is None, default=detectors, help="with "
+        "commas: PLAD, pyod:IForest, module:Class, file.toml:section (default: %(default)s)"
+        if detectors else "with commas: PLAD, pyod:IForest, module:Class, file.toml:section")  # fmt: skip
+    add("--protocol", default="one-class", help="images, "
+        + ", ".join(k if p.least is None else f"{k}-N" for k, p in PROTOCOLS.items())
+        + ", with a number for N (default: %(default)s)")  # fmt: skip
+    add("--seeds", type=_count, default=5, help="number of seeds, from 0 on (default: %(default)s)")
+    add("--max-train", type=_count, metavar="N", help="at most N training rows, drawn at random")
+    add("--max-test", type=_count, metavar="N", help="at most N test rows, with the share of "
+        "anomalies kept")  # fmt: skip
+    add("--jobs", type=_count, default=1, help="detectors at a time (default: %(default)s)")
+    add("--no-stack", action="store_true", help="train the seeds of a detector of ours one by one, "
+        "not side by side")  # fmt: skip
+    add("--time-limit", type=float, metavar="SECONDS", help="for each detector, dataset and seed; "
+        "what takes longer is a row with an error")  # fmt: skip
+    add("--memory-limit", type=float, metavar="GIB", help="for the process of a detector, in which "
+        "the libraries take some 0.4")  # fmt: skip
+    add("--keep-scores", action="store_true", help="keep the scores of the test rows beside --out: "
+        "for curves and histograms in the report")  # fmt: skip
+    add("--retry-errors", action="store_true", help="run again what ended in an error")
+    add("--quiet", action="store_true", help="no progress bar")
+    add("--out", required=True, type=Path, metavar="RESULTS", help="file of JSON lines to append "
+        "to; a run that was stopped goes on where it was")  # fmt: skip
+
+
+def run_bench(data: Sequence[Dataset], args: argparse.Namespace) -> list[dict[str, Any]]:
+    """Run as the options say, and say on standard output what was done."""
+    found = run(
+        data,
+        args.detectors,
+        args.out,
+        protocol=args.protocol,
+        seeds=args.seeds,
+        jobs=args.jobs,
+        max_train=args.max_train,
+        max_test=args.max_test,
+        stack=not args.no_stack,
+        time_limit=args.time_limit,
+        memory_limit=args.memory_limit,
+        keep_scores=args.keep_scores,
+        retry_errors=args.retry_errors,
+        progress=not args.quiet,
+    )
+    failed = sum("error" in row for row in found)
+    print(f"{len(found)} rows of {len(data)} datasets, {failed} with an error: {args.out}")
+    return found
+
+
+def _count(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
+    return number
+
+
+def _listed(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]

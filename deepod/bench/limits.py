@@ -1,0 +1,103 @@
+"""Calls that may take so much time and memory, and no more."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import multiprocessing
+import sys
+from collections.abc import Callable
+from time import monotonic
+from typing import Any
+
+_LOOK = 0.05  # seconds between two looks at the memory
+_GIB = 1 << 30
+_pool: Any = None
+
+
+class LimitError(RuntimeError):
+    """A call took more time or memory than it was allowed, or its process has died."""
+
+
+def call(function: Callable[..., Any], *args: Any, seconds: float | None, gib: float | None) -> Any:
+    """Call a function in another process, which is killed when it exceeds a limit.
+
+    The process stays for the next call. Its start is not counted.
+
+    Parameters
+    ----------
+    function, *args
+        Can be pickled.
+    seconds : float or None
+        Time limit.
+    gib : float or None
+        Limit on the memory of the process, as its resident set, in GiB.
+
+    Returns
+    -------
+    object
+        What the function returns; what it raises is raised.
+
+    Raises
+    ------
+    LimitError
+        If a limit is exceeded or the process dies.
+    ImportError
+        If the extra ``deepod[bench]`` is not installed.
+    """
+    try:
+        import psutil
+        from pebble import ProcessExpired
+    except ImportError as error:
+        raise ImportError('Limits need pip install "deepod[bench]".') from error
+    pool = _started()
+    pool.schedule(_nothing).result()  # once the process is there
+    future = pool.schedule(function, args=args)
+    began = monotonic()
+    try:
+        while True:
+            with contextlib.suppress(TimeoutError):
+                return future.result(_LOOK)
+            if seconds is not None and monotonic() - began > seconds:
+                raise LimitError(f"took more than {seconds:g} seconds.")
+            if gib is not None and _resident(psutil) > gib * _GIB:
+                raise LimitError(f"took more than {gib:g} GiB of memory.")
+    except ProcessExpired as error:
+        raise LimitError(f"its process died (exit code {error.exitcode}).") from error
+    finally:
+        if not future.done():
+            future.cancel()  # kills the process; another takes its place
+
+
+def _started() -> Any:
+    global _pool
+    if _pool is None or not _pool.active:
+        from pebble import ProcessPool
+
+        # Not forked from this process, whose threads may hold locks.
+        method = "forkserver" if sys.platform == "linux" else "spawn"
+        context = multiprocessing.get_context(method)
+        if method == "forkserver":
+            context.set_forkserver_preload(["deepod.bench.runner"])
+        _pool = ProcessPool(1, context=context)
+        atexit.register(_stop, _pool)
+    return _pool
+
+
+def _nothing() -> None:
+    """Do nothing, when the process is ready to."""
+    from deepod.bench import runner  # noqa: F401
+
+
+def _stop(pool: Any) -> None:
+    pool.stop()
+    pool.join()
+
+
+def _resident(psutil: Any) -> int:
+    """Memory of the largest process that this one has started, in bytes."""
+    sizes = [0]
+    for process in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.Error):
+            sizes.append(process.memory_info().rss)
+    return max(sizes)

@@ -1,0 +1,366 @@
+"""How a dataset is divided into training and test rows, and which labels a detector is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+from sklearn.model_selection import train_test_split
+from sklearn.utils import Bunch
+
+SMALL, LARGE = 1000, 50_000  # rows that the published protocol brings every table to
+
+
+class Split(NamedTuple):
+    """What a detector is trained on, and what it is tested on; labels 1 = anomaly."""
+
+    X_train: np.ndarray
+    y_train: np.ndarray  # true labels: for facts about the rows, not for the detector
+    X_test: np.ndarray
+    y_test: np.ndarray
+    given: np.ndarray | None = None  # labels of the training rows that the detector is shown
+
+
+class Rows(NamedTuple):
+    """A table and the numbers of the rows on both sides; ``X`` may be changed by a noise study."""
+
+    X: np.ndarray
+    y: np.ndarray
+    train: np.ndarray
+    test: np.ndarray
+    given: np.ndarray | None = None  # of all rows
+
+
+class Protocol(NamedTuple):
+    """One way to divide a table."""
+
+    divide: Callable[[np.ndarray, np.ndarray, int, float], Rows]
+    about: str
+    least: float | None = None  # the amount in the name of the protocol is at least and
+    most: float | None = None  # at most; None: there is none
+    shared_rows: bool = False  # some rows may be on both sides: a figure to set beside others alone
+    standardised: bool = False  # every detector is given the rows standardised
+
+
+# --- clean protocols ------------------------------------------------------------------------------
+
+
+def one_class(X: np.ndarray, y: np.ndarray, seed: int, amount: float = 0) -> Rows:
+    """Train on a random half of the normal rows, test on the other half and all anomalies."""
+    normal = np.random.default_rng(seed).permutation(np.flatnonzero(y == 0))
+    half = len(normal) // 2
+    return Rows(X, y, normal[:half], np.concatenate([normal[half:], np.flatnonzero(y == 1)]))
+
+
+def unsupervised(X: np.ndarray, y: np.ndarray, seed: int, amount: float = 0) -> Rows:
+    """Train on 70 % of the rows, anomalies among them, test on 30 %; the same share in both."""
+    train, test = train_test_split(np.arange(len(y)), test_size=0.3, stratify=y, random_state=seed)
+    return Rows(X, y, train, test)
+
+
+def supervised(X: np.ndarray, y: np.ndarray, seed: int, amount: float = 0) -> Rows:
+    """Split as "unsupervised" does; the detectors get the labels of the training rows."""
+    return unsupervised(X, y, seed)._replace(given=y)
+
+
+def few_labels(X: np.ndarray, y: np.ndarray, seed: int, amount: float) -> Rows:
+    """Split as "unsupervised" does; a share of the anomalies in training is labelled.
+
+    All other training rows are given the label 0, the anomalies among them that nobody has found
+    included, as in ADBench (Han et al., NeurIPS 2022, section 3.2). At least one is labelled.
+    """
+    rows = unsupervised(X, y, seed)
+    anomalies = rows.train[y[rows.train] == 1]
+    count = max(1, round(len(anomalies) * amount / 100))
+    given = np.zeros_like(y)
+    given[np.random.default_rng((seed, 2)).choice(anomalies, count, replace=False)] = 1
+    return rows._replace(given=given)
+
+
+def contaminated(X: np.ndarray, y: np.ndarray, seed: int, amount: float) -> Rows:
+    """Train on half of the normal rows and on so many anomalies that they are this share.
+
+    The anomalies are taken from a random half, the others are tested on: the test rows are the same
+    at every share. Where that half does not suffice, all of it is taken; the rows of results say
+    which share there was.
+    """
+    rows = one_class(X, y, seed)
+    anomalies = np.random.default_rng((seed, 2)).permutation(np.flatnonzero(y == 1))
+    half = len(anomalies) // 2
+    share = amount / 100
+    count = min(half, round(share / (1 - share) * len(rows.train)))
+    normal = rows.test[y[rows.test] == 0]
+    train = np.concatenate([rows.train, anomalies[:count]])
+    return Rows(X, y, train, np.concatenate([normal, anomalies[half:]]))
+
+
+# --- noise studies: ADBench, section 4.4 ----------------------------------------------------------
+
+
+def duplicated(X: np.ndarray, y: np.ndarray, seed: int, amount: float) -> Rows:
+    """Split as "unsupervised" does; every anomaly is there this many times, on its side."""
+    rows = unsupervised(X, y, seed)
+
+    def repeated(part: np.ndarray) -> np.ndarray:
+        return np.repeat(part, np.where(y[part] == 1, int(amount), 1))
+
+    return rows._replace(train=repeated(rows.train), test=repeated(rows.test))
+
+
+def irrelevant(X: np.ndarray, y: np.ndarray, seed: int, amount: float) -> Rows:
+    """Split as "unsupervised" does; of the columns this share is noise between the extremes.
+
+    The noise columns are added, each uniform between the extremes of one of the others in training.
+    """
+    rows = unsupervised(X, y, seed)
+    rng = np.random.default_rng((seed, 2))
+    d = X.shape[1]
+    count = max(1, round(d * amount / (100 - amount)))
+    like = X[rows.train][:, rng.integers(d, size=count)]
+    noise = rng.uniform(like.min(0), like.max(0), (len(X), count))
+    return rows._replace(X=np.concatenate([X, noise.astype(X.dtype)], axis=1))
+
+
+def label_errors(X: np.ndarray, y: np.ndarray, seed: int, amount: float) -> Rows:
+    """Split as "supervised" does; this share of the training labels, of each class, is wrong."""
+    rows = unsupervised(X, y, seed)
+    given, rng = y.copy(), np.random.default_rng((seed, 2))
+    for label in (0, 1):
+        of_class = rows.train[y[rows.train] == label]
+        wrong = rng.choice(of_class, round(len(of_class) * amount / 100), replace=False)
+        given[wrong] = 1 - label
+    return rows._replace(given=given)
+
+
+# --- protocols that let rows stand on both sides --------------------------------------------------
+
+
+def transductive(X: np.ndarray, y: np.ndarray, seed: int, amount: float = 0) -> Rows:
+    """Train on all rows and score the same rows."""
+    return Rows(X, y, np.arange(len(y)), np.arange(len(y)))
+
+
+def published_semi(X: np.ndarray, y: np.ndarray, seed: int, amount: float = 0) -> Rows:
+    """Train on the first half of the normal rows, in file order, test on all others.
+
+    As Livernoche et al. (ICLR 2024) do. Copies that :func:`_resized` made may be on both sides.
+    """
+    X, y, _ = _resized(X, y, seed)
+    normal, anomalies = np.flatnonzero(y == 0), np.flatnonzero(y == 1)
+    half = len(normal) // 2
+    return Rows(X, y, normal[:half], np.concatenate([normal[half:], anomalies]))
+
+
+def published_unsupervised(X: np.ndarray, y: np.ndarray, seed: int, amount: float = 0) -> Rows:
+    """Train on as many rows as there are, drawn with replacement, and test on all rows.
+
+    As Livernoche et al. (ICLR 2024) do.
+    """
+    X, y, rng = _resized(X, y, seed)
+    return Rows(X, y, rng.choice(len(y), len(y), replace=True), np.arange(len(y)))
+
+
+def _resized(
+    X: np.ndarray, y: np.ndarray, seed: int
+) -> tuple[np.ndarray, np.ndarray, np.random.RandomState]:
+    """Draw 1,000 rows with replacement from a smaller table, and 50,000 from a larger one."""
+    rng = np.random.RandomState(seed)  # noqa: NPY002: as published
+    if len(y) < SMALL:
+        drawn = rng.choice(len(y), SMALL, replace=True)
+    elif len(y) > LARGE:
+        drawn = rng.choice(len(y), LARGE, replace=False)
+    else:
+        return X, y, rng
+    return X[drawn], y[drawn], rng
+
+
+PROTOCOLS = {
+    "one-class": Protocol(one_class, "half of the normal rows train"),
+    "unsupervised": Protocol(unsupervised, "70 % of all rows train"),
+    # DAGMM's (Zong et al., ICLR 2018), as GOAD and those after it use it: the rows are those of
+    # "one-class"; the name says which published F1 a result may be put beside.
+    "dagmm": Protocol(one_class, "half of the normal rows train; F1 is the metric"),
+    "supervised": Protocol(supervised, "70 % of all rows train, with their labels"),
+    "few-labels": Protocol(
+        few_labels, "70 % of all rows train; this % of their anomalies is labelled", 0, 100
+    ),
+    "contaminated": Protocol(
+        contaminated, "half of the normal rows train, and anomalies: this % of all", 0, 50
+    ),
+    "duplicated": Protocol(duplicated, "unsupervised, every anomaly this many times", 1, 100),
+    "irrelevant": Protocol(irrelevant, "unsupervised, this % of the columns is noise", 0, 99),
+    "label-errors": Protocol(label_errors, "supervised, this % of the labels is wrong", 0, 50),
+    "transductive": Protocol(transductive, "all rows train, and are scored", shared_rows=True),
+    "published-semi": Protocol(
+        published_semi, "Livernoche et al., semi-supervised", shared_rows=True, standardised=True
+    ),
+    "published-unsupervised": Protocol(
+        published_unsupervised,
+        "Livernoche et al., unsupervised",
+        shared_rows=True,
+        standardised=True,
+    ),
+}
+
+
+def find(name: str) -> tuple[Protocol, float]:
+    """Find a protocol by its name, which ends in an amount for some: "few-labels-5".
+
+    Raises
+    ------
+    ValueError
+        If there is none of this name; the message lists all.
+    """
+    if name in PROTOCOLS and PROTOCOLS[name].least is None:
+        return PROTOCOLS[name], 0.0
+    kind, _, text = name.rpartition("-")
+    protocol = PROTOCOLS.get(kind)
+    if protocol is not None and protocol.least is not None and protocol.most is not None:
+        try:
+            amount = float(text)
+        except ValueError:
+            amount = np.nan
+        if protocol.least <= amount <= protocol.most:
+            return protocol, amount
+    known = (
+        f"{key}-N (N from {p.least:g} to {p.most:g})" if p.least is not None else key
+        for key, p in PROTOCOLS.items()
+    )
+    raise ValueError(f"No protocol {name!r}; there are images, {', '.join(known)}.")
+
+
+def split_table(
+    protocol: str,
+    X: np.ndarray,
+    y: np.ndarray,
+    seed: int,
+    max_train: int | None = None,
+    max_test: int | None = None,
+) -> Split:
+    """Divide a table.
+
+    Parameters
+    ----------
+    protocol : str
+        A key of :data:`PROTOCOLS`, with the amount behind it where there is one: "few-labels-5".
+    X : ndarray of shape (n, d)
+    y : ndarray of shape (n,)
+        1 = anomaly. Decides the division; what a detector is shown of it is ``given``.
+    seed : int
+    max_train, max_test : int, optional
+        At most so many rows, drawn at random; those to test on with the share of anomalies kept
+        (but at least one anomaly).
+
+    Returns
+    -------
+    Split
+        Test rows in random order, so that nothing follows from the position of a row.
+
+    Raises
+    ------
+    ValueError
+        If there are too few rows, or only one class to test on.
+    RuntimeError
+        If a row is on both sides, and the protocol does not have it so.
+    """
+    found, amount = find(protocol)
+    X, y, train, test, given = found.divide(X, y, seed, amount)
+    rng = np.random.default_rng((seed, 1))
+    labelled = np.flatnonzero(given) if given is not None else None
+    train = _cap_train(train, max_train, rng, labelled)
+    test = _cap_test(test, y, max_test, rng)
+    if not found.shared_rows and np.intersect1d(train, test).size:
+        raise RuntimeError(f"Protocol {protocol} both trains and tests on a row: a leak.")
+    shown = None if given is None else given[train]
+    return _checked(Split(X[train], y[train], X[test], y[test], shown))
+
+
+def split_images(
+    images: Bunch,
+    normal: int,
+    seed: int,
+    max_train: int | None = None,
+    max_test: int | None = None,
+) -> Split:
+    """Train on the training images of one class, test on all test images.
+
+    Parameters
+    ----------
+    images : Bunch
+        As :func:`deepod.datasets.load_images` returns it without ``normal``.
+    normal : int
+        The normal class; the images of all other classes are the anomalies.
+    seed : int
+        Seed of the caps and of the order; without caps every seed has the same images.
+    max_train, max_test : int, optional
+        As in :func:`split_table`.
+
+    Returns
+    -------
+    Split
+    """
+    y_test = (images.test_target != normal).astype(int)
+    rng = np.random.default_rng((seed, 1))
+    train = _cap_train(np.flatnonzero(images.target == normal), max_train, rng)
+    test = _cap_test(np.arange(len(y_test)), y_test, max_test, rng)
+    X_train = images.data[train]
+    return _checked(Split(X_train, np.zeros(len(train), int), images.test[test], y_test[test]))
+
+
+def copies(split: Split) -> float:
+    """Share of the test rows that equal a training row in every value.
+
+    Not a leak where rows are divided at random and the data have such rows; memorising methods gain
+    by it all the same.
+    """
+    train, test = (
+        np.ascontiguousarray(X.reshape(len(X), -1) + 0) for X in (split.X_train, split.X_test)
+    )
+    whole = np.dtype((np.void, train.dtype.itemsize * train.shape[1]))
+    return float(np.isin(test.view(whole).ravel(), train.view(whole).ravel()).mean())
+
+
+def _cap_train(
+    rows: np.ndarray,
+    cap: int | None,
+    rng: np.random.Generator,
+    labelled: np.ndarray | None = None,
+) -> np.ndarray:
+    if cap is None or len(rows) <= cap:
+        return rows
+    kept = rng.choice(rows, cap, replace=False)
+    if labelled is not None and not np.isin(kept, labelled).any():
+        # Few labels may all be lost by chance; a method that needs one then has nothing to learn.
+        kept[0] = rng.choice(rows[np.isin(rows, labelled)])
+    return kept
+
+
+def _cap_test(
+    rows: np.ndarray, y: np.ndarray, cap: int | None, rng: np.random.Generator
+) -> np.ndarray:
+    if cap is not None and len(rows) > cap:
+        normals, anomalies = rows[y[rows] == 0], rows[y[rows] == 1]
+        count = int(np.clip(round(cap * len(anomalies) / len(rows)), 1, cap - 1))
+        parts = ((anomalies, count), (normals, cap - count))
+        rows = np.concatenate([rng.choice(part, n, replace=False) for part, n in parts])
+    return rng.permutation(rows)
+
+
+def _checked(split: Split) -> Split:
+    if len(split.X_train) < 2 or len(np.unique(split.y_test)) != 2:
+        raise ValueError(
+            f"{len(split.X_train)} training rows and test labels {np.unique(split.y_test)}: "
+            "expected at least 2 rows, and both normal rows (0) and anomalies (1) to test on."
+        )
+    return split
+
+
+def f1_at_true_count(y: np.ndarray, scores: np.ndarray) -> float:
+    """F1 of flagging the k highest scores, where k is the number of anomalies in y.
+
+    Precision, recall and F1 are then the same number. Of tied scores the earlier rows are flagged:
+    a random choice, as :class:`Split` holds the test rows in random order.
+    """
+    k = int(y.sum())
+    return float(y[np.argsort(-scores, kind="stable")[:k]].mean())

@@ -1,0 +1,493 @@
+"""Protocol x dataset x detector x seed, one row of results each; a run that was killed goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from functools import lru_cache, partial
+from pathlib import Path
+from time import perf_counter
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from joblib import Parallel, delayed, hash
+from sklearn.metrics import average_precision_score, roc_auc_score
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import Bunch
+from threadpoolctl import threadpool_limits
+
+from deepod import datasets
+from deepod._files import write
+from deepod.bench import detectors, environment, limits, protocols, rows
+from deepod.bench.rows import Cell
+from deepod.ensemble import fit_in_jobs
+
+THREADS = 1  # per worker, for every detector alike
+TABLES = (".npz", ".csv", ".parquet", ".pq")
+_warm: set[tuple[str, str]] = set()  # classes that this process has run
+
+
+class Dataset(NamedTuple):
+    """A dataset of a run: what it is called, and where it is or what it holds."""
+
+    name: str
+    path: Path | None = None
+    label: str = "label"
+    anomaly: Any = 1
+    bunch: Bunch | None = None
+
+    def load(self) -> Bunch:
+        """Read it, or what this process has read last."""
+        return self.bunch if self.path is None else _read(self.path, self.label, self.anomaly)
+
+
+class Unit(NamedTuple):
+    """What a worker does at once: all seeds of a detector on a dataset."""
+
+    protocol: str
+    dataset: Dataset
+    detector: str
+    found: detectors.Found
+    seeds: tuple[int, ...]
+    max_train: int | None
+    max_test: int | None
+    stack: bool
+    scores: Path | None  # folder to keep the scores in
+
+    def cells(self) -> list[Cell]:
+        """Name what is run."""
+        where = self.protocol, self.dataset.name, self.detector
+        return [Cell(*where, seed, self.max_train, self.max_test) for seed in self.seeds]
+
+
+def run(
+    data: Any,
+    detectors: Iterable[str],
+    out: str | os.PathLike[str],
+    *,
+    protocol: str = "one-class",
+    seeds: int = 5,
+    jobs: int = 1,
+    max_train: int | None = None,
+    max_test: int | None = None,
+    stack: bool = True,
+    time_limit: float | None = None,
+    memory_limit: float | None = None,
+    keep_scores: bool = False,
+    retry_errors: bool = False,
+    progress: bool = True,
+    note: Mapping[str, Any] | None = None,
+) -> list[dict[str, Any]]:
+    """Run detectors on datasets and append a row of results for each seed.
+
+    A run that was stopped or killed goes on where it was when it is started again. What goes wrong
+    with a detector is a row with an ``error``, and the run goes on.
+
+    Parameters
+    ----------
+    data : mapping or list of Dataset
+        Names of datasets to ``(X, y)`` with 1 = anomaly, or what :func:`find_data` finds.
+    detectors : iterable of str
+        Names, see :func:`deepod.bench.detectors.find`: "PLAD", "pyod:IForest", "module:Class",
+        "file.toml:section".
+    out : path-like
+        File of JSON lines to append to.
+    protocol : str, default="one-class"
+        See :data:`deepod.bench.protocols.PROTOCOLS`; or "images".
+    seeds : int, default=5
+        How many, from 0 on. A seed is that of the division of the rows and of the detector.
+    jobs : int, default=1
+        Pairs of dataset and detector at a time, as joblib's ``n_jobs``.
+    max_train, max_test : int, optional
+        At most so many rows, for every detector alike.
+    stack : bool, default=True
+        Whether to train all seeds of a detector of ours side by side; each is then given its share
+        of the time, and ``stacked`` in its row says how many there were.
+    time_limit : float, optional
+        Seconds that a detector may take on a dataset for one seed, to fit and to score. Those that
+        are run together may take it together. Needs the extra ``deepod[bench]``.
+    memory_limit : float, optional
+        GiB of memory that the process of a detector may take, some 0.4 of it by the libraries.
+        Needs the extra ``deepod[bench]``.
+    keep_scores : bool, default=False
+        Whether to keep labels and scores of the test rows, for curves and histograms, in a folder
+        beside ``out`` with ``.scores`` at the end of its name.
+    retry_errors : bool, default=False
+        Whether to run again what ended in an error.
+    progress : bool, default=True
+        Whether to show a progress bar with the time left.
+    note : mapping, optional
+        More facts for every row, such as a name of the machine.
+
+    Returns
+    -------
+    rows : list of dict
+        Those asked for, from this run and from earlier ones.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from deepod import bench, datasets
+    >>> data = {"wine": datasets.load_bundled("wine", return_X_y=True)}
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     rows = bench.run(data, ["pyod:KNN"], f"{folder}/r.jsonl", seeds=2, progress=False)
+    >>> [row["seed"] for row in rows], rows[0]["n_train"], min(row["auc_roc"] for row in rows) > 0.8
+    ([0, 1], 65, True)
+    """
+    from tqdm.auto import tqdm
+
+    out, found = Path(out), _found(detectors)
+    wanted = _datasets(data)
+    if protocol != "images":
+        protocols.find(protocol)
+    scores = out.with_name(out.name + ".scores") if keep_scores else None
+    units = [
+        Unit(protocol, dataset, name, f, group, max_train, max_test, stack, scores)
+        for dataset in wanted
+        for name, f in found.items()
+        for group in _groups(f, seeds, stack)
+    ]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    there = {Cell.of(row): row for row in rows.read_and_repair(out)}
+    missing = {
+        cell
+        for unit in units
+        for cell in unit.cells()
+        if cell not in there or (retry_errors and "error" in there[cell])
+    }
+    todo = [unit for unit in units if not missing.isdisjoint(unit.cells())]
+    about = environment.describe() | dict(note or {})
+    work = partial(run_unit, time_limit=time_limit, memory_limit=memory_limit)
+    parallel = Parallel(jobs, batch_size=1, return_as="generator_unordered")
+    results = parallel(delayed(work)(unit) for unit in todo)
+    with tqdm(total=len(missing), unit="cell", disable=not progress) as bar:
+        for part in results:
+            for row in part:
+                # A unit of which a kill has left a part is run as a whole, as it would have been.
+                if Cell.of(row) in missing:
+                    rows.append(out, row | about)
+                    bar.update()
+            bar.set_postfix_str(f"{part[0]['detector']} on {part[0]['dataset']}")
+    asked = {cell for unit in units for cell in unit.cells()}
+    return [row for row in rows.read(out) if Cell.of(row) in asked] if asked else []
+
+
+def run_unit(
+    unit: Unit, time_limit: float | None = None, memory_limit: float | None = None
+) -> list[dict[str, Any]]:
+    """Run one unit; within limits, in a process of its own.
+
+    Returns
+    -------
+    rows : list of dict
+        One per seed: the cell and its result; what goes wrong is its ``error``.
+    """
+    if time_limit is None and memory_limit is None:
+        return _run_unit(unit)
+    seconds = None if time_limit is None else time_limit * len(unit.seeds)
+    try:
+        return limits.call(_run_unit, unit, seconds=seconds, gib=memory_limit)
+    except limits.LimitError as error:
+        return [c._asdict() | {"error": f"{type(error).__name__}: {error}"} for c in unit.cells()]
+
+
+def _run_unit(unit: Unit) -> list[dict[str, Any]]:
+    trials = [_Trial(cell, unit) for cell in unit.cells()]
+    able = [trial for trial in trials if trial.attempt(trial.prepare)]
+    if able:
+        with _alone():
+            _warm_up(unit.found, able[0].split)
+            _fit(able)
+            for trial in able:
+                trial.attempt(trial.judge)
+    return [trial.row for trial in trials]
+
+
+class _Trial:
+    """One cell on its way to a row."""
+
+    split: protocols.Split
+    detector: Any
+
+    def __init__(self, cell: Cell, unit: Unit) -> None:
+        self.cell, self.unit = cell, unit
+        self.row: dict[str, Any] = cell._asdict()
+        self.scaler: StandardScaler | None = None
+
+    def attempt(self, step: Callable[[], Any]) -> bool:
+        """Do a step unless an earlier one has failed; an error becomes part of the row."""
+        if "error" not in self.row:
+            try:
+                step()
+            except Exception as error:
+                self.row["error"] = f"{type(error).__name__}: {error}"
+        return "error" not in self.row
+
+    def prepare(self) -> None:
+        """Load and divide the rows, and build the detector."""
+        self.split = split = load(self.cell, self.unit.dataset)
+        images = self.cell.protocol == "images"
+        protocol = None if images else protocols.find(self.cell.protocol)[0]
+        self.row |= {
+            "n_train": len(split.X_train),
+            "n_test": len(split.y_test),
+            "n_features": split.X_train[0].size,
+            "anomaly_share": float(split.y_test.mean()),
+            "train_anomaly_share": float(split.y_train.mean()),
+            "copies": protocols.copies(split),
+            "clean": protocol is None or not protocol.shared_rows,
+        }
+        n_features = self.row["n_features"]
+        self.detector, facts = self.unit.found.build(self.cell.seed, n_features=n_features)
+        self.row |= facts
+        if protocol is not None and protocol.standardised:
+            self.row["scaling"] = "standard"
+        if split.given is not None and hasattr(self.detector, "supervision"):
+            self.row["uses_labels"] = self.detector.supervision is not None
+
+    def given(self) -> tuple[np.ndarray, np.ndarray | None]:
+        """Rows and labels that the detector is shown: scaled by these rows alone."""
+        X = self.split.X_train
+        if self.row["scaling"] == "standard":
+            self.scaler = StandardScaler()
+            X = self.scaler.fit_transform(X.reshape(len(X), -1))
+        return X, self.split.given
+
+    def fit(self) -> None:
+        """Fit the detector by itself."""
+        with _seeded(self.cell.seed):
+            began = perf_counter()
+            X, y = self.given()
+            self.detector.fit(X) if y is None else self.detector.fit(X, y)
+            self.row |= {"fit_seconds": perf_counter() - began, "stacked": 1}
+
+    def score(self) -> np.ndarray:
+        """Score the test rows."""
+        with _seeded(self.cell.seed):
+            began = perf_counter()
+            X = self.split.X_test
+            if self.scaler is not None:
+                X = self.scaler.transform(X.reshape(len(X), -1))
+            scores = np.asarray(self.detector.decision_function(X))
+            self.row["score_seconds"] = perf_counter() - began
+        return scores
+
+    def judge(self) -> None:
+        """Score the test rows, and compare with their labels."""
+        scores, y = self.score(), self.split.y_test
+        self.row |= {"device": environment.device_name(self.detector), "threads": THREADS}
+        if scores.shape != y.shape or not np.isfinite(scores).all():
+            raise ValueError(
+                f"Expected {len(y)} finite scores, got shape {scores.shape} with "
+                f"{np.count_nonzero(~np.isfinite(scores))} that are NaN or infinite."
+            )
+        self.row |= {
+            "auc_roc": float(roc_auc_score(y, scores)),
+            "auc_pr": float(average_precision_score(y, scores)),
+            "f1": protocols.f1_at_true_count(y, scores),
+            # Share of normal test rows above the threshold that fit set; contamination is 0.1.
+            "false_alarms": float((scores[y == 0] > self.detector.threshold_).mean()),
+        }
+        if self.unit.scores is not None:
+            _keep(self.unit.scores, self.cell, y, scores)
+
+
+def _fit(trials: Sequence[_Trial]) -> None:
+    """Fit on the training rows; detectors of ours side by side.
+
+    Scaling counts into the times, whether the detector does it or ``scaling="standard"`` asks for
+    it to be done here.
+    """
+    if not trials[0].unit.found.own or len(trials) == 1:
+        for trial in trials:
+            trial.attempt(trial.fit)
+        return
+    began = perf_counter()
+    Xs, ys = zip(*(trial.given() for trial in trials), strict=True)
+    fitted, errors = fit_in_jobs([trial.detector for trial in trials], Xs, ys, None)
+    seconds = (perf_counter() - began) / len(trials)
+    for trial, detector, error in zip(trials, fitted, errors, strict=True):
+        trial.detector = detector
+        trial.row |= {"fit_seconds": seconds, "stacked": len(trials)}
+        trial.attempt(partial(_raise, error))
+
+
+def _raise(error: Exception | None) -> None:
+    if error is not None:
+        raise error
+
+
+def load(cell: Cell, dataset: Dataset) -> protocols.Split:
+    """Load a dataset and divide it as a cell says."""
+    caps = cell.seed, cell.max_train, cell.max_test
+    if cell.protocol == "images":
+        normal = int(cell.dataset.rpartition(":")[2])
+        return protocols.split_images(dataset.load(), normal, *caps)
+    table = dataset.load()
+    return protocols.split_table(cell.protocol, table.data, table.target, *caps)
+
+
+def scores_file(folder: Path, cell: Cell) -> Path:
+    """Where the scores of a cell are kept."""
+    return folder / f"{hash(tuple(cell))}.npz"
+
+
+def _keep(folder: Path, cell: Cell, y: np.ndarray, scores: np.ndarray) -> None:
+    from io import BytesIO
+
+    contents = BytesIO()
+    np.savez_compressed(contents, y=y.astype(np.int8), scores=scores)
+    folder.mkdir(parents=True, exist_ok=True)
+    write({scores_file(folder, cell): contents.getvalue()})
+
+
+@contextlib.contextmanager
+def _alone() -> Iterator[None]:
+    """Run on one thread, and give all of them back."""
+    before = torch.get_num_threads()
+    with threadpool_limits(THREADS):
+        torch.set_num_threads(THREADS)
+        try:
+            yield
+        finally:
+            torch.set_num_threads(before)
+
+
+@contextlib.contextmanager
+def _seeded(seed: int) -> Iterator[None]:
+    """Seed the global generators, for detectors that have no other, and put them back."""
+    state = np.random.get_state()  # noqa: NPY002
+    with torch.random.fork_rng():
+        try:
+            np.random.seed(seed)  # noqa: NPY002
+            torch.random.manual_seed(seed)
+            yield
+        finally:
+            np.random.set_state(state)  # noqa: NPY002
+
+
+def _warm_up(found: detectors.Found, split: protocols.Split) -> None:
+    """Fit once per worker on a few rows: no imports or compilation in the times."""
+    if found[:2] not in _warm:
+        _warm.add(found[:2])
+        few = [None if part is None else part[:64] for part in split]
+        with contextlib.suppress(Exception):  # should it matter, it happens again
+            detector, _ = found.build(0, epochs=1, n_features=few[0][0].size)
+            with _seeded(0):
+                detector.fit(few[0]) if few[-1] is None else detector.fit(few[0], few[-1])
+                detector.decision_function(few[2])
+
+
+def _groups(found: detectors.Found, seeds: int, stack: bool) -> list[tuple[int, ...]]:
+    numbers = tuple(range(seeds))
+    return [numbers] if stack and found.own and seeds else [(seed,) for seed in numbers]
+
+
+def _found(names: Iterable[str]) -> dict[str, detectors.Found]:
+    return {name: detectors.find(name) for name in names}
+
+
+# --- datasets -------------------------------------------------------------------------------------
+
+
+def find_data(
+    paths: Iterable[str | os.PathLike[str]] = (),
+    names: Iterable[str] = (),
+    *,
+    protocol: str = "one-class",
+    label: str = "label",
+    anomaly: Any = 1,
+) -> list[Dataset]:
+    """Find datasets on disk.
+
+    Parameters
+    ----------
+    paths : iterable of path-like
+        Files, or folders of files: .npz with arrays X and y, or .csv and .parquet with a column of
+        labels. Without any, the tables in :func:`deepod.datasets.get_data_home`.
+    names : iterable of str
+        Only these, in this order, with or without ADBench's number: "38_thyroid" or "thyroid". For
+        the protocol "images", "mnist" (every class in turn is normal) or "mnist:3".
+    protocol : str, default="one-class"
+    label, anomaly
+        As in :func:`deepod.datasets.load_table`.
+
+    Returns
+    -------
+    list of Dataset
+
+    Raises
+    ------
+    FileNotFoundError
+        If a path does not exist, or there is no dataset of a name.
+    """
+    kind = "images" if protocol == "images" else "tabular"
+    places = [Path(p) for p in paths] or [datasets.get_data_home() / kind]
+    files = []
+    for place in places:
+        if not place.exists():
+            raise FileNotFoundError(
+                f"There is no {place}. Name a folder of .npz files (arrays X and y, as ADBench "
+                "ships them), or set the environment variable DEEPOD_DATA to one that holds "
+                "tabular/*.npz and images/*.npz."
+            )
+        inside = sorted(place.iterdir(), key=_order) if place.is_dir() else [place]
+        files += [path for path in inside if path.suffix in TABLES]
+    if protocol == "images":
+        return _image_classes(files, list(names))
+    chosen = files
+    if names := list(names):
+        chosen = [_one(files, name, places) for name in dict.fromkeys(names)]
+    stems = [path.stem for path in chosen]
+    if len(set(stems)) < len(stems) or not stems:
+        raise ValueError(f"{', '.join(map(str, places))}: expected datasets of different names.")
+    return [Dataset(path.stem, path.absolute(), label, anomaly) for path in chosen]
+
+
+def _image_classes(files: Sequence[Path], names: Sequence[str]) -> list[Dataset]:
+    found = []
+    for name in names or [path.stem for path in files]:
+        stem, _, normal = name.partition(":")
+        path = _one(files, stem, sorted({p.parent for p in files})).absolute()
+        classes = [int(normal)] if normal else np.unique(_read(path, "", 1).target).tolist()
+        found += [Dataset(f"{stem}:{number}", path) for number in classes]
+    return list(dict.fromkeys(found))
+
+
+def _one(files: Sequence[Path], name: str, places: Sequence[Path]) -> Path:
+    found = [path for path in files if name in (path.stem, path.stem.partition("_")[2])]
+    exact = [path for path in found if path.stem == name]
+    if len(exact or found) != 1:
+        raise FileNotFoundError(
+            f"{len(found)} files for dataset {name!r} in {', '.join(map(str, places))}; expected 1."
+        )
+    return (exact or found)[0]
+
+
+def _order(path: Path) -> tuple[bool, int, str]:
+    number = path.stem.partition("_")[0]
+    return not number.isdigit(), int(number) if number.isdigit() else 0, path.name
+
+
+def _datasets(data: Any) -> list[Dataset]:
+    if not isinstance(data, Mapping):
+        return list(data)
+    found = []
+    for name, given in data.items():
+        X, y = (given.data, given.target) if isinstance(given, Bunch) else given
+        X, y = np.asarray(X), np.asarray(y)
+        if len(X) != len(y) or not np.isin(y, (0, 1)).all():
+            raise ValueError(f"data[{name!r}]: expected as many labels, 0 or 1, as rows.")
+        found.append(Dataset(name, bunch=Bunch(data=X, target=y.astype(int))))
+    return found
+
+
+@lru_cache(maxsize=1)
+def _read(path: Path, label: str, anomaly: Any) -> Bunch:
+    if path.suffix == ".npz":
+        with np.load(path) as archive:
+            if "x_train" in archive:
+                return datasets.load_images(str(path))
+    return datasets.load_table(path, label=label, anomaly=anomaly)

@@ -1,0 +1,399 @@
+"""Datasets with known anomalies, as scikit-learn's ``Bunch``: ADBench's, your own, images.
+
+Datasets are not part of the package. They are looked for in a folder, see :func:`get_data_home`;
+nothing is downloaded unless asked for.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
+from sklearn.utils import Bunch
+
+from deepod._files import write
+
+ADBENCH = "https://github.com/Minqi824/ADBench"
+# Of this commit: a file that changes there would fail its checksum here.
+ADBENCH_FILES = (
+    "https://raw.githubusercontent.com/Minqi824/ADBench/f7fed68dea6901fe9a81ed51b251b1d2456790cd/"
+    "adbench/datasets/Classical/"
+)
+# Rows, columns, anomalies, and the first half of the SHA-256 of X (as little-endian float32) and y
+# (as int8): of the values, so that it does not matter how a file was compressed.
+ADBENCH_TABLES: dict[str, tuple[int, int, int, str]] = {
+    "1_ALOI": (49534, 27, 1508, "073c15f1171d859bb35da64b6eac8ce5"),
+    "2_annthyroid": (7200, 6, 534, "5ac334c2355c3322ff024fac90c9044b"),
+    "4_breastw": (683, 9, 239, "67dd3625a2916394206d4fb06aa34c00"),
+    "5_campaign": (41188, 62, 4640, "8d0e719be8110d9a9f4c8f681a45b771"),
+    "6_cardio": (1831, 21, 176, "0dc7e75b1e2e2ec591652f0f84ff3283"),
+    "7_Cardiotocography": (2114, 21, 466, "8725dbfc56cd3f027d3db14eda7d987f"),
+    "11_donors": (619326, 10, 36710, "933d468e85c8c8753f0a9c2cd4cea287"),
+    "12_fault": (1941, 27, 673, "a68d9dc1c7e16f0e97a0b59ddf66b10d"),
+    "14_glass": (214, 7, 9, "294135c59e6f42ef6804f02e6e6db39e"),
+    "16_http": (567498, 3, 2211, "51a22049b70429ac9087485666ae1ea7"),
+    "18_Ionosphere": (351, 32, 126, "ffc37d1bcd25c618633110fb34ab0488"),
+    "19_landsat": (6435, 36, 1333, "561f0b3c748089e9adb87191dab949b0"),
+    "20_letter": (1600, 32, 100, "a743ae7a36f2cc34a8d0eec32c934e78"),
+    "21_Lymphography": (148, 18, 6, "0d48ffa30351bf4b060ce689eaace4ad"),
+    "23_mammography": (11183, 6, 260, "d3b8f1440f253da0e680587c974aa588"),
+    "24_mnist": (7603, 100, 700, "b08543a468e002938912684c70b2a597"),
+    "26_optdigits": (5216, 64, 150, "40a4f2bcbcc7f623288a6766ff1c360b"),
+    "29_Pima": (768, 8, 268, "76560843bddc27599615fd82f8e3dd81"),
+    "30_satellite": (6435, 36, 2036, "203d3f5aa28e7a9ccbfac4f756f44e96"),
+    "31_satimage-2": (5803, 36, 71, "918cb5bbd29560e7be49c33a92c1603e"),
+    "32_shuttle": (49097, 9, 3511, "b8fc12c4dbffc78fdb97e9369c63f14c"),
+    "33_skin": (245057, 3, 50859, "04e948f0af095e80dbf76194c809d5c2"),
+    "34_smtp": (95156, 3, 30, "8185c183064af3692fabec228652c3e5"),
+    "35_SpamBase": (4207, 57, 1679, "6491d687c4390094866e9c652df48d36"),
+    "37_Stamps": (340, 9, 31, "8031e5936f3aac86b2e36a8345f03bd5"),
+    "38_thyroid": (3772, 6, 93, "e1c2f0869ff93d387d6faf88057f7c14"),
+    "39_vertebral": (240, 6, 30, "b1f307af6de28f0dbc0fe7df3d383de3"),
+    "41_Waveform": (3443, 21, 100, "38677bd7be654e2ee230094358ba820b"),
+    "42_WBC": (223, 9, 10, "b9a1ea7e0afdfeba64bdb2ff67aa2958"),
+    "43_WDBC": (367, 30, 10, "f1ac105c522d4172d43cb2a0f63e8c04"),
+    "46_WPBC": (198, 33, 47, "286ff5bf634ca7b043fe88a6e7ee3abb"),
+}
+# Of those that scikit-learn ships, the class that is the anomaly.
+BUNDLED = {
+    "breast_cancer": (load_breast_cancer, 0),  # malignant
+    "digits": (load_digits, 8),
+    "iris": (load_iris, 2),  # virginica
+    "wine": (load_wine, 2),
+}
+_TIMEOUT = 60  # seconds without an answer
+
+
+def get_data_home(data_home: str | os.PathLike[str] | None = None) -> Path:
+    """Folder of the datasets: the argument, ``$DEEPOD_DATA``, or ``~/deepod_data``.
+
+    It holds ``tabular/*.npz`` (arrays X and y, as ADBench ships them) and ``images/*.npz``.
+    """
+    given = data_home or os.environ.get("DEEPOD_DATA") or "~/deepod_data"
+    return Path(given).expanduser()
+
+
+def load_adbench(
+    name: str,
+    data_home: str | os.PathLike[str] | None = None,
+    download: bool = False,
+    return_X_y: bool = False,
+) -> Any:
+    """Load a table of ADBench (Han et al., NeurIPS 2022).
+
+    Parameters
+    ----------
+    name : str
+        With or without ADBench's number: "38_thyroid" or "thyroid".
+    data_home : path-like, optional
+        Folder of the datasets, see :func:`get_data_home`.
+    download : bool, default=False
+        Whether to fetch the file from ADBench's repository if it is not there, into ``tabular/``
+        of the folder. Its contents must have the checksum that this module holds.
+    return_X_y : bool, default=False
+        Whether to return ``(data, target)`` instead of a Bunch.
+
+    Returns
+    -------
+    Bunch
+        ``data`` float32 (n, d), ``target`` int (n,) with 1 = anomaly, ``target_names``,
+        ``feature_names``, ``name``, ``filename`` and ``DESCR``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file; says where to get it and where to put it.
+    ValueError
+        If a download does not have the checksum; nothing is kept then.
+    OSError
+        If it cannot be downloaded, or not be written.
+
+    Examples
+    --------
+    >>> from deepod.datasets import load_adbench
+    >>> thyroid = load_adbench("thyroid")  # doctest: +SKIP
+    >>> thyroid.data.shape, thyroid.target.sum()  # doctest: +SKIP
+    ((3772, 6), np.int64(93))
+    """
+    folder = get_data_home(data_home) / "tabular"
+    found = [p for p in sorted(folder.glob("*.npz")) if name in _names(p.stem)]
+    if len(found) > 1:
+        raise ValueError(
+            f"Dataset {name!r} may be any of {', '.join(p.stem for p in found)} in {folder}; give "
+            "the whole name."
+        )
+    if not found:
+        known = [key for key in ADBENCH_TABLES if name in _names(key)]
+        if not (download and known):
+            raise FileNotFoundError(_missing(name, folder, known, download))
+        found = [_download(known[0], folder)]
+    bunch = load_table(found[0])
+    return (bunch.data, bunch.target) if return_X_y else bunch
+
+
+def load_table(
+    path: str | os.PathLike[str],
+    label: str = "label",
+    anomaly: Any = 1,
+    return_X_y: bool = False,
+) -> Any:
+    r"""Load a table with a column of labels from your own file.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.csv`` or ``.parquet`` with names of columns, or ``.npz`` with arrays X and y.
+    label : str, default="label"
+        Column that says which rows are anomalies; of ``.npz`` it is always y.
+    anomaly : object, default=1
+        Value of that column that stands for an anomaly, such as "fraud"; all others are normal.
+    return_X_y : bool, default=False
+        Whether to return ``(data, target)`` instead of a Bunch.
+
+    Returns
+    -------
+    Bunch
+        As :func:`load_adbench` does; ``data`` is float64 where float32 would lose digits.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the label column is missing or never holds ``anomaly``, or a column is not of numbers.
+    ImportError
+        If pandas is not installed (with ``deepod[bench]`` it is).
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> from deepod.datasets import load_table
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "cards.csv"
+    ...     _ = path.write_text("amount,hour,kind\n9.5,12,fine\n2e4,3,fraud\n")
+    ...     cards = load_table(path, label="kind", anomaly="fraud")
+    >>> cards.data.shape, cards.target.tolist(), cards.feature_names
+    ((2, 2), [0, 1], ['amount', 'hour'])
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    try:
+        X, values, names = _read(path, label)
+    except (KeyError, ValueError) as error:
+        raise ValueError(f"{path}: {' '.join(map(str, error.args))}") from error
+    target = np.asarray(values == anomaly).astype(int)
+    if len(target) != len(X) or not target.any():
+        seen = ", ".join(map(repr, np.unique(values.astype(str))[:5].tolist()))
+        raise ValueError(
+            f"{path}: no row has the label {anomaly!r} ({type(anomaly).__name__}); there are "
+            f"{seen} ({values.dtype}). Say which one is the anomaly by anomaly=..."
+        )
+    if return_X_y:
+        return X, target
+    return _bunch(X, target, names, path.stem, f"{path.name}: a table from disk.", str(path))
+
+
+def load_bundled(name: str, anomaly: int | None = None, return_X_y: bool = False) -> Any:
+    """Load a dataset that scikit-learn ships, one of its classes being the anomaly.
+
+    Parameters
+    ----------
+    name : {"breast_cancer", "digits", "iris", "wine"}
+    anomaly : int, optional
+        Number of the class that is the anomaly; by default malignant tumours, the digit 8,
+        virginica, and the third wine.
+    return_X_y : bool, default=False
+        Whether to return ``(data, target)`` instead of a Bunch.
+
+    Returns
+    -------
+    Bunch
+        As :func:`load_adbench` does.
+
+    Examples
+    --------
+    >>> from deepod.datasets import load_bundled
+    >>> tumours = load_bundled("breast_cancer")
+    >>> tumours.data.shape, int(tumours.target.sum()), str(tumours.target_names[1])
+    ((569, 30), 212, 'malignant')
+    """
+    if name not in BUNDLED:
+        raise ValueError(f"name must be one of {sorted(BUNDLED)}, got {name!r}.")
+    load, usual = BUNDLED[name]
+    number = usual if anomaly is None else anomaly
+    full = load()
+    if number not in full.target:
+        raise ValueError(f"anomaly must be one of {np.unique(full.target).tolist()}, got {number}.")
+    X, y = full.data.astype(np.float32), (full.target == number).astype(int)
+    if return_X_y:
+        return X, y
+    bunch = _bunch(X, y, list(full.feature_names), name, full.DESCR, None)
+    bunch.target_names = np.array(["normal", str(full.target_names[number])])
+    return bunch
+
+
+def load_images(
+    name: str, normal: int | None = None, data_home: str | os.PathLike[str] | None = None
+) -> Bunch:
+    """Load images with class labels; of these, one class may be the normal one.
+
+    Parameters
+    ----------
+    name : str
+        Of a file ``images/NAME.npz`` in the folder of the datasets, or the path of one, with the
+        arrays x_train, y_train, x_test and y_test (uint8, (n, height, width) or (n, height, width,
+        channels)).
+    normal : int, optional
+        The normal class: ``data`` are then its training images alone, and ``test_target`` is 1 for
+        test images of all other classes.
+    data_home : path-like, optional
+        Folder of the datasets, see :func:`get_data_home`.
+
+    Returns
+    -------
+    Bunch
+        ``data``, ``test`` uint8 (n, channels, height, width); ``target``, ``test_target`` int (n,):
+        class numbers, or with ``normal`` 1 = anomaly; ``name``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file; says where to put it.
+    """
+    path = Path(name)
+    if path.suffix != ".npz":
+        path = get_data_home(data_home) / "images" / f"{name}.npz"
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"No images {name!r}: there is no file {path}. Put there an .npz file with the arrays "
+            "x_train, y_train, x_test, y_test, or set the environment variable DEEPOD_DATA."
+        )
+    with np.load(path) as archive:
+        arrays = {key: archive[key] for key in ("x_train", "y_train", "x_test", "y_test")}
+
+    def channels_first(x: np.ndarray) -> np.ndarray:
+        return x[:, None] if x.ndim == 3 else np.moveaxis(x, -1, 1)
+
+    target, test_target = (arrays[key].astype(int).ravel() for key in ("y_train", "y_test"))
+    data = channels_first(arrays["x_train"])
+    if normal is not None:
+        if normal not in target:
+            raise ValueError(f"normal must be one of {np.unique(target).tolist()}, got {normal}.")
+        data = data[target == normal]
+        target, test_target = np.zeros(len(data), int), (test_target != normal).astype(int)
+    test = channels_first(arrays["x_test"])
+    return Bunch(data=data, target=target, test=test, test_target=test_target, name=path.stem)
+
+
+def checksum(X: np.ndarray, y: np.ndarray) -> str:
+    """Checksum of a table, as :data:`ADBENCH_TABLES` has it."""
+    digest = hashlib.sha256(np.ascontiguousarray(X, dtype="<f4").tobytes())
+    digest.update(np.ascontiguousarray(y, dtype="i1").tobytes())
+    return digest.hexdigest()[:32]
+
+
+def _names(stem: str) -> Sequence[str]:
+    return stem, stem.partition("_")[2] if stem[0].isdigit() else stem
+
+
+def _read(path: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    """Values, labels and names of the columns."""
+    if path.suffix == ".npz":
+        with np.load(path) as archive:
+            absent = {"X", "y"} - set(archive)
+            if absent:
+                raise KeyError(f"there is no array {' and no '.join(sorted(absent))} in it.")
+            X, values = archive["X"], archive["y"].ravel()
+        if X.ndim != 2 or X.dtype.kind not in "biuf":
+            raise ValueError(f"X must be a table of numbers, got shape {X.shape} of {X.dtype}.")
+        names = [str(i) for i in range(X.shape[1])]
+        return _narrow(X), values, names
+    try:
+        import pandas as pd
+    except ImportError as error:
+        raise ImportError(f'{path.name} needs pandas: pip install "deepod[bench]".') from error
+    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".pq": pd.read_parquet}
+    if path.suffix not in readers:
+        raise ValueError("expected a .csv, .parquet or .npz file.")
+    table = readers[path.suffix](path)
+    if label not in table:
+        raise KeyError(f"there is no column {label!r}; there are {', '.join(map(str, table))}.")
+    values = table.pop(label).to_numpy()
+    text = [name for name, kind in table.dtypes.items() if kind.kind not in "biuf"]
+    if text:
+        raise ValueError(
+            f"columns {', '.join(map(str, text))} are not of numbers; encode or drop them first."
+        )
+    return _narrow(table.to_numpy()), values, [str(name) for name in table]
+
+
+def _narrow(X: np.ndarray) -> np.ndarray:
+    """Take float32, if that keeps six digits of how much each column varies; else float64."""
+    narrow = X.astype(np.float32)
+    if X.dtype.itemsize <= 4 and X.dtype.kind == "f":
+        return narrow
+    with np.errstate(invalid="ignore", over="ignore"):
+        lost = np.abs(narrow - X.astype(np.float64))
+        varies = np.nanstd(X.astype(np.float64), axis=0) if len(X) else 0
+        fits = (~np.isfinite(X) | (lost <= 1e-4 * varies) | (lost == 0)).all()
+    return narrow if fits else X.astype(np.float64)
+
+
+def _bunch(
+    X: np.ndarray, y: np.ndarray, names: list[str], name: str, about: str, path: str | None
+) -> Bunch:
+    return Bunch(
+        data=X,
+        target=y,
+        feature_names=names,
+        target_names=np.array(["normal", "anomaly"]),
+        name=name,
+        filename=path,
+        DESCR=about,
+    )
+
+
+def _missing(name: str, folder: Path, known: Sequence[str], download: bool) -> str:
+    """Say where to get a dataset, and where to put it."""
+    text = f"No dataset {name!r} in {folder}"
+    if known:
+        text += (
+            f". Get {ADBENCH_FILES}{known[0]}.npz and put it there as {known[0]}.npz, or ask for "
+            f"it: load_adbench({name!r}, download=True)"
+        )
+    else:
+        text += (
+            f". ADBench's datasets are at {ADBENCH}, in adbench/datasets/Classical; put the .npz "
+            "file there"
+        )
+        if download:
+            text += " yourself: no checksum of it is known here, so it is not downloaded"
+    return text + ". The environment variable DEEPOD_DATA names another folder."
+
+
+def _download(name: str, folder: Path) -> Path:
+    from urllib.request import urlopen
+
+    url = f"{ADBENCH_FILES}{name}.npz"
+    with urlopen(url, timeout=_TIMEOUT) as answer:
+        contents = answer.read()
+    try:
+        with np.load(BytesIO(contents)) as archive:
+            X, y = archive["X"], archive["y"]
+        found = checksum(X, y)
+    except (ValueError, KeyError, OSError) as error:
+        raise ValueError(f"{url} is no dataset ({error}); nothing was kept.") from error
+    if found != ADBENCH_TABLES[name][-1]:
+        raise ValueError(f"{url} does not have the checksum known here; nothing was kept.")
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f"{name}.npz"
+    write({path: contents})
+    return path
