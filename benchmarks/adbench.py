@@ -13,7 +13,7 @@ from pathlib import Path
 from sklearn.utils import Bunch
 
 from deepod import bench
-from deepod.bench import command
+from deepod.bench import options
 
 # Defaults are chosen on DEVELOPMENT and reported on CONFIRMATION, whose labels serve for the final
 # table only. The rule, fixed before any result of this library was seen: development holds every
@@ -71,10 +71,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.add_argument("--datasets", default="all", help="development, confirmation, all (both), "
         "or names with commas; for images: mnist (every class in turn is normal) or mnist:3 "
         "(default: %(default)s)")  # fmt: skip
-    command.add_options(parser, detectors=f"{OURS},{PEERS}")
+    options.add_options(parser, detectors=f"{OURS},{PEERS}")
     args = parser.parse_args(argv)
     try:
-        command.run_bench(find(args.datasets, args.protocol), args)
+        print(options.run_with_options(find(args.datasets, args.protocol), args))
     except (OSError, ImportError, ValueError) as error:
         parser.error(str(error))
 

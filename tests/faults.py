@@ -158,9 +158,9 @@ def kill_first_saves(folder: Path, name: str, times: int, seed: int = 0) -> Coun
 
 def _run_benchmark(data: Path, args: list[str]) -> None:
     os.environ["DEEPOD_DATA"] = str(data)
-    from benchmarks import run
+    from deepod.cli import main
 
-    run.main(args)
+    main(["bench", "--quiet", *args])
 
 
 def kill_benchmarks(data: Path, out: Path, args: list[str], longest: float, seed: int = 0) -> int:

@@ -408,20 +408,21 @@ def test_search__dask(dask_client):
 
 
 def test_benchmark__dask(dask_client, tmp_path, monkeypatch):
-    from benchmarks import rows, run
+    from deepod import bench
+    from deepod.bench import rows
 
     y = (np.arange(60) % 10 == 0).astype(np.int8)
     (tmp_path / "tabular").mkdir()
     np.savez(tmp_path / "tabular" / "1_small.npz", X=samples(n=60), y=y)
     monkeypatch.setenv("DEEPOD_DATA", str(tmp_path))
     dask_client.run(lambda: os.environ.update(DEEPOD_DATA=str(tmp_path)))
-    arguments = ["--protocol=one-class", "--datasets=small", "--detectors=pyod:KNN", "--seeds=3"]
+    data = bench.find_data(names=["small"])
     before = progress(dask_client)
     found = []
     for jobs, backend in ((2, "dask"), (1, "sequential")):
         out = tmp_path / backend
         with parallel_config(backend=backend):
-            run.main([*arguments, f"--jobs={jobs}", f"--out={out}"])
+            bench.run(data, ["pyod:KNN"], out, seeds=3, jobs=jobs, progress=False)
         found.append(
             {row["seed"]: row.get("auc_roc", row.get("error")) for row in rows.read_and_repair(out)}
         )

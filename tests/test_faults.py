@@ -21,7 +21,7 @@ from deepod.networks import MLP
 from . import children, faults
 from .cases import fast, samples
 from .faults import tree
-from .test_benchmarks import NORM, home  # noqa: F401
+from .test_bench import NORM, home  # noqa: F401
 
 X = samples()
 KINDS = ["model", "model.deepod"]  # a folder, a file
@@ -447,7 +447,7 @@ def test_benchmark__killed_many_times__rows_as_if_it_never_was(home, capsys):  #
 
 
 def test_results_file__cut_at_any_byte__goes_on(tmp_path):
-    from benchmarks import rows
+    from deepod.bench import rows
 
     path, cells = tmp_path / "rows", [rows.Cell("p", f"d{i}", "é", i)._asdict() for i in range(3)]
     for cell in cells:

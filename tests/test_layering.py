@@ -47,9 +47,11 @@ MAY_IMPORT = {
     "plotting": set(),
     "distributed": {"_ranks"},
     "onnx": {"", "_data", "_files"},
+    "datasets": {"_files"},
+    "bench": {"", "bench", "datasets", "ensemble", "_files"},
     "_demo": {"", "plotting"},
     "_commands": {"", "_data", "_files", "_persistence", "data"},
-    "cli": {"", "_demo", "_commands"},
+    "cli": {"", "bench", "_demo", "_commands"},
     "__init__": {"_base", "_files", "_persistence", "adapter", "ensemble", "models", "search"},
     "__main__": {"cli"},
 }
@@ -65,6 +67,7 @@ LIBRARIES = {
 }
 OURS_ONLY_INSIDE_FUNCTIONS = {"matplotlib", "imblearn", "tqdm", "pandas", "safetensors"}
 OURS_ONLY_INSIDE_FUNCTIONS |= {"dask", "distributed", "ray", "pyspark", "pyarrow", "datasketches"}
+OURS_ONLY_INSIDE_FUNCTIONS |= {"pebble", "psutil", "scikit_posthocs"}
 OURS_ONLY_INSIDE_FUNCTIONS |= {"onnx", "onnxscript", "onnxruntime"}
 
 
@@ -122,6 +125,9 @@ def test_one_training_loop():
 
 def test_global_state__not_touched():
     for path in FILES:
+        # Benchmarks seed the detectors of others, and put back what was: see test_bench.py.
+        if path.name == "runner.py":
+            continue
         for node in ast.walk(ast.parse(path.read_text())):
             if not isinstance(node, ast.Attribute):
                 continue

@@ -17,6 +17,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 import deepod
 from benchmarks import memory, side_by_side, speed, speed_report, speed_sections
 from benchmarks.side_by_side import Cell, Comparison, Contender, Ratio
+from deepod.bench import rows
 from deepod.params import one_of, param, parameters
 
 

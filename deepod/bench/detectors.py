@@ -21,8 +21,11 @@ class Found(NamedTuple):
 
     @property
     def own(self) -> bool:
-        """Whether it is a detector of deepod."""
-        return issubclass(self.load(), deepod.BaseDetector)
+        """Whether it is a detector of deepod; of what cannot be imported, no."""
+        try:
+            return issubclass(self.load(), deepod.BaseDetector)
+        except Exception:
+            return False
 
     def load(self) -> type:
         """Import the class."""

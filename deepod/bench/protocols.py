@@ -165,7 +165,7 @@ def _resized(
     X: np.ndarray, y: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.random.RandomState]:
     """Draw 1,000 rows with replacement from a smaller table, and 50,000 from a larger one."""
-    rng = np.random.RandomState(seed)  # noqa: NPY002: as published
+    rng = np.random.RandomState(seed)
     if len(y) < SMALL:
         drawn = rng.choice(len(y), SMALL, replace=True)
     elif len(y) > LARGE:

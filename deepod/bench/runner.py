@@ -372,12 +372,12 @@ def _warm_up(found: detectors.Found, split: protocols.Split) -> None:
     """Fit once per worker on a few rows: no imports or compilation in the times."""
     if found[:2] not in _warm:
         _warm.add(found[:2])
-        few = [None if part is None else part[:64] for part in split]
+        X, y = split.X_train[:64], None if split.given is None else split.given[:64]
         with contextlib.suppress(Exception):  # should it matter, it happens again
-            detector, _ = found.build(0, epochs=1, n_features=few[0][0].size)
+            detector, _ = found.build(0, epochs=1, n_features=X[0].size)
             with _seeded(0):
-                detector.fit(few[0]) if few[-1] is None else detector.fit(few[0], few[-1])
-                detector.decision_function(few[2])
+                detector.fit(X) if y is None else detector.fit(X, y)
+                detector.decision_function(split.X_test[:64])
 
 
 def _groups(found: detectors.Found, seeds: int, stack: bool) -> list[tuple[int, ...]]:

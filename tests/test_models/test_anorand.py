@@ -8,8 +8,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from deepod.bench.detectors import find
 from deepod import AnoRand, fit_many
+from deepod.bench.detectors import find
 from deepod.networks import MLP
 from deepod.types import Batch
 from tests.cases import samples

@@ -9,9 +9,9 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from deepod.bench.detectors import find
 from deepod import PLAD
 from deepod._data import Scaler
+from deepod.bench.detectors import find
 from deepod.networks import MLP, LeNet, Recurrent
 from deepod.types import Batch
 from tests.cases import samples

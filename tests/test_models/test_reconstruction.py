@@ -8,8 +8,8 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from deepod.bench.detectors import find
 from deepod import DAE, NSAE, AutoEncoder, DeepSVDD
+from deepod.bench.detectors import find
 from deepod.callbacks import EarlyStopping
 from deepod.networks import MLP, LeNet
 from deepod.types import Batch

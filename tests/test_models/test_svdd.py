@@ -10,8 +10,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from deepod.bench.detectors import find
 from deepod import IAEAD, IAELSTMKL, DeepSVDD
+from deepod.bench.detectors import find
 from deepod.callbacks import EarlyStopping
 from deepod.networks import MLP, LeNet
 from deepod.networks.layers import Gate

@@ -1,4 +1,4 @@
-"""What ``deepod bench`` and ``python -m benchmarks.adbench`` have in common: options, and the run."""
+"""Options of ``deepod bench`` and of ``python -m benchmarks.adbench``."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from deepod.bench.protocols import PROTOCOLS
-from deepod.bench.runner import Dataset, run
 
 
 def add_options(parser: argparse.ArgumentParser, detectors: str | None = None) -> None:
     """Add all options but those that say which datasets there are."""
     add = parser.add_argument
+    usual = "" if detectors is None else " (default: %(default)s)"
     add("--detectors", type=_listed, required=detectors is None, default=detectors, help="with "
-        "commas: PLAD, pyod:IForest, module:Class, file.toml:section (default: %(default)s)"
-        if detectors else "with commas: PLAD, pyod:IForest, module:Class, file.toml:section")  # fmt: skip
+        "commas: PLAD, pyod:IForest, module:Class, file.toml:section" + usual)  # fmt: skip
     add("--protocol", default="one-class", help="images, "
         + ", ".join(k if p.least is None else f"{k}-N" for k, p in PROTOCOLS.items())
         + ", with a number for N (default: %(default)s)")  # fmt: skip
@@ -39,8 +38,10 @@ def add_options(parser: argparse.ArgumentParser, detectors: str | None = None) -
         "to; a run that was stopped goes on where it was")  # fmt: skip
 
 
-def run_bench(data: Sequence[Dataset], args: argparse.Namespace) -> list[dict[str, Any]]:
-    """Run as the options say, and say on standard output what was done."""
+def run_with_options(data: Sequence[Any], args: argparse.Namespace) -> str:
+    """Run as the options say; a sentence on what was done."""
+    from deepod.bench.runner import run
+
     found = run(
         data,
         args.detectors,
@@ -58,8 +59,7 @@ def run_bench(data: Sequence[Dataset], args: argparse.Namespace) -> list[dict[st
         progress=not args.quiet,
     )
     failed = sum("error" in row for row in found)
-    print(f"{len(found)} rows of {len(data)} datasets, {failed} with an error: {args.out}")
-    return found
+    return f"{len(found)} rows of {len(data)} datasets, {failed} with an error: {args.out}"
 
 
 def _count(text: str) -> int:

@@ -1,0 +1,729 @@
+"""The benchmark: protocols, the guard against leaks, resuming, limits, failures as rows."""
+
+import json
+import os
+import time
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from pyod.models.base import BaseDetector
+from sklearn.preprocessing import StandardScaler
+from sklearn.utils import Bunch
+
+from deepod import AutoEncoder, bench, datasets
+from deepod.bench import detectors, limits, protocols, rows, runner
+from deepod.cli import main
+from deepod.networks import MLP
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+class Norm(BaseDetector):
+    """Distance to the mean; remembers nothing but that."""
+
+    def __init__(self, power=1.0, verbose=1, random_state=None):
+        super().__init__()
+        self.power = power
+        self.verbose = verbose
+        self.random_state = random_state
+
+    def fit(self, X, y=None):
+        assert y is None
+        assert self.verbose == 0
+        self.mean = X.mean(0)
+        self.threshold_ = np.quantile(self.decision_function(X), 0.9)
+        return self
+
+    def decision_function(self, X):
+        return np.linalg.norm(X - self.mean, axis=1) ** self.power
+
+
+class Broken(Norm):
+    def fit(self, X, y=None):
+        raise RuntimeError("out of order")
+
+
+class NotFinite(Norm):
+    def decision_function(self, X):
+        return np.where(np.arange(len(X)) == 2, np.nan, 1.0)
+
+
+class Interrupted(Norm):
+    def fit(self, X, y=None):
+        raise KeyboardInterrupt
+
+
+class Spy(Norm):
+    """Keeps what it is shown."""
+
+    seen: list = []  # noqa: RUF012
+
+    def fit(self, X, y=None):
+        Spy.seen.append((X.copy(), y))
+        return super().fit(X)
+
+
+class FromGlobals(Norm):
+    """As the deep detectors of PyOD: random numbers of the process."""
+
+    def decision_function(self, X):
+        return np.linalg.norm(X, axis=1) + np.random.rand() + torch.rand(1).item()  # noqa: NPY002
+
+
+class Slow(Norm):
+    def decision_function(self, X):
+        time.sleep(60)
+
+
+class Large(Norm):
+    def fit(self, X, y=None):
+        self.block = np.ones(3 << 27)  # 3 GiB
+        time.sleep(1)
+        return super().fit(X)
+
+
+class Crash(Norm):
+    def fit(self, X, y=None):
+        if len(X) < 64:  # of the warm-up there is no such thing
+            os._exit(7)
+        return super().fit(X)
+
+
+NORM, BROKEN = f"{__name__}:Norm", f"{__name__}:Broken"
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """Two tables and an image dataset."""
+    rng = np.random.default_rng(0)
+    (tmp_path / "data" / "tabular").mkdir(parents=True)
+    (tmp_path / "data" / "images").mkdir()
+    for name, n in (("1_small", 60), ("2_wide", 80)):
+        y = (np.arange(n) % 10 == 0).astype(np.int8)
+        X = rng.normal(size=(n, 4)).astype(np.float32) + 3 * y[:, None]
+        np.savez(tmp_path / "data" / "tabular" / f"{name}.npz", X=X, y=y)
+    images = {f"x_{part}": rng.integers(0, 255, (30, 8, 8), np.uint8) for part in ("train", "test")}
+    labels = {f"y_{part}": np.arange(30) % 3 for part in ("train", "test")}
+    np.savez(tmp_path / "data" / "images" / "digits.npz", **images, **labels)
+    monkeypatch.setenv("DEEPOD_DATA", str(tmp_path / "data"))
+    return tmp_path
+
+
+def call(out, *more, protocol="one-class", names="small,2_wide", detector=NORM, seeds=2):
+    args = f"bench --protocol {protocol} --datasets {names} --detectors {detector} --quiet"
+    assert main([*args.split(), "--seeds", str(seeds), "--out", str(out), *map(str, more)]) == 0
+    return rows.read(out)
+
+
+# --- protocols ------------------------------------------------------------------------------------
+
+AMOUNTS = {
+    "few-labels": 10, "contaminated": 10, "duplicated": 3, "irrelevant": 50, "label-errors": 20,
+}  # fmt: skip
+NAMES = [f"{k}-{AMOUNTS[k]}" if k in AMOUNTS else k for k in protocols.PROTOCOLS]
+CLEAN = [name for name in NAMES if not protocols.find(name)[0].shared_rows]
+
+
+def table(n=200):
+    """Rows that carry their own number, anomalies first."""
+    return np.arange(n, dtype=float)[:, None], (np.arange(n) < 30).astype(int)
+
+
+def numbers(X):
+    return X[:, 0].astype(int)
+
+
+@pytest.mark.parametrize("protocol", NAMES)
+@pytest.mark.parametrize("caps", [(None, None), (40, 50)])
+def test_split__repeatable_and_labels_stay_with_their_rows(protocol, caps):
+    X, y = table()
+    first, again, other = (protocols.split_table(protocol, X, y, s, *caps) for s in (3, 3, 4))
+    for part, repeated in zip(first, again, strict=True):
+        np.testing.assert_array_equal(part, repeated)
+    if protocol != "transductive":
+        assert not np.array_equal(first.X_train, other.X_train)
+    np.testing.assert_array_equal(first.y_train, y[numbers(first.X_train)])
+    np.testing.assert_array_equal(first.y_test, y[numbers(first.X_test)])
+    if caps[0]:
+        assert (len(first.X_train), len(first.X_test)) == caps
+
+
+@pytest.mark.parametrize("protocol", CLEAN)
+@settings(max_examples=25, deadline=None)
+@given(
+    n=st.integers(20, 300),
+    share=st.floats(0.1, 0.5),
+    seed=st.integers(0, 2**31 - 1),
+    caps=st.tuples(st.none() | st.integers(5, 100), st.none() | st.integers(5, 100)),
+)
+def test_split__any_table__no_row_on_both_sides(protocol, n, share, seed, caps):
+    y = (np.random.default_rng(seed).permutation(n) < share * n).astype(int)
+    split = protocols.split_table(protocol, np.arange(n, dtype=float)[:, None], y, seed, *caps)
+    assert not set(numbers(split.X_train)) & set(numbers(split.X_test))
+    assert protocols.copies(split) == 0
+
+
+def test_split__row_on_both_sides__refused(monkeypatch):
+    leaky = protocols.PROTOCOLS["transductive"]._replace(shared_rows=False)
+    monkeypatch.setitem(protocols.PROTOCOLS, "one-class", leaky)
+    with pytest.raises(RuntimeError, match="leak"):
+        protocols.split_table("one-class", *table(), seed=0)
+
+
+@pytest.mark.parametrize("protocol", ["one-class", "dagmm"])
+def test_one_class__half_of_the_normal_rows_train(protocol):
+    split = protocols.split_table(protocol, *table(), seed=0)
+    assert split.y_train.tolist() == [0] * 85
+    assert (split.y_test == 0).sum() == 85
+    assert split.y_test.sum() == 30
+    assert split.given is None
+
+
+def test_unsupervised__share_of_anomalies_kept():
+    split = protocols.split_table("unsupervised", *table(), seed=0)
+    assert (len(split.y_train), split.y_train.sum()) == (140, 21)
+    assert (len(split.y_test), split.y_test.sum()) == (60, 9)
+    assert split.given is None
+
+
+@pytest.mark.parametrize(("amount", "labelled"), [(1, 1), (5, 1), (10, 2), (100, 21)])
+def test_few_labels__so_many_anomalies_are_known(amount, labelled):
+    split = protocols.split_table(f"few-labels-{amount}", *table(), seed=0)
+    assert split.y_train.sum() == 21
+    assert split.given.sum() == labelled
+    assert (split.y_train[split.given == 1] == 1).all()
+
+
+def test_few_labels__capped__one_is_left():
+    X, y = table(1000)
+    for seed in range(20):
+        split = protocols.split_table("few-labels-1", X, y, seed, max_train=20)
+        assert split.given.sum() == 1
+        assert split.y_train[split.given == 1] == 1
+
+
+@pytest.mark.parametrize(("amount", "count"), [(0, 0), (5, 4), (10, 9), (50, 15)])
+def test_contaminated__share_in_training_and_the_same_test_rows(amount, count):
+    split = protocols.split_table(f"contaminated-{amount}", *table(), seed=0)
+    assert (split.y_train == 0).sum() == 85
+    assert split.y_train.sum() == count  # of 50 %: all 15 of the half that there is
+    clean = protocols.split_table("contaminated-0", *table(), seed=0)
+    assert set(numbers(split.X_test)) == set(numbers(clean.X_test))
+    assert split.given is None
+
+
+def test_duplicated__anomalies_three_times_on_their_side():
+    split = protocols.split_table("duplicated-3", *table(), seed=0)
+    plain = protocols.split_table("unsupervised", *table(), seed=0)
+    for X, y, before in (
+        (split.X_train, split.y_train, plain.X_train),
+        (split.X_test, split.y_test, plain.X_test),
+    ):
+        found, counts = np.unique(numbers(X), return_counts=True)
+        assert set(found) == set(numbers(before))
+        np.testing.assert_array_equal(counts, np.where(found < 30, 3, 1))
+        assert y.sum() == counts[found < 30].sum()
+
+
+def test_irrelevant__columns_of_noise_between_the_extremes_of_training():
+    rng = np.random.default_rng(0)
+    X, y = rng.normal(size=(200, 4)).astype(np.float32), table()[1]
+    split = protocols.split_table("irrelevant-50", X, y, seed=0)
+    plain = protocols.split_table("unsupervised", X, y, seed=0)
+    assert split.X_train.shape == (140, 8)
+    np.testing.assert_array_equal(split.X_train[:, :4], plain.X_train)
+    for noise in (split.X_train[:, 4:], split.X_test[:, 4:]):
+        assert plain.X_train.min() <= noise.min() < noise.max() <= plain.X_train.max()
+        assert len(np.unique(noise)) == noise.size
+
+
+def test_label_errors__share_of_each_class_in_training_alone():
+    split = protocols.split_table("label-errors-20", *table(), seed=0)
+    wrong = split.given != split.y_train
+    assert wrong[split.y_train == 1].sum() == round(0.2 * 21)
+    assert wrong[split.y_train == 0].sum() == round(0.2 * 119)
+    np.testing.assert_array_equal(split.y_test, table()[1][numbers(split.X_test)])
+
+
+def test_published_semi__first_half_of_the_normal_rows_in_file_order():
+    X, y = table(1200)
+    split = protocols.split_table("published-semi", X, y, seed=1)
+    np.testing.assert_array_equal(split.X_train[:, 0], np.arange(30, 615))
+    assert set(numbers(split.X_test)) == set(range(30)) | set(range(615, 1200))
+
+
+@pytest.mark.parametrize("protocol", ["published-semi", "published-unsupervised"])
+def test_published__small_tables__a_thousand_rows_with_replacement(protocol):
+    X, y = table()
+    split = protocols.split_table(protocol, X, y, seed=1)
+    np.random.seed(1)  # noqa: NPY002
+    drawn = np.random.choice(200, 1000, replace=True)  # noqa: NPY002
+    if protocol == "published-semi":
+        everything = np.concatenate([split.X_train, split.X_test])
+        assert sorted(numbers(everything)) == sorted(drawn)
+        assert protocols.copies(split) > 0.5  # what the report warns of
+    else:
+        assert sorted(numbers(split.X_test)) == sorted(drawn)
+        assert len(split.X_train) == 1000
+        assert set(numbers(split.X_train)) < set(drawn)
+
+
+def test_published__large_tables__fifty_thousand_rows_without_replacement():
+    X, y = table(60_000)
+    split = protocols.split_table("published-unsupervised", X, y, seed=0)
+    assert len(set(numbers(split.X_test))) == len(split.X_test) == 50_000
+
+
+def test_transductive__scored_rows_are_those_that_trained():
+    split = protocols.split_table("transductive", *table(), seed=0)
+    assert sorted(numbers(split.X_train)) == sorted(numbers(split.X_test)) == list(range(200))
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["few", "few-labels", "few-labels-200", "few-labels-x", "one-class-5", "contaminated-nan"],
+)
+def test_find__no_protocol__all_are_named(name):
+    with pytest.raises(ValueError, match=r"few-labels-N \(N from 0 to 100\)"):
+        protocols.find(name)
+
+
+def test_caps__share_of_anomalies_kept_and_training_rows_do_not_depend_on_it():
+    X, y = table()
+    split = protocols.split_table("one-class", X, y, 0, max_train=10, max_test=23)
+    assert len(split.X_train) == 10
+    assert (len(split.y_test), split.y_test.sum()) == (23, 6)  # 30 of 115
+    rare = protocols.split_table("one-class", X, (X.ravel() == 7).astype(int), 0, None, 5)
+    assert rare.y_test.sum() == 1
+    full = protocols.split_table("one-class", X, y, 0, max_train=10)
+    np.testing.assert_array_equal(split.X_train, full.X_train)
+
+
+def test_split__test_rows_are_shuffled():
+    y = protocols.split_table("one-class", *table(), seed=0).y_test
+    assert 0 < y[:30].sum() < 30
+
+
+def test_split__one_class_only__refused():
+    X, y = table()
+    with pytest.raises(ValueError, match="both normal rows"):
+        protocols.split_table("one-class", X, np.zeros_like(y), 0)
+
+
+def test_copies__rows_that_equal_one_of_training():
+    X = np.array([[0.0, 1.0], [2.0, 3.0]])
+    test = np.array([[-0.0, 1.0], [2.0, 3.5], [1.0, 0.0], [2.0, 3.0]])
+    assert protocols.copies(protocols.Split(X, None, test, np.zeros(4))) == 0.5
+
+
+def test_images__one_class_trains():
+    images = Bunch(
+        data=np.arange(6), target=np.array([0, 1, 2, 0, 1, 2]),
+        test=np.arange(4), test_target=np.array([0, 1, 2, 1]),
+    )  # fmt: skip
+    split = protocols.split_images(images, 1, seed=0)
+    assert sorted(split.X_train) == [1, 4]
+    assert dict(zip(split.X_test, split.y_test, strict=True)) == {0: 1, 1: 0, 2: 1, 3: 0}
+
+
+@pytest.mark.parametrize(
+    ("y", "scores", "expected"),
+    [
+        ([0, 1, 0, 1], [0.1, 0.9, 0.2, 0.8], 1.0),
+        ([0, 1, 0, 1], [0.9, 0.8, 0.2, 0.1], 0.5),
+        ([1, 0, 0, 1], [5, 5, 5, 5], 0.5),  # flags the first two
+        ([0, 0, 1, 1, 1], [3, 2, 1, 1, 1], 1 / 3),  # one of three ties
+    ],
+)
+def test_f1_at_true_count(y, scores, expected):
+    assert protocols.f1_at_true_count(np.array(y), np.array(scores)) == pytest.approx(expected)
+
+
+# --- what a detector is shown ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("protocol", NAMES)
+def test_guard__scaled_by_training_rows_and_labels_only_where_the_protocol_has_them(
+    protocol, home, monkeypatch
+):
+    monkeypatch.setattr(Spy, "seen", [])
+    monkeypatch.setattr(runner, "_warm", {(__name__, "Spy")})
+    (row,) = call(home / "r", protocol=protocol, names="small", detector=f"{__name__}:Spy", seeds=1)
+    ((X, y),) = Spy.seen
+    split = runner.load(rows.Cell.of(row), bench.find_data(names=["small"])[0])
+    np.testing.assert_allclose(X, StandardScaler().fit_transform(split.X_train))
+    assert (y is None) == (split.given is None)
+    if y is not None:
+        np.testing.assert_array_equal(y, split.given)
+    assert row["clean"] == (protocol in CLEAN)
+    assert row["copies"] == protocols.copies(split)
+    assert row["train_anomaly_share"] == split.y_train.mean()
+
+
+def test_global_random_numbers__seeded_for_those_without_others_and_put_back(home):
+    before = np.random.get_state()[1].copy(), torch.get_rng_state()  # noqa: NPY002
+    threads = torch.get_num_threads()
+    name = f"{__name__}:FromGlobals"
+    first, second = (call(home / f"r{i}", names="small", detector=name) for i in (1, 2))
+    assert [row["auc_pr"] for row in first] == [row["auc_pr"] for row in second]
+    np.testing.assert_array_equal(np.random.get_state()[1], before[0])  # noqa: NPY002
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert torch.get_num_threads() == threads
+
+
+def test_labels__ignored_by_a_detector_that_was_not_asked__said_in_the_row(home):
+    (home / "a.toml").write_text(
+        '[plain]\ndetector = "PLAD"\nparams = {epochs = 1}\n'
+        '[asked]\ndetector = "PLAD"\nparams = {epochs = 1, supervision = "drop_anomalies"}\n'
+    )
+    names = f"{home / 'a.toml'}:plain,{home / 'a.toml'}:asked"
+    found = call(home / "r", protocol="supervised", names="small", detector=names, seeds=1)
+    assert [row["uses_labels"] for row in found] == [False, True]
+
+
+# --- detectors ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "module", "cls"),
+    [
+        ("PLAD", "deepod.models.plad", "PLAD"),
+        ("pyod:IForest", "pyod.models.iforest", "IForest"),
+        ("pyod:AutoEncoder", "pyod.models.auto_encoder", "AutoEncoder"),
+        ("pyod:SO_GAAL", "pyod.models.so_gaal", "SO_GAAL"),
+        ("somewhere.else:Thing", "somewhere.else", "Thing"),
+    ],
+)
+def test_find(name, module, cls):
+    assert detectors.find(name) == (module, cls, {})
+
+
+@pytest.mark.parametrize("name", ["PLADD", "pyod:IForrest"])
+def test_find__nothing__said(name):
+    with pytest.raises(ValueError, match=name.rpartition(":")[2]):
+        detectors.find(name)
+
+
+def test_find__another_convention__refused():
+    with pytest.raises(TypeError, match="BaseDetector"):
+        detectors.find("sklearn.ensemble:IsolationForest").load()
+
+
+def test_toml__parameters_networks_and_none(tmp_path):
+    path = tmp_path / "a.toml"
+    path.write_text(
+        '[one]\ndetector = "PLAD"\n[one.params]\nepochs = 3\nperturbator_hidden = [8, 4]\n'
+        'network = {name = "MLP", hidden = [64, 32]}\n[two]\nepochs = 3\n'
+        '[none]\ndetector = "IAELSTMKL"\nparams = { gate = { none = true } }\n'
+    )
+    found = detectors.find(f"{path}:one")
+    detector, facts = found.build(seed=5)
+    assert detector.epochs == 3
+    assert detector.random_state == 5
+    assert detector.perturbator_hidden == (8, 4)
+    assert isinstance(detector.network, MLP)
+    assert detector.network.hidden == (64, 32)
+    assert facts["scaling"] == "own"
+    assert json.loads(json.dumps(facts))["params"]["perturbator_hidden"] == [8, 4]
+    assert detectors.find(f"{path}:none").build(0)[0].gate is None
+    for section in ("two", "three"):
+        with pytest.raises(ValueError, match=section):
+            detectors.find(f"{path}:{section}")
+
+
+def test_settings__every_section_of_every_file__found():
+    files = [
+        *(ROOT / "benchmarks").glob("*.toml"),
+        *(ROOT / "benchmarks" / "papers").glob("*.toml"),
+    ]
+    assert len(files) >= 12
+    for path in files:
+        for section in tomllib.loads(path.read_text()):
+            detectors.find(f"{path}:{section}").build(0)[0]._validate_params()
+
+
+# --- runs -----------------------------------------------------------------------------------------
+
+
+def test_rows(home):
+    out = home / "new folder" / "r.jsonl"
+    found = call(out, "--max-test", 20, detector=f"{NORM},pyod:ECOD")
+    assert len(found) == 8
+    assert [row["dataset"] for row in found[::2]] == ["1_small", "1_small", "2_wide", "2_wide"]
+    row = found[0]
+    assert row["auc_roc"] > 0.9
+    assert 0 <= row["f1"] <= 1
+    assert row["auc_pr"] > row["anomaly_share"]
+    assert (row["n_train"], row["n_test"], row["n_features"]) == (27, 20, 4)
+    assert (row["max_train"], row["max_test"]) == (None, 20)
+    assert (row["scaling"], row["stacked"]) == ("standard", 1)
+    assert (row["random_state"], found[2]["random_state"]) == (0, None)  # ECOD has none
+    assert min(row["fit_seconds"], row["score_seconds"]) >= 0
+    assert set(row["versions"]) >= {"python", "numpy", "scikit-learn", "torch", "pyod", "deepod"}
+    assert {"commit", "device", "threads"} <= set(row)
+
+
+def test_false_alarms__share_of_normal_test_rows_above_the_threshold(home):
+    row = call(home / "r")[0]
+    split = runner.load(rows.Cell.of(row), bench.find_data(names=["small"])[0])
+    scaler = StandardScaler().fit(split.X_train)
+    norm = Norm(verbose=0).fit(scaler.transform(split.X_train))
+    scores = norm.decision_function(scaler.transform(split.X_test))
+    assert row["false_alarms"] == np.mean(scores[split.y_test == 0] > norm.threshold_)
+
+
+def test_own_detector__seeds_side_by_side__as_one_by_one(home):
+    (home / "quick.toml").write_text('[a]\ndetector = "AutoEncoder"\nparams = {epochs = 2}\n')
+    quick = f"{home / 'quick.toml'}:a"
+    options = {"detector": quick, "names": "small", "seeds": 3}
+    together = call(home / "a", "--keep-scores", **options)
+    alone = call(home / "b", "--keep-scores", "--no-stack", **options)
+    assert [row["stacked"] for row in together] == [3, 3, 3]
+    assert [row["stacked"] for row in alone] == [1, 1, 1]
+    assert (alone[0]["scaling"], alone[0]["params"]) == ("own", {"epochs": 2})
+    assert [row["seed"] for row in together] == [row["seed"] for row in alone] == [0, 1, 2]
+    scores = [
+        [np.load(runner.scores_file(home / name, rows.Cell.of(row)))["scores"] for row in alone]
+        for name in ("a.scores", "b.scores")
+    ]
+    np.testing.assert_allclose(scores[0], scores[1], rtol=1e-4)
+    assert not np.allclose(scores[0][0], scores[0][1], rtol=1e-2)
+
+
+def test_images__every_class_in_turn(home):
+    (home / "quick.toml").write_text('[a]\ndetector = "PLAD"\nparams = {epochs = 1}\n')
+    quick = f"{home / 'quick.toml'}:a"
+    found = call(home / "b", protocol="images", names="digits", detector=f"{quick},{NORM}", seeds=1)
+    assert not [row["error"] for row in found if "error" in row]
+    assert [row["dataset"] for row in found[::2]] == ["digits:0", "digits:1", "digits:2"]
+    assert (found[0]["n_train"], found[0]["n_features"]) == (10, 64)
+    assert found[0]["anomaly_share"] == pytest.approx(2 / 3)
+    assert len(call(home / "c", protocol="images", names="digits:1", seeds=1)) == 1
+
+
+def test_run__arrays_from_python__and_a_note(tmp_path):
+    X, y = datasets.load_bundled("wine", return_X_y=True)
+    data = {"wine": (X, y), "same": datasets.load_bundled("wine")}
+    settings = {"seeds": 1, "progress": False, "note": {"machine": "mine"}}
+    found = bench.run(data, ["pyod:KNN"], tmp_path / "r", **settings)
+    assert [row["dataset"] for row in found] == ["wine", "same"]
+    assert found[0]["auc_roc"] == found[1]["auc_roc"]
+    assert found[0]["machine"] == "mine"
+    with pytest.raises(ValueError, match=r"data\['wine'\]"):
+        bench.run({"wine": (X, y + 1)}, ["pyod:KNN"], tmp_path / "r")
+
+
+def test_run__csv_with_a_column_of_labels(tmp_path):
+    path = tmp_path / "cards.csv"
+    X, y = datasets.load_bundled("wine", return_X_y=True)
+    lines = [",".join(map(str, row)) + (",fraud" if label else ",ok") for row, label in zip(X, y)]  # noqa: B905
+    header = ",".join([*(f"c{i}" for i in range(X.shape[1])), "kind"])
+    path.write_text("\n".join([header, *lines]) + "\n")
+    args = f"bench --data {path} --label kind --anomaly fraud --detectors pyod:KNN --quiet"
+    assert main([*args.split(), "--seeds", "1", "--out", str(tmp_path / "r")]) == 0
+    (row,) = rows.read(tmp_path / "r")
+    expected = bench.run({"cards": (X, y)}, ["pyod:KNN"], tmp_path / "s", seeds=1, progress=False)
+    assert row["auc_roc"] == expected[0]["auc_roc"]
+    assert row["dataset"] == "cards"
+
+
+def test_failures_are_rows(home):
+    bad = f"{__name__}:NotFinite,{__name__}:Missing,pyod:KNN"
+    found = call(home / "r", detector=f"{BROKEN},{bad}", names="small", seeds=1)
+    assert [row.get("error", "none").partition(":")[0] for row in found] == [
+        "RuntimeError", "ValueError", "AttributeError", "none",
+    ]  # fmt: skip
+    assert found[0]["error"] == "RuntimeError: out of order"
+    assert "1 that are NaN" in found[1]["error"]
+    assert "auc_roc" not in found[1]
+
+
+def test_failures__one_seed_of_a_stack__the_others_stay(home, monkeypatch):
+    (home / "quick.toml").write_text('[a]\ndetector = "AutoEncoder"\nparams = {epochs = 1}\n')
+    score = AutoEncoder.decision_function
+
+    def fails(self, X, batch_size=None):
+        if self.random_state == 1:
+            raise RuntimeError("only this one")
+        return score(self, X, batch_size)
+
+    monkeypatch.setattr(AutoEncoder, "decision_function", fails)
+    found = call(home / "r", detector=f"{home / 'quick.toml'}:a", names="small", seeds=3)
+    assert [row.get("error") for row in found] == [None, "RuntimeError: only this one", None]
+
+
+def test_errors__retried_only_on_request(home, monkeypatch):
+    out = home / "r"
+    call(out, detector=BROKEN, names="small")
+    monkeypatch.setattr(Broken, "fit", Norm.fit)
+    assert all("error" in row for row in call(out, detector=BROKEN, names="small"))
+    found = call(out, "--retry-errors", detector=BROKEN, names="small")
+    assert not any("error" in row for row in found)
+    assert len(found) == 2
+
+
+def test_scores__kept_on_request__give_the_same_figures(home):
+    from sklearn.metrics import roc_auc_score
+
+    (row,) = call(home / "r", "--keep-scores", names="small", seeds=1)
+    with np.load(runner.scores_file(home / "r.scores", rows.Cell.of(row))) as kept:
+        assert roc_auc_score(kept["y"], kept["scores"]) == row["auc_roc"]
+    call(home / "s", names="small", seeds=1)
+    assert not (home / "s.scores").exists()
+
+
+# --- limits ---------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "error"),
+    [
+        ("Slow", ("--time-limit", 4), "LimitError: took more than 4 seconds."),
+        ("Large", ("--memory-limit", 2), "LimitError: took more than 2 GiB of memory."),
+        ("Crash", ("--time-limit", 60), "LimitError: its process died (exit code 7)."),
+    ],
+)
+def test_limits__exceeded__a_row_and_the_run_goes_on(name, option, error, home):
+    pytest.importorskip("pebble")
+    found = call(home / "r", *option, names="small", detector=f"{__name__}:{name},{NORM}", seeds=1)
+    assert found[0]["error"] == error
+    assert found[1]["auc_roc"] > 0.9
+
+
+def test_limits__not_exceeded__same_rows(home):
+    pytest.importorskip("pebble")
+    call(home / "a", "--time-limit", 60, "--memory-limit", 8)
+    call(home / "b")
+    assert untimed(home / "a") == untimed(home / "b")
+
+
+def test_limits__error_of_the_function__raised():
+    pytest.importorskip("pebble")
+    with pytest.raises(ZeroDivisionError):
+        limits.call(divmod, 1, 0, seconds=10, gib=None)
+
+
+# --- a run that was stopped -----------------------------------------------------------------------
+
+
+def untimed(path):
+    found = [json.loads(line) for line in path.read_text().splitlines()]
+    return [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in found]
+
+
+@pytest.mark.parametrize("cut", [1, 40, "line"])
+def test_resume_after_a_kill(home, cut):
+    whole, killed = home / "whole", home / "killed"
+    call(whole, detector=f"{NORM},{BROKEN}")
+    content = whole.read_bytes()
+    lines = content.splitlines(keepends=True)
+    killed.write_bytes(b"".join(lines[:3]) if cut == "line" else content[:-cut])
+    kept = killed.read_bytes().rpartition(b"\n")[0]
+    call(killed, detector=f"{NORM},{BROKEN}")
+    assert killed.read_bytes().startswith(kept + b"\n")
+    assert untimed(killed) == untimed(whole)
+    content = killed.read_bytes()
+    call(killed, detector=f"{NORM},{BROKEN}")
+    assert killed.read_bytes() == content
+
+
+def test_resume__part_of_a_stack_is_there__rows_as_if_it_never_was(home):
+    (home / "quick.toml").write_text('[a]\ndetector = "AutoEncoder"\nparams = {epochs = 3}\n')
+    whole, killed = home / "whole", home / "killed"
+    call(whole, detector=f"{home / 'quick.toml'}:a", names="small", seeds=4)
+    lines = whole.read_bytes().splitlines(keepends=True)
+    killed.write_bytes(b"".join(lines[:2]))
+    call(killed, detector=f"{home / 'quick.toml'}:a", names="small", seeds=4)
+    assert untimed(killed) == untimed(whole)
+
+
+def test_resume_after_an_interrupt(home):
+    out = home / "r"
+    with pytest.raises(KeyboardInterrupt):
+        call(out, detector=f"{NORM},{__name__}:Interrupted")
+    assert len(rows.read(out)) == 2
+
+
+@pytest.mark.slow  # each worker imports torch
+def test_jobs(home):
+    for jobs in (1, 2):
+        call(home / f"r{jobs}", "--jobs", jobs, detector="pyod:ECOD,pyod:KNN", names="small")
+    one, two = (
+        sorted(untimed(home / f"r{jobs}"), key=lambda row: (row["detector"], row["seed"]))
+        for jobs in (1, 2)
+    )
+    assert one == two
+    assert not any("error" in row for row in one)
+
+
+def test_first_use_is_not_timed(home, monkeypatch):
+    rows_fitted = []
+    monkeypatch.setattr(runner, "_warm", set())
+    monkeypatch.setattr(Norm, "fit", lambda self, X: rows_fitted.append(len(X)))
+    call(home / "r", names="2_wide", seeds=2)
+    assert rows_fitted == [36, 36, 36]
+
+
+def test_other_caps_are_other_cells(home):
+    out = home / "r"
+    call(out)
+    assert len(call(out, "--max-train", 20)) == 8
+
+
+def test_malformed_line(home, capsys):
+    out = home / "r"
+    call(out)
+    lines = out.read_text().splitlines(keepends=True)
+    for bad in ("{not json}\n", '{"protocol": "one-class"}\n', "3\n", "\n"):
+        out.write_text("".join([*lines[:1], bad, *lines[2:]]))
+        with pytest.raises(ValueError, match="line 2"):
+            bench.run(bench.find_data(), [NORM], out, progress=False)
+        assert main(["bench", "--detectors", NORM, "--out", str(out)]) == 1
+        assert "line 2" in capsys.readouterr().err
+
+
+def test_another_file_is_not_cut(home):
+    out = home / "notes.txt"
+    out.write_text("no newline at the end")
+    with pytest.raises(ValueError, match="right file"):
+        bench.run(bench.find_data(), [NORM], out, progress=False)
+    assert out.read_text() == "no newline at the end"
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--datasets", "smalll"], "smalll"),
+        (["--data", "nowhere"], "DEEPOD_DATA"),
+        (["--protocol", "two-class"], "few-labels-N"),
+        (["--detectors", "PLADD"], "PLADD"),
+    ],
+)
+def test_command__what_is_not_there__one_line_and_no_file(options, words, home, capsys):
+    args = ["bench", "--detectors", NORM, "--out", str(home / "r"), "--quiet", *options]
+    assert main(args) == 1
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.startswith("deepod bench: ")
+    assert said.count("\n") == 1
+    assert not (home / "r").exists()
+
+
+def test_find_data__folder__in_the_order_of_the_numbers(home):
+    for name in ("10_ten", "b", "a"):
+        np.savez(home / "data" / "tabular" / f"{name}.npz", X=np.zeros((2, 1)), y=[0, 1])
+    found = bench.find_data([home / "data" / "tabular"])
+    assert [dataset.name for dataset in found] == ["1_small", "2_wide", "10_ten", "a", "b"]
+
+
+def test_groups__disjoint_and_all_there():
+    from benchmarks import adbench
+
+    assert not set(adbench.DEVELOPMENT) & set(adbench.CONFIRMATION)
+    known = set(datasets.ADBENCH_TABLES) | {"3_backdoor", "arrhythmia"}
+    assert set(adbench.GROUPS["all"]) == known
