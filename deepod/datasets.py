@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
+from zipfile import BadZipFile
 
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
@@ -187,7 +188,7 @@ def load_table(
         raise FileNotFoundError(f"{path}: there is no such file.")
     try:
         X, values, names = _read(path, label)
-    except (KeyError, ValueError) as error:
+    except (KeyError, ValueError, BadZipFile) as error:
         raise ValueError(f"{path}: {' '.join(map(str, error.args))}") from error
     target = np.asarray(values == anomaly).astype(int)
     if len(target) != len(X) or not target.any():
@@ -389,7 +390,7 @@ def _download(name: str, folder: Path) -> Path:
         with np.load(BytesIO(contents)) as archive:
             X, y = archive["X"], archive["y"]
         found = checksum(X, y)
-    except (ValueError, KeyError, OSError) as error:
+    except (ValueError, KeyError, OSError, BadZipFile) as error:
         raise ValueError(f"{url} is no dataset ({error}); nothing was kept.") from error
     if found != ADBENCH_TABLES[name][-1]:
         raise ValueError(f"{url} does not have the checksum known here; nothing was kept.")
