@@ -163,8 +163,13 @@ def _run_benchmark(data: Path, args: list[str]) -> None:
     main(["bench", "--quiet", *args])
 
 
-def kill_benchmarks(data: Path, out: Path, args: list[str], longest: float, seed: int = 0) -> int:
-    """Start a benchmark again and again, kill it, until it ends by itself; number of kills."""
+def kill_benchmarks(
+    data: Path, out: Path, args: list[str], longest: float, seed: int = 0, most: float = np.inf
+) -> int:
+    """Start a benchmark again and again, kill it, until it ends by itself; number of kills.
+
+    It is killed ``most`` times, up to ``longest`` seconds after it has added to its rows.
+    """
     moments, kills = random.Random(seed), 0
     while True:
         before = out.stat().st_size if out.exists() else 0
@@ -172,7 +177,7 @@ def kill_benchmarks(data: Path, out: Path, args: list[str], longest: float, seed
         # So that there is some progress.
         while process.is_alive() and not (out.exists() and out.stat().st_size > before):
             time.sleep(0.001)
-        process.join(moments.uniform(0, longest))
+        process.join(moments.uniform(0, longest) if kills < most else None)
         if not process.is_alive():
             assert process.exitcode == 0
             return kills
