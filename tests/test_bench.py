@@ -575,6 +575,19 @@ def test_scores__kept_on_request__give_the_same_figures(home):
         assert roc_auc_score(kept["y"], kept["scores"]) == row["auc_roc"]
     call(home / "s", names="small", seeds=1)
     assert not (home / "s.scores").exists()
+    (again,) = call(home / "s", "--keep-scores", names="small", seeds=1)
+    assert runner.scores_file(home / "s.scores", rows.Cell.of(again)).exists()
+
+
+def test_run__file_has_changed__read_again(home):
+    path = home / "data" / "tabular" / "1_small.npz"
+    (before,) = call(home / "a", names="small", seeds=1)
+    with np.load(path) as archive:
+        X, y = archive["X"], archive["y"]
+    np.savez(path, X=X[:50], y=y[:50])
+    os.utime(path, ns=(0, 0))
+    (after,) = call(home / "b", names="small", seeds=1)
+    assert (before["n_train"], after["n_train"]) == (27, 22)
 
 
 # --- limits ---------------------------------------------------------------------------------------

@@ -10,9 +10,10 @@ from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
 
+import joblib
 import numpy as np
 import torch
-from joblib import Parallel, delayed, hash
+from joblib import Parallel, delayed
 from sklearn.metrics import average_precision_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Bunch
@@ -40,7 +41,9 @@ class Dataset(NamedTuple):
 
     def load(self) -> Bunch:
         """Read it, or what this process has read last."""
-        return self.bunch if self.path is None else _read(self.path, self.label, self.anomaly)
+        if self.path is None:
+            return self.bunch
+        return _read(self.path, self.path.stat().st_mtime_ns, self.label, self.anomaly)
 
 
 class Unit(NamedTuple):
@@ -113,7 +116,7 @@ def run(
         Needs the extra ``deepod[bench]``.
     keep_scores : bool, default=False
         Whether to keep labels and scores of the test rows, for curves and histograms, in a folder
-        beside ``out`` with ``.scores`` at the end of its name.
+        beside ``out`` with ``.scores`` at the end of its name. What was run without is run again.
     retry_errors : bool, default=False
         Whether to run again what ended in an error.
     progress : bool, default=True
@@ -151,12 +154,15 @@ def run(
     ]
     out.parent.mkdir(parents=True, exist_ok=True)
     there = {Cell.of(row): row for row in rows.read_and_repair(out)}
-    missing = {
-        cell
-        for unit in units
-        for cell in unit.cells()
-        if cell not in there or (retry_errors and "error" in there[cell])
-    }
+    missing = set()
+    for cell in (cell for unit in units for cell in unit.cells()):
+        row = there.get(cell)
+        if row is not None and "error" in row:
+            done = not retry_errors
+        else:
+            done = row is not None and (scores is None or scores_file(scores, cell).exists())
+        if not done:
+            missing.add(cell)
     todo = [unit for unit in units if not missing.isdisjoint(unit.cells())]
     about = environment.describe() | dict(note or {})
     work = partial(run_unit, time_limit=time_limit, memory_limit=memory_limit)
@@ -331,7 +337,7 @@ def load(cell: Cell, dataset: Dataset) -> protocols.Split:
 
 def scores_file(folder: Path, cell: Cell) -> Path:
     """Where the scores of a cell are kept."""
-    return folder / f"{hash(tuple(cell))}.npz"
+    return folder / f"{joblib.hash(tuple(cell))}.npz"
 
 
 def _keep(folder: Path, cell: Cell, y: np.ndarray, scores: np.ndarray) -> None:
@@ -451,7 +457,7 @@ def _image_classes(files: Sequence[Path], names: Sequence[str]) -> list[Dataset]
     for name in names or [path.stem for path in files]:
         stem, _, normal = name.partition(":")
         path = _one(files, stem, sorted({p.parent for p in files})).absolute()
-        classes = [int(normal)] if normal else np.unique(_read(path, "", 1).target).tolist()
+        classes = [int(normal)] if normal else np.unique(Dataset(stem, path).load().target).tolist()
         found += [Dataset(f"{stem}:{number}", path) for number in classes]
     return list(dict.fromkeys(found))
 
@@ -485,7 +491,7 @@ def _datasets(data: Any) -> list[Dataset]:
 
 
 @lru_cache(maxsize=1)
-def _read(path: Path, label: str, anomaly: Any) -> Bunch:
+def _read(path: Path, changed: int, label: str, anomaly: Any) -> Bunch:
     if path.suffix == ".npz":
         with np.load(path) as archive:
             if "x_train" in archive:
