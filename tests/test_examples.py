@@ -16,10 +16,12 @@ README_BLOCKS = BLOCK.findall((ROOT / "README.md").read_text())
 PAGES = {p.name: "\n".join(BLOCK.findall(p.read_text())) for p in (ROOT / "docs").glob("*.md")}
 
 
-NEEDS = {"onnx_export": ("onnxscript", "onnxruntime")}  # more than deepod itself does
-
-
-NEEDS = {"onnx_export": ("onnxscript", "onnxruntime")}  # more than deepod itself does
+# More than deepod itself does.
+NEEDS = {
+    "onnx_export": ("onnxscript", "onnxruntime"),
+    "pandas_table": ("pandas",),
+    "benchmark_own_data": ("pandas",),
+}
 
 
 def example(path: Path, monkeypatch):
@@ -34,7 +36,8 @@ def example(path: Path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
-def test_example__runs(path, monkeypatch):
+def test_example__runs(path, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # pictures go to the working folder
     assert example(path, monkeypatch).main(epochs=1) is not None
 
 
