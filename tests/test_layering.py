@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "distributed": {"_ranks"},
     "onnx": {"", "_data", "_files"},
     "_demo": {"", "plotting"},
-    "_commands": {"", "_data", "_files", "_persistence", "data"},
+    "_commands": {"", "_data", "_files", "_persistence", "data", "plotting"},
     "cli": {"", "_demo", "_commands"},
     "__init__": {"_base", "_files", "_persistence", "adapter", "ensemble", "models", "search"},
     "__main__": {"cli"},
