@@ -41,6 +41,30 @@ def test_example__runs(path, monkeypatch, tmp_path):
     assert example(path, monkeypatch).main(epochs=1) is not None
 
 
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("pyod_combination", "pip install suod"),
+        ("thresholds_pythresh", "pip install pythresh"),
+        ("image_maps", "pip install matplotlib"),
+        ("few_labels", "cardio is left out"),
+    ],
+)
+def test_example__optional_things_absent__said(name, said, monkeypatch, tmp_path, capsys):
+    find = importlib.util.find_spec
+
+    def without_optional(library):
+        return None if library in ("suod", "pythresh", "matplotlib") else find(library)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without_optional)
+    monkeypatch.setenv("DEEPOD_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    module = example(ROOT / "examples" / f"{name}.py", monkeypatch)
+    assert module.main(epochs=1) is not None
+    assert said in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.filterwarnings("ignore:Skipping check")
 def test_new_method__in_thirty_lines__passes_scikit_learns_checks(monkeypatch):
     module = example(ROOT / "examples" / "new_method.py", monkeypatch)
