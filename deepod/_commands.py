@@ -389,7 +389,10 @@ def _open(
                 f"expected rows of several values, got an array of shape {rows.shape}."
             )
     elif path.suffix == ".csv" and path.is_file():
-        rows, names = _csv(path, columns, folder, drop)
+        try:
+            rows, names = _csv(path, columns, folder, drop)
+        except UnicodeDecodeError as error:
+            raise ValueError(f"it is not in UTF-8 ({error}); save it so.") from error
     else:
         rows = _parquet(path, columns, drop)
         names, rows.feature_names = rows.feature_names, None
@@ -459,7 +462,10 @@ def _numbers(
         except ValueError:  # an empty cell perhaps: cell by cell takes several times as long
             block = np.loadtxt(lines, usecols=places, ndmin=2, converters=_number, **style)
         if places is None and block.shape[1] != len(header):
-            raise ValueError(f"{block.shape[1]} values for {len(header)} columns")
+            raise ValueError("too many or too few values")
+        for line in lines if places is not None else ():  # loadtxt passes over what it leaves out
+            if '"' not in line and line.count(",") + 1 != len(header):
+                raise ValueError("too many or too few values")
     except ValueError as error:
         if len(lines) == 1:
             reason = _reason(lines[0], places, header) or str(error)
@@ -467,6 +473,9 @@ def _numbers(
         for i, line in enumerate(lines):  # one of them it is
             _numbers([line], places, header, first + i)
         raise
+    if len(block) != len(lines):
+        last = first + len(lines) - 1
+        raise ValueError(f"rows {first} to {last}: a cell in quotes goes on in the next line.")
     return block
 
 

@@ -339,6 +339,9 @@ def bad_files(folder):
     (folder / "gap.csv").write_text("a,b,c\n1,2,3\n1,,3\n1,2,3\n")
     (folder / "header.csv").write_text("a,b,c\n")
     (folder / "twice.csv").write_text("a,b,b\n1,2,3\n")
+    (folder / "long.csv").write_text("a,b,c\n1,2,3\n1,2,3,4\n")
+    (folder / "broken.csv").write_text('a,b,c\n1,2,3\n1,2,"x\ny"\n')
+    (folder / "latin.csv").write_bytes("größe,b,c\n1,2,3\n".encode("latin1"))
     (folder / "far.csv").write_text("a,b,c\n1,2,inf\n1,-inf,3\n")
     (folder / "broken.parquet").write_text("nonsense")
     (folder / "other").mkdir()
@@ -409,6 +412,9 @@ def test_score__bad_argument__one_line_that_names_it(options, said, bad_files, c
         ({"train": "word.csv", "--drop": "b,x"}, "TRAIN word.csv: there is no column 'x'; .* a, b"),
         ({"train": "word.csv", "--drop": "a,b,c"}, "TRAIN word.csv: --drop leaves no column"),
         ({"train": "twice.csv"}, "TRAIN twice.csv: 2 columns have the name 'b'"),
+        ({"train": "long.csv", "--drop": "a"}, "TRAIN long.csv: row 2: 4 values for 3 columns"),
+        ({"train": "broken.csv", "--drop": "c"}, "TRAIN broken.csv: rows 1 to 3: a cell in quotes"),
+        ({"train": "latin.csv"}, "TRAIN latin.csv: it is not in UTF-8"),
         ({"train": "gap.csv"}, "row 2, column 'b' has no value; fill the gaps.*missing=impute"),
         ({"train": "far.csv"}, "row 1, column 'c' is infinite; columns with such cells: 'b', 'c'"),
         ({"out": "missing/model"}, "--out missing/model: There is no folder missing"),
