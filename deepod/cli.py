@@ -1,4 +1,4 @@
-"""The command line: ``deepod demo``, ``list``, ``fit``, ``score``, ``bench`` and ``--version``."""
+"""The command line: ``deepod --help`` lists the commands."""
 
 from __future__ import annotations
 
@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_fit(commands)
     _add_score(commands)
     _add_bench(commands)
+    _add_plot(commands)
 
     arguments = parser.parse_args(argv)
     if arguments.command == "list":
@@ -62,6 +63,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _run_score(arguments)
         elif arguments.command == "bench":
             _run_bench(arguments)
+        elif arguments.command == "plot":
+            _run_plot(arguments)
         else:
             _run_demo(arguments.out, arguments.seed)
     except (OSError, ImportError, ValueError) as error:
@@ -103,6 +106,13 @@ def _add_fit(commands: Any) -> None:
         type=_columns,
         metavar="a,b,c",
         help="columns of Parquet or .csv to read (default: all)",
+    )
+    fit.add_argument(
+        "--drop",
+        type=_columns,
+        default=[],
+        metavar="a,b,c",
+        help="columns of Parquet or .csv to leave out, such as labels",
     )
     fit.add_argument(
         "--out",
@@ -173,6 +183,30 @@ def _add_bench(commands: Any) -> None:
     add_options(bench)
 
 
+def _add_plot(commands: Any) -> None:
+    plot = commands.add_parser(
+        "plot",
+        help="draw how training went, scores of a file, or the reasons of one",
+        description="Draw a picture: of MODEL alone, the terms of its loss over the epochs; with "
+        "NEW, the distribution of the scores of its rows and the threshold; with --row, what each "
+        "column adds to the score of that row. NEW is read as deepod score reads it.",
+        epilog="example: deepod plot model new.csv --label fraud --out scores.png",
+    )
+    plot.add_argument("model", type=Path, metavar="MODEL", help="as deepod fit has saved it")
+    plot.add_argument("new", type=Path, metavar="NEW", nargs="?", help="rows to score")
+    what = plot.add_mutually_exclusive_group()
+    what.add_argument(
+        "--label",
+        metavar="COLUMN",
+        help="column of NEW with 0 = normal and 1 = anomaly, to split the distribution by",
+    )
+    what.add_argument("--row", type=int, metavar="N", help="number of a row of NEW; 1 = the first")
+    plot.add_argument(
+        "--out", type=Path, metavar="PICTURE", required=True, help=".png, .pdf or .svg to write"
+    )
+    plot.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
 def _setting(text: str) -> tuple[str, Any]:
     """Split at "="; the value is a Python literal, or else a string."""
     name, equals, value = text.partition("=")
@@ -208,6 +242,12 @@ def _check_out(out: Path, suffixes: Sequence[str]) -> None:
         raise PermissionError(f"--out {out}: the folder is write-protected; choose another.")
 
 
+def _check_picture(out: Path) -> None:
+    _check_out(out, [".png", ".pdf", ".svg"])
+    if find_spec("matplotlib") is None:
+        raise ImportError("the picture needs matplotlib: pip install 'deepod[plots]'.")
+
+
 def _print_list() -> None:
     rows = [("detector", "family", "inputs", "paper")]
     for d in deepod.list_detectors():
@@ -221,9 +261,7 @@ def _print_list() -> None:
 def _run_demo(out: Path, seed: int) -> None:
     from deepod import _demo
 
-    _check_out(out, [".png", ".pdf", ".svg"])
-    if find_spec("matplotlib") is None:
-        raise ImportError("the picture needs matplotlib: pip install 'deepod[plots]'.")
+    _check_picture(out)
     data = _demo.load(seed)
     print(
         f"Breast cancer (scikit-learn): {len(data.train)} benign rows train; test has "
@@ -250,6 +288,7 @@ def _run_fit(arguments: argparse.Namespace) -> None:
         detector=arguments.detector,
         settings=dict(arguments.set),
         columns=arguments.columns,
+        drop=arguments.drop,
     )
     print(
         f"{arguments.detector} fitted on {result.rows:,} rows, threshold {result.threshold:.6g}: "
@@ -279,3 +318,27 @@ def _run_bench(arguments: argparse.Namespace) -> None:
         anomaly=arguments.anomaly,
     )
     print(run_with_options(found, arguments))
+
+
+def _run_plot(arguments: argparse.Namespace) -> None:
+    model, new, out = arguments.model, arguments.new, arguments.out
+    for option in ("label", "row"):
+        if new is None and getattr(arguments, option) is not None:
+            raise ValueError(f"--{option} needs rows: deepod plot MODEL NEW --{option} ...")
+    _check_picture(out)
+    from deepod import _commands
+
+    if new is None:
+        _commands.plot_history(model, out)
+        print(f"loss over the epochs: {out}")
+    elif arguments.row is not None:
+        score = _commands.plot_row(model, new, arguments.row, out)
+        print(f"row {arguments.row} has the score {score:.6g}; what the columns add: {out}")
+    else:
+        result = _commands.plot_scores(
+            model, new, out, label=arguments.label, quiet=arguments.quiet
+        )
+        print(
+            f"{result.rows:,} rows scored, {result.flagged:,} above the threshold "
+            f"{result.threshold:.6g}: {out}"
+        )

@@ -74,7 +74,8 @@ def plot_history(detector: Any, ax: Any = None) -> Any:
     for name in [n for n in names if n not in ("phase", "epoch", "seconds")]:
         values = [entry.get(name, np.nan) for entry in detector.history_]
         style = ":" if name.startswith("validation_") else "-"
-        ax.plot(np.arange(1, len(values) + 1), values, style, label=name)
+        marker = "." if len(values) == 1 else ""  # a line of one point is not seen
+        ax.plot(np.arange(1, len(values) + 1), values, style, marker=marker, label=name)
     ax.set_xlabel("epoch")
     ax.set_ylabel("weighted loss term")
     ax.legend()

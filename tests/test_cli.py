@@ -196,13 +196,47 @@ def test_score__gaps__refused_by_column_or_imputed(folder, capsys):
     (folder / "new.csv").write_text((folder / "new.csv").read_text() + '1,"",\n')
     assert fit(train="train.csv") == 1
     shown = capsys.readouterr().err
-    said = "on train.csv: Input X contains NaN in column 1 (counted from 0); fit with missing="
-    assert said in shown
+    assert "TRAIN train.csv: row 8, column 'b' has no value; fill the gaps" in shown
     imputing = ("--set", "missing=impute")
     assert fit_and_score(*imputing, new="new.csv", train="train.csv") == 0
     new = np.concatenate([NEW[:50].astype(float), [[1, np.nan, np.nan]]])
     expected = fitted(rows, missing="impute").decision_function(new)
     np.testing.assert_array_equal(np.load("scores.npy"), expected)
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".parquet"])
+def test_fit_drop__text_and_labels__scored_without_them(suffix, folder):
+    pd = pytest.importorskip("pandas")
+    frame = pd.DataFrame(TRAIN.astype(float), columns=["a", "b", "c"]).assign(
+        city="Ulm, B", fraud=0
+    )
+    new = pd.DataFrame(NEW[:50, ::-1].astype(float), columns=["c", "b", "a"]).assign(fraud=1)
+    for name, table in (("train", frame), ("new", new)):
+        if suffix == ".csv":
+            table.to_csv(name + suffix, index=False)
+        else:
+            pytest.importorskip("pyarrow")
+            table.to_parquet(name + suffix)
+    assert fit_and_score("--drop", "city, fraud", train="train" + suffix, new="new" + suffix) == 0
+    assert deepod.load("model").feature_names_in_.tolist() == ["a", "b", "c"]
+    X, rows = TRAIN.astype(float), NEW[:50].astype(float)
+    if suffix == ".parquet":
+        X = data.parquet("train.parquet", columns=["a", "b", "c"])
+        rows = data.parquet("new.parquet", columns=["a", "b", "c"])
+    expected = fitted(X).decision_function(rows)
+    np.testing.assert_array_equal(np.load("scores.npy"), expected)
+
+
+def test_gaps__named_by_the_columns_of_the_file(folder, capsys):
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    rows = np.array(TRAIN)
+    write_csv("train.csv", "a,b,c", rows)
+    rows[7, 1] = np.nan
+    pq.write_table(pa.table({name: rows[:, j] for j, name in enumerate("abc")}), "gaps.parquet")
+    assert fit(train="gaps.parquet") == 1
+    assert "on gaps.parquet: Input X contains NaN in column 'b'" in capsys.readouterr().err
+    assert fit_and_score(train="train.csv", new="gaps.parquet") == 1
+    assert "NEW gaps.parquet, rows 1 to 300: row 8, column 'b'" in capsys.readouterr().err
 
 
 def test_score__model_fitted_on_a_frame__names_with_blanks(folder):
@@ -304,6 +338,11 @@ def bad_files(folder):
     (folder / "empty.csv").write_text("")
     (folder / "gap.csv").write_text("a,b,c\n1,2,3\n1,,3\n1,2,3\n")
     (folder / "header.csv").write_text("a,b,c\n")
+    (folder / "twice.csv").write_text("a,b,b\n1,2,3\n")
+    (folder / "long.csv").write_text("a,b,c\n1,2,3\n1,2,3,4\n")
+    (folder / "broken.csv").write_text('a,b,c\n1,2,3\n1,2,"x\ny"\n')
+    (folder / "latin.csv").write_bytes("größe,b,c\n1,2,3\n".encode("latin1"))
+    (folder / "far.csv").write_text("a,b,c\n1,2,inf\n1,-inf,3\n")
     (folder / "broken.parquet").write_text("nonsense")
     (folder / "other").mkdir()
     (folder / "other" / "file").write_text("mine")
@@ -338,14 +377,14 @@ def refuse(command, said, folder, capsys):
         ({"new": "flat.npy"}, r"NEW flat.npy: .*shape \(4,\)"),
         ({"new": "none.npy"}, "NEW none.npy: there are no rows"),
         ({"new": "wide.npy"}, r"NEW wide.npy: its rows have shape \(4,\), those of training .*3,"),
-        ({"new": "word.csv"}, r"NEW word.csv: row 12: could not convert string 'x'"),
+        ({"new": "word.csv"}, "NEW word.csv: row 12, column 'b': expected a number, got 'x'"),
         ({"new": "short.csv"}, "NEW short.csv: row 2: 2 values for 3 columns"),
         ({"new": "nameless.csv"}, "NEW nameless.csv: expected a first line with the names"),
-        ({"new": "empty.csv"}, "NEW empty.csv: "),
-        ({"new": "gap.csv"}, r"NEW gap.csv, rows 1 to 3: .*NaN in column 1 .*missing='impute'"),
+        ({"new": "empty.csv"}, "NEW empty.csv: the file is empty"),
+        ({"new": "gap.csv"}, "NEW gap.csv, rows 1 to 3: .*NaN in column 1 .*missing='impute'"),
         ({"new": "header.csv"}, "NEW header.csv: there are no rows"),
         ({"new": "broken.parquet"}, "broken.parquet"),
-        ({"model": "missing"}, "MODEL missing: .*No such file"),
+        ({"model": "missing"}, "MODEL missing: there is no such file or folder"),
         ({"model": "rows.txt"}, "MODEL rows.txt: .*not a file of deepod"),
         ({"model": "other"}, "MODEL other: .*No such file"),
         ({"out": "missing/scores.npy"}, "--out missing/scores.npy: there is no folder"),
@@ -369,6 +408,15 @@ def test_score__bad_argument__one_line_that_names_it(options, said, bad_files, c
         ({"--set": "false_alarm_rate=0.1"}, "--set: false_alarm_rate .* calibration_fraction"),
         ({"--set": "nonsense=1"}, "--set: Invalid parameter 'nonsense'.* Valid parameters are"),
         ({"--columns": "a"}, "TRAIN train.npy: --columns is for Parquet and .csv"),
+        ({"--drop": "a"}, "TRAIN train.npy: --drop is for Parquet and .csv"),
+        ({"train": "word.csv", "--drop": "b,x"}, "TRAIN word.csv: there is no column 'x'; .* a, b"),
+        ({"train": "word.csv", "--drop": "a,b,c"}, "TRAIN word.csv: --drop leaves no column"),
+        ({"train": "twice.csv"}, "TRAIN twice.csv: 2 columns have the name 'b'"),
+        ({"train": "long.csv", "--drop": "a"}, "TRAIN long.csv: row 2: 4 values for 3 columns"),
+        ({"train": "broken.csv", "--drop": "c"}, "TRAIN broken.csv: rows 1 to 3: a cell in quotes"),
+        ({"train": "latin.csv"}, "TRAIN latin.csv: it is not in UTF-8"),
+        ({"train": "gap.csv"}, "row 2, column 'b' has no value; fill the gaps.*missing=impute"),
+        ({"train": "far.csv"}, "row 1, column 'c' is infinite; columns with such cells: 'b', 'c'"),
         ({"out": "missing/model"}, "--out missing/model: There is no folder missing"),
         ({"out": "other"}, "--out other: .*other things in it"),
         ({"out": "new.npy"}, "--out new.npy: .*is a file and no folder"),
@@ -396,8 +444,127 @@ def test_fit__wrong_use__exit_code_two(words, said, folder, capsys):
     assert re.search(said, capsys.readouterr().err)
 
 
-@pytest.mark.parametrize("command", ["fit", "score"])
+@pytest.mark.parametrize("command", ["fit", "score", "plot"])
 def test_help__shows_an_example(command, capsys):
     with pytest.raises(SystemExit):
         main([command, "--help"])
     assert f"example: deepod {command}" in capsys.readouterr().out
+
+
+# --- deepod plot ---------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drawn(monkeypatch):
+    """Arguments of the pictures that are drawn, which are drawn all the same."""
+    pytest.importorskip("matplotlib")
+    from deepod import plotting
+
+    calls = []
+
+    def noted(function):
+        def wrapper(*args, ax):
+            calls.append((function.__name__, *args))
+            return function(*args, ax=ax)
+
+        return wrapper
+
+    for name in ("plot_history", "plot_scores", "plot_contributions"):
+        monkeypatch.setattr(plotting, name, noted(getattr(plotting, name)))
+    return calls
+
+
+@pytest.fixture
+def labelled(folder):
+    """A model of the columns a, b and c, and a file with a label and another order."""
+    write_csv("train.csv", "a,b,c", TRAIN)
+    y = np.arange(len(NEW)) % 2
+    write_csv("new.csv", "c,fraud,a,b", np.column_stack([NEW[:, 2], y, NEW[:, 0], NEW[:, 1]])[:100])
+    assert fit(train="train.csv") == 0
+    return folder
+
+
+@pytest.mark.parametrize(
+    ("out", "start"), [("p.png", b"\x89PNG"), ("p.pdf", b"%PDF"), ("p.svg", b"<?xml")]
+)
+def test_plot__model_alone__history(out, start, labelled, drawn, capsys):
+    assert main(["plot", "model", "--out", out]) == 0
+    assert (labelled / out).read_bytes().startswith(start)
+    ((name, detector),) = drawn
+    assert (name, len(detector.history_)) == ("plot_history", 1)
+    assert capsys.readouterr().out.endswith(f"loss over the epochs: {out}\n")
+
+
+def test_plot__new_rows__scores_split_by_label(labelled, drawn, capsys):
+    detector = fitted(TRAIN.astype(float))
+    scores = detector.decision_function(NEW[:100].astype(float))
+    assert main(["plot", "model", "new.csv", "--label", "fraud", "--out", "p.png"]) == 0
+    assert main(["plot", "model", "new.csv", "--out", "p.png"]) == 0
+    (_, split, y, threshold), (_, whole, none, _) = drawn
+    np.testing.assert_array_equal(split, scores)
+    np.testing.assert_array_equal(whole, scores)
+    np.testing.assert_array_equal(y, np.arange(100) % 2)
+    assert (threshold, none) == (detector.threshold_, None)
+    flagged = int((scores > threshold).sum())
+    assert f"100 rows scored, {flagged} above the threshold" in capsys.readouterr().out
+    assert not list(labelled.glob(".*"))
+
+
+def test_plot__nameless_model__label_is_no_value(labelled, drawn):
+    write_csv("last.csv", "x,y,z,fraud", np.column_stack([NEW, np.zeros(len(NEW))])[:100])
+    assert fit() == 0  # on train.npy
+    assert main(["plot", "model", "last.csv", "--label", "fraud", "--out", "p.png"]) == 0
+    expected = fitted().decision_function(NEW[:100].astype(float))
+    np.testing.assert_array_equal(drawn[0][1], expected)
+
+
+def test_plot__row__contributions_by_the_names_of_the_columns(labelled, drawn):
+    assert main(["plot", "model", "new.csv", "--row", "3", "--out", "p.png"]) == 0
+    ((name, contributions, names),) = drawn
+    expected = fitted(TRAIN.astype(float)).explain(NEW[2:3].astype(float))[0]
+    np.testing.assert_allclose(contributions, expected)
+    assert (name, names) == ("plot_contributions", ["a", "b", "c"])
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["missing", "--out", "p.png"], "MODEL missing: there is no such file or folder"),
+        (["model", "missing.csv", "--out", "p.png"], "NEW missing.csv: there is no such file"),
+        (["model", "--out", "p.jpg"], "--out p.jpg: expected the name of a .png, .pdf or .svg"),
+        (["model", "--out", "no/p.png"], "--out no/p.png: there is no folder no"),
+        (["model", "--row", "1", "--out", "p.png"], "--row needs rows"),
+        (["model", "--label", "fraud", "--out", "p.png"], "--label needs rows"),
+        (["model", "new.csv", "--row", "0", "--out", "p.png"], "--row 0: .* from 1 to 100"),
+        (["model", "new.csv", "--row", "101", "--out", "p.png"], "--row 101: .* from 1 to 100"),
+        (["model", "new.csv", "--label", "x", "--out", "p.png"], "no column 'x'; there are c, fr"),
+        (["model", "new.csv", "--label", "a", "--out", "p.png"], "--label a: model was fitted on"),
+        (["model", "odd.csv", "--label", "kind", "--out", "p.png"], "expected 0 .* are 2, 5"),
+        (["model", "new.npy", "--label", "x", "--out", "p.png"], "new.npy has no names"),
+        (["model", "gap.csv", "--row", "1", "--out", "p.png"], "row 1, column 'b' has no value"),
+    ],
+)
+def test_plot__bad_argument__one_line_that_names_it(words, said, labelled, capsys):
+    pytest.importorskip("matplotlib")
+    (labelled / "odd.csv").write_text("a,b,c,kind\n1,2,3,5\n1,2,3,2\n")
+    (labelled / "gap.csv").write_text("a,b,c\n1,,3\n")
+    refuse(["plot", *words], said, labelled, capsys)
+
+
+def test_plot__row_of_windows__refused(folder, capsys):
+    pytest.importorskip("matplotlib")
+    np.save("windows.npy", np.random.default_rng(0).normal(size=(40, 6, 3)))
+    assert fit(train="windows.npy") == 0
+    command = ["plot", "model", "windows.npy", "--row", "1", "--out", "p.png"]
+    refuse(command, "--row 1: only rows of a table", folder, capsys)
+
+
+def test_plot__fails_on_the_way__older_picture_stays(labelled, capsys, monkeypatch):
+    figure = pytest.importorskip("matplotlib.figure")
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    (labelled / "p.png").write_text("older")
+    monkeypatch.setattr(figure.Figure, "savefig", full)
+    refuse(["plot", "model", "--out", "p.png"], "--out p.png: .*No space left", labelled, capsys)

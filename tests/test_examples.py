@@ -16,10 +16,12 @@ README_BLOCKS = BLOCK.findall((ROOT / "README.md").read_text())
 PAGES = {p.name: "\n".join(BLOCK.findall(p.read_text())) for p in (ROOT / "docs").glob("*.md")}
 
 
-NEEDS = {"onnx_export": ("onnxscript", "onnxruntime")}  # more than deepod itself does
-
-
-NEEDS = {"onnx_export": ("onnxscript", "onnxruntime")}  # more than deepod itself does
+# More than deepod itself does.
+NEEDS = {
+    "onnx_export": ("onnxscript", "onnxruntime"),
+    "pandas_table": ("pandas",),
+    "benchmark_own_data": ("pandas",),
+}
 
 
 def example(path: Path, monkeypatch):
@@ -34,8 +36,33 @@ def example(path: Path, monkeypatch):
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
-def test_example__runs(path, monkeypatch):
+def test_example__runs(path, monkeypatch, tmp_path):
+    monkeypatch.chdir(tmp_path)  # pictures go to the working folder
     assert example(path, monkeypatch).main(epochs=1) is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        ("pyod_combination", "pip install suod"),
+        ("thresholds_pythresh", "pip install pythresh"),
+        ("image_maps", "pip install matplotlib"),
+        ("few_labels", "cardio is left out"),
+    ],
+)
+def test_example__optional_things_absent__said(name, said, monkeypatch, tmp_path, capsys):
+    find = importlib.util.find_spec
+
+    def without_optional(library):
+        return None if library in ("suod", "pythresh", "matplotlib") else find(library)
+
+    monkeypatch.setattr(importlib.util, "find_spec", without_optional)
+    monkeypatch.setenv("DEEPOD_DATA", str(tmp_path))
+    monkeypatch.chdir(tmp_path)
+    module = example(ROOT / "examples" / f"{name}.py", monkeypatch)
+    assert module.main(epochs=1) is not None
+    assert said in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.filterwarnings("ignore:Skipping check")

@@ -31,6 +31,11 @@ def test_plot_history__one_line_per_term(name, ax):
     assert {line.get_label() for line in ax.lines} == terms
 
 
+def test_plot_history__one_epoch__seen_as_a_point(ax):
+    plotting.plot_history(fast("AutoEncoder", epochs=1).fit(samples()), ax=ax)
+    assert [line.get_marker() for line in ax.lines] == ["."]
+
+
 def bars(ax):
     names = [tick.get_text() for tick in ax.get_yticklabels()]
     return list(zip(names, [bar.get_width() for bar in ax.patches], strict=True))
