@@ -208,7 +208,7 @@ def _notes(result: Result) -> str:
             f"- {r['detector']} on {r['dataset']}, seed {r['seed']}: {r['error']}" for r in errors
         )
         parts.append("\n".join(["Errors:", "", *(" ".join(text.split()) for text in where)]))
-    if "others" in facts:
+    if facts.get("others"):
         many = len(result.datasets) > 1
         lines = [["printed beside it", *result.datasets, *(["mean"] if many else [])]]
         for name, figures in facts["others"].items():
@@ -264,6 +264,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("paper", nargs="?", help=", ".join(papers()))
     add("--list", action="store_true", help="say what there is, and run nothing")
     add("--sections", default="", help="with commas; else all that have printed figures")
+    add("--datasets", default="", help="only these of the sections, with commas, such as mnist:3")
     add("--seeds", type=int, help="number of seeds (default: as the section says)")
     add("--max-train", type=int, metavar="N", help="at most N training rows")
     add("--max-test", type=int, metavar="N", help="at most N test rows")
@@ -279,19 +280,26 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if args.paper is None or args.out is None:
         parser.error("expected the name of a paper, and --out; or --list")
-    beside = [name for name in args.beside.split(",") if name]
+    beside = _listed(args.beside)
     try:
-        print(render(_run(args, beside), args.defaults, beside))
+        results = _run(args, beside)
     except (OSError, ImportError, ValueError) as error:
         parser.error(str(error))
+    print(render(results, args.defaults, beside))
 
 
 def _run(args: argparse.Namespace, beside: Sequence[str]) -> list[Result]:
-    names = [name for name in args.sections.split(",") if name]
+    names = _listed(args.sections)
     sections = [section for section in read(args.paper, names) if names or section.paper]
     without = [section.name for section in sections if not section.paper]
     if without:
         raise ValueError(f"No printed figures for {', '.join(without)}; see --list.")
+    if chosen := _listed(args.datasets):
+        sections = [
+            cut for section in sections if (cut := _only(section, chosen)).paper["datasets"]
+        ]
+        if not sections:
+            raise ValueError(f"No section has any of the datasets {', '.join(chosen)}; see --list.")
     # All data are looked for before anything is run.
     data = [adbench.find(",".join(s.paper["datasets"]), s.paper["protocol"]) for s in sections]
     results = []
@@ -313,6 +321,26 @@ def _run(args: argparse.Namespace, beside: Sequence[str]) -> list[Result]:
         )
         results.append(Result(section, [dataset.name for dataset in found], rows))
     return results
+
+
+def _only(section: Section, names: Sequence[str]) -> Section:
+    """Leave out all datasets but these, and the printed means, which are of all of them."""
+    paper = section.paper
+    kept = [i for i, name in enumerate(paper["datasets"]) if name in names]
+
+    def cut(figures: dict[str, Any]) -> dict[str, Any]:
+        return {key: [figures[key][i] for i in kept] for key in ("each", "std") if key in figures}
+
+    less = {
+        "datasets": [paper["datasets"][i] for i in kept],
+        "published": cut(paper["published"]),
+        "others": {name: cut(figures) for name, figures in paper.get("others", {}).items()},
+    }
+    return section._replace(spec=section.spec | {"paper": paper | less})
+
+
+def _listed(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 if __name__ == "__main__":
