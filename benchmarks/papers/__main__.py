@@ -198,7 +198,7 @@ def _notes(result: Result) -> str:
     runs = f"{facts['runs']} runs" if "runs" in facts else "number of runs not stated"
     about = f"**{section.name}**: {section.spec['detector']}, {facts['source']}, {runs}; protocol "
     parts = [f"{about}`{facts['protocol']}`."]
-    listed = (("Not the paper's", "departs"), ("Not stated, or not at hand", "unstated"))
+    listed = (("Not the published setting", "departs"), ("Not stated, or not at hand", "unstated"))
     for title, key in listed:
         if facts.get(key):
             parts.append("\n".join([f"{title}:", "", *(f"- {item}" for item in facts[key])]))
