@@ -107,6 +107,7 @@ datasets = ["digits:0", "digits:1", "digits:2"]
 seeds = 1
 departs = ["fewer images"]
 published = { each = [91.0, 92.0, 93.0], mean = 92.0 }
+others = { GAN = { mean = 50.0 }, VAE = { each = [80.0, 81.0, 82.0], mean = 81.0 } }
 
 [other]
 detector = "pyod:KNN"
@@ -185,9 +186,11 @@ def test_command__some_sections_datasets_and_seeds(home, capsys):
     (line,) = lines[2:]  # no mean of one
     assert line[1:4] == ["2_wide", "F1", "70.0 ± 2.0"]
     assert line[4].endswith("(3)")
-    lines, _ = call(home, capsys, "--datasets", "digits:1,digits:2")
+    lines, shown = call(home, capsys, "--datasets", "digits:1,digits:2")
     assert [line[1] for line in lines[2:]] == ["digits:1", "digits:2", "mean"]
     assert [line[3] for line in lines[2:]] == ["92.0", "93.0", ""]  # printed for three
+    assert "| VAE | 81.0 | 82.0 |  |" in shown
+    assert "| GAN |" not in shown
 
 
 @pytest.mark.parametrize(

@@ -334,7 +334,11 @@ def _only(section: Section, names: Sequence[str]) -> Section:
     less = {
         "datasets": [paper["datasets"][i] for i in kept],
         "published": cut(paper["published"]),
-        "others": {name: cut(figures) for name, figures in paper.get("others", {}).items()},
+        "others": {
+            name: figures
+            for name, whole in paper.get("others", {}).items()
+            if (figures := cut(whole))  # of some only the mean is printed
+        },
     }
     return section._replace(spec=section.spec | {"paper": paper | less})
 
