@@ -105,6 +105,7 @@ protocol = "images"
 metric = "auc_roc"
 datasets = ["digits:0", "digits:1", "digits:2"]
 seeds = 1
+default = "other"
 departs = ["fewer images"]
 published = { each = [91.0, 92.0, 93.0], mean = 92.0 }
 others = { GAN = { mean = 50.0 }, VAE = { each = [80.0, 81.0, 82.0], mean = 81.0 } }
@@ -156,6 +157,8 @@ def test_command__tables_and_images__figures_of_the_rows(home, capsys):
     ]
     own = [row for row in rows if row["detector"].endswith("paper.toml:tables")]
     assert {row["params"]["n_neighbors"] for row in own} == {3}
+    of_images = {row["detector"].rpartition("/")[2] for row in rows if row["protocol"] == "images"}
+    assert of_images == {"paper.toml:digits", "paper.toml:other", "pyod:ECOD"}
     small = [100 * row["f1"] for row in own if row["dataset"] == "1_small"]
     ours = f"{np.mean(small):.1f} ± {np.std(small, ddof=1):.1f} (2)"
     assert lines[2][:6] == [
