@@ -463,7 +463,8 @@ def _image_classes(files: Sequence[Path], names: Sequence[str]) -> list[Dataset]
 
 
 def _one(files: Sequence[Path], name: str, places: Sequence[Path]) -> Path:
-    found = [path for path in files if name in (path.stem, path.stem.partition("_")[2])]
+    # With or without a number in front; "mnist" is not "fashion_mnist".
+    found = [p for p in files if name in (p.stem, p.stem.lstrip("0123456789").removeprefix("_"))]
     exact = [path for path in found if path.stem == name]
     if len(exact or found) != 1:
         raise FileNotFoundError(

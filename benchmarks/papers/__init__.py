@@ -1,0 +1,1 @@
+"""Settings of papers and the figures they print, one file each; ``python -m benchmarks.papers``."""
