@@ -48,6 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     commands.add_parser("list", help="list the detectors with family, inputs and paper")
     _add_fit(commands)
     _add_score(commands)
+    _add_report(commands)
 
     arguments = parser.parse_args(argv)
     if arguments.command == "list":
@@ -58,6 +59,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _run_fit(arguments)
         elif arguments.command == "score":
             _run_score(arguments)
+        elif arguments.command == "report":
+            _run_report(arguments)
         else:
             _run_demo(arguments.out, arguments.seed)
     except (OSError, ImportError, ValueError) as error:
@@ -128,6 +131,20 @@ def _add_score(commands: Any) -> None:
         help=".npy (scores) or .csv (score,label) to write; higher scores are more anomalous",
     )
     score.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _add_report(commands: Any) -> None:
+    from deepod.bench import reporting
+
+    report = commands.add_parser(
+        "report",
+        help="compare detectors: tables, and a page with pictures",
+        description="Print Markdown tables of what deepod bench has measured, and with --out write "
+        "a page with pictures that needs no network, and .csv files. Detectors are compared on "
+        "the datasets and seeds that all of them have a result for.",
+        epilog="example: deepod report results.jsonl --out report --rename pyod:KNN=KNN",
+    )
+    reporting.add_options(report)
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -218,3 +235,9 @@ def _run_score(arguments: argparse.Namespace) -> None:
         f"{result.rows:,} rows scored, {result.flagged:,} above the threshold "
         f"{result.threshold:.6g}: {arguments.out}"
     )
+
+
+def _run_report(arguments: argparse.Namespace) -> None:
+    from deepod.bench import reporting
+
+    print(reporting.run_report(arguments))

@@ -1,16 +1,118 @@
-"""Tables of results: ``python -m benchmarks.report results.jsonl``."""
+"""The numbers of a report: what may be compared, means and ranks, tests of ranks, text tables."""
 
 from __future__ import annotations
 
-import argparse
-from collections.abc import Sequence
-from typing import Any
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
 
-import pandas as pd
+import numpy as np
 
-from deepod.bench import rows
+from deepod.bench.rows import Cell
 
-METRICS = ("auc_roc", "auc_pr", "f1", "false_alarms")
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = {"auc_roc": "AUC-ROC", "auc_pr": "AUC-PR", "f1": "F1", "false_alarms": "false alarms"}
+TESTS = ("nemenyi", "wilcoxon-holm")
+ALPHA = 0.05  # level of the tests
+_LEAST_DETECTORS, _LEAST_DATASETS = 3, 5  # fewer say nothing about ranks
+# What older or failed rows may lack.
+_OPTIONAL = (
+    *("error", "device", "commit", "clean", "stacked", "copies", "versions", "scaling", "scores"),
+    *("n_train", "n_test", "n_features", "anomaly_share", "train_anomaly_share"),
+    *("fit_seconds", "score_seconds", *METRICS),
+)
+
+
+class Group(NamedTuple):
+    """Results that may be compared with each other: of one protocol, with the same caps."""
+
+    protocol: str
+    max_train: int | None
+    max_test: int | None
+    rows: pd.DataFrame
+    common: pd.DataFrame
+    missing: pd.DataFrame
+
+    @property
+    def caps(self) -> str:
+        """Such as "at most 2000 training rows, at most 5000 test rows"; empty without any."""
+        named = (("training", self.max_train), ("test", self.max_test))
+        return ", ".join(f"at most {cap} {name} rows" for name, cap in named if cap is not None)
+
+
+class Comparison(NamedTuple):
+    """What tests say of mean ranks, or why there is no test."""
+
+    reason: str = ""  # empty: tested
+    ranks: pd.Series | None = None  # mean over the datasets, 1 = best
+    friedman: float = 1.0  # p-value: all detectors rank alike
+    pairs: pd.DataFrame | None = None  # p-values, detectors x detectors
+    difference: float | None = None  # Nemenyi's critical difference
+
+
+def frame(results: Sequence[Mapping[str, Any]], rename: Mapping[str, str] | None = None) -> Any:
+    """Put rows of results into a DataFrame, with the columns that older rows lack.
+
+    Parameters
+    ----------
+    results : sequence of dict
+        As :func:`deepod.bench.read` gives them.
+    rename : mapping, optional
+        Detectors to the names that they are to have.
+
+    Returns
+    -------
+    DataFrame
+        ``ours`` says whether a detector is one of deepod's: it has a name without a module, or
+        scales its rows itself, as only these do.
+
+    Raises
+    ------
+    ValueError
+        If there is no detector of a name in ``rename``, or two would have the same name.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame(results, columns=list(dict.fromkeys([*Cell._fields, *_OPTIONAL])))
+    plain = ~table["detector"].str.contains(":", regex=False)
+    own = (plain | (table["scaling"] == "own")).groupby(table["detector"]).any()
+    table["ours"] = table["detector"].map(own)
+    names = dict(rename or {})
+    _check_known("rename", names, table["detector"])
+    table["detector"] = table["detector"].replace(names)
+    if table.duplicated(list(Cell._fields)).any():
+        raise ValueError("rename: two detectors would have the same name and the same cells.")
+    return table
+
+
+def choose(table: pd.DataFrame, detectors: Any = None, datasets: Any = None) -> pd.DataFrame:
+    """Keep the rows of some detectors and datasets; None keeps all.
+
+    Raises
+    ------
+    ValueError
+        If the results have none of a name.
+    """
+    for kind, wanted in (("detector", detectors), ("dataset", datasets)):
+        if wanted is not None:
+            _check_known(f"{kind}s", wanted, table[kind])
+            table = table[table[kind].isin(wanted)]
+    return table
+
+
+def groups(table: pd.DataFrame) -> list[Group]:
+    """Divide results by protocol and caps, which are never mixed."""
+    import pandas as pd
+
+    found = []
+    by = ["protocol", "max_train", "max_test"]
+    for (protocol, *caps), part in table.groupby(by, dropna=False, sort=False):
+        limits = (None if pd.isna(cap) else int(cap) for cap in caps)
+        found.append(Group(protocol, *limits, part, *split_common(part)))
+    return found
 
 
 def split_common(results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -19,7 +121,7 @@ def split_common(results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     Parameters
     ----------
     results : DataFrame
-        Rows of one protocol, as :func:`deepod.bench.rows.read` gives them.
+        Rows of one protocol and the same caps.
 
     Returns
     -------
@@ -29,6 +131,8 @@ def split_common(results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
         What keeps the others out: ``detector``, ``dataset``, ``seed`` and ``reason``, the error or
         "not run".
     """
+    import pandas as pd
+
     pairs = results[["dataset", "seed"]].drop_duplicates()
     wanted = results[["detector"]].drop_duplicates().merge(pairs, how="cross")
     there = results.assign(reason=results["error"].astype(object).fillna(""))
@@ -43,6 +147,11 @@ def split_common(results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 def per_dataset(common: pd.DataFrame, metric: str) -> pd.DataFrame:
     """Mean over the seeds: datasets x detectors."""
     return common.pivot_table(values=metric, index="dataset", columns="detector", sort=False)
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether it counts what should not be."""
+    return metric == "false_alarms"
 
 
 def summary(common: pd.DataFrame, metric: str) -> pd.DataFrame:
@@ -62,31 +171,184 @@ def summary(common: pd.DataFrame, metric: str) -> pd.DataFrame:
         if these are fewer than two. ``rank``: mean over datasets of the rank by the mean over
         seeds, 1 = best. ``fit_seconds`` and ``score_seconds``: mean over cells.
     """
-    fewer_is_better = metric == "false_alarms"
+    import pandas as pd
+
     scores = per_dataset(common, metric)
     by_seed = common.pivot_table(values=metric, index=["detector", "seed"], columns="dataset")
     table = pd.DataFrame(
         {
             "mean": scores.mean(),
             "std": by_seed.dropna().mean(axis=1).groupby("detector").std(),
-            "rank": scores.rank(axis=1, ascending=fewer_is_better).mean(),
+            "rank": _ranks(scores, metric).mean(),
             "datasets": common.groupby("detector")["dataset"].nunique(),
             "seeds": common.groupby("detector")["seed"].nunique(),
             "fit_seconds": common.groupby("detector")["fit_seconds"].mean(),
             "score_seconds": common.groupby("detector")["score_seconds"].mean(),
         }
     )
-    return table.sort_values("mean", ascending=fewer_is_better).rename_axis("detector")
+    return table.sort_values("mean", ascending=lower_is_better(metric)).rename_axis("detector")
 
 
-def render(results: list[dict[str, Any]], metric: str = "auc_roc", detailed: bool = False) -> str:
-    """Write Markdown: for every protocol in the rows a table, and what was left out of it.
+def overview(common: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Join the summaries by all metrics, in the order of one of them.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``auc_roc_mean``, ``auc_roc_std``, ``auc_roc_rank`` and so on, and those of
+        :func:`summary` that do not depend on the metric.
+    """
+    import pandas as pd
+
+    main = summary(common, metric)
+    parts = [
+        summary(common, m)[["mean", "std", "rank"]].add_prefix(f"{m}_").reindex(main.index)
+        for m in METRICS
+    ]
+    return pd.concat([*parts, main[["datasets", "seeds", "fit_seconds", "score_seconds"]]], axis=1)
+
+
+def compare(scores: pd.DataFrame, metric: str, test: str = "nemenyi") -> Comparison:
+    """Test whether detectors rank differently over datasets (Demsar, JMLR 2006).
+
+    Friedman's test comes first; pairs are tested only if it says that there is a difference.
 
     Parameters
     ----------
-    results : list of dict
-        Rows of results.
-    metric : {"auc_roc", "auc_pr", "f1", "false_alarms"}, default="auc_roc"
+    scores : DataFrame
+        Datasets x detectors, as :func:`per_dataset` gives it.
+    metric : {"auc_roc", "auc_pr", "f1", "false_alarms"}
+    test : {"nemenyi", "wilcoxon-holm"}, default="nemenyi"
+        Test of the pairs: of their mean ranks, or of their differences on each dataset.
+
+    Returns
+    -------
+    Comparison
+    """
+    import pandas as pd
+    import scikit_posthocs
+    from scipy.stats import friedmanchisquare, studentized_range
+
+    n, k = scores.shape
+    if k < _LEAST_DETECTORS or n < _LEAST_DATASETS:
+        return Comparison(
+            f"No critical-difference diagram: it needs {_LEAST_DETECTORS} detectors and "
+            f"{_LEAST_DATASETS} datasets or more, and these are {k} and {n}."
+        )
+    ranks = _ranks(scores, metric)
+    names = scores.columns
+    friedman = float(friedmanchisquare(*ranks.to_numpy().T).pvalue)
+    if not friedman < ALPHA:  # NaN: all ranks are tied
+        alike = pd.DataFrame(1.0, index=names, columns=names)
+        return Comparison("", ranks.mean(), 1.0 if np.isnan(friedman) else friedman, alike)
+    if test == "nemenyi":
+        pairs = scikit_posthocs.posthoc_nemenyi_friedman(ranks.to_numpy())
+        quantile = studentized_range.ppf(1 - ALPHA, k, np.inf) / np.sqrt(2)
+        difference = float(quantile * np.sqrt(k * (k + 1) / (6 * n)))
+    else:  # zsplit: detectors that are equal everywhere have a p-value, too
+        columns = list(scores.to_numpy().T)
+        pairs = scikit_posthocs.posthoc_wilcoxon(columns, zero_method="zsplit", p_adjust="holm")
+        difference = None
+    pairs = pd.DataFrame(pairs.to_numpy(), index=names, columns=names)
+    return Comparison("", ranks.mean(), friedman, pairs, difference)
+
+
+def pareto(seconds: Any, quality: Any) -> np.ndarray:
+    """Tell which points no other point beats in time and in quality (higher = better).
+
+    Examples
+    --------
+    >>> from deepod.bench.tables import pareto
+    >>> pareto([1, 2, 3, 4], [0.7, 0.6, 0.9, 0.9]).tolist()
+    [True, False, True, False]
+    """
+    seconds, quality = np.asarray(seconds), np.asarray(quality)
+    no_worse = (seconds <= seconds[:, None]) & (quality >= quality[:, None])
+    better = (seconds < seconds[:, None]) | (quality > quality[:, None])
+    return ~(no_worse & better).any(axis=1)
+
+
+def with_published(common: pd.DataFrame, path: str | os.PathLike[str]) -> tuple[Any, Any]:
+    """Put AUC-ROC beside published figures, on the datasets that both have.
+
+    Parameters
+    ----------
+    common : DataFrame
+        Rows of cells that all detectors have.
+    path : path-like
+        .csv with a column ``dataset`` and one for each detector, AUC-ROC in percent. A dataset is
+        the same with or without ADBench's number, in upper or lower case.
+
+    Returns
+    -------
+    scores : DataFrame
+        Datasets x detectors, in percent; published ones are called "NAME (published)".
+    means : DataFrame
+        ``mean``, ``rank`` among all of them, and ``ours``: whether it was run here. Best first.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is another kind of file, or names one dataset twice.
+    """
+    import pandas as pd
+
+    published = pd.read_csv(path)
+    if "dataset" not in published:
+        raise ValueError(f"reference {path}: expected a column 'dataset' and one per detector.")
+    published = published.set_index("dataset")
+    if not all(kind.kind in "fiu" for kind in published.dtypes):
+        raise ValueError(f"reference {path}: expected numbers, AUC-ROC in percent, per detector.")
+    ours = 100 * per_dataset(common, "auc_roc")
+    for table in (published, ours):
+        table.index = [_plain(name) for name in table.index]
+        if not table.index.is_unique:
+            twice = table.index[table.index.duplicated()][0]
+            raise ValueError(f"reference {path}: dataset {twice!r} is there twice, or in results.")
+    published.columns = [f"{name} (published)" for name in published.columns]
+    here = set(ours.columns)
+    scores = ours.join(published, how="inner").dropna(axis=1).rename_axis("dataset")
+    means = pd.DataFrame(
+        {"mean": scores.mean(), "rank": _ranks(scores, "auc_roc").mean()},
+    ).rename_axis("detector")
+    means["ours"] = [name in here for name in means.index]
+    return scores, means.sort_values("mean", ascending=False)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Write a table with its index in Markdown, numbers with three digits."""
+
+    def cell(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:.3f}"
+        return re.sub(r"([|<\\])", r"\\\1", flat(value))  # no name ends a cell or opens a tag
+
+    lines = [[table.index.name or "", *table.columns], ["---", *["--:"] * table.shape[1]]]
+    lines += [list(values) for values in table.itertuples(name=None)]
+    return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)
+
+
+def left_out(group: Group) -> list[str]:
+    """Say how many cells are compared, and line by line why others are not."""
+    total = len(group.rows[["dataset", "seed"]].drop_duplicates())
+    out = len(group.missing[["dataset", "seed"]].drop_duplicates())
+    lines = [f"Left out: {out} of {total} pairs of dataset and seed{':' if out else '.'}"]
+    for (detector, reason), part in group.missing.groupby(["detector", "reason"], sort=False):
+        seeds = part.groupby("dataset", sort=False)["seed"].apply(list)
+        cells = "; ".join(f"{name} {', '.join(map(str, found))}" for name, found in seeds.items())
+        lines.append(flat(f"{detector}, {reason} ({cells})"))
+    return lines
+
+
+def render(found: Sequence[Group], metric: str, detailed: bool = False) -> str:
+    """Write Markdown: for every group a table, and what was left out of it.
+
+    Parameters
+    ----------
+    found : sequence of Group
+    metric : {"auc_roc", "auc_pr", "f1", "false_alarms"}
     detailed : bool, default=False
         Whether to add a table of datasets x detectors.
 
@@ -94,69 +356,41 @@ def render(results: list[dict[str, Any]], metric: str = "auc_roc", detailed: boo
     -------
     str
     """
-    parts, groups = [], ["protocol", "max_train", "max_test"]
-    table = pd.DataFrame(results, columns=sorted({"error", "device"}.union(*results)))
-    for (protocol, *caps), part in table.groupby(groups, dropna=False, sort=False):
-        named = zip(("training", "test"), caps, strict=True)
-        capped = [f"at most {cap:.0f} {rows_} rows" for rows_, cap in named if pd.notna(cap)]
-        parts.append(f"## {', '.join([f'{protocol}: {metric}', *capped])}")
-        common, missing = split_common(part)
-        if len(common):
-            parts.append(_markdown(summary(common, metric)))
-        if len(common) and detailed:
-            parts.append(_markdown(per_dataset(common, metric)))
-        parts.append(_left_out(part, missing))
-        where = [*part["commit"].fillna("unknown").unique(), *part["device"].dropna().unique()]
+    parts = []
+    for group in found:
+        parts.append(flat(f"## {group.protocol}: {metric}" + (group.caps and f", {group.caps}")))
+        if len(group.common):
+            parts.append(markdown(summary(group.common, metric)))
+            if detailed:
+                parts.append(markdown(per_dataset(group.common, metric)))
+        first, *others = left_out(group)
+        parts.append("\n".join([first, *(f"- {line}" for line in others)]))
+        if (group.rows["clean"] == False).any():  # noqa: E712: None is unknown
+            parts.append("Not clean: test rows may be training rows, too.")
+        commits = group.rows["commit"].fillna("unknown").unique()
+        where = [*commits, *group.rows["device"].dropna().unique()]
         parts.append(f"Commit and device: {', '.join(where)}.")
     return "\n\n".join(parts)
 
 
-def _left_out(results: pd.DataFrame, missing: pd.DataFrame) -> str:
-    total = len(results[["dataset", "seed"]].drop_duplicates())
-    out = len(missing[["dataset", "seed"]].drop_duplicates())
-    lines = [f"Left out: {out} of {total} pairs of dataset and seed{':' if out else '.'}"]
-    for (detector, reason), part in missing.groupby(["detector", "reason"], sort=False):
-        seeds = part.groupby("dataset", sort=False)["seed"].apply(list)
-        cells = "; ".join(f"{name} {', '.join(map(str, found))}" for name, found in seeds.items())
-        lines.append(f"- {detector}, {' '.join(reason.split())} ({cells})")
-    return "\n".join(lines)
+def flat(value: Any) -> str:
+    """Put it on one line."""
+    return " ".join(str(value).split())
 
 
-def _markdown(table: pd.DataFrame) -> str:
-    def text(value: Any) -> str:
-        return f"{value:.3f}" if isinstance(value, float) else str(value)
-
-    lines = [[table.index.name or "", *table.columns], ["---", *["--:"] * table.shape[1]]]
-    lines += [[index, *map(text, values)] for index, *values in table.itertuples(name=None)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _ranks(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
+    return scores.rank(axis=1, ascending=lower_is_better(metric))
 
 
-def main(argv: Sequence[str] | None = None) -> None:
-    """Run the command line."""
-    parser = argparse.ArgumentParser(
-        prog="python -m benchmarks.report",
-        description="Print Markdown tables. Detectors are compared on the datasets and seeds that "
-        "all of them have a result for.",
-        epilog="example: python -m benchmarks.report results.jsonl --metric auc_pr --per-dataset",
-    )
-    parser.add_argument("results", nargs="+", help="files of JSON lines from benchmarks.run")
-    parser.add_argument("--metric", choices=METRICS, default=METRICS[0])
-    parser.add_argument("--per-dataset", action="store_true", help="add datasets x detectors")
-    parser.add_argument("--detectors", help="only these, with commas")
-    parser.add_argument("--datasets", help="only these, with commas, or development, confirmation")
-    args = parser.parse_args(argv)
-    found = {rows.Cell.of(row): row for path in args.results for row in rows.read(path)}
-    wanted = args.detectors.split(",") if args.detectors else {cell.detector for cell in found}
-    chosen = {cell.dataset for cell in found}
-    if args.datasets:
-        chosen = set(args.datasets.split(","))
-    results = [
-        row for cell, row in found.items() if cell.detector in wanted and cell.dataset in chosen
-    ]
-    if not results:
-        parser.error("no results")
-    print(render(results, args.metric, args.per_dataset))
+def _plain(name: str) -> str:
+    """Drop ADBench's number: 38_thyroid -> thyroid."""
+    return re.sub(r"^\d+_", "", str(name)).casefold()
 
 
-if __name__ == "__main__":
-    main()
+def _check_known(argument: str, names: Any, known: pd.Series) -> None:
+    for name in names:
+        if name not in set(known):
+            raise ValueError(
+                f"{argument}: the results have no {name!r}; they have "
+                f"{', '.join(sorted(set(known)))}."
+            )
