@@ -6,11 +6,12 @@ Each function returns a matplotlib Figure that belongs to nobody else; pyplot is
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
 from html import escape
 from io import StringIO
+from itertools import pairwise, product
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -25,9 +26,11 @@ if TYPE_CHECKING:
 INK, FAINT = "#1c2733", "#c9d1d9"
 _OURS = ("#0b5fa5", "#d1495b", "#00798c", "#7d3fb2", "#e07a00", "#2b8a3e", "#b5179e", "#6b4226")
 _PEERS = ("#8093a8", "#b08968", "#86a373", "#a58bb0", "#c78f8f", "#6fa3a3", "#a3a05a", "#8a8a8a")
+_LONGEST = 24  # characters of a name
 _MARKERS = "osD^vPX"
+_AROUND = ((1, 0), (-1, 0), (0, 1), (0, -1), (0.7, 0.7), (0.7, -0.7), (-0.7, 0.7), (-0.7, -0.7))
 _DASHES = ((0, (5, 2)), (0, (1.5, 1.5)), (0, (5, 2, 1, 2)))
-_STYLE = {
+_STYLE: Any = {
     "font.family": "sans-serif",
     "font.size": 10,
     "text.color": INK,
@@ -48,10 +51,16 @@ _STYLE = {
 class Look(NamedTuple):
     """How a detector is drawn, in all figures alike."""
 
+    label: str
     color: str
     marker: str
     line: Any
     ours: bool
+
+    @property
+    def weight(self) -> str:
+        """Of the label."""
+        return "bold" if self.ours else "normal"
 
 
 def looks(detectors: Mapping[str, bool]) -> dict[str, Look]:
@@ -68,8 +77,18 @@ def looks(detectors: Mapping[str, bool]) -> dict[str, Look]:
             turn = i // len(palette)
             line = "-" if ours and not turn else _DASHES[(i + turn) % len(_DASHES)]
             marker = _MARKERS[(turn + (0 if ours else 1)) % len(_MARKERS)]
-            found[name] = Look(palette[i % len(palette)], marker, line, ours)
+            label = _short(name, detectors)
+            found[name] = Look(label, palette[i % len(palette)], marker, line, ours)
     return found
+
+
+def _short(name: str, names: Iterable[str]) -> str:
+    """Drop the folder in front of a name, and keep its end, unless another has the same end."""
+    end = name.rpartition("/")[2][-_LONGEST:]
+    alone = sum(other.endswith(end) for other in names) == 1
+    if not alone or len(end) >= len(name) - 2:
+        return name
+    return end if name[-len(end) - 1] == "/" else f"…{end}"
 
 
 @contextmanager
@@ -131,30 +150,36 @@ def critical_difference(found: Comparison, look: Mapping[str, Look]) -> Figure:
     from scikit_posthocs import critical_difference_diagram
 
     assert found.ranks is not None
-    figure = Figure(figsize=(7.5, 3))
+    figure = Figure(figsize=(9, 3))
     ax = figure.subplots()
+    names = found.ranks.sort_values().index
+    width = found.ranks.max() - found.ranks.min()
     drawn = critical_difference_diagram(
         found.ranks,
         found.pairs,
         alpha=ALPHA,
         ax=ax,
-        cd=found.difference,
         label_fmt_left="{label}  {rank:.2f}",
         label_fmt_right="{rank:.2f}  {label}",
-        color_palette={name: look[name].color for name in found.ranks.index},
-        label_props={"fontsize": 10},
-        marker_props={"s": 34},
+        color_palette={name: look[name].color for name in names},
+        marker_props={"s": 40},
         elbow_props={"linewidth": 1.2},
         crossbar_props={"color": INK, "linewidth": 3, "solid_capstyle": "round"},
-        text_h_margin=0.02 * len(found.ranks),
+        text_h_margin=0.03 * width,
     )
-    names = found.ranks.sort_values().index
     half = (len(names) + 1) // 2
-    for name, label in zip([*names[:half], *names[half:][::-1]], drawn["labels"], strict=True):
-        label.set_color(INK)
-        label.set_fontweight("bold" if look[name].ours else "normal")
+    for name, text in zip([*names[:half], *names[half:][::-1]], drawn["labels"], strict=True):
+        text.set_text(text.get_text().replace(name, look[name].label))
+        text.set(color=INK, fontweight=look[name].weight)
+        outwards = -1 if text.get_horizontalalignment() == "right" else 1
+        text.set_x(text.get_position()[0] + outwards * 0.01 * width)
+    if found.difference is not None:  # a ruler above the numbers of the axis
+        start = found.ranks.min()
+        ax.plot([start, start + found.difference], [2.6, 2.6], color=INK, marker="|", markersize=7)
+        middle = start + found.difference / 2
+        ax.text(middle, 3.1, f"CD = {found.difference:.2f}", ha="center", fontsize=9)
     low, high = ax.get_ylim()
-    figure.set_size_inches(7.5, 0.5 + 0.2 * (high - low))
+    figure.set_size_inches(9, 0.22 * (high - low))
     ax.xaxis.set_major_locator(_whole_numbers())
     return figure
 
@@ -165,22 +190,24 @@ def heat_map(scores: pd.DataFrame, look: Mapping[str, Look], lower_is_better: bo
 
     The best value of a dataset is bold.
     """
+    from matplotlib import colormaps
     from matplotlib.figure import Figure
 
     scores = 100 * scores[scores.mean().sort_values(ascending=lower_is_better).index]
     scores = scores.loc[scores.mean(axis=1).sort_values(ascending=lower_is_better).index]
     n, k = scores.shape
     values = scores.to_numpy()
-    width, height = 0.62 * k + 0.3, 0.27 * n
+    width, height = 0.54 * k + 0.1, 0.28 * n + 0.05
     figure = Figure(figsize=(width, height))
     ax = figure.add_axes((0, 0, 1, 1))
     low, high = np.quantile(values, 0.02), values.max()
-    colors = figure_colors("YlGnBu_r" if lower_is_better else "YlGnBu")
-    shades = np.clip((values - low) / max(high - low, 1e-9), 0, 1) * 0.85
-    ax.imshow(colors(shades if not lower_is_better else shades + 0.15), aspect="auto")
+    colors = colormaps["YlGnBu"]
+    shades = np.clip((values - low) / max(high - low, 1e-9), 0, 1)
+    shades = 0.85 * (1 - shades if lower_is_better else shades)  # dark is good, but not black
+    ax.imshow(colors(shades), aspect="auto")
     best = values.min(1) if lower_is_better else values.max(1)
     for i, j in np.ndindex(n, k):
-        red, green, blue, _ = colors(shades[i, j] + 0.15 * lower_is_better)
+        red, green, blue, _ = colors(shades[i, j])
         dark = 0.3 * red + 0.59 * green + 0.11 * blue < 0.52
         ax.text(
             *(j, i, f"{values[i, j]:.1f}"),
@@ -190,11 +217,13 @@ def heat_map(scores: pd.DataFrame, look: Mapping[str, Look], lower_is_better: bo
             color="white" if dark else INK,
             fontweight="bold" if round(values[i, j], 1) == round(best[i], 1) else "normal",
         )
-    ax.set_xticks(range(k), list(scores.columns), rotation=35, ha="left", rotation_mode="anchor")
+    of = [look[name] for name in scores.columns]
+    labels = [each.label for each in of]
+    ax.set_xticks(range(k), labels, rotation=42, ha="left", rotation_mode="anchor")
     ax.xaxis.set_ticks_position("top")
-    for label in ax.get_xticklabels():
-        label.set_fontweight("bold" if look[label.get_text()].ours else "normal")
-    ax.set_yticks(range(n), list(scores.index))
+    for tick, each in zip(ax.get_xticklabels(), of, strict=True):
+        tick.set_fontweight(each.weight)
+    ax.set_yticks(range(n), [_short(name, scores.index) for name in scores.index])
     ax.tick_params(length=0, pad=5)
     for side in ax.spines.values():
         side.set_visible(False)
@@ -222,54 +251,45 @@ def time_against_quality(
     lower_is_better : bool
     """
     from matplotlib.figure import Figure
+    from matplotlib.ticker import LogLocator, NullLocator
 
     table = table.sort_values("mean", ascending=lower_is_better)
     n = len(table)
     seconds = table["fit_seconds"].to_numpy(float).clip(1e-6)
     quality = 100 * table["mean"].to_numpy(float)
     front = pareto(seconds, -quality if lower_is_better else quality)
-    figure = Figure(figsize=(7, max(3.8, 0.24 * n)))
+    figure = Figure(figsize=(10.5, np.clip(0.3 * n, 4, 7)))
     ax = figure.subplots()
     ax.set_xscale("log")
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 3)))
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_locator(NullLocator())
+    ax.margins(0.12, 0.1)
     ax.grid(True)
     if lower_is_better:
         ax.invert_yaxis()
     order = np.argsort(seconds[front], kind="stable")
-    ax.plot(
-        seconds[front][order],
-        quality[front][order],
-        color=INK,
-        alpha=0.35,
-        linewidth=6,
-        solid_capstyle="round",
-        drawstyle="steps-post",
-        zorder=1,
-    )
+    xs, ys = (values[front][order] for values in (seconds, quality))
+    stairs = np.column_stack([np.repeat(xs, 2)[1:], np.repeat(ys, 2)[:-1]])
+    ax.plot(*stairs.T, color=FAINT, linewidth=5, solid_capstyle="round", zorder=1)
     for name, x, y in zip(table.index, seconds, quality, strict=True):
         of = look[name]
         face = of.color if of.ours else "white"
         ax.plot(x, y, of.marker, ms=9, mec=of.color, mfc=face, mew=2, zorder=3)
-    # Names in a column at the right, each joined to its point: no two can overlap.
-    low, high = ax.get_ylim()
-    places = _spread((quality - low) / (high - low), 1 / max(n, 14))
-    for name, x, y, place, ahead in zip(table.index, seconds, quality, places, front, strict=True):
+    texts = [
         ax.annotate(
-            f"{name}{' ★' if ahead else ''}",
+            look[name].label + (" ★" if ahead else ""),
             xy=(x, y),
-            xytext=(1.06, place),
-            textcoords="axes fraction",
+            xytext=(0, 0),
+            textcoords="offset points",
             va="center",
-            fontweight="bold" if look[name].ours else "normal",
-            arrowprops={
-                "arrowstyle": "-",
-                "color": look[name].color,
-                "linewidth": 0.8,
-                "alpha": 0.7,
-                "relpos": (0, 0.5),
-                "shrinkA": 1,
-                "shrinkB": 5,
-            },
+            fontsize=9,
+            fontweight=look[name].weight,
+            zorder=4,
         )
+        for name, x, y, ahead in zip(table.index, seconds, quality, front, strict=True)
+    ]
+    _part(texts, stairs, ax)
     ax.set_xlabel("mean seconds of a fit (log scale)")
     ax.set_ylabel(f"mean {metric}, percent")
     return figure
@@ -324,7 +344,7 @@ def curves(
         precision, recall, _ = precision_recall_curve(y, scores)
         right.plot(recall[::-1], precision[::-1], drawstyle="steps-pre", **style)
         roc, pr = (100 * area for area in areas[name])
-        handles.append(Line2D([], [], label=f"{name}  {roc:.1f} / {pr:.1f}", **style))
+        handles.append(Line2D([], [], label=f"{look[name].label}  {roc:.1f} / {pr:.1f}", **style))
     share = float(np.mean(kept[order[0]][0]))
     right.axhline(share, color=FAINT, linewidth=1, zorder=0)
     left.set(title="ROC", xlabel="false positive rate", ylabel="true positive rate")
@@ -344,7 +364,7 @@ def curves(
         labelspacing=0.35,
     )
     for entry, name in zip(legend.get_texts(), order, strict=True):
-        entry.set_fontweight("bold" if look[name].ours else "normal")
+        entry.set_fontweight(look[name].weight)
     return figure, order
 
 
@@ -366,8 +386,7 @@ def histograms(
         plot_scores(scores, y, ax=ax)
         ax.get_legend().remove()
         ax.set(xlabel="", ylabel="", yticks=[], xticks=[])
-        short = name if len(name) <= 34 else f"{name[:16]}…{name[-16:]}"
-        ax.set_title(short, fontsize=9, fontweight="bold" if look[name].ours else "normal")
+        ax.set_title(look[name].label, fontsize=9, fontweight=look[name].weight)
         ax.spines["left"].set_visible(False)
     for ax in axes[len(order) :]:
         ax.set_visible(False)
@@ -377,26 +396,51 @@ def histograms(
     return figure
 
 
-def figure_colors(name: str) -> Any:
-    """Find a colour map of matplotlib."""
-    from matplotlib import colormaps
-
-    return colormaps[name]
-
-
 def _whole_numbers() -> Any:
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(integer=True)
 
 
-def _spread(places: np.ndarray, gap: float) -> np.ndarray:
-    """Move places that decrease, from 1 to 0, as little as it takes for them to be a gap apart."""
-    spread = places.clip(0, 1).astype(float)
-    for i in range(1, len(spread)):
-        spread[i] = min(spread[i], spread[i - 1] - gap)
-    floor = 0.0
-    for i in range(len(spread) - 1, -1, -1):
-        spread[i] = max(spread[i], floor)
-        floor = spread[i] + gap
-    return spread
+def _part(texts: Sequence[Any], line: Any, ax: Any) -> None:
+    """Move each label to the nearest free place around its point, off all points and the line.
+
+    Where the axes are full, labels go below each other at their right.
+    """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.transforms import Bbox
+
+    renderer = FigureCanvasAgg(ax.figure).get_renderer()
+    ax.figure.draw_without_rendering()  # the limits are known now
+    scale = ax.figure.dpi / 72
+    room = ax.get_window_extent(renderer)
+    points = [ax.transData.transform(text.xy) for text in texts]
+    taken = [Bbox.from_bounds(x - 8, y - 8, 16, 16) for x, y in points]
+    for start, end in pairwise(ax.transData.transform(line)):
+        taken.append(Bbox([np.minimum(start, end) - 2, np.maximum(start, end) + 2]))
+    below = room.y1
+    for text, (x, y) in zip(texts, points, strict=True):
+        size = text.get_window_extent(renderer)
+        wide, high = size.width + 4, size.height + 2
+        for distance, (right, up) in product(range(12, 160, 8), _AROUND):
+            middle_x = x + right * distance + np.sign(right) * wide / 2
+            middle_y = y + up * distance + np.sign(up) * high / 2
+            box = Bbox.from_bounds(middle_x - wide / 2, middle_y - high / 2, wide, high)
+            inside = room.x0 <= box.x0 and box.x1 <= room.x1 and room.y0 <= box.y0 <= room.y1 - high
+            if inside and not box.count_overlaps(taken):
+                break
+        else:
+            box = Bbox.from_bounds(room.x1 + 10, below - high, wide, high)
+            below = box.y0
+            distance = 1000
+        taken.append(box)
+        text.set_position(((box.x0 + 2 - x) / scale, ((box.y0 + box.y1) / 2 - y) / scale))
+        if distance > 12:  # not beside its point: a line leads there
+            end = np.clip((x, y), (box.x0, box.y0), (box.x1, box.y1)) - (x, y)
+            ax.annotate(
+                "",
+                xy=text.xy,
+                xytext=tuple(end / scale),
+                textcoords="offset points",
+                arrowprops={"arrowstyle": "-", "color": "#8b98a5", "linewidth": 0.8, "shrinkA": 0},
+            )

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _HOW = {
-    "nemenyi": "Nemenyi's test of all pairs: a bar joins detectors whose mean ranks differ by less "
-    "than the critical difference (CD)",
-    "wilcoxon-holm": "Wilcoxon's signed-rank test of each pair, with Holm's correction: a bar joins "
-    "detectors that it does not tell apart",
+    "nemenyi": "Nemenyi's test of all pairs: a bar joins detectors whose mean ranks differ by "
+    "less than the critical difference (CD)",
+    "wilcoxon-holm": "Wilcoxon's signed-rank test of each pair, with Holm's correction: a bar "
+    "joins detectors that it does not tell apart",
 }
 _COPIES = 0.01  # share of copies from which on a dataset is named
 
@@ -94,7 +94,9 @@ class _Section:
     def write(self) -> str:
         """Write the section."""
         group = self.group
-        done = f"<h2>{escape(_title(group))}</h2><p class=about>{escape(_about(group.protocol))}</p>"
+        done = (
+            f"<h2>{escape(_title(group))}</h2><p class=about>{escape(_about(group.protocol))}</p>"
+        )
         if len(group.common):
             scores = tables.per_dataset(group.common, self.options.metric)
             done += self.summary() + self.ranks(scores) + self.datasets(scores)
@@ -126,7 +128,7 @@ class _Section:
         table = tables.overview(self.group.common, self.options.metric)
         file = self.save("summary", table)
         shown = list(METRICS)
-        head = "".join(f'<th colspan=2 scope=colgroup>{METRICS[m]}, %</th>' for m in shown)
+        head = "".join(f"<th colspan=2 scope=colgroup>{METRICS[m]}, %</th>" for m in shown)
         below = "<th scope=col>mean ± std</th><th scope=col>rank</th>" * len(shown)
         best = {
             f"{m}_{kind}": table[f"{m}_{kind}"].agg(
@@ -143,23 +145,26 @@ class _Section:
                 spread = "" if np.isnan(std) else f" <small>± {100 * std:.1f}</small>"
                 cells += _cell(f"{100 * row[f'{m}_mean']:.1f}{spread}", row, best, f"{m}_mean")
                 cells += _cell(f"{row[f'{m}_rank']:.2f}", row, best, f"{m}_rank")
-            cells += "".join(f"<td>{int(row[c])}</td>" for c in ("datasets", "seeds"))
             cells += "".join(f"<td>{row[c]:.3g}</td>" for c in ("fit_seconds", "score_seconds"))
             lines.append(f"<tr{self.ours(name)}>{self.name(name)}{cells}</tr>")
-        rest = ("datasets", "seeds", "fit, s", "score, s")
+        rest = ("fit, s", "score, s")
         text = _table(
             f"<tr><th rowspan=2 scope=col>detector</th>{head}"
             + "".join(f"<th rowspan=2 scope=col>{name}</th>" for name in rest)
             + f"</tr><tr>{below}</tr>",
             lines,
         )
+        n = self.group.common[["detector", "dataset", "seed"]].nunique()
+        lead = f"<p>{n['detector']} detectors, {n['dataset']} datasets, {n['seed']} seeds.</p>"
         note = (
             "Mean over the datasets of the mean over the seeds; ± is the standard deviation, over "
             "the seeds, of the mean over the datasets; rank is the mean over the datasets, 1 is "
             "best. F1 is that of flagging as many rows as there are anomalies; false alarms are "
             "the share of normal test rows above the threshold that training set."
         )
-        return self.part("summary", "Summary", f"{text}<p class=note>{note} Table: {file}</p>")
+        return self.part(
+            "summary", "Summary", f"{lead}{text}<p class=note>{note} Table: {file}</p>"
+        )
 
     def ranks(self, scores: pd.DataFrame) -> str:
         """Critical-difference diagram."""
@@ -199,7 +204,7 @@ class _Section:
         }
         known = self.group.common.groupby("dataset", sort=False)[list(facts)].agg(_mean)
         lines = [
-            f'<tr><th scope=row>{escape(str(name))}</th>'
+            f"<tr><th scope=row>{escape(str(name))}</th>"
             + "".join(
                 f"<td>{'' if np.isnan(row[c]) else form.format(row[c])}</td>"
                 for c, (_, form) in facts.items()
@@ -223,8 +228,8 @@ class _Section:
             return ""
         drawn = figures.time_against_quality(table, self.metric, self.look, self.low)
         caption = (
-            "Up and to the left is better. The grey line and a star mark the Pareto front: no other "
-            "detector is both as fast and as good."
+            "Up and to the left is better. The grey line and a star mark the Pareto front: no "
+            "other detector is both as fast and as good."
         )
         title = f"Fit time against {self.metric}"
         return self.part("time", "Time and quality", self.figure("time", drawn, title, caption))
@@ -288,16 +293,16 @@ class _Section:
         )
         caps = self.group.caps
         note = (
-            f"Mean and mean rank among all of these, on the {len(scores)} datasets that are in both "
-            f"the results and {Path(path).name}: {', '.join(scores.index)}. The published figures "
-            "were not run here."
+            f"Mean and mean rank among all of these, on the {len(scores)} datasets that are in "
+            f"both the results and {Path(path).name}: {', '.join(scores.index)}. The published "
+            "figures were not run here."
             + (f" Ours saw {caps}, which those who published did not limit so." if caps else "")
         )
         text = f"{_table(f'<tr>{head}</tr>', lines)}<p class=note>{escape(note)} Table: {file}</p>"
         return self.part("published", "Beside published figures", text)
 
     def left_out(self) -> str:
-        """What is not compared, and why."""
+        """Say what is not compared, and why."""
         first, *others = map(escape, tables.left_out(self.group))
         text = f"<p>{first} Detectors are compared on what all of them have.</p>"
         if others:
@@ -318,7 +323,8 @@ class _Section:
         of = self.look[name]
         fill = of.color if of.ours else "transparent"
         dot = f'<i class=dot style="border-color:{of.color};background:{fill}"></i>'
-        return f"<th scope=row>{dot}{escape(str(name))}</th>"
+        shown = escape(str(name)).replace("/", "/<wbr>").replace(":", ":<wbr>")
+        return f"<th scope=row>{dot}{shown}</th>"
 
 
 def _kept(
@@ -376,7 +382,7 @@ def _warnings(found: Sequence[Group]) -> str:
     done = ""
     for group in found:
         rows, name = group.rows, _title(group)
-        unclean = int((rows["clean"] == False).sum())  # noqa: E712: None is unknown
+        unclean = tables.unclean(rows)
         if unclean:
             done += _box(
                 "warning",
@@ -389,21 +395,21 @@ def _warnings(found: Sequence[Group]) -> str:
         if len(many) and not unclean:
             listed = ", ".join(f"{dataset} {share:.0%}" for dataset, share in many.items())
             done += _box(
-                "note", f"{name}: on some datasets test rows equal a training row: {listed}."
+                "hint", f"{name}: on some datasets test rows equal a training row: {listed}."
             )
         together = rows[rows["stacked"].fillna(1).astype(float) > 1]
         if len(together):
             seeds = ", ".join(str(int(n)) for n in sorted(together["stacked"].unique()))
             names = ", ".join(sorted(together["detector"].unique()))
             done += _box(
-                "note",
+                "hint",
                 f"{name}: {seeds} seeds of {names} were trained side by side; the fit seconds of "
                 "each are its share of the time that they took together.",
             )
         unknown = int((rows["clean"].isna() & rows["error"].isna()).sum())
         if unknown:
             done += _box(
-                "note",
+                "hint",
                 f"{name}: {unknown} rows are from an older version that did not record copies of "
                 "rows, nor how many seeds were trained side by side.",
             )
@@ -468,7 +474,8 @@ html { scroll-behavior: smooth; }
 body { margin: 0 auto; max-width: 1160px; padding: 2rem 1.25rem 4rem; background: #fff;
   color: var(--ink); font: 16px/1.5 system-ui, "Segoe UI", Roboto, Helvetica, Arial, sans-serif; }
 h1 { font-size: 1.9rem; margin: 0 0 1rem; letter-spacing: -.01em; }
-h2 { font-size: 1.4rem; margin: 3rem 0 .25rem; padding-top: 1rem; border-top: 2px solid var(--ink); }
+h2 { font-size: 1.4rem; margin: 3rem 0 .25rem; padding-top: 1rem;
+  border-top: 2px solid var(--ink); }
 h3 { font-size: 1.1rem; margin: 2.2rem 0 .6rem; }
 nav h2 { font-size: 1rem; border: 0; margin: 0 0 .3rem; padding: 0; }
 a { color: var(--ours); }
@@ -489,13 +496,14 @@ nav ul ul { display: flex; flex-wrap: wrap; gap: 0 1.2rem; }
 .warning::before { content: "Warning. "; font-weight: 700; color: #9a3412; }
 .wide { overflow-x: auto; }
 table { border-collapse: collapse; font-size: .875rem; font-variant-numeric: tabular-nums; }
-th, td { padding: .28rem .65rem; text-align: right; border-bottom: 1px solid var(--line);
+th, td { padding: .28rem .5rem; text-align: right; border-bottom: 1px solid var(--line);
   white-space: nowrap; }
 thead th { color: var(--soft); font-weight: 600; border-bottom: 1px solid var(--soft);
   vertical-align: bottom; }
 thead th[colspan] { text-align: center; border-bottom: 0; }
 tbody th, thead th:first-child { text-align: left; font-weight: 400; position: sticky; left: 0;
   background: #fff; }
+tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 11rem; }
 tr.ours th { font-weight: 700; }
 tr.ours th, tr.ours td { background: #f1f6fb; }
 td small { color: var(--soft); }

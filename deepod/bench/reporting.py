@@ -209,12 +209,13 @@ def _listed(text: str) -> list[str]:
 
 
 def _pair(text: str) -> tuple[str, str]:
-    old, equals, new = text.partition("=")
+    old, _, new = text.partition("=")
     if not (old and new):
         raise argparse.ArgumentTypeError(f"expected OLD=NEW, got {text!r}")
     return old, new
 
 
 def _reference(text: str) -> tuple[str, Path]:
-    protocol, equals, path = text.rpartition("=") if text.startswith(_PUBLISHED) else ("", "", text)
-    return protocol, Path(path)
+    protocol, equals, path = text.partition("=")
+    named = equals and protocol.startswith(_PUBLISHED)
+    return (protocol, Path(path)) if named else ("", Path(text))

@@ -110,8 +110,8 @@ def groups(table: pd.DataFrame) -> list[Group]:
     found = []
     by = ["protocol", "max_train", "max_test"]
     for (protocol, *caps), part in table.groupby(by, dropna=False, sort=False):
-        limits = (None if pd.isna(cap) else int(cap) for cap in caps)
-        found.append(Group(protocol, *limits, part, *split_common(part)))
+        train, test = (None if pd.isna(cap) else int(cap) for cap in caps)
+        found.append(Group(protocol, train, test, part, *split_common(part)))
     return found
 
 
@@ -365,12 +365,17 @@ def render(found: Sequence[Group], metric: str, detailed: bool = False) -> str:
                 parts.append(markdown(per_dataset(group.common, metric)))
         first, *others = left_out(group)
         parts.append("\n".join([first, *(f"- {line}" for line in others)]))
-        if (group.rows["clean"] == False).any():  # noqa: E712: None is unknown
+        if unclean(group.rows):
             parts.append("Not clean: test rows may be training rows, too.")
         commits = group.rows["commit"].fillna("unknown").unique()
         where = [*commits, *group.rows["device"].dropna().unique()]
         parts.append(f"Commit and device: {', '.join(where)}.")
     return "\n\n".join(parts)
+
+
+def unclean(rows: pd.DataFrame) -> int:
+    """Count the rows that say of themselves that test rows may be training rows, too."""
+    return sum(value is False for value in rows["clean"])  # None: unknown
 
 
 def flat(value: Any) -> str:
