@@ -49,7 +49,9 @@ MAY_IMPORT = {
     "onnx": {"", "_data", "_files"},
     "_demo": {"", "plotting"},
     "_commands": {"", "_data", "_files", "_persistence", "data"},
-    "cli": {"", "_demo", "_commands"},
+    "datasets": {"_files"},
+    "bench": {"", "bench", "datasets", "ensemble", "plotting", "_files"},
+    "cli": {"", "bench", "_demo", "_commands"},
     "__init__": {"_base", "_files", "_persistence", "adapter", "ensemble", "models", "search"},
     "__main__": {"cli"},
 }
@@ -66,6 +68,7 @@ LIBRARIES = {
 OURS_ONLY_INSIDE_FUNCTIONS = {"matplotlib", "imblearn", "tqdm", "pandas", "safetensors"}
 OURS_ONLY_INSIDE_FUNCTIONS |= {"dask", "distributed", "ray", "pyspark", "pyarrow", "datasketches"}
 OURS_ONLY_INSIDE_FUNCTIONS |= {"onnx", "onnxscript", "onnxruntime"}
+OURS_ONLY_INSIDE_FUNCTIONS |= {"scikit_posthocs", "pebble", "psutil"}
 
 
 def part_of(path: Path) -> str:

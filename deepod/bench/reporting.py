@@ -93,9 +93,11 @@ def report(
     for name, value, known in (("metric", metric, tables.METRICS), ("test", test, tables.TESTS)):
         if value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
+    if out is not None and Path(out).exists() and not Path(out).is_dir():
+        raise NotADirectoryError(f"out: {out} is a file; name a folder.")
     try:
-        table = tables.frame(_read(results), rename)
-        found = tables.groups(tables.choose(table, detectors, datasets))
+        table = tables.frame(_read(results))
+        found = tables.groups(tables.choose(table, detectors, datasets, rename))
         published = _references(reference, [group.protocol for group in found])
         if dataset is not None:
             tables.choose(table, datasets=[dataset])

@@ -53,53 +53,51 @@ class Comparison(NamedTuple):
     difference: float | None = None  # Nemenyi's critical difference
 
 
-def frame(results: Sequence[Mapping[str, Any]], rename: Mapping[str, str] | None = None) -> Any:
+def frame(results: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     """Put rows of results into a DataFrame, with the columns that older rows lack.
 
     Parameters
     ----------
     results : sequence of dict
         As :func:`deepod.bench.read` gives them.
-    rename : mapping, optional
-        Detectors to the names that they are to have.
 
     Returns
     -------
     DataFrame
         ``ours`` says whether a detector is one of deepod's: it has a name without a module, or
         scales its rows itself, as only these do.
-
-    Raises
-    ------
-    ValueError
-        If there is no detector of a name in ``rename``, or two would have the same name.
     """
     import pandas as pd
 
     table = pd.DataFrame(results, columns=list(dict.fromkeys([*Cell._fields, *_OPTIONAL])))
     plain = ~table["detector"].str.contains(":", regex=False)
     own = (plain | (table["scaling"] == "own")).groupby(table["detector"]).any()
-    table["ours"] = table["detector"].map(own)
-    names = dict(rename or {})
-    _check_known("rename", names, table["detector"])
-    table["detector"] = table["detector"].replace(names)
-    if table.duplicated(list(Cell._fields)).any():
-        raise ValueError("rename: two detectors would have the same name and the same cells.")
-    return table
+    return table.assign(ours=table["detector"].map(own))
 
 
-def choose(table: pd.DataFrame, detectors: Any = None, datasets: Any = None) -> pd.DataFrame:
-    """Keep the rows of some detectors and datasets; None keeps all.
+def choose(
+    table: pd.DataFrame,
+    detectors: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None,
+    rename: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Keep the rows of some detectors and datasets (None: of all), then rename detectors.
 
     Raises
     ------
     ValueError
-        If the results have none of a name.
+        If the results have none of a name, or two detectors would have the same name.
     """
+    names = dict(rename or {})
+    _check_known("rename", names, table["detector"])
     for kind, wanted in (("detector", detectors), ("dataset", datasets)):
         if wanted is not None:
             _check_known(f"{kind}s", wanted, table[kind])
             table = table[table[kind].isin(wanted)]
+    before = table["detector"].nunique()
+    table = table.assign(detector=table["detector"].replace(names))
+    if table["detector"].nunique() < before:
+        raise ValueError("rename: two detectors would have the same name.")
     return table
 
 
@@ -236,11 +234,13 @@ def compare(scores: pd.DataFrame, metric: str, test: str = "nemenyi") -> Compari
             f"{_LEAST_DATASETS} datasets or more, and these are {k} and {n}."
         )
     ranks = _ranks(scores, metric)
+    if np.ptp(ranks.mean()) < 1e-9:
+        return Comparison("No critical-difference diagram: all have the same mean rank.")
     names = scores.columns
     friedman = float(friedmanchisquare(*ranks.to_numpy().T).pvalue)
-    if not friedman < ALPHA:  # NaN: all ranks are tied
+    if friedman >= ALPHA:
         alike = pd.DataFrame(1.0, index=names, columns=names)
-        return Comparison("", ranks.mean(), 1.0 if np.isnan(friedman) else friedman, alike)
+        return Comparison("", ranks.mean(), friedman, alike)
     if test == "nemenyi":
         pairs = scikit_posthocs.posthoc_nemenyi_friedman(ranks.to_numpy())
         quantile = studentized_range.ppf(1 - ALPHA, k, np.inf) / np.sqrt(2)
