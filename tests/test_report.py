@@ -458,10 +458,10 @@ def test_reference__by_hand(tmp_path):
         {"KNN (published)": 98, "PLAD": 80, "New (published)": 10}
     )
     assert means["rank"].tolist() == [1, 2, 3]
-    assert means["ours"].tolist() == [False, True, False]
+    assert means["here"].tolist() == [False, True, False]
     page = written(found, tmp_path, reference=file)
     check_whole(page, tmp_path / "out")
-    assert "2 PLAD 80.00 2.00 this run" in page.text
+    assert "KNN (published) 98.00 1.00 PLAD 80.00 2.00 this run" in page.text
     back = pd.read_csv(tmp_path / "out" / "1-published-semi-published.csv", index_col="dataset")
     assert back.loc["set1", "KNN (published)"] == 98
 
@@ -568,6 +568,7 @@ def test_page__in_a_browser(tmp_path):
     address = (tmp_path / "out" / "index.html").as_uri()
     picture = tmp_path / "page.png"
     flags = "--headless --no-sandbox --disable-gpu --disable-quic --no-first-run --disable-sync "
+    flags += "--hide-scrollbars "
     flags += "--disable-background-networking --disable-component-update --window-size=1280,4000"
 
     def look(*more):

@@ -77,9 +77,14 @@ def looks(detectors: Mapping[str, bool]) -> dict[str, Look]:
             turn = i // len(palette)
             line = "-" if ours and not turn else _DASHES[(i + turn) % len(_DASHES)]
             marker = _MARKERS[(turn + (0 if ours else 1)) % len(_MARKERS)]
-            label = _short(name, detectors)
-            found[name] = Look(label, palette[i % len(palette)], marker, line, ours)
+            color = _darker(palette[i % len(palette)], turn)
+            found[name] = Look(_short(name, detectors), color, marker, line, ours)
     return found
+
+
+def _darker(color: str, times: int) -> str:
+    parts = (int(int(color[i : i + 2], 16) * 0.6**times) for i in (1, 3, 5))
+    return "#" + "".join(f"{part:02x}" for part in parts)
 
 
 def _short(name: str, names: Iterable[str]) -> str:
@@ -293,6 +298,46 @@ def time_against_quality(
     _part(texts, stairs, ax)
     ax.set_xlabel("mean seconds of a fit (log scale)")
     ax.set_ylabel(f"mean {metric}, percent")
+    return figure
+
+
+@_styled
+def places(means: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
+    """Draw a mean for each detector, the best on top; published ones, which have no look, grey.
+
+    Parameters
+    ----------
+    means : DataFrame
+        As :func:`deepod.bench.tables.with_published` gives it.
+    look : mapping
+    """
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(8, 0.24 * len(means) + 0.5))
+    ax = figure.subplots()
+    ax.grid(axis="x")
+    for place, (name, mean) in enumerate(means["mean"].items()):
+        of = look.get(str(name))
+        color = "#a9b4be" if of is None else of.color
+        hollow = of is not None and not of.ours
+        ax.plot(mean, place, "o", ms=8, mec=color, mfc="white" if hollow else color, mew=2)
+        ax.annotate(
+            *(f"{mean:.1f}", (mean, place)),
+            xytext=(9, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+            fontweight="normal" if of is None else "bold",
+        )
+    names = [look[name].label if name in look else name for name in means.index]
+    ax.set_yticks(range(len(means)), names)
+    for tick, name in zip(ax.get_yticklabels(), means.index, strict=True):
+        tick.set_fontweight("bold" if name in look else "normal")
+    ax.tick_params(axis="y", length=0)
+    ax.set_ylim(len(means) - 0.4, -0.6)
+    ax.spines["left"].set_visible(False)
+    ax.set_xlabel("mean AUC-ROC, percent")
+    ax.margins(x=0.08)
     return figure
 
 

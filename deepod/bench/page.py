@@ -22,6 +22,7 @@ _HOW = {
     "wilcoxon-holm": "Wilcoxon's signed-rank test of each pair, with Holm's correction: a bar "
     "joins detectors that it does not tell apart",
 }
+_LONG = 400  # characters that the header shows at once
 _COPIES = 0.01  # share of copies from which on a dataset is named
 
 
@@ -155,7 +156,8 @@ class _Section:
             lines,
         )
         n = self.group.common[["detector", "dataset", "seed"]].nunique()
-        lead = f"<p>{n['detector']} detectors, {n['dataset']} datasets, {n['seed']} seeds.</p>"
+        counts = (f"{n[kind]} {kind}{'s' if n[kind] > 1 else ''}" for kind in n.index)
+        lead = f"<p>{', '.join(counts)}.</p>"
         note = (
             "Mean over the datasets of the mean over the seeds; ± is the standard deviation, over "
             "the seeds, of the mean over the datasets; rank is the mean over the datasets, 1 is "
@@ -283,13 +285,19 @@ class _Section:
             return self.part("published", "Beside published figures", text)
         file = self.save("published", scores)
         lines = [
-            f"<tr{' class=ours' if row['ours'] else ''}>"
-            f"<td>{place}</td><th scope=row>{escape(str(name))}</th><td>{row['mean']:.2f}</td>"
-            f"<td>{row['rank']:.2f}</td><td>{'this run' if row['ours'] else ''}</td></tr>"
-            for place, (name, row) in enumerate(means.iterrows(), start=1)
+            f"<tr{' class=ours' if row['here'] else ''}>"
+            + (self.name(name) if row["here"] else f"<th scope=row>{escape(str(name))}</th>")
+            + f"<td>{row['mean']:.2f}</td><td>{row['rank']:.2f}</td>"
+            f"<td>{'this run' if row['here'] else ''}</td></tr>"
+            for name, row in means.iterrows()
         ]
         head = "".join(
-            f"<th scope=col>{name}</th>" for name in ("", "detector", "AUC-ROC, %", "rank", "")
+            f"<th scope=col>{name}</th>" for name in ("detector", "AUC-ROC, %", "rank", "")
+        )
+        drawn = figures.places(means, self.look)
+        picture = self.figure(
+            *("places", drawn, "Mean AUC-ROC of ours and published detectors"),
+            "Mean AUC-ROC; in colour what was run here, in grey what others have published.",
         )
         caps = self.group.caps
         note = (
@@ -298,13 +306,14 @@ class _Section:
             "figures were not run here."
             + (f" Ours saw {caps}, which those who published did not limit so." if caps else "")
         )
-        text = f"{_table(f'<tr>{head}</tr>', lines)}<p class=note>{escape(note)} Table: {file}</p>"
+        table = f"<details><summary>Table</summary>{_table(f'<tr>{head}</tr>', lines)}</details>"
+        text = f"{picture}{table}<p class=note>{escape(note)} Table: {file}</p>"
         return self.part("published", "Beside published figures", text)
 
     def left_out(self) -> str:
         """Say what is not compared, and why."""
         first, *others = map(escape, tables.left_out(self.group))
-        text = f"<p>{first} Detectors are compared on what all of them have.</p>"
+        text = f"<p>Detectors are compared on what all of them have. {first}</p>"
         if others:
             items = "".join(f"<li>{line}</li>" for line in others)
             text += f"<details open><summary>Why</summary><ul class=plain>{items}</ul></details>"
@@ -356,11 +365,13 @@ def _run(found: Sequence[Group], rows: pd.DataFrame) -> str:
     for of_row in rows["versions"]:
         for name, version in (of_row if isinstance(of_row, dict) else {}).items():
             versions.setdefault(name, set()).add(str(version))
-    seeds = sorted(rows["seed"].unique())
+    seeds, detectors = sorted(rows["seed"].unique()), sorted(rows["detector"].unique())
     facts = {
-        "Protocols": "; ".join(dict.fromkeys(f"{g.protocol}: {_about(g.protocol)}" for g in found)),
+        "Protocols": "; ".join(
+            dict.fromkeys(f"{g.protocol}: {_about(g.protocol)[:-1]}" for g in found)
+        ),
         "Caps": "; ".join(dict.fromkeys(g.caps or "none" for g in found)),
-        "Detectors": ", ".join(sorted(rows["detector"].unique())),
+        "Detectors": f"{len(detectors)}: {', '.join(detectors)}",
         "Datasets": f"{rows['dataset'].nunique()}: {', '.join(rows['dataset'].unique())}",
         "Seeds": f"{len(seeds)}: {', '.join(map(str, seeds))}",
         "Rows": f"{len(rows)}, {rows['error'].notna().sum()} of them with an error",
@@ -370,10 +381,13 @@ def _run(found: Sequence[Group], rows: pd.DataFrame) -> str:
             f"{name} {' and '.join(sorted(found))}" for name, found in sorted(versions.items())
         ),
     }
-    items = "".join(
-        f"<dt>{name}</dt><dd>{escape(tables.flat(value or 'unknown'))}</dd>"
-        for name, value in facts.items()
-    )
+    items = ""
+    for name, value in facts.items():
+        text = escape(tables.flat(value or "unknown"))
+        first, _, rest = text.partition(": ")
+        if len(text) > _LONG and first.isdigit():  # a count, and a list to open
+            text = f"<details><summary>{first}</summary>{rest}</details>"
+        items += f"<dt>{name}</dt><dd>{text}</dd>"
     return f"<dl>{items}</dl>"
 
 
@@ -501,7 +515,7 @@ th, td { padding: .28rem .5rem; text-align: right; border-bottom: 1px solid var(
 thead th { color: var(--soft); font-weight: 600; border-bottom: 1px solid var(--soft);
   vertical-align: bottom; }
 thead th[colspan] { text-align: center; border-bottom: 0; }
-tbody th, thead th:first-child { text-align: left; font-weight: 400; position: sticky; left: 0;
+tbody th, thead tr:first-child th:first-child { text-align: left; font-weight: 400; position: sticky; left: 0;
   background: #fff; }
 tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 11rem; }
 tr.ours th { font-weight: 700; }
@@ -513,10 +527,13 @@ td small { color: var(--soft); }
 figure { margin: .5rem 0 1.5rem; }
 svg { display: block; width: 100%; height: auto; margin-bottom: .5rem; }
 details { margin: .5rem 0; font-size: .9rem; }
+dd details { margin: 0; font-size: inherit; }
 summary { cursor: pointer; }
 .plain { padding-left: 1.2rem; overflow-wrap: anywhere; }
 code { background: #eef1f4; padding: 0 .25em; border-radius: 3px; }
 footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem; }
+@media (max-width: 700px) { body { padding: 1rem .75rem 3rem; } figure { overflow-x: auto; }
+  svg { min-width: 560px; } dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; } }
 @media print { body { max-width: none; padding: 0; font-size: 11pt; } nav { display: none; }
   figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; } a { color: inherit; }
   .wide { overflow: visible; } table { font-size: 7.5pt; } th, td { padding: .15rem .3rem; } }

@@ -284,7 +284,7 @@ def with_published(common: pd.DataFrame, path: str | os.PathLike[str]) -> tuple[
     scores : DataFrame
         Datasets x detectors, in percent; published ones are called "NAME (published)".
     means : DataFrame
-        ``mean``, ``rank`` among all of them, and ``ours``: whether it was run here. Best first.
+        ``mean``, ``rank`` among all of them, and ``here``: whether it was run here. Best first.
 
     Raises
     ------
@@ -313,7 +313,7 @@ def with_published(common: pd.DataFrame, path: str | os.PathLike[str]) -> tuple[
     means = pd.DataFrame(
         {"mean": scores.mean(), "rank": _ranks(scores, "auc_roc").mean()},
     ).rename_axis("detector")
-    means["ours"] = [name in here for name in means.index]
+    means["here"] = [name in here for name in means.index]
     return scores, means.sort_values("mean", ascending=False)
 
 
