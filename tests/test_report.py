@@ -166,6 +166,15 @@ def test_report__nothing_in_common__said(tmp_path):
     assert "ValueError: no (x 0)" in (tmp_path / "out" / "index.html").read_text()
 
 
+def test_report__metric_that_older_rows_lack__left_out(tmp_path):
+    older = [{k: v for k, v in row.items() if k != "false_alarms"} for row in tiny()]
+    page = written(older, tmp_path)
+    assert "nan" not in page.text
+    text = bench.report([*older[:4], *tiny()[4:]], metric="false_alarms")
+    assert "Left out: 4 of 4 pairs" in text
+    assert "- a, no false_alarms recorded (x 0, 1; y 0, 1)" in text
+
+
 def test_report__protocols_and_caps__never_mixed():
     others = [row | {"protocol": "unsupervised"} for row in tiny()]
     capped = [row | {"max_train": 20} for row in tiny()]

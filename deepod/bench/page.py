@@ -142,11 +142,12 @@ class _Section:
         for name, row in table.iterrows():
             cells = ""
             for m in shown:
-                std = row[f"{m}_std"]
-                spread = "" if np.isnan(std) else f" <small>± {100 * std:.1f}</small>"
-                cells += _cell(f"{100 * row[f'{m}_mean']:.1f}{spread}", row, best, f"{m}_mean")
-                cells += _cell(f"{row[f'{m}_rank']:.2f}", row, best, f"{m}_rank")
-            cells += "".join(f"<td>{row[c]:.3g}</td>" for c in ("fit_seconds", "score_seconds"))
+                std = _text(100 * row[f"{m}_std"], " <small>± {:.1f}</small>")
+                mean = _text(100 * row[f"{m}_mean"], "{:.1f}")
+                cells += _cell(mean + std, row, best, f"{m}_mean")
+                cells += _cell(_text(row[f"{m}_rank"], "{:.2f}"), row, best, f"{m}_rank")
+            for seconds in (row["fit_seconds"], row["score_seconds"]):
+                cells += f"<td>{_text(seconds, '{:.3g}')}</td>"
             lines.append(f"<tr{self.ours(name)}>{self.name(name)}{cells}</tr>")
         rest = ("fit, s", "score, s")
         text = _table(
@@ -207,10 +208,7 @@ class _Section:
         known = self.group.common.groupby("dataset", sort=False)[list(facts)].agg(_mean)
         lines = [
             f"<tr><th scope=row>{escape(str(name))}</th>"
-            + "".join(
-                f"<td>{'' if np.isnan(row[c]) else form.format(row[c])}</td>"
-                for c, (_, form) in facts.items()
-            )
+            + "".join(f"<td>{_text(row[c], form)}</td>" for c, (_, form) in facts.items())
             + "</tr>"
             for name, row in known.iterrows()
         ]
@@ -468,6 +466,11 @@ def _cell(text: str, row: Any, best: Mapping[str, float], column: str) -> str:
     return f"<td{' class=best' if row[column] == best[column] else ''}>{text}</td>"
 
 
+def _text(value: float, form: str) -> str:
+    """Format a number; nothing if it is not known."""
+    return "" if np.isnan(value) else form.format(value)
+
+
 def _mean(values: pd.Series) -> float:
     known = values.dropna()
     return float(known.astype(float).mean()) if len(known) else np.nan
@@ -515,8 +518,8 @@ th, td { padding: .28rem .5rem; text-align: right; border-bottom: 1px solid var(
 thead th { color: var(--soft); font-weight: 600; border-bottom: 1px solid var(--soft);
   vertical-align: bottom; }
 thead th[colspan] { text-align: center; border-bottom: 0; }
-tbody th, thead tr:first-child th:first-child { text-align: left; font-weight: 400; position: sticky; left: 0;
-  background: #fff; }
+tbody th, thead tr:first-child th:first-child { text-align: left; font-weight: 400;
+  position: sticky; left: 0; background: #fff; }
 tbody th { white-space: normal; overflow-wrap: anywhere; min-width: 11rem; }
 tr.ours th { font-weight: 700; }
 tr.ours th, tr.ours td { background: #f1f6fb; }

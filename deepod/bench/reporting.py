@@ -97,7 +97,7 @@ def report(
         raise NotADirectoryError(f"out: {out} is a file; name a folder.")
     try:
         table = tables.frame(_read(results))
-        found = tables.groups(tables.choose(table, detectors, datasets, rename))
+        found = tables.groups(tables.choose(table, detectors, datasets, rename), metric)
         published = _references(reference, [group.protocol for group in found])
         if dataset is not None:
             tables.choose(table, datasets=[dataset])

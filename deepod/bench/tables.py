@@ -101,11 +101,16 @@ def choose(
     return table
 
 
-def groups(table: pd.DataFrame) -> list[Group]:
-    """Divide results by protocol and caps, which are never mixed."""
+def groups(table: pd.DataFrame, metric: str = "auc_roc") -> list[Group]:
+    """Divide results by protocol and caps, which are never mixed.
+
+    A row without the metric, as older versions may have written it, is one with an error.
+    """
     import pandas as pd
 
     found = []
+    known = table["error"].notna() | table[metric].notna()
+    table = table.assign(error=table["error"].astype(object).where(known, f"no {metric} recorded"))
     by = ["protocol", "max_train", "max_test"]
     for (protocol, *caps), part in table.groupby(by, dropna=False, sort=False):
         train, test = (None if pd.isna(cap) else int(cap) for cap in caps)
