@@ -531,6 +531,16 @@ def test_command__markdown_and_page(tmp_path, capsys):
     assert (out / "index.html").is_file()
 
 
+def test_benchmarks_report__one_group_of_datasets(tmp_path, capsys):
+    from benchmarks import report
+
+    path = save(tmp_path / "r.jsonl", study(["PLAD"], ["1_ALOI", "6_cardio"]))
+    report.main([str(path), "--datasets", "confirmation", "--per-dataset"])
+    shown = capsys.readouterr().out
+    assert "1_ALOI" in shown
+    assert "6_cardio" not in shown
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

@@ -169,7 +169,8 @@ def critical_difference(found: Comparison, look: Mapping[str, Look]) -> Figure:
         color_palette={name: look[name].color for name in names},
         marker_props={"s": 40},
         elbow_props={"linewidth": 1.2},
-        crossbar_props={"color": INK, "linewidth": 3, "solid_capstyle": "round"},
+        # A bar may pass below detectors that it does not join: those that it does have a dot.
+        crossbar_props={"color": INK, "linewidth": 2.5, "marker": "o", "markersize": 5},
         text_h_margin=0.03 * width,
     )
     half = (len(names) + 1) // 2

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     import pandas as pd
 
 _HOW = {
-    "nemenyi": "Nemenyi's test of all pairs: a bar joins detectors whose mean ranks differ by "
-    "less than the critical difference (CD)",
+    "nemenyi": "Nemenyi's test of all pairs: a bar joins detectors (its dots) whose mean "
+    "ranks differ by less than the critical difference (CD)",
     "wilcoxon-holm": "Wilcoxon's signed-rank test of each pair, with Holm's correction: a bar "
-    "joins detectors that it does not tell apart",
+    "joins detectors (its dots) that it does not tell apart",
 }
 _LONG = 400  # characters that the header shows at once
 _COPIES = 0.01  # share of copies from which on a dataset is named
@@ -193,7 +193,7 @@ class _Section:
         drawn = figures.heat_map(scores, self.look, self.low)
         file = self.save(f"{self.options.metric}-per-dataset", scores)
         caption = (
-            f"{self.metric} in percent, mean over the seeds. Detectors from the best mean at the "
+            f"Percent, mean over the seeds of {self.metric}. Detectors from the best mean at the "
             f"left, datasets from the easiest on top; bold is best on a dataset. Table: {file}"
         )
         title = f"{self.metric} of {scores.shape[1]} detectors on {len(scores)} datasets"
@@ -249,7 +249,8 @@ class _Section:
             return self.part("curves", title, f"<p>{text}</p>")
         why = (
             "" if self.options.dataset else
-            f" Of the datasets with kept scores, the one on which {self.metric} differs most."
+            " Of the datasets with kept scores, the one on which the detectors differ most in "
+            f"{self.metric}."
         )  # fmt: skip
         without = sorted(set(scores.columns) - set(kept))
         lacking = f" No scores are kept for {', '.join(without)}." if without else ""
