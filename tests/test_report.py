@@ -159,6 +159,14 @@ def test_report__what_not_all_have__left_out():
     assert "- c, not run (x 1)" in text
 
 
+def test_report__several_lack_the_same__one_line():
+    extra = [failed("y", "c", 0), failed("y", "d", 0), failed("y", "e", 0, error="other")]
+    text = bench.report(tiny(*extra))
+    assert "- c, d, ValueError: no (y 0)" in text
+    assert "- e, other (y 0)" in text
+    assert "- c, d, e, not run (x 0, 1; y 1)" in text
+
+
 def test_report__nothing_in_common__said(tmp_path):
     text = bench.report([failed("x", "a", 0)], tmp_path / "out")
     assert "Left out: 1 of 1" in text
@@ -448,7 +456,9 @@ def test_report__no_warnings(tmp_path):
         warnings.simplefilter("error")
         found = study(NAMES[:3], seeds=1)
         bench.report(found, tmp_path / "one", test="wilcoxon-holm")
-        bench.report(found[:3], tmp_path / "two", metric="false_alarms")
+        needed = {*rows.Cell._fields, *tables.METRICS, "fit_seconds", "score_seconds"}
+        bare = [{k: v for k, v in row.items() if k in needed} for row in found[:3]]
+        bench.report(bare, tmp_path / "two", metric="false_alarms")
 
 
 # --- published figures ----------------------------------------------------------------------------

@@ -77,7 +77,7 @@ def looks(detectors: Mapping[str, bool]) -> dict[str, Look]:
             turn = i // len(palette)
             line = "-" if ours and not turn else _DASHES[(i + turn) % len(_DASHES)]
             marker = _MARKERS[(turn + (0 if ours else 1)) % len(_MARKERS)]
-            color = _darker(palette[i % len(palette)], turn)
+            color = _darker(palette[i % len(palette)], turn % 3)
             found[name] = Look(_short(name, detectors), color, marker, line, ours)
     return found
 
@@ -138,12 +138,13 @@ def svg(figure: Figure, title: str, prefix: str) -> str:
     _, start, drawing = contents.getvalue().partition("<svg ")
     head, _, rest = drawing.partition(">")
     width = re.search(r'width="([\d.]+)pt"', head)
-    # As wide as the page, but no wider than it was drawn.
+    # As wide as the page, but never so small or large that it cannot be read: it scrolls then.
     pixels = round(float(width[1]) * 96 / 72) if width else 1000
     head = re.sub(r' ?(width|height)="[\d.]+pt"', "", head)
     rest = re.sub(r'(\sid="|xlink:href="#|url\(#)', rf"\g<1>{prefix}-", rest)
     return (
-        f'{start}{head} role="img" aria-labelledby="{prefix}-title" style="max-width:{pixels}px">'
+        f'{start}{head} role="img" aria-labelledby="{prefix}-title" '
+        f'style="max-width:{pixels}px;min-width:{round(0.75 * pixels)}px">'
         f'<title id="{prefix}-title">{escape(title)}</title>{rest}'
     )
 

@@ -23,6 +23,7 @@ _HOW = {
     "joins detectors (its dots) that it does not tell apart",
 }
 _LONG = 400  # characters that the header shows at once
+_MANY = 12  # detectors that are not named one by one
 _COPIES = 0.01  # share of copies from which on a dataset is named
 
 
@@ -413,7 +414,8 @@ def _warnings(found: Sequence[Group]) -> str:
         together = rows[rows["stacked"].fillna(1).astype(float) > 1]
         if len(together):
             seeds = ", ".join(str(int(n)) for n in sorted(together["stacked"].unique()))
-            names = ", ".join(sorted(together["detector"].unique()))
+            which = sorted(together["detector"].unique())
+            names = ", ".join(which) if len(which) <= _MANY else f"{len(which)} detectors"
             done += _box(
                 "hint",
                 f"{name}: {seeds} seeds of {names} were trained side by side; the fit seconds of "
@@ -528,7 +530,7 @@ td small { color: var(--soft); }
 .best { font-weight: 700; }
 .dot { display: inline-block; width: .7em; height: .7em; margin-right: .55em; border: 2px solid;
   border-radius: 50%; print-color-adjust: exact; -webkit-print-color-adjust: exact; }
-figure { margin: .5rem 0 1.5rem; }
+figure { margin: .5rem 0 1.5rem; overflow-x: auto; }
 svg { display: block; width: 100%; height: auto; margin-bottom: .5rem; }
 details { margin: .5rem 0; font-size: .9rem; }
 dd details { margin: 0; font-size: inherit; }
@@ -536,10 +538,11 @@ summary { cursor: pointer; }
 .plain { padding-left: 1.2rem; overflow-wrap: anywhere; }
 code { background: #eef1f4; padding: 0 .25em; border-radius: 3px; }
 footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem; }
-@media (max-width: 700px) { body { padding: 1rem .75rem 3rem; } figure { overflow-x: auto; }
-  svg { min-width: 560px; } dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; } }
+@media (max-width: 700px) { body { padding: 1rem .75rem 3rem; }
+  dl { grid-template-columns: 1fr; } dd { margin-bottom: .4rem; } }
 @media print { body { max-width: none; padding: 0; font-size: 11pt; } nav { display: none; }
   figure, tr { break-inside: avoid; } h2, h3 { break-after: avoid; } a { color: inherit; }
-  .wide { overflow: visible; } table { font-size: 7.5pt; } th, td { padding: .15rem .3rem; } }
+  .wide, figure { overflow: visible; } svg { min-width: 0 !important; }
+  table { font-size: 7.5pt; } th, td { padding: .15rem .3rem; } }
 </style></head>
 """

@@ -340,10 +340,12 @@ def left_out(group: Group) -> list[str]:
     total = len(group.rows[["dataset", "seed"]].drop_duplicates())
     out = len(group.missing[["dataset", "seed"]].drop_duplicates())
     lines = [f"Left out: {out} of {total} pairs of dataset and seed{':' if out else '.'}"]
+    alike: dict[str, list[str]] = {}  # detectors that lack the same cells for the same reason
     for (detector, reason), part in group.missing.groupby(["detector", "reason"], sort=False):
         seeds = part.groupby("dataset", sort=False)["seed"].apply(list)
         cells = "; ".join(f"{name} {', '.join(map(str, found))}" for name, found in seeds.items())
-        lines.append(flat(f"{detector}, {reason} ({cells})"))
+        alike.setdefault(f"{reason} ({cells})", []).append(detector)
+    lines += [flat(f"{', '.join(names)}, {why}") for why, names in alike.items()]
     return lines
 
 
@@ -372,7 +374,7 @@ def render(found: Sequence[Group], metric: str, detailed: bool = False) -> str:
         parts.append("\n".join([first, *(f"- {line}" for line in others)]))
         if unclean(group.rows):
             parts.append("Not clean: test rows may be training rows, too.")
-        commits = group.rows["commit"].fillna("unknown").unique()
+        commits = group.rows["commit"].astype(object).fillna("unknown").unique()
         where = [*commits, *group.rows["device"].dropna().unique()]
         parts.append(f"Commit and device: {', '.join(where)}.")
     return "\n\n".join(parts)
