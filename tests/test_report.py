@@ -323,8 +323,8 @@ def test_page__all_parts(tmp_path):
 
 
 def test_page__hostile_names__escaped(tmp_path):
-    names = [HOSTILE, "$\\frac{", "{rank}", "_x|y"]
-    datasets = [HOSTILE, '"><img src=x onerror=alert(1)>', "$\\frac{", "--><b>", "../../etc"]
+    names = [HOSTILE, "$\\frac{$", "{rank}", "_x|y"]
+    datasets = [HOSTILE, '"><img src=x onerror=alert(1)>', "$\\frac{$", "--><b>", "../../etc"]
     found = study(names, datasets, seeds=1, commit=HOSTILE, device=HOSTILE)
     found = [row | {"versions": {HOSTILE: HOSTILE}, "stacked": 2} for row in found]
     found += [row | {"protocol": f"../{HOSTILE}"} for row in found[:4]]
@@ -403,7 +403,8 @@ def many(k=15, n=33):
 
 
 def test_time_against_quality__crowded__labels_do_not_overlap():
-    found = [row | {"fit_seconds": 1.0 + row["auc_roc"]} for row in many(25, 5)]
+    # Several detectors at each of a few points.
+    found = [row | {"fit_seconds": 1.0, "auc_roc": round(row["auc_roc"], 1)} for row in many(25, 1)]
     table = tables.summary(tables.frame(found), "auc_roc")
     look = figures.looks(dict.fromkeys(table.index, True))
     figure = figures.time_against_quality(table, "AUC-ROC", look, False)
