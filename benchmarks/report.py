@@ -1,19 +1,31 @@
-"""``deepod report``, where ``--datasets`` may also be development, confirmation or all."""
+"""``deepod report`` that knows the groups of datasets by name."""
 
 from __future__ import annotations
 
-import sys
+import argparse
 from collections.abc import Sequence
 
 from benchmarks.adbench import GROUPS
-from deepod.cli import main as deepod
+from deepod.bench import reporting, rows
 
 
-def main(argv: Sequence[str] | None = None) -> int:
+def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
-    args = list(sys.argv[1:] if argv is None else argv)
-    return deepod(["report", *(",".join(GROUPS.get(arg, [arg])) for arg in args)])
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.report",
+        description="As deepod report; --datasets takes development and confirmation, too.",
+        epilog="example: python -m benchmarks.report results.jsonl --datasets confirmation",
+    )
+    reporting.add_options(parser)
+    args = parser.parse_args(argv)
+    try:
+        if args.datasets and args.datasets[0] in GROUPS:
+            there = {row["dataset"] for path in args.results for row in rows.read(path)}
+            args.datasets = [name for name in GROUPS[args.datasets[0]] if name in there]
+        print(reporting.run_report(args))
+    except (OSError, ImportError, ValueError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

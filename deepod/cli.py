@@ -50,6 +50,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_fit(commands)
     _add_score(commands)
     _add_bench(commands)
+    _add_report(commands)
     _add_plot(commands)
 
     arguments = parser.parse_args(argv)
@@ -65,6 +66,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _run_bench(arguments)
         elif arguments.command == "plot":
             _run_plot(arguments)
+        elif arguments.command == "report":
+            _run_report(arguments)
         else:
             _run_demo(arguments.out, arguments.seed)
     except (OSError, ImportError, ValueError) as error:
@@ -207,6 +210,20 @@ def _add_plot(commands: Any) -> None:
     plot.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
+def _add_report(commands: Any) -> None:
+    from deepod.bench import reporting
+
+    report = commands.add_parser(
+        "report",
+        help="compare detectors: tables, and a page with pictures",
+        description="Print Markdown tables of what deepod bench has measured, and with --out write "
+        "a page with pictures that needs no network, and .csv files. Detectors are compared on "
+        "the datasets and seeds that all of them have a result for.",
+        epilog="example: deepod report results.jsonl --out report --rename pyod:KNN=KNN",
+    )
+    reporting.add_options(report)
+
+
 def _setting(text: str) -> tuple[str, Any]:
     """Split at "="; the value is a Python literal, or else a string."""
     name, equals, value = text.partition("=")
@@ -342,3 +359,9 @@ def _run_plot(arguments: argparse.Namespace) -> None:
             f"{result.rows:,} rows scored, {result.flagged:,} above the threshold "
             f"{result.threshold:.6g}: {out}"
         )
+
+
+def _run_report(arguments: argparse.Namespace) -> None:
+    from deepod.bench import reporting
+
+    print(reporting.run_report(arguments))

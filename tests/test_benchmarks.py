@@ -8,93 +8,9 @@ import pytest
 pytest.importorskip("pandas")
 from benchmarks import explain, thresholds
 from deepod import bench
-from deepod.bench import detectors, report, rows, runner
+from deepod.bench import detectors, rows, runner
 
-from .test_bench import BROKEN, NORM, call, home  # noqa: F401  # pytest finds the fixture here
-
-# --- report ---------------------------------------------------------------------------------------
-
-
-def results(*, extra=()):
-    """Two detectors, two datasets, two seeds."""
-    values = {"a": {"x": (0.5, 0.7), "y": (0.9, 0.9)}, "b": {"x": (0.8, 0.8), "y": (0.8, 0.6)}}
-    found = [
-        dict(
-            rows.Cell("one-class", data, name, seed)._asdict(), auc_roc=value, auc_pr=0.1, f1=0.2,
-            fit_seconds=1.0 + seed, score_seconds=0.5, commit="abc", device="cpu",
-        )
-        for name, of_name in values.items()
-        for data, of_data in of_name.items()
-        for seed, value in enumerate(of_data)
-    ]  # fmt: skip
-    return found + list(extra)
-
-
-def failed(data, name, seed, error="ValueError: no"):
-    cell = rows.Cell("one-class", data, name, seed)._asdict()
-    return cell | {"error": error, "commit": "abc", "device": None}
-
-
-def test_summary_by_hand():
-    common, missing = report.split_common(report.pd.DataFrame(results()).assign(error=None))
-    assert not len(missing)
-    table = report.summary(common, "auc_roc")
-    # a: x 0.6, y 0.9; b: x 0.8, y 0.7. Over seeds a: 0.7, 0.8; b: 0.8, 0.7.
-    assert table["mean"].to_dict() == pytest.approx({"a": 0.75, "b": 0.75})
-    assert table["std"].to_dict() == pytest.approx({"a": 0.005**0.5, "b": 0.005**0.5})
-    assert table["rank"].to_dict() == pytest.approx({"a": 1.5, "b": 1.5})
-    assert table.loc["a", ["datasets", "seeds", "fit_seconds", "score_seconds"]].tolist() == [
-        2, 2, 1.5, 0.5,
-    ]  # fmt: skip
-    assert report.per_dataset(common, "auc_roc").loc["x"].to_dict() == pytest.approx(
-        {"a": 0.6, "b": 0.8}
-    )
-
-
-def test_report_leaves_out_what_not_all_have():
-    # c fails on y and has not run x, seed 1: only x, seed 0 is left.
-    c = dict(results()[0], detector="c", auc_roc=0.65)
-    extra = [c, failed("y", "c", 0), failed("y", "c", 1)]
-    text = report.render(results(extra=extra), detailed=True)
-    assert "| b | 0.800 | nan | 1.000 | 1 | 1 | 1.000 | 0.500 |" in text
-    assert "| c | 0.650 | nan | 2.000 | 1 | 1 | 1.000 | 0.500 |" in text
-    assert "| x | 0.500 | 0.800 | 0.650 |" in text
-    assert "Left out: 3 of 4 pairs" in text
-    assert "- c, ValueError: no (y 0, 1)" in text
-    assert "- c, not run (x 1)" in text
-
-
-def test_report_without_anything_common():
-    text = report.render([failed("x", "a", 0)])
-    assert "Left out: 1 of 1" in text
-    assert "mean" not in text
-
-
-def test_report_command(home, capsys):  # noqa: F811
-    out = home / "r"
-    call(out, detector=f"{NORM},{BROKEN}")
-    call(out, "--max-train", 20, detector=f"{NORM}")
-    capsys.readouterr()
-    report.main([str(out), "--metric", "f1", "--per-dataset", "--detectors", NORM])
-    text = capsys.readouterr().out
-    assert "## one-class: f1\n" in text
-    assert "## one-class: f1, at most 20 training rows" in text
-    assert "Left out: 0 of 4" in text
-    assert "2_wide" in text
-
-
-def test_report__one_group_of_datasets(tmp_path, capsys):
-    lines = []
-    for dataset in ("1_ALOI", "6_cardio"):
-        for row in results():
-            lines.append(json.dumps(row | {"dataset": dataset}))
-    path = tmp_path / "rows.jsonl"
-    path.write_text("\n".join(dict.fromkeys(lines)) + "\n")
-    report.main([str(path), "--datasets", "confirmation", "--per-dataset"])
-    shown = capsys.readouterr().out
-    assert "1_ALOI" in shown
-    assert "6_cardio" not in shown
-
+from .test_bench import home  # noqa: F401  # pytest finds the fixture here
 
 # --- thresholds -----------------------------------------------------------------------------------
 

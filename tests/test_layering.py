@@ -48,7 +48,7 @@ MAY_IMPORT = {
     "distributed": {"_ranks"},
     "onnx": {"", "_data", "_files"},
     "datasets": {"_files"},
-    "bench": {"", "bench", "datasets", "ensemble", "_files"},
+    "bench": {"", "bench", "datasets", "ensemble", "plotting", "_files"},
     "_demo": {"", "plotting"},
     "_commands": {"", "_data", "_files", "_persistence", "data", "plotting"},
     "cli": {"", "bench", "_demo", "_commands"},

@@ -51,7 +51,8 @@ class Found(NamedTuple):
         detector : object
         facts : dict
             For the record: ``params`` that were set, ``random_state`` (None where the class has
-            none) and ``scaling``: "own", or "standard" for a scaler that is to go in front.
+            none), whether it is one of deepod's (``own``) and ``scaling``: "own", or "standard" for
+            a scaler that is to go in front.
         """
         cls = self.load()
         accepted = inspect.signature(cls).parameters
@@ -61,6 +62,7 @@ class Found(NamedTuple):
         return cls(**params), {
             "params": self.params,
             "random_state": params.get("random_state"),
+            "own": self.own,
             "scaling": "own" if self.own else "standard",
         }
 

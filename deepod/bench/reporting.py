@@ -1,0 +1,223 @@
+"""``deepod report``: results to tables, and to a page with pictures."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deepod.bench import rows, tables
+
+_PUBLISHED = "published-"  # protocols whose results may be set beside published ones
+
+
+def report(
+    results: Any,
+    out: str | os.PathLike[str] | None = None,
+    *,
+    metric: str = "auc_roc",
+    detectors: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None,
+    rename: Mapping[str, str] | None = None,
+    per_dataset: bool = False,
+    test: str = "nemenyi",
+    dataset: str | None = None,
+    reference: Any = None,
+) -> str:
+    """Compare detectors in tables, and on a page with pictures.
+
+    They are compared on the pairs of dataset and seed that all of them have a result for. Results
+    of different protocols, or of different caps on the rows, are never mixed.
+
+    Parameters
+    ----------
+    results : path-like, list of path-like, or list of dict
+        Files that ``deepod bench`` or :func:`deepod.bench.run` has written, or rows that it
+        returned. Scores that were kept beside the files become curves and histograms.
+    out : path-like, optional
+        Folder for ``index.html``, which needs no other file and no network, ``report.md`` and
+        .csv files. Made if it is not there; other files in it stay.
+    metric : {"auc_roc", "auc_pr", "f1", "false_alarms"}, default="auc_roc"
+        Of the Markdown and of the pictures; the page has a table of all.
+    detectors, datasets : sequence of str, optional
+        Only these.
+    rename : mapping, optional
+        Detectors to shorter names for the report.
+    per_dataset : bool, default=False
+        Whether the Markdown has a table of datasets x detectors, too.
+    test : {"nemenyi", "wilcoxon-holm"}, default="nemenyi"
+        Test of pairs for the critical-difference diagram.
+    dataset : str, optional
+        Draw curves and histograms of this one; by default of the one, among those with kept
+        scores, on which the detectors differ most.
+    reference : path-like or mapping, optional
+        .csv of published figures, see :func:`deepod.bench.tables.with_published`, for the results
+        of the protocol "published-semi" or "published-unsupervised"; if there are both, a mapping
+        of protocols to files.
+
+    Returns
+    -------
+    str
+        The tables in Markdown.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read or written.
+    ValueError
+        If an argument is not acceptable; the message names it.
+    ImportError
+        If the extra ``deepod[bench]`` is not installed.
+
+    Examples
+    --------
+    >>> from deepod import bench
+    >>> cell = {"protocol": "one-class", "dataset": "wine", "max_train": None, "max_test": None}
+    >>> cell |= {"auc_pr": 0.5, "f1": 0.5, "fit_seconds": 1.0, "score_seconds": 0.1}
+    >>> rows = [
+    ...     cell | {"detector": name, "seed": seed, "auc_roc": auc_roc + seed / 10}
+    ...     for name, auc_roc in [("PLAD", 0.75), ("pyod:KNN", 0.5)]
+    ...     for seed in (0, 1)
+    ... ]
+    >>> print(bench.report(rows, rename={"pyod:KNN": "KNN"}))  # doctest: +ELLIPSIS
+    ## one-class: auc_roc
+    <BLANKLINE>
+    | detector | mean | std | rank | datasets | seeds | fit_seconds | score_seconds |
+    | --- | --: | --: | --: | --: | --: | --: | --: |
+    | PLAD | 0.800 | 0.071 | 1.000 | 1 | 2 | 1.000 | 0.100 |
+    | KNN | 0.550 | 0.071 | 2.000 | 1 | 2 | 1.000 | 0.100 |
+    ...
+    """
+    for name, value, known in (("metric", metric, tables.METRICS), ("test", test, tables.TESTS)):
+        if value not in known:
+            raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
+    if out is not None and Path(out).exists() and not Path(out).is_dir():
+        raise NotADirectoryError(f"out: {out} is a file; name a folder.")
+    try:
+        table = tables.frame(_read(results))
+        found = tables.groups(tables.choose(table, detectors, datasets, rename), metric)
+        published = _references(reference, [group.protocol for group in found])
+        if dataset is not None:
+            tables.choose(table, datasets=[dataset])
+        markdown = tables.render(found, metric, per_dataset)
+        if out is not None:
+            from deepod.bench import page
+
+            options = page.Options(metric, test, dataset, published)
+            files = page.write(found, options) | {"report.md": markdown + "\n"}
+            _write(Path(out), files)
+    except ModuleNotFoundError as error:
+        raise ImportError(f'A report needs pip install "deepod[bench]" ({error}).') from error
+    return markdown
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options of ``deepod report``."""
+    add = parser.add_argument
+    add("results", nargs="+", type=Path, metavar="RESULTS", help="as deepod bench has written it")
+    add("--out", type=Path, metavar="FOLDER", help="write index.html, report.md and .csv here")
+    add("--metric", choices=list(tables.METRICS), default="auc_roc", help="for Markdown and "
+        "pictures (default: %(default)s)")  # fmt: skip
+    add("--per-dataset", action="store_true", help="print a table of datasets x detectors, too")
+    add("--detectors", type=_listed, metavar="a,b,c", help="only these")
+    add("--datasets", type=_listed, metavar="a,b,c", help="only these")
+    add("--rename", type=_pair, action="append", default=[], metavar="OLD=NEW", help="give a "
+        "detector another name; may be repeated")  # fmt: skip
+    add("--test", choices=tables.TESTS, default="nemenyi", help="of pairs of detectors, for the "
+        "critical-difference diagram (default: %(default)s)")  # fmt: skip
+    add("--dataset", metavar="NAME", help="draw curves and histograms of this one (default: of "
+        "those with kept scores, the one on which detectors differ most)")  # fmt: skip
+    add("--reference", type=_reference, action="append", default=[], metavar="[PROTOCOL=]FILE",
+        help=".csv with the columns dataset and one per detector, AUC-ROC in percent, to set "
+        "beside results of the protocols published-semi and published-unsupervised; name the "
+        "protocol if the results have both")  # fmt: skip
+
+
+def run_report(args: argparse.Namespace) -> str:
+    """Report as the options say; the result is for standard output."""
+    unnamed = [path for protocol, path in args.reference if not protocol]
+    named = {protocol: path for protocol, path in args.reference if protocol}
+    if len(unnamed) + bool(named) > 1:
+        raise ValueError("--reference: with several files, write PROTOCOL=FILE for each.")
+    markdown = report(
+        args.results,
+        args.out,
+        metric=args.metric,
+        detectors=args.detectors,
+        datasets=args.datasets,
+        rename=dict(args.rename),
+        per_dataset=args.per_dataset,
+        test=args.test,
+        dataset=args.dataset,
+        reference=unnamed[0] if unnamed else named or None,
+    )
+    return markdown + (f"\n\nPage: {args.out / 'index.html'}" if args.out else "")
+
+
+def _read(results: Any) -> list[dict[str, Any]]:
+    """Read all rows, the last of those of one cell, and where their scores would be kept."""
+    from deepod.bench.runner import scores_file
+
+    if isinstance(results, (str, os.PathLike)):
+        results = [results]
+    found: dict[rows.Cell, dict[str, Any]] = {}
+    for given in results:
+        if isinstance(given, Mapping):
+            found[rows.Cell.of(dict(given))] = {**given, "scores": None}
+            continue
+        path = Path(given)
+        folder = path.with_name(path.name + ".scores")
+        for row in rows.read(path):
+            cell = rows.Cell.of(row)
+            found[cell] = row | {"scores": scores_file(folder, cell) if folder.is_dir() else None}
+    if not found:
+        raise ValueError("results: there are no rows.")
+    return list(found.values())
+
+
+def _references(reference: Any, there: Iterable[str]) -> dict[str, Any]:
+    """Find the protocols that published figures are for."""
+    if reference is None:
+        return {}
+    usable = list(dict.fromkeys(name for name in there if name.startswith(_PUBLISHED)))
+    if isinstance(reference, Mapping):
+        for protocol in reference:
+            if protocol not in usable:
+                raise ValueError(
+                    f"reference: there are no results of the protocol {protocol!r} that may be set "
+                    f"beside published ones; there are those of {', '.join(usable) or 'none'}."
+                )
+        return dict(reference)
+    if len(usable) != 1:
+        raise ValueError(
+            "reference: expected results of one of the protocols published-semi and "
+            f"published-unsupervised, got {', '.join(usable) or 'none'}"
+            + ("; say which one the file is for: published-semi=FILE." if usable else ".")
+        )
+    return {usable[0]: reference}
+
+
+def _write(folder: Path, files: Mapping[str, str]) -> None:
+    from deepod._files import write
+
+    folder.mkdir(parents=True, exist_ok=True)
+    write({folder / name: text.encode() for name, text in files.items()})
+
+
+def _listed(text: str) -> list[str]:
+    return [name.strip() for name in text.split(",") if name.strip()]
+
+
+def _pair(text: str) -> tuple[str, str]:
+    old, _, new = text.partition("=")
+    if not (old and new):
+        raise argparse.ArgumentTypeError(f"expected OLD=NEW, got {text!r}")
+    return old, new
+
+
+def _reference(text: str) -> tuple[str, Path]:
+    protocol, equals, path = text.partition("=")
+    named = equals and protocol.startswith(_PUBLISHED)
+    return (protocol, Path(path)) if named else ("", Path(text))

@@ -1,0 +1,420 @@
+"""The numbers of a report: what may be compared, means and ranks, tests of ranks, text tables."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+
+from deepod.bench.rows import Cell
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+METRICS = {"auc_roc": "AUC-ROC", "auc_pr": "AUC-PR", "f1": "F1", "false_alarms": "false alarms"}
+TESTS = ("nemenyi", "wilcoxon-holm")
+ALPHA = 0.05  # level of the tests
+_LEAST_DETECTORS, _LEAST_DATASETS = 3, 5  # fewer say nothing about ranks
+# What older or failed rows may lack.
+_OPTIONAL = (
+    *(
+        "error",
+        "device",
+        "commit",
+        "clean",
+        "stacked",
+        "copies",
+        "versions",
+        "scaling",
+        "own",
+        "scores",
+    ),
+    *("n_train", "n_test", "n_features", "anomaly_share", "train_anomaly_share"),
+    *("fit_seconds", "score_seconds", *METRICS),
+)
+
+
+class Group(NamedTuple):
+    """Results that may be compared with each other: of one protocol, with the same caps."""
+
+    protocol: str
+    max_train: int | None
+    max_test: int | None
+    rows: pd.DataFrame
+    common: pd.DataFrame
+    missing: pd.DataFrame
+
+    @property
+    def caps(self) -> str:
+        """Such as "at most 2000 training rows, at most 5000 test rows"; empty without any."""
+        named = (("training", self.max_train), ("test", self.max_test))
+        return ", ".join(f"at most {cap} {name} rows" for name, cap in named if cap is not None)
+
+
+class Comparison(NamedTuple):
+    """What tests say of mean ranks, or why there is no test."""
+
+    reason: str = ""  # empty: tested
+    ranks: pd.Series | None = None  # mean over the datasets, 1 = best
+    friedman: float = 1.0  # p-value: all detectors rank alike
+    pairs: pd.DataFrame | None = None  # p-values, detectors x detectors
+    difference: float | None = None  # Nemenyi's critical difference
+
+
+def frame(results: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
+    """Put rows of results into a DataFrame, with the columns that older rows lack.
+
+    Parameters
+    ----------
+    results : sequence of dict
+        As :func:`deepod.bench.read` gives them.
+
+    Returns
+    -------
+    DataFrame
+        ``ours`` says whether a detector is one of deepod's. Older rows do not say so: it then has a
+        name without a module, or scales its rows itself.
+    """
+    import pandas as pd
+
+    table = pd.DataFrame(results, columns=list(dict.fromkeys([*Cell._fields, *_OPTIONAL])))
+    plain = ~table["detector"].str.contains(":", regex=False)
+    own = plain | (table["own"] == True) | (table["scaling"] == "own")  # noqa: E712
+    own = own.groupby(table["detector"]).any()
+    return table.assign(ours=table["detector"].map(own))
+
+
+def choose(
+    table: pd.DataFrame,
+    detectors: Sequence[str] | None = None,
+    datasets: Sequence[str] | None = None,
+    rename: Mapping[str, str] | None = None,
+) -> pd.DataFrame:
+    """Keep the rows of some detectors and datasets (None: of all), then rename detectors.
+
+    Raises
+    ------
+    ValueError
+        If the results have none of a name, or two detectors would have the same name.
+    """
+    names = dict(rename or {})
+    _check_known("rename", names, table["detector"])
+    for kind, wanted in (("detector", detectors), ("dataset", datasets)):
+        if wanted is not None:
+            _check_known(f"{kind}s", wanted, table[kind])
+            table = table[table[kind].isin(wanted)]
+    before = table["detector"].nunique()
+    table = table.assign(detector=table["detector"].replace(names))
+    if table["detector"].nunique() < before:
+        raise ValueError("rename: two detectors would have the same name.")
+    return table
+
+
+def groups(table: pd.DataFrame, metric: str = "auc_roc") -> list[Group]:
+    """Divide results by protocol and caps, which are never mixed.
+
+    A row without the metric, as older versions may have written it, is one with an error.
+    """
+    import pandas as pd
+
+    found = []
+    known = table["error"].notna() | table[metric].notna()
+    table = table.assign(error=table["error"].astype(object).where(known, f"no {metric} recorded"))
+    by = ["protocol", "max_train", "max_test"]
+    for (protocol, *caps), part in table.groupby(by, dropna=False, sort=False):
+        train, test = (None if pd.isna(cap) else int(cap) for cap in caps)
+        found.append(Group(protocol, train, test, part, *split_common(part)))
+    return found
+
+
+def split_common(results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Find the (dataset, seed) cells that all detectors have.
+
+    Parameters
+    ----------
+    results : DataFrame
+        Rows of one protocol and the same caps.
+
+    Returns
+    -------
+    common : DataFrame
+        The rows of those cells.
+    missing : DataFrame
+        What keeps the others out: ``detector``, ``dataset``, ``seed`` and ``reason``, the error or
+        "not run".
+    """
+    import pandas as pd
+
+    pairs = results[["dataset", "seed"]].drop_duplicates()
+    wanted = results[["detector"]].drop_duplicates().merge(pairs, how="cross")
+    there = results.assign(reason=results["error"].astype(object).fillna(""))
+    there = there[[*wanted.columns, "reason"]]
+    reasons = wanted.merge(there, how="left").fillna({"reason": "not run"})
+    missing = reasons[reasons["reason"] != ""]
+    left_out = pd.MultiIndex.from_frame(missing[["dataset", "seed"]])
+    cells = pd.MultiIndex.from_frame(results[["dataset", "seed"]])
+    return results[~cells.isin(left_out)], missing
+
+
+def per_dataset(common: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Mean over the seeds: datasets x detectors."""
+    return common.pivot_table(values=metric, index="dataset", columns="detector", sort=False)
+
+
+def lower_is_better(metric: str) -> bool:
+    """Whether it counts what should not be."""
+    return metric == "false_alarms"
+
+
+def summary(common: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Compare detectors over all datasets.
+
+    Parameters
+    ----------
+    common : DataFrame
+        Rows of cells that all detectors have.
+    metric : {"auc_roc", "auc_pr", "f1", "false_alarms"}
+
+    Returns
+    -------
+    DataFrame
+        One line per detector, the best first. ``mean``: over datasets, of the mean over seeds.
+        ``std``: over seeds, of the mean over datasets; of the seeds that have every dataset, NaN
+        if these are fewer than two. ``rank``: mean over datasets of the rank by the mean over
+        seeds, 1 = best. ``fit_seconds`` and ``score_seconds``: mean over cells.
+    """
+    import pandas as pd
+
+    scores = per_dataset(common, metric)
+    by_seed = common.pivot_table(values=metric, index=["detector", "seed"], columns="dataset")
+    table = pd.DataFrame(
+        {
+            "mean": scores.mean(),
+            "std": by_seed.dropna().mean(axis=1).groupby("detector").std(),
+            "rank": _ranks(scores, metric).mean(),
+            "datasets": common.groupby("detector")["dataset"].nunique(),
+            "seeds": common.groupby("detector")["seed"].nunique(),
+            "fit_seconds": common.groupby("detector")["fit_seconds"].mean(),
+            "score_seconds": common.groupby("detector")["score_seconds"].mean(),
+        }
+    )
+    return table.sort_values("mean", ascending=lower_is_better(metric)).rename_axis("detector")
+
+
+def overview(common: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Join the summaries by all metrics, in the order of one of them.
+
+    Returns
+    -------
+    DataFrame
+        Columns ``auc_roc_mean``, ``auc_roc_std``, ``auc_roc_rank`` and so on, and those of
+        :func:`summary` that do not depend on the metric.
+    """
+    import pandas as pd
+
+    main = summary(common, metric)
+    parts = [
+        summary(common, m)[["mean", "std", "rank"]].add_prefix(f"{m}_").reindex(main.index)
+        for m in METRICS
+    ]
+    return pd.concat([*parts, main[["datasets", "seeds", "fit_seconds", "score_seconds"]]], axis=1)
+
+
+def compare(scores: pd.DataFrame, metric: str, test: str = "nemenyi") -> Comparison:
+    """Test whether detectors rank differently over datasets (Demsar, JMLR 2006).
+
+    Friedman's test comes first; pairs are tested only if it says that there is a difference.
+
+    Parameters
+    ----------
+    scores : DataFrame
+        Datasets x detectors, as :func:`per_dataset` gives it.
+    metric : {"auc_roc", "auc_pr", "f1", "false_alarms"}
+    test : {"nemenyi", "wilcoxon-holm"}, default="nemenyi"
+        Test of the pairs: of their mean ranks, or of their differences on each dataset.
+
+    Returns
+    -------
+    Comparison
+    """
+    import pandas as pd
+    import scikit_posthocs
+    from scipy.stats import friedmanchisquare, studentized_range
+
+    n, k = scores.shape
+    if k < _LEAST_DETECTORS or n < _LEAST_DATASETS:
+        return Comparison(
+            f"No critical-difference diagram: it needs {_LEAST_DETECTORS} detectors and "
+            f"{_LEAST_DATASETS} datasets or more, and these are {k} and {n}."
+        )
+    ranks = _ranks(scores, metric)
+    if np.ptp(ranks.mean()) < 1e-9:
+        return Comparison("No critical-difference diagram: all have the same mean rank.")
+    names = scores.columns
+    friedman = float(friedmanchisquare(*ranks.to_numpy().T).pvalue)
+    if friedman >= ALPHA:
+        alike = pd.DataFrame(1.0, index=names, columns=names)
+        return Comparison("", ranks.mean(), friedman, alike)
+    if test == "nemenyi":
+        pairs = scikit_posthocs.posthoc_nemenyi_friedman(ranks.to_numpy())
+        quantile = studentized_range.ppf(1 - ALPHA, k, np.inf) / np.sqrt(2)
+        difference = float(quantile * np.sqrt(k * (k + 1) / (6 * n)))
+    else:  # zsplit: detectors that are equal everywhere have a p-value, too
+        columns = list(scores.to_numpy().T)
+        pairs = scikit_posthocs.posthoc_wilcoxon(columns, zero_method="zsplit", p_adjust="holm")
+        difference = None
+    pairs = pd.DataFrame(pairs.to_numpy(), index=names, columns=names)
+    return Comparison("", ranks.mean(), friedman, pairs, difference)
+
+
+def pareto(seconds: Any, quality: Any) -> np.ndarray:
+    """Tell which points no other point beats in time and in quality (higher = better).
+
+    Examples
+    --------
+    >>> from deepod.bench.tables import pareto
+    >>> pareto([1, 2, 3, 4], [0.7, 0.6, 0.9, 0.9]).tolist()
+    [True, False, True, False]
+    """
+    seconds, quality = np.asarray(seconds), np.asarray(quality)
+    no_worse = (seconds <= seconds[:, None]) & (quality >= quality[:, None])
+    better = (seconds < seconds[:, None]) | (quality > quality[:, None])
+    return ~(no_worse & better).any(axis=1)
+
+
+def with_published(common: pd.DataFrame, path: str | os.PathLike[str]) -> tuple[Any, Any]:
+    """Put AUC-ROC beside published figures, on the datasets that both have.
+
+    Parameters
+    ----------
+    common : DataFrame
+        Rows of cells that all detectors have.
+    path : path-like
+        .csv with a column ``dataset`` and one for each detector, AUC-ROC in percent. A dataset is
+        the same with or without ADBench's number, in upper or lower case.
+
+    Returns
+    -------
+    scores : DataFrame
+        Datasets x detectors, in percent; published ones are called "NAME (published)".
+    means : DataFrame
+        ``mean``, ``rank`` among all of them, and ``here``: whether it was run here. Best first.
+
+    Raises
+    ------
+    OSError
+        If the file cannot be read.
+    ValueError
+        If it is another kind of file, or names one dataset twice.
+    """
+    import pandas as pd
+
+    published = pd.read_csv(path)
+    if "dataset" not in published:
+        raise ValueError(f"reference {path}: expected a column 'dataset' and one per detector.")
+    published = published.set_index("dataset")
+    if not all(kind.kind in "fiu" for kind in published.dtypes):
+        raise ValueError(f"reference {path}: expected numbers, AUC-ROC in percent, per detector.")
+    ours = 100 * per_dataset(common, "auc_roc")
+    for table in (published, ours):
+        table.index = [_plain(name) for name in table.index]
+        if not table.index.is_unique:
+            twice = table.index[table.index.duplicated()][0]
+            raise ValueError(f"reference {path}: dataset {twice!r} is there twice, or in results.")
+    published.columns = [f"{name} (published)" for name in published.columns]
+    here = set(ours.columns)
+    scores = ours.join(published, how="inner").dropna(axis=1).rename_axis("dataset")
+    means = pd.DataFrame(
+        {"mean": scores.mean(), "rank": _ranks(scores, "auc_roc").mean()},
+    ).rename_axis("detector")
+    means["here"] = [name in here for name in means.index]
+    return scores, means.sort_values("mean", ascending=False)
+
+
+def markdown(table: pd.DataFrame) -> str:
+    """Write a table with its index in Markdown, numbers with three digits."""
+
+    def cell(value: Any) -> str:
+        if isinstance(value, float):
+            return f"{value:.3f}"
+        return re.sub(r"([|<\\])", r"\\\1", flat(value))  # no name ends a cell or opens a tag
+
+    lines = [[table.index.name or "", *table.columns], ["---", *["--:"] * table.shape[1]]]
+    lines += [list(values) for values in table.itertuples(name=None)]
+    return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)
+
+
+def left_out(group: Group) -> list[str]:
+    """Say how many cells are compared, and line by line why others are not."""
+    total = len(group.rows[["dataset", "seed"]].drop_duplicates())
+    out = len(group.missing[["dataset", "seed"]].drop_duplicates())
+    lines = [f"Left out: {out} of {total} pairs of dataset and seed{':' if out else '.'}"]
+    alike: dict[str, list[str]] = {}  # detectors that lack the same cells for the same reason
+    for (detector, reason), part in group.missing.groupby(["detector", "reason"], sort=False):
+        seeds = part.groupby("dataset", sort=False)["seed"].apply(list)
+        cells = "; ".join(f"{name} {', '.join(map(str, found))}" for name, found in seeds.items())
+        alike.setdefault(f"{reason} ({cells})", []).append(detector)
+    lines += [flat(f"{', '.join(names)}, {why}") for why, names in alike.items()]
+    return lines
+
+
+def render(found: Sequence[Group], metric: str, detailed: bool = False) -> str:
+    """Write Markdown: for every group a table, and what was left out of it.
+
+    Parameters
+    ----------
+    found : sequence of Group
+    metric : {"auc_roc", "auc_pr", "f1", "false_alarms"}
+    detailed : bool, default=False
+        Whether to add a table of datasets x detectors.
+
+    Returns
+    -------
+    str
+    """
+    parts = []
+    for group in found:
+        parts.append(flat(f"## {group.protocol}: {metric}" + (group.caps and f", {group.caps}")))
+        if len(group.common):
+            parts.append(markdown(summary(group.common, metric)))
+            if detailed:
+                parts.append(markdown(per_dataset(group.common, metric)))
+        first, *others = left_out(group)
+        parts.append("\n".join([first, *(f"- {line}" for line in others)]))
+        if unclean(group.rows):
+            parts.append("Not clean: test rows may be training rows, too.")
+        commits = group.rows["commit"].astype(object).fillna("unknown").unique()
+        where = [*commits, *group.rows["device"].dropna().unique()]
+        parts.append(f"Commit and device: {', '.join(where)}.")
+    return "\n\n".join(parts)
+
+
+def unclean(rows: pd.DataFrame) -> int:
+    """Count the rows that say of themselves that test rows may be training rows, too."""
+    return sum(value is False for value in rows["clean"])  # None: unknown
+
+
+def flat(value: Any) -> str:
+    """Put it on one line."""
+    return " ".join(str(value).split())
+
+
+def _ranks(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
+    return scores.rank(axis=1, ascending=lower_is_better(metric))
+
+
+def _plain(name: str) -> str:
+    """Drop ADBench's number: 38_thyroid -> thyroid."""
+    return re.sub(r"^\d+_", "", str(name)).casefold()
+
+
+def _check_known(argument: str, names: Any, known: pd.Series) -> None:
+    for name in names:
+        if name not in set(known):
+            raise ValueError(
+                f"{argument}: the results have no {name!r}; they have "
+                f"{', '.join(sorted(set(known)))}."
+            )
