@@ -54,22 +54,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     _add_plot(commands)
 
     arguments = parser.parse_args(argv)
-    if arguments.command == "list":
-        _print_list()
-        return 0
+    run = {
+        "demo": _run_demo,
+        "list": _run_list,
+        "fit": _run_fit,
+        "score": _run_score,
+        "plot": _run_plot,
+        "bench": _run_bench,
+        "report": _run_report,
+    }[arguments.command]
     try:
-        if arguments.command == "fit":
-            _run_fit(arguments)
-        elif arguments.command == "score":
-            _run_score(arguments)
-        elif arguments.command == "bench":
-            _run_bench(arguments)
-        elif arguments.command == "plot":
-            _run_plot(arguments)
-        elif arguments.command == "report":
-            _run_report(arguments)
-        else:
-            _run_demo(arguments.out, arguments.seed)
+        run(arguments)
     except (OSError, ImportError, ValueError) as error:
         print(f"deepod {arguments.command}: {' '.join(str(error).split())}", file=sys.stderr)
         return 1
@@ -265,7 +260,7 @@ def _check_picture(out: Path) -> None:
         raise ImportError("the picture needs matplotlib: pip install 'deepod[plots]'.")
 
 
-def _print_list() -> None:
+def _run_list(arguments: argparse.Namespace) -> None:
     rows = [("detector", "family", "inputs", "paper")]
     for d in deepod.list_detectors():
         rows.append((d["name"], d["family"], ", ".join(d["inputs"]), d["paper"]))
@@ -275,9 +270,10 @@ def _print_list() -> None:
         print("  ".join(cells).rstrip())
 
 
-def _run_demo(out: Path, seed: int) -> None:
+def _run_demo(arguments: argparse.Namespace) -> None:
     from deepod import _demo
 
+    out, seed = arguments.out, arguments.seed
     _check_picture(out)
     data = _demo.load(seed)
     print(
