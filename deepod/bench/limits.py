@@ -7,6 +7,7 @@ import contextlib
 import multiprocessing
 import sys
 from collections.abc import Callable
+from concurrent.futures import wait
 from time import monotonic
 from typing import Any
 
@@ -56,8 +57,9 @@ def call(function: Callable[..., Any], *args: Any, seconds: float | None, gib: f
     began = monotonic()
     try:
         while True:
-            with contextlib.suppress(TimeoutError):
-                return future.result(_LOOK)
+            wait([future], _LOOK)
+            if future.done():
+                return future.result()
             if seconds is not None and monotonic() - began > seconds:
                 raise LimitError(f"took more than {seconds:g} seconds.")
             if gib is not None and _resident(psutil) > gib * _GIB:
