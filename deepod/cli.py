@@ -334,7 +334,7 @@ def _run_bench(arguments: argparse.Namespace) -> None:
         label=arguments.label,
         anomaly=arguments.anomaly,
     )
-    here = os.getcwd()
+    here = str(Path.cwd())
     sys.path.append(here)  # module:Class may be here, and workers look where this process does
     try:
         print(run_with_options(found, arguments))
