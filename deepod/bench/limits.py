@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import multiprocessing
 import sys
 from collections.abc import Callable
 from concurrent.futures import wait
+from multiprocessing.util import Finalize
 from time import monotonic
 from typing import Any
 
@@ -82,7 +82,8 @@ def _started() -> Any:
         if method == "forkserver":
             context.set_forkserver_preload(["deepod.bench.runner"])
         _pool = ProcessPool(1, context=context)
-        atexit.register(_stop, _pool)
+        # Not atexit: a worker of joblib first waits for its processes, and the pool replaces them.
+        Finalize(None, _stop, args=(_pool,), exitpriority=10)
     return _pool
 
 
