@@ -2,6 +2,7 @@
 
 import json
 import os
+import subprocess
 import sys
 import time
 import tomllib
@@ -732,6 +733,15 @@ def test_jobs(home):
     )
     assert one == two
     assert not any("error" in row for row in one)
+
+
+@pytest.mark.slow  # each worker imports torch
+def test_jobs__with_limits__command_ends(home):
+    pytest.importorskip("pebble")
+    args = "-m deepod bench --detectors pyod:ECOD --seeds 1 --jobs 2 --time-limit 60 --quiet"
+    command = [sys.executable, *args.split(), "--out", str(home / "r")]
+    subprocess.run(command, check=True, timeout=90)
+    assert len(rows.read(home / "r")) == 2
 
 
 def test_first_use_is_not_timed(home, monkeypatch):
