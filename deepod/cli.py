@@ -330,7 +330,12 @@ def _run_bench(arguments: argparse.Namespace) -> None:
         label=arguments.label,
         anomaly=arguments.anomaly,
     )
-    print(run_with_options(found, arguments))
+    here = str(Path.cwd())
+    sys.path.append(here)  # module:Class may be here, and workers look where this process does
+    try:
+        print(run_with_options(found, arguments))
+    finally:
+        sys.path.remove(here)
 
 
 def _run_plot(arguments: argparse.Namespace) -> None:

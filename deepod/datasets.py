@@ -167,7 +167,8 @@ def load_table(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the label column is missing or never holds ``anomaly``, or a column is not of numbers.
+        If the label column is missing, has gaps or never holds ``anomaly``, or a column is not of
+        numbers.
     ImportError
         If pandas is not installed (with ``deepod[bench]`` it is).
 
@@ -188,6 +189,8 @@ def load_table(
         raise FileNotFoundError(f"{path}: there is no such file.")
     try:
         X, values, names = _read(path, label)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is not in UTF-8; save it so.") from error
     except (KeyError, ValueError, BadZipFile) as error:
         raise ValueError(f"{path}: {' '.join(map(str, error.args))}") from error
     target = np.asarray(values == anomaly).astype(int)
@@ -313,6 +316,8 @@ def _read(path: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
             if absent:
                 raise KeyError(f"there is no array {' and no '.join(sorted(absent))} in it.")
             X, values = archive["X"], archive["y"].ravel()
+        if values.dtype.kind == "f":
+            _check_known("y", np.isnan(values))
         if X.ndim != 2 or X.dtype.kind not in "biuf":
             raise ValueError(f"X must be a table of numbers, got shape {X.shape} of {X.dtype}.")
         names = [str(i) for i in range(X.shape[1])]
@@ -327,13 +332,26 @@ def _read(path: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
     table = readers[path.suffix](path)
     if label not in table:
         raise KeyError(f"there is no column {label!r}; there are {', '.join(map(str, table))}.")
-    values = table.pop(label).to_numpy()
+    column = table.pop(label)
+    _check_known(f"column {label!r}", column.isna().to_numpy())
+    values = column.to_numpy()
     text = [name for name, kind in table.dtypes.items() if kind.kind not in "biuf"]
     if text:
         raise ValueError(
             f"columns {', '.join(map(str, text))} are not of numbers; encode or drop them first."
         )
-    return _narrow(table.to_numpy()), values, [str(name) for name in table]
+    X = table.to_numpy()
+    if X.dtype.kind == "O":  # bool among numbers, or pandas' own integers, whose gaps are no float
+        X = table.to_numpy(dtype=np.float64, na_value=np.nan)
+    return _narrow(X), values, [str(name) for name in table]
+
+
+def _check_known(what: str, gaps: np.ndarray) -> None:
+    if gaps.any():
+        raise ValueError(
+            f"{what} has {np.count_nonzero(gaps)} gaps, the first in row {np.argmax(gaps) + 1}; "
+            "fill in these labels, or leave the rows out."
+        )
 
 
 def _narrow(X: np.ndarray) -> np.ndarray:

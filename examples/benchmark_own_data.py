@@ -13,7 +13,6 @@ from pyod.models.base import BaseDetector
 from sklearn.covariance import LedoitWolf
 
 from deepod import bench
-from deepod.bench.report import render
 
 
 class Mahalanobis(BaseDetector):
@@ -52,7 +51,7 @@ def main(epochs="auto"):
         rows = bench.run(data, names, Path(folder) / "r.jsonl", seeds=3, progress=False)
     for row in rows:
         row["detector"] = row["detector"].rpartition(":")[2]
-    print(render(rows, "auc_roc", detailed=True))
+    print(bench.report(rows, per_dataset=True))
     return rows
 
 

@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import time
 import tomllib
 from pathlib import Path
@@ -557,6 +559,36 @@ def test_failures__one_seed_of_a_stack__the_others_stay(home, monkeypatch):
     assert [row.get("error") for row in found] == [None, "RuntimeError: only this one", None]
 
 
+def test_failures__scaling_of_a_stack__rows_and_the_run_goes_on(home):
+    (home / "quick.toml").write_text('[a]\ndetector = "AutoEncoder"\nparams = {epochs = 1}\n')
+    path = home / "data" / "tabular" / "1_small.npz"
+    with np.load(path) as archive:
+        X, y = archive["X"].copy(), archive["y"]
+    X[1] = np.inf  # a normal row of the first half
+    np.savez(path, X=X, y=y)
+    found = call(home / "r", protocol="published-semi", detector=f"{home / 'quick.toml'}:a")
+    errors = [row.get("error", "none") for row in found]
+    assert all("infinity" in error for error in errors[:2])
+    assert errors[2:] == ["none", "none"]
+
+
+def test_errors__summary_shows_the_first_and_how_to_run_them_again(home, capsys):
+    call(home / "r", detector=f"{NORM},{BROKEN}", names="small")
+    said = capsys.readouterr().out
+    assert "2 with an error" in said
+    assert "RuntimeError: out of order" in said
+    assert "--retry-errors" in said
+
+
+def test_class_in_the_current_folder__found(tmp_path, home, monkeypatch):
+    path = sys.path.copy()
+    (tmp_path / "of_the_user.py").write_text(f"from {__name__} import Norm as Mine\n")
+    monkeypatch.chdir(tmp_path)
+    (row,) = call(home / "r", names="small", detector="of_the_user:Mine", seeds=1)
+    assert "error" not in row
+    assert sys.path == path
+
+
 def test_errors__retried_only_on_request(home, monkeypatch):
     out = home / "r"
     call(out, detector=BROKEN, names="small")
@@ -621,6 +653,18 @@ def test_limits__error_of_the_function__raised():
         limits.call(divmod, 1, 0, seconds=10, gib=None)
 
 
+def test_limits__timeout_error_of_the_function__is_not_waited_for():
+    pytest.importorskip("pebble")
+    with pytest.raises(TimeoutError, match="its own"):
+        limits.call(exec, "raise TimeoutError('its own')", seconds=10, gib=None)
+
+
+@pytest.mark.parametrize("option", ["time_limit", "memory_limit"])
+def test_limits__not_above_zero__refused(option, home):
+    with pytest.raises(ValueError, match=option):
+        bench.run(bench.find_data(), [NORM], home / "r", progress=False, **{option: 0})
+
+
 # --- a run that was stopped -----------------------------------------------------------------------
 
 
@@ -662,6 +706,23 @@ def test_resume_after_an_interrupt(home):
     assert len(rows.read(out)) == 2
 
 
+def test_resume__section_has_other_parameters__refused(home):
+    settings = home / "a.toml"
+    text = (
+        '[a]\ndetector = "pyod:KNN"\nparams = {metric_params = {none = true}, n_neighbors = %d}\n'
+    )
+    settings.write_text(text % 3)
+    name = f"{settings}:a"
+    before = call(home / "r", names="small", detector=name, seeds=1)
+    assert len(call(home / "r", names="small", detector=name, seeds=2)) == 2
+    settings.write_text(text % 4)
+    content = (home / "r").read_bytes()
+    with pytest.raises(ValueError, match="another file"):
+        bench.run(bench.find_data(names=["small"]), [name], home / "r", progress=False)
+    assert (home / "r").read_bytes() == content
+    assert before[0]["params"]["n_neighbors"] == 3
+
+
 @pytest.mark.slow  # each worker imports torch
 def test_jobs(home):
     for jobs in (1, 2):
@@ -672,6 +733,15 @@ def test_jobs(home):
     )
     assert one == two
     assert not any("error" in row for row in one)
+
+
+@pytest.mark.slow  # each worker imports torch
+def test_jobs__with_limits__command_ends(home):
+    pytest.importorskip("pebble")
+    args = "-m deepod bench --detectors pyod:ECOD --seeds 1 --jobs 2 --time-limit 60 --quiet"
+    command = [sys.executable, *args.split(), "--out", str(home / "r")]
+    subprocess.run(command, check=True, timeout=90)
+    assert len(rows.read(home / "r")) == 2
 
 
 def test_first_use_is_not_timed(home, monkeypatch):
@@ -715,6 +785,9 @@ def test_another_file_is_not_cut(home):
         (["--data", "nowhere"], "DEEPOD_DATA"),
         (["--protocol", "two-class"], "few-labels-N"),
         (["--detectors", "PLADD"], "PLADD"),
+        (["--detectors", ","], "detectors"),
+        (["--detectors", f"{__file__}.toml:a"], ".toml"),
+        (["--data", __file__], ".parquet"),
     ],
 )
 def test_command__what_is_not_there__one_line_and_no_file(options, words, home, capsys):
@@ -732,6 +805,20 @@ def test_find_data__folder__in_the_order_of_the_numbers(home):
         np.savez(home / "data" / "tabular" / f"{name}.npz", X=np.zeros((2, 1)), y=[0, 1])
     found = bench.find_data([home / "data" / "tabular"])
     assert [dataset.name for dataset in found] == ["1_small", "2_wide", "10_ten", "a", "b"]
+
+
+def test_find_data__two_files_of_one_name__both_named(home):
+    folder = home / "data" / "tabular"
+    (folder / "1_small.csv").write_text("a,label\n1,0\n")
+    with pytest.raises(ValueError, match=r"1_small\.csv.*1_small\.npz"):
+        bench.find_data([folder])
+    assert len(bench.find_data([folder], ["wide", "2_wide"])) == 1
+
+
+def test_find__malformed_toml__file_named(tmp_path):
+    (tmp_path / "bad.toml").write_text("a = [")
+    with pytest.raises(ValueError, match=r"bad\.toml"):
+        detectors.find(f"{tmp_path / 'bad.toml'}:a")
 
 
 def test_groups__disjoint_and_all_there():

@@ -184,6 +184,31 @@ def test_table__no_file_and_other_kinds__refused(tmp_path):
         datasets.load_table(tmp_path / "c.npz")
 
 
+def test_table__labels_with_gaps__refused(tmp_path):
+    pytest.importorskip("pandas")
+    (tmp_path / "a.csv").write_text("a,label\n1,0\n2,\n3,1\n")
+    np.savez(tmp_path / "a.npz", X=np.ones((3, 1)), y=[0, np.nan, 1])
+    for name in ("a.csv", "a.npz"):
+        with pytest.raises(ValueError, match="1 gaps, the first in row 2"):
+            datasets.load_table(tmp_path / name)
+
+
+def test_table__nullable_integers__gaps_are_nan(tmp_path):
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("pyarrow")
+    table = pd.DataFrame({"a": pd.array([1, None, 3], dtype="Int64"), "label": [0, 0, 1]})
+    table.to_parquet(tmp_path / "a.parquet")
+    data = datasets.load_table(tmp_path / "a.parquet").data
+    np.testing.assert_array_equal(data, np.array([[1], [np.nan], [3]]))
+
+
+def test_table__not_utf8__said(tmp_path):
+    pytest.importorskip("pandas")
+    (tmp_path / "a.csv").write_bytes(b"a,label\n\xe9,1\n")
+    with pytest.raises(ValueError, match="UTF-8"):
+        datasets.load_table(tmp_path / "a.csv")
+
+
 def test_table__pickles_inside__not_loaded(tmp_path):
     np.savez(tmp_path / "a.npz", X=np.array([[object()]], dtype=object), y=[1])
     with pytest.raises(ValueError, match="pickle"):

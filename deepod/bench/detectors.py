@@ -90,7 +90,10 @@ def find(name: str) -> Found:
             return Found(deepod.DETECTORS[what], what, {})
         raise ValueError(f"No detector {name!r} in deepod; it has {', '.join(deepod.DETECTORS)}.")
     if where.endswith(".toml"):
-        section = tomllib.loads(Path(where).read_text(encoding="utf-8")).get(what)
+        try:
+            section = tomllib.loads(Path(where).read_text(encoding="utf-8")).get(what)
+        except ValueError as error:
+            raise ValueError(f"{where} is not a TOML file in UTF-8: {error}") from error
         if not isinstance(section, dict) or "detector" not in section:
             raise ValueError(f"{where} has no section [{what}] with a key 'detector'.")
         return find(section["detector"])._replace(params=section.get("params", {}))

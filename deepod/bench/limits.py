@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import atexit
 import contextlib
 import multiprocessing
 import sys
 from collections.abc import Callable
+from concurrent.futures import wait
+from multiprocessing.util import Finalize
 from time import monotonic
 from typing import Any
 
@@ -56,8 +57,9 @@ def call(function: Callable[..., Any], *args: Any, seconds: float | None, gib: f
     began = monotonic()
     try:
         while True:
-            with contextlib.suppress(TimeoutError):
-                return future.result(_LOOK)
+            wait([future], _LOOK)
+            if future.done():
+                return future.result()
             if seconds is not None and monotonic() - began > seconds:
                 raise LimitError(f"took more than {seconds:g} seconds.")
             if gib is not None and _resident(psutil) > gib * _GIB:
@@ -80,7 +82,8 @@ def _started() -> Any:
         if method == "forkserver":
             context.set_forkserver_preload(["deepod.bench.runner"])
         _pool = ProcessPool(1, context=context)
-        atexit.register(_stop, _pool)
+        # Not atexit: a worker of joblib first waits for its processes, and the pool replaces them.
+        Finalize(None, _stop, args=(_pool,), exitpriority=10)
     return _pool
 
 

@@ -58,8 +58,11 @@ def run_with_options(data: Sequence[Any], args: argparse.Namespace) -> str:
         retry_errors=args.retry_errors,
         progress=not args.quiet,
     )
-    failed = sum("error" in row for row in found)
-    return f"{len(found)} rows of {len(data)} datasets, {failed} with an error: {args.out}"
+    errors = [row["error"] for row in found if "error" in row]
+    done = f"{len(found)} rows of {len(data)} datasets, {len(errors)} with an error: {args.out}"
+    if errors:
+        done += f"\nfirst error: {errors[0]}\n--retry-errors runs what ended in an error again"
+    return done
 
 
 def _count(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import lru_cache, partial
@@ -86,7 +87,9 @@ def run(
     """Run detectors on datasets and append a row of results for each seed.
 
     A run that was stopped or killed goes on where it was when it is started again. What goes wrong
-    with a detector is a row with an ``error``, and the run goes on.
+    with a detector is a row with an ``error``, and the run goes on. A row that is there is known by
+    the protocol, the names of dataset and detector, the seed and the caps: for a file of another
+    content, another column of labels or a class that has changed, write to another ``out``.
 
     Parameters
     ----------
@@ -110,7 +113,8 @@ def run(
         of the time, and ``stacked`` in its row says how many there were.
     time_limit : float, optional
         Seconds that a detector may take on a dataset for one seed, to fit and to score. Those that
-        are run together may take it together. Needs the extra ``deepod[bench]``.
+        are run together may take it together. Needs the extra ``deepod[bench]``, and a script that
+        starts its work below ``if __name__ == "__main__":``.
     memory_limit : float, optional
         GiB of memory that the process of a detector may take, some 0.4 of it by the libraries.
         Needs the extra ``deepod[bench]``.
@@ -129,6 +133,12 @@ def run(
     rows : list of dict
         Those asked for, from this run and from earlier ones.
 
+    Raises
+    ------
+    ValueError
+        If an argument is not acceptable, ``out`` is no file of results, or its rows are of a
+        detector of one of the names with other parameters.
+
     Examples
     --------
     >>> import tempfile
@@ -140,6 +150,10 @@ def run(
     ([0, 1], 65, True)
     """
     from tqdm.auto import tqdm
+
+    for limit, value in (("time_limit", time_limit), ("memory_limit", memory_limit)):
+        if value is not None and not value > 0:
+            raise ValueError(f"{limit} must be above 0, got {value}.")
 
     out, found = Path(out), _found(detectors)
     wanted = _datasets(data)
@@ -154,6 +168,8 @@ def run(
     ]
     out.parent.mkdir(parents=True, exist_ok=True)
     there = {Cell.of(row): row for row in rows.read_and_repair(out)}
+    for name, f in found.items():
+        _check_same(name, f, there.values(), out)
     missing = set()
     for cell in (cell for unit in units for cell in unit.cells()):
         row = there.get(cell)
@@ -216,6 +232,7 @@ class _Trial:
 
     split: protocols.Split
     detector: Any
+    shown: tuple[np.ndarray, np.ndarray | None]
 
     def __init__(self, cell: Cell, unit: Unit) -> None:
         self.cell, self.unit = cell, unit
@@ -253,19 +270,20 @@ class _Trial:
         if split.given is not None and hasattr(self.detector, "supervision"):
             self.row["uses_labels"] = self.detector.supervision is not None
 
-    def given(self) -> tuple[np.ndarray, np.ndarray | None]:
-        """Rows and labels that the detector is shown: scaled by these rows alone."""
+    def scale(self) -> None:
+        """Prepare the rows and labels that the detector is shown: scaled by these rows alone."""
         X = self.split.X_train
         if self.row["scaling"] == "standard":
             self.scaler = StandardScaler()
             X = self.scaler.fit_transform(X.reshape(len(X), -1))
-        return X, self.split.given
+        self.shown = X, self.split.given
 
     def fit(self) -> None:
         """Fit the detector by itself."""
         with _seeded(self.cell.seed):
             began = perf_counter()
-            X, y = self.given()
+            self.scale()
+            X, y = self.shown
             self.detector.fit(X) if y is None else self.detector.fit(X, y)
             self.row |= {"fit_seconds": perf_counter() - began, "stacked": 1}
 
@@ -311,7 +329,10 @@ def _fit(trials: Sequence[_Trial]) -> None:
             trial.attempt(trial.fit)
         return
     began = perf_counter()
-    Xs, ys = zip(*(trial.given() for trial in trials), strict=True)
+    trials = [trial for trial in trials if trial.attempt(trial.scale)]
+    if not trials:
+        return
+    Xs, ys = zip(*(trial.shown for trial in trials), strict=True)
     fitted, errors = fit_in_jobs([trial.detector for trial in trials], Xs, ys, None)
     seconds = (perf_counter() - began) / len(trials)
     for trial, detector, error in zip(trials, fitted, errors, strict=True):
@@ -392,7 +413,23 @@ def _groups(found: detectors.Found, seeds: int, stack: bool) -> list[tuple[int, 
 
 
 def _found(names: Iterable[str]) -> dict[str, detectors.Found]:
-    return {name: detectors.find(name) for name in names}
+    found = {name: detectors.find(name) for name in names}
+    if not found:
+        raise ValueError("detectors: expected at least one name.")
+    return found
+
+
+def _check_same(
+    name: str, found: detectors.Found, there: Iterable[dict[str, Any]], out: Path
+) -> None:
+    """Refuse to go on where a name has stood for other parameters."""
+    now = json.loads(json.dumps(found.params))
+    for row in there:
+        if row["detector"] == name and row.get("params", now) != now:
+            raise ValueError(
+                f"{out} has rows of {name!r} with the parameters {row['params']}, which now are "
+                f"{now}; give the section another name, or write to another file."
+            )
 
 
 # --- datasets -------------------------------------------------------------------------------------
@@ -428,6 +465,8 @@ def find_data(
     ------
     FileNotFoundError
         If a path does not exist, or there is no dataset of a name.
+    ValueError
+        If there is no file of such a kind, or two have one name.
     """
     kind = "images" if protocol == "images" else "tabular"
     places = [Path(p) for p in paths] or [datasets.get_data_home() / kind]
@@ -440,16 +479,21 @@ def find_data(
                 "tabular/*.npz and images/*.npz."
             )
         inside = sorted(place.iterdir(), key=_order) if place.is_dir() else [place]
-        files += [path for path in inside if path.suffix in TABLES]
+        usable = [path for path in inside if path.suffix in TABLES]
+        if not usable:
+            raise ValueError(f"{place}: expected {', '.join(TABLES)}; there is no such file.")
+        files += usable
     if protocol == "images":
         return _image_classes(files, list(names))
     chosen = files
     if names := list(names):
         chosen = [_one(files, name, places) for name in dict.fromkeys(names)]
-    stems = [path.stem for path in chosen]
-    if len(set(stems)) < len(stems) or not stems:
-        raise ValueError(f"{', '.join(map(str, places))}: expected datasets of different names.")
-    return [Dataset(path.stem, path.absolute(), label, anomaly) for path in chosen]
+    of_stem: dict[str, Path] = {}
+    for path in chosen:
+        other = of_stem.setdefault(path.stem, path)
+        if other != path:
+            raise ValueError(f"{other} and {path} would both be called {path.stem!r}; rename one.")
+    return [Dataset(stem, path.absolute(), label, anomaly) for stem, path in of_stem.items()]
 
 
 def _image_classes(files: Sequence[Path], names: Sequence[str]) -> list[Dataset]:
