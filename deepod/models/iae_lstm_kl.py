@@ -79,8 +79,6 @@ class IAELSTMKL(SVDDAutoencoder):
         accepts=["boolean"],
         doc="Whether reconstruction is part of the loss; False needs ``score_by='distance'``.",
     )
-    # Better on the development tables than half the columns: docs/benchmarks.md.
-    latent_dim = 32
     numbers_in_loss = ("kl_weight",)
     paper = "Huang et al., Improved AutoEncoder with LSTM Module and KL Divergence, 2024"
 
