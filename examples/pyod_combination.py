@@ -2,7 +2,7 @@
 
 Scores of different detectors have different units: ``standardizer`` brings those of the test rows
 to the mean and the standard deviation of the training rows before they are combined. LSCP and SUOD
-fit unfitted detectors themselves.
+fit unfitted detectors themselves. PyOD combines by another library: ``pip install combo``.
 """
 
 from importlib.util import find_spec

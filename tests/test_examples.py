@@ -20,6 +20,7 @@ PAGES = {p.name: "\n".join(BLOCK.findall(p.read_text())) for p in (ROOT / "docs"
 NEEDS = {
     "onnx_export": ("onnxscript", "onnxruntime"),
     "pandas_table": ("pandas",),
+    "pyod_combination": ("combo",),
     "benchmark_own_data": ("pandas",),
 }
 
