@@ -115,7 +115,7 @@ def resumed(cell: Cell) -> dict[str, Any]:
     args = f"--datasets {DATASET},glass --detectors {detectors} --seeds 3 --max-train 500".split()
     with tempfile.TemporaryDirectory() as folder:
         killed, whole = Path(folder) / "killed", Path(folder) / "whole"
-        kills = faults.kill_benchmarks(data, killed, args, longest=6, most=cell.number)
+        kills = faults.kill_benchmarks(data, killed, args, longest=0.5, most=cell.number)
         faults.kill_benchmarks(data, whole, args, longest=0, most=0)
         before, after = faults.untimed(whole), faults.untimed(killed)
     same = sum(row in before for row in after)
