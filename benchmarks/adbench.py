@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -77,6 +78,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         print(options.run_with_options(find(args.datasets, args.protocol), args))
     except (OSError, ImportError, ValueError) as error:
         parser.error(str(error))
+    except KeyboardInterrupt as error:
+        parser.exit(128 + signal.SIGINT, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

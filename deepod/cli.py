@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ast
 import os
+import signal
 import sys
 from collections.abc import Sequence
 from importlib.util import find_spec
@@ -26,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0, or 1 after a failure that was explained on standard error.
+        Exit code: 0; 1 after a failure, and 130 after Ctrl-C, with a line on standard error.
     """
     parser = argparse.ArgumentParser(
         prog="deepod", description="Deep anomaly detection that behaves like scikit-learn."
@@ -66,9 +67,16 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         run(arguments)
     except (OSError, ImportError, ValueError) as error:
-        print(f"deepod {arguments.command}: {' '.join(str(error).split())}", file=sys.stderr)
-        return 1
+        return _failed(arguments.command, error, 1)
+    except KeyboardInterrupt as error:
+        return _failed(arguments.command, error, 128 + signal.SIGINT)
     return 0
+
+
+def _failed(command: str, error: BaseException, code: int) -> int:
+    message = " ".join(str(error).split()) or "stopped by Ctrl-C."
+    print(f"deepod {command}: {message}", file=sys.stderr)
+    return code
 
 
 def _add_fit(commands: Any) -> None:

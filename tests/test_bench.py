@@ -2,6 +2,7 @@
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -622,6 +623,40 @@ def test_run__file_has_changed__read_again(home):
     assert (before["n_train"], after["n_train"]) == (27, 22)
 
 
+def test_resume__dataset_has_other_contents__refused(home, capsys):
+    path, out = home / "data" / "tabular" / "1_small.npz", home / "r"
+    call(out, names="small", seeds=1)
+    content = out.read_bytes()
+    with np.load(path) as archive:
+        X, y = archive["X"], archive["y"]
+    np.savez(path, X=X, y=y)  # written again
+    call(out, names="small", seeds=1)
+    np.savez(path, X=X, y=np.roll(y, 1))
+    args = f"bench --datasets small --detectors {NORM} --seeds 2 --quiet --out {out}"
+    assert main(args.split()) == 1
+    assert "'1_small' with other values or labels" in capsys.readouterr().err
+    assert out.read_bytes() == content
+    assert len(call(out, names="2_wide", seeds=1)) == 2  # the others go on
+
+
+def test_resume__dataset_cannot_be_read_now__rows_that_are_there_stay(home):
+    path, out = home / "data" / "tabular" / "1_small.npz", home / "r"
+    call(out, names="small", seeds=1)
+    path.write_bytes(b"damaged")
+    before, after = call(out, names="small", seeds=2)
+    assert "auc_roc" in before
+    assert "error" in after
+
+
+def test_resume__arrays_have_changed__refused(tmp_path):
+    X, y = datasets.load_bundled("wine", return_X_y=True)
+    settings = {"seeds": 1, "progress": False}
+    bench.run({"wine": (X, y)}, ["pyod:KNN"], tmp_path / "r", **settings)
+    for other in ((X + 1, y), (X, 1 - y), (X[:, :5], y), (X.astype(object) + 1, y)):
+        with pytest.raises(ValueError, match="'wine' with other values or labels"):
+            bench.run({"wine": other}, ["pyod:ECOD"], tmp_path / "r", **settings)
+
+
 # --- limits ---------------------------------------------------------------------------------------
 
 
@@ -668,6 +703,27 @@ def test_limits__not_above_zero__refused(option, home):
 # --- a run that was stopped -----------------------------------------------------------------------
 
 
+MARKED = """
+import os
+import time
+from pathlib import Path
+
+from pyod.models.base import BaseDetector
+
+
+class Marked(BaseDetector):
+    def __init__(self):
+        super().__init__()
+
+    def fit(self, X, y=None):
+        Path(f"pid-{os.getpid()}").touch()
+        time.sleep(120)
+
+    def decision_function(self, X):
+        return X[:, 0]
+"""
+
+
 def untimed(path):
     found = [json.loads(line) for line in path.read_text().splitlines()]
     return [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in found]
@@ -699,11 +755,53 @@ def test_resume__part_of_a_stack_is_there__rows_as_if_it_never_was(home):
     assert untimed(killed) == untimed(whole)
 
 
-def test_resume_after_an_interrupt(home):
+def test_resume_after_an_interrupt(home, capsys):
     out = home / "r"
-    with pytest.raises(KeyboardInterrupt):
-        call(out, detector=f"{NORM},{__name__}:Interrupted")
+    args = f"bench --datasets small --detectors {NORM},{__name__}:Interrupted --quiet --seeds 2"
+    assert main([*args.split(), "--out", str(out)]) == 130
+    assert capsys.readouterr().err == (
+        f"deepod bench: stopped; {out} has what was done, and the same command goes on.\n"
+    )
     assert len(rows.read(out)) == 2
+
+
+def test_interrupt__of_the_other_command__explained(home, capsys, monkeypatch):
+    def interrupted(*_, **__):
+        raise KeyboardInterrupt
+
+    from benchmarks import adbench
+
+    monkeypatch.setattr(runner, "run", interrupted)
+    with pytest.raises(SystemExit, match="130"):
+        adbench.main(["--datasets", "small", "--out", str(home / "r")])
+    assert "the same command goes on" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+@pytest.mark.slow  # each worker imports torch
+@pytest.mark.parametrize("limit", [(), ("--time-limit", "100")])
+def test_terminated__no_worker_is_left(home, limit):
+    """SIGTERM to the process alone, as a scheduler sends it, when both workers are at work."""
+    psutil = pytest.importorskip("psutil")
+    pytest.importorskip("pebble")
+    args = "-m deepod bench --detectors marked:Marked --seeds 1 --jobs 2 --quiet"
+    (home / "marked.py").write_text(MARKED)
+    command = [sys.executable, *args.split(), *limit, "--out", "r"]
+    process = subprocess.Popen(command, cwd=home)
+    try:
+        until = time.monotonic() + 90
+        while len(marks := list(home.glob("pid-*"))) < 2:
+            assert time.monotonic() < until, "the workers do not start"
+            time.sleep(0.1)
+        process.terminate()
+        assert process.wait(timeout=30) == 128 + signal.SIGTERM
+    finally:
+        process.kill()
+    workers = [int(mark.name.removeprefix("pid-")) for mark in marks]
+    _, alive = psutil.wait_procs([psutil.Process(p) for p in workers if psutil.pid_exists(p)], 20)
+    for worker in alive:
+        worker.kill()
+    assert not alive
 
 
 def test_resume__section_has_other_parameters__refused(home):

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Sequence
+import contextlib
+import signal
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -42,27 +44,46 @@ def run_with_options(data: Sequence[Any], args: argparse.Namespace) -> str:
     """Run as the options say; a sentence on what was done."""
     from deepod.bench.runner import run
 
-    found = run(
-        data,
-        args.detectors,
-        args.out,
-        protocol=args.protocol,
-        seeds=args.seeds,
-        jobs=args.jobs,
-        max_train=args.max_train,
-        max_test=args.max_test,
-        stack=not args.no_stack,
-        time_limit=args.time_limit,
-        memory_limit=args.memory_limit,
-        keep_scores=args.keep_scores,
-        retry_errors=args.retry_errors,
-        progress=not args.quiet,
-    )
+    with _stoppable(args.out):
+        found = run(
+            data,
+            args.detectors,
+            args.out,
+            protocol=args.protocol,
+            seeds=args.seeds,
+            jobs=args.jobs,
+            max_train=args.max_train,
+            max_test=args.max_test,
+            stack=not args.no_stack,
+            time_limit=args.time_limit,
+            memory_limit=args.memory_limit,
+            keep_scores=args.keep_scores,
+            retry_errors=args.retry_errors,
+            progress=not args.quiet,
+        )
     errors = [row["error"] for row in found if "error" in row]
     done = f"{len(found)} rows of {len(data)} datasets, {len(errors)} with an error: {args.out}"
     if errors:
         done += f"\nfirst error: {errors[0]}\n--retry-errors runs what ended in an error again"
     return done
+
+
+@contextlib.contextmanager
+def _stoppable(out: Path) -> Iterator[None]:
+    """Let SIGTERM, as ``kill`` and schedulers send it, end the workers too; explain Ctrl-C."""
+
+    def stop(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"stopped; {out} has what was done, and the same command goes on."
+        ) from None
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _count(text: str) -> int:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -46,6 +47,17 @@ class Dataset(NamedTuple):
             return self.bunch
         return _read(self.path, self.path.stat().st_mtime_ns, self.label, self.anomaly)
 
+    def checksum(self) -> str:
+        """Identify its values and labels."""
+        digest, bunch = hashlib.sha256(), self.load()
+        for part in ("data", "target", "test", "test_target"):
+            values = np.asarray(bunch.get(part, ()))
+            digest.update(f"{values.dtype}{values.shape}".encode())
+            digest.update(
+                repr(values.tolist()).encode() if values.dtype == object else values.tobytes()
+            )
+        return digest.hexdigest()[:16]
+
 
 class Unit(NamedTuple):
     """What a worker does at once: all seeds of a detector on a dataset."""
@@ -88,8 +100,8 @@ def run(
 
     A run that was stopped or killed goes on where it was when it is started again. What goes wrong
     with a detector is a row with an ``error``, and the run goes on. A row that is there is known by
-    the protocol, the names of dataset and detector, the seed and the caps: for a file of another
-    content, another column of labels or a class that has changed, write to another ``out``.
+    the protocol, the names of dataset and detector, the seed and the caps: for a class that has
+    changed, write to another ``out``.
 
     Parameters
     ----------
@@ -137,7 +149,7 @@ def run(
     ------
     ValueError
         If an argument is not acceptable, ``out`` is no file of results, or its rows are of a
-        detector of one of the names with other parameters.
+        detector of one of the names with other parameters, or of a dataset with other contents.
 
     Examples
     --------
@@ -170,6 +182,8 @@ def run(
     there = {Cell.of(row): row for row in rows.read_and_repair(out)}
     for name, f in found.items():
         _check_same(name, f, there.values(), out)
+    for dataset in wanted:
+        _check_same_data(dataset, there.values(), out)
     missing = set()
     for cell in (cell for unit in units for cell in unit.cells()):
         row = there.get(cell)
@@ -261,6 +275,7 @@ class _Trial:
             "train_anomaly_share": float(split.y_train.mean()),
             "copies": protocols.copies(split),
             "clean": protocol is None or not protocol.shared_rows,
+            "data": self.unit.dataset.checksum(),
         }
         n_features = self.row["n_features"]
         self.detector, facts = self.unit.found.build(self.cell.seed, n_features=n_features)
@@ -430,6 +445,22 @@ def _check_same(
                 f"{out} has rows of {name!r} with the parameters {row['params']}, which now are "
                 f"{now}; give the section another name, or write to another file."
             )
+
+
+def _check_same_data(dataset: Dataset, there: Iterable[dict[str, Any]], out: Path) -> None:
+    """Refuse to go on where a name has stood for other rows or labels."""
+    known = {row["data"] for row in there if row["dataset"] == dataset.name and "data" in row}
+    if not known:
+        return
+    try:
+        now = dataset.checksum()
+    except (OSError, ValueError, ImportError):  # an error of each of its rows
+        return
+    if known != {now}:
+        raise ValueError(
+            f"{out} has rows of a dataset {dataset.name!r} with other values or labels; give the "
+            "dataset another name, or write to another file."
+        )
 
 
 # --- datasets -------------------------------------------------------------------------------------
