@@ -17,6 +17,7 @@ import deepod
 from deepod import _data, data
 from deepod._files import prepare, replacing
 from deepod._persistence import check_place
+from deepod.datasets import NO_NAME
 
 _CSV_LINES = 10_000  # turned into numbers at once
 
@@ -439,6 +440,8 @@ def _csv(
         # Others leave the blanks around names.
         wanted = None if columns is None else [name.strip() for name in columns]
         names = _chosen(header, wanted, drop)
+        if "" in names:
+            raise ValueError(NO_NAME)
         places = None if names == header else [header.index(name) for name in names]
         filled = (line for line in lines if line.strip())
         n = 0

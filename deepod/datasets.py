@@ -68,6 +68,10 @@ BUNDLED = {
     "iris": (load_iris, 2),  # virginica
     "wine": (load_wine, 2),
 }
+NO_NAME = (
+    "a column has no name; pandas writes the numbers of the rows like that, which are no feature: "
+    "save with to_csv(index=False), or give the column a name."
+)
 _TIMEOUT = 60  # seconds without an answer
 
 
@@ -168,7 +172,7 @@ def load_table(
         If there is no such file.
     ValueError
         If the label column is missing, has gaps or never holds ``anomaly``, or a column is not of
-        numbers.
+        numbers or has no name.
     ImportError
         If pandas is not installed (with ``deepod[bench]`` it is).
 
@@ -330,6 +334,8 @@ def _read(path: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
     if path.suffix not in readers:
         raise ValueError("expected a .csv, .parquet or .npz file.")
     table = readers[path.suffix](path)
+    if any(str(name).startswith("Unnamed: ") for name in table):  # what read_csv calls them
+        raise ValueError(NO_NAME)
     if label not in table:
         raise KeyError(f"there is no column {label!r}; there are {', '.join(map(str, table))}.")
     column = table.pop(label)

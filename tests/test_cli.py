@@ -297,7 +297,7 @@ def test_score__fails_on_the_way__older_file_stays(out, folder, small_parts, cap
     assert {p.name for p in folder.iterdir()} == {"train.npy", "new.npy", "model", out}
 
 
-def test_score__interrupted__nothing_left(folder, monkeypatch):
+def test_score__interrupted__said_and_nothing_left(folder, monkeypatch, capsys):
     def interrupted(self, batches):
         yield self.decision_function(next(batches))
         raise KeyboardInterrupt
@@ -305,8 +305,8 @@ def test_score__interrupted__nothing_left(folder, monkeypatch):
     monkeypatch.setattr(deepod.AutoEncoder, "score_batches", interrupted)
     monkeypatch.setattr(_data, "_BLOCK_VALUES", 1)
     assert fit() == 0
-    with pytest.raises(KeyboardInterrupt):
-        score()
+    assert score() == 130
+    assert capsys.readouterr().err == "deepod score: stopped by Ctrl-C.\n"
     assert {p.name for p in folder.iterdir()} == {"train.npy", "new.npy", "model"}
 
 
@@ -335,6 +335,7 @@ def bad_files(folder):
     (folder / "word.csv").write_text("a,b,c\n" + "1,2,3\n" * 11 + "1,x,3\n")
     (folder / "short.csv").write_text("a,b,c\n1,2,3\n1,2\n")
     (folder / "nameless.csv").write_text("1,2,3\n" * 3)
+    (folder / "index.csv").write_text(",a,b,c\n0,1,2,3\n1,1,2,3\n")
     (folder / "empty.csv").write_text("")
     (folder / "gap.csv").write_text("a,b,c\n1,2,3\n1,,3\n1,2,3\n")
     (folder / "header.csv").write_text("a,b,c\n")
@@ -412,6 +413,7 @@ def test_score__bad_argument__one_line_that_names_it(options, said, bad_files, c
         ({"train": "word.csv", "--drop": "b,x"}, "TRAIN word.csv: there is no column 'x'; .* a, b"),
         ({"train": "word.csv", "--drop": "a,b,c"}, "TRAIN word.csv: --drop leaves no column"),
         ({"train": "twice.csv"}, "TRAIN twice.csv: 2 columns have the name 'b'"),
+        ({"train": "index.csv"}, r"TRAIN index.csv: a column has no name.*to_csv\(index=False\)"),
         ({"train": "long.csv", "--drop": "a"}, "TRAIN long.csv: row 2: 4 values for 3 columns"),
         ({"train": "broken.csv", "--drop": "c"}, "TRAIN broken.csv: rows 1 to 3: a cell in quotes"),
         ({"train": "latin.csv"}, "TRAIN latin.csv: it is not in UTF-8"),

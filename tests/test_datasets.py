@@ -155,6 +155,7 @@ def test_table__missing_values_and_large_numbers__kept(tmp_path):
         (CARDS, {}, "there is no column 'label'; there are amount, hour, kind"),
         (CARDS, {"label": "kind"}, r"no row has the label 1 \(int\); there are 'fine', 'fraud'"),
         (CARDS, {"label": "amount", "anomaly": 7}, "kind are not of numbers"),
+        (",amount,label\n0,9.5,0\n1,2e4,1\n", {}, r"a column has no name.*to_csv\(index=False\)"),
         ("", {}, "No columns"),
     ],
 )

@@ -50,7 +50,7 @@ MAY_IMPORT = {
     "datasets": {"_files"},
     "bench": {"", "bench", "datasets", "ensemble", "plotting", "_files"},
     "_demo": {"", "plotting"},
-    "_commands": {"", "_data", "_files", "_persistence", "data", "plotting"},
+    "_commands": {"", "_data", "_files", "_persistence", "data", "datasets", "plotting"},
     "cli": {"", "bench", "_demo", "_commands"},
     "__init__": {"_base", "_files", "_persistence", "adapter", "ensemble", "models", "search"},
     "__main__": {"cli"},
