@@ -66,6 +66,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     }[arguments.command]
     try:
         run(arguments)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as of "deepod list | head": nobody reads on
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141  # as a process that SIGPIPE ends
     except (OSError, ImportError, ValueError) as error:
         return _failed(arguments.command, error, 1)
     except KeyboardInterrupt as error:

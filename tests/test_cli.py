@@ -1,6 +1,7 @@
 """The command line."""
 
 import csv
+import os
 import re
 import subprocess
 import sys
@@ -28,6 +29,16 @@ def test_version__both_ways(capsys):
     run = [sys.executable, "-m", "deepod", "--version"]
     shown = subprocess.run(run, capture_output=True, text=True, check=True).stdout
     assert shown.strip() == f"deepod {deepod.__version__}"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="pipes of POSIX")
+def test_list__nobody_reads__ends_without_a_word():
+    reader, writer = os.pipe()
+    os.close(reader)
+    run = [sys.executable, "-m", "deepod", "list"]
+    ended = subprocess.run(run, stdout=writer, stderr=subprocess.PIPE, check=False)
+    os.close(writer)
+    assert (ended.returncode, ended.stderr) == (141, b"")
 
 
 def test_list__names_every_detector(capsys):
