@@ -6,6 +6,7 @@ Each function returns a matplotlib Figure that belongs to nobody else; pyplot is
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -100,7 +101,10 @@ def _short(name: str, names: Iterable[str]) -> str:
 def _style() -> Iterator[None]:
     import matplotlib
 
-    with matplotlib.rc_context():  # puts the user's settings back
+    # Letters that matplotlib's font lacks are a UserWarning; texts stay texts, and browsers have
+    # more fonts. Both contexts put the user's settings back.
+    quiet = warnings.catch_warnings(action="ignore", category=UserWarning)
+    with matplotlib.rc_context(), quiet:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
         yield
