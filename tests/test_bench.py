@@ -778,6 +778,15 @@ def test_another_file_is_not_cut(home):
     assert out.read_text() == "no newline at the end"
 
 
+def test_last_row_without_newline__kept(home):
+    out = home / "r.jsonl"
+    bench.run(bench.find_data(), [NORM], out, seeds=1, progress=False)
+    before = out.read_bytes()
+    out.write_bytes(before.removesuffix(b"\n"))  # as an editor may leave it
+    bench.run(bench.find_data(), [NORM], out, seeds=1, progress=False)
+    assert out.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [
