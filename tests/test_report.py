@@ -561,6 +561,26 @@ def test_labels__long_names__short_and_still_different():
     assert look["module" * 9].label == "…" + "module" * 4
 
 
+def test_labels__name_of_two_lines__one():
+    look = figures.looks({"a\nb": True})
+    assert look["a\nb"].label == "a b"
+
+
+@pytest.mark.parametrize("longest", [1.5, 30.0, 1e9])
+def test_time_against_quality__any_range__seconds_can_be_read(longest):
+    found = [
+        row | {"fit_seconds": 1.0 if row["detector"] == "PLAD" else longest} for row in study()
+    ]
+    table = tables.summary(tables.frame(found), "auc_roc")
+    look = figures.looks(dict.fromkeys(table.index, True))
+    figure = figures.time_against_quality(table, "AUC-ROC", look, False)
+    figure.draw_without_rendering()
+    (ax,) = figure.axes
+    low, high = ax.get_xlim()
+    places = [tick.get_loc() for tick in ax.xaxis.get_major_ticks()]
+    assert sum(low <= place <= high for place in places) >= 2
+
+
 def test_page__again_under_other_settings_of_the_user__same_bytes(tmp_path):
     found = study(NAMES[:3], seeds=1)
     bench.report(found, tmp_path / "plain")

@@ -482,8 +482,8 @@ def _about(protocol: str) -> str:
 
 def _legend() -> str:
     return (
-        "Bold names, filled points and solid lines are detectors of deepod; hollow points and "
-        "dashed lines are others."
+        "Bold names and filled points are detectors of deepod; hollow points and dashed, pale "
+        "lines are others."
     )
 
 
@@ -536,6 +536,7 @@ a { color: var(--ours); }
 .about, figcaption, .note, footer { color: var(--soft); }
 .about { margin: 0; }
 figcaption, .note, footer { font-size: .875rem; max-width: 52rem; }
+h2, p, figcaption, .box, .plain { overflow-wrap: anywhere; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: 0;
   font-size: .9rem; }
 dt { color: var(--soft); }
@@ -545,7 +546,7 @@ nav { margin: 1.5rem 0; padding: 1rem 1.25rem; background: #f5f7f9; border-radiu
 nav ul { margin: 0; padding: 0; list-style: none; }
 nav ul ul { display: flex; flex-wrap: wrap; gap: 0 1.2rem; }
 .box { margin: .8rem 0; padding: .6rem 1rem; border-left: 4px solid var(--line);
-  background: #f5f7f9; font-size: .9rem; overflow-wrap: anywhere; }
+  background: #f5f7f9; font-size: .9rem; }
 .warning { border-color: #c2410c; background: #fff4ec; }
 .warning::before { content: "Warning. "; font-weight: 700; color: #9a3412; }
 .wide { overflow-x: auto; }
@@ -569,7 +570,7 @@ svg { display: block; width: 100%; height: auto; margin-bottom: .5rem; }
 details { margin: .5rem 0; font-size: .9rem; }
 dd details { margin: 0; font-size: inherit; }
 summary { cursor: pointer; }
-.plain { padding-left: 1.2rem; overflow-wrap: anywhere; }
+.plain { padding-left: 1.2rem; }
 code { background: #eef1f4; padding: 0 .25em; border-radius: 3px; }
 footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem; }
 @media (max-width: 700px) { body { padding: 1rem .75rem 3rem; }
