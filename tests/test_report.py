@@ -331,6 +331,11 @@ def test_report__row_of_another_make__refused(change, message, tmp_path):
             bench.report(results)
 
 
+def test_report__share_above_one_by_rounding__accepted():
+    found = [row | {"auc_pr": np.nextafter(1, 2)} for row in tiny()]
+    assert "| a | 0.750 |" in bench.report(found)
+
+
 def test_report__rows_of_another_benchmark__refused():
     with pytest.raises(ValueError, match="a row has no 'protocol'"):
         bench.report([{"section": "fit", "seconds": 1.0}])

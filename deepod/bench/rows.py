@@ -64,6 +64,8 @@ def read_and_repair(path: str | Path, kind: type[Any] = Cell) -> list[dict[str, 
     path = Path(path)
     if not path.exists():
         return []
+    if not path.is_file():  # a device may have no end
+        raise ValueError(f"{path}: expected the name of a file to append rows to.")
     rows = read(path, kind)
     content = path.read_bytes()
     rest = content[content.rfind(b"\n") + 1 :]
