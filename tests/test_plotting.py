@@ -94,5 +94,5 @@ def test_plot_scores__what_cannot_be_drawn__refused(scores, y, message, ax):
 def test_plot_contributions__dollars_in_names__drawn(ax):
     names = ["US$ to A$", r"$\frac{$"]
     plotting.plot_contributions([1, 2], names, ax=ax)
-    ax.figure.canvas.draw()
+    ax.figure.draw_without_rendering()
     assert [tick.get_text() for tick in ax.get_yticklabels()] == names[::-1]
