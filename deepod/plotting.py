@@ -27,12 +27,28 @@ def plot_scores(scores: Any, y: Any = None, threshold: float | None = None, ax: 
     -------
     ax : matplotlib Axes
 
+    Raises
+    ------
+    ValueError
+        If there are no scores, some are not finite, or ``y`` does not fit them.
+
     Examples
     --------
     >>> from deepod.plotting import plot_scores
     >>> ax = plot_scores([0.1, 0.2, 0.3, 4.0], y=[0, 0, 0, 1], threshold=1.0)
     """
     scores = np.asarray(scores, dtype=float)
+    if scores.ndim != 1 or not scores.size or not np.isfinite(scores).all():
+        raise ValueError(
+            f"scores must be finite numbers of shape (n,), got shape {scores.shape} with "
+            f"{np.count_nonzero(~np.isfinite(scores))} that are NaN or infinite."
+        )
+    if y is not None:
+        y = np.asarray(y)
+        if y.shape != scores.shape or not np.isin(y, (0, 1)).all():
+            raise ValueError(
+                f"y must hold 0 (normal) or 1 (anomaly) for each of {len(scores)} scores."
+            )
     ax = _axes(ax)
     # Far anomalies have scores so high that the rest would shrink to one bar: the last bin
     # holds everything above the 98 % quantile.
@@ -42,7 +58,7 @@ def plot_scores(scores: Any, y: Any = None, threshold: float | None = None, ax: 
         ax.hist(scores, bins, color="tab:blue", alpha=0.7)
     else:
         for label, name, color in ((0, "normal", "tab:blue"), (1, "anomaly", "tab:red")):
-            part = scores[np.asarray(y) == label]
+            part = scores[y == label]
             # Shares, so that a rare class is seen as well as a common one.
             share = np.full(len(part), 1 / max(1, len(part)))
             ax.hist(part, bins, weights=share, color=color, alpha=0.6, label=name)
@@ -140,7 +156,8 @@ def plot_contributions(
         colors.append("tab:gray")
     # At places, not at names: two columns may have the same name.
     ax.barh(range(len(bars)), [value for _, value in bars], color=colors, alpha=0.7)
-    ax.set_yticks(range(len(bars)), [name for name, _ in bars])
+    # A dollar in a name is a dollar.
+    ax.set_yticks(range(len(bars)), [name for name, _ in bars], parse_math=False)
     ax.invert_yaxis()
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_xlabel("contribution to the score" + (f", mean of {rows} rows" if rows > 1 else ""))

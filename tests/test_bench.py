@@ -876,6 +876,30 @@ def test_another_file_is_not_cut(home):
     assert out.read_text() == "no newline at the end"
 
 
+@pytest.mark.parametrize("place", ["", "/dev/full"])
+def test_out__no_file__refused(home, place):
+    if place and not Path(place).exists():
+        pytest.skip("no such device")
+    with pytest.raises(ValueError, match="expected the name of a file"):
+        bench.run(bench.find_data(), [NORM], place or home, progress=False)
+
+
+def test_table_without_columns__row_with_an_error(home):
+    (home / "labels.csv").write_text("label\n" + "0\n" * 20 + "1\n" * 5)
+    found = bench.find_data([home / "labels.csv"])
+    (row,) = bench.run(found, [NORM], home / "r.jsonl", seeds=1, progress=False)
+    assert "expected at least one" in row["error"]
+
+
+def test_last_row_without_newline__kept(home):
+    out = home / "r.jsonl"
+    bench.run(bench.find_data(), [NORM], out, seeds=1, progress=False)
+    before = out.read_bytes()
+    out.write_bytes(before.removesuffix(b"\n"))  # as an editor may leave it
+    bench.run(bench.find_data(), [NORM], out, seeds=1, progress=False)
+    assert out.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("options", "words"),
     [

@@ -201,7 +201,10 @@ def test_command__some_sections_datasets_and_seeds(home, capsys):
     [
         (("--sections", "table"), "no section 'table'; it has tables, digits, other"),
         (("--sections", "other"), "No printed figures for other"),
-        (("--datasets", "digit"), "No section has any of the datasets digit"),
+        (("--datasets", "digit"), "No section has the datasets digit"),
+        (("--datasets", "wide,smal"), "No section has the datasets smal; there are"),
+        (("--seeds", "0"), "--seeds: expected a number above 0"),
+        (("--max-train", "-5"), "--max-train: expected a number above 0"),
     ],
 )
 def test_command__unknown_names__refused(home, capsys, options, message):

@@ -74,3 +74,25 @@ def test_plot_contributions__of_a_detector(ax):
 def test_plot_contributions__bad_input__named(arguments, message, ax):
     with pytest.raises(ValueError, match=message):
         plotting.plot_contributions(**arguments, ax=ax)
+
+
+@pytest.mark.parametrize(
+    ("scores", "y", "message"),
+    [
+        ([], None, "scores must be finite numbers"),
+        ([1, np.nan], None, "1 that are NaN or infinite"),
+        ([[1, 2]], None, r"got shape \(1, 2\)"),
+        ([1, 2, 3], [0, 1], "y must hold 0"),
+        ([1, 2, 3], [-1, 1, 1], "for each of 3 scores"),
+    ],
+)
+def test_plot_scores__what_cannot_be_drawn__refused(scores, y, message, ax):
+    with pytest.raises(ValueError, match=message):
+        plotting.plot_scores(scores, y, ax=ax)
+
+
+def test_plot_contributions__dollars_in_names__drawn(ax):
+    names = ["US$ to A$", r"$\frac{$"]
+    plotting.plot_contributions([1, 2], names, ax=ax)
+    ax.figure.draw_without_rendering()
+    assert [tick.get_text() for tick in ax.get_yticklabels()] == names[::-1]

@@ -14,6 +14,7 @@ import pytest
 pd = pytest.importorskip("pandas")
 pytest.importorskip("scikit_posthocs")
 matplotlib = pytest.importorskip("matplotlib")
+from sklearn.metrics import roc_auc_score  # noqa: E402
 
 from deepod import bench  # noqa: E402
 from deepod.bench import figures, rows, runner, tables  # noqa: E402
@@ -56,7 +57,7 @@ def study(detectors=NAMES, datasets=6, seeds=2, protocol="one-class", **more):
     names = [f"{i}_set{i}" for i in range(datasets)] if isinstance(datasets, int) else datasets
     return [
         cell(data, name, seed, protocol) | {
-            "auc_roc": 0.95 - 0.6 * i / len(detectors) + rng.uniform(0, 0.3 / len(detectors)),
+            "auc_roc": 0.65 - 0.6 * i / len(detectors) + rng.uniform(0, 0.3 / len(detectors)),
             "auc_pr": 0.5, "f1": 0.5, "false_alarms": 0.1, "fit_seconds": 0.1 * 2.0**i,
             "score_seconds": 0.01, "n_train": 100, "n_test": 80, "n_features": 3,
             "anomaly_share": 0.1, "train_anomaly_share": 0.0, "copies": 0.0, "clean": True,
@@ -202,6 +203,27 @@ def test_report__same_cell_in_two_files__the_last_counts(tmp_path):
     assert "| a | 0.750 |" in bench.report([new, old])
 
 
+def test_ranks__order_of_rows__does_not_break_ties():
+    # The same five values, in another order: their means are equal, though not their sums.
+    values = [0.6, 0.3, 0.0, 0.0, 0.8]
+    rows = [
+        tiny()[0] | {"detector": name, "seed": seed, "auc_roc": value}
+        for name, of_name in {"a": values, "b": sorted(values), "c": values[::-1]}.items()
+        for seed, value in enumerate(of_name)
+    ]
+    for found in (rows, rows[::-1]):
+        assert set(tables.summary(tables.frame(found), "auc_roc")["rank"]) == {2.0}
+
+
+def test_overview__metric_that_some_rows_of_a_detector_lack__not_compared():
+    found = [*tiny(), *({**row, "detector": "c"} for row in tiny()[:4])]
+    del found[-1]["false_alarms"]
+    table = tables.overview(tables.frame(found), "auc_roc")
+    assert table["false_alarms_mean"].isna().to_dict() == {"a": False, "b": False, "c": True}
+    assert table["auc_roc_mean"].notna().all()
+    assert table["false_alarms_rank"].dropna().to_dict() == pytest.approx({"a": 1.5, "b": 1.5})
+
+
 def test_compare__clear_order__friedman_and_nemenyi():
     scores = tables.per_dataset(tables.frame(study(datasets=8)), "auc_roc")
     found = tables.compare(scores, "auc_roc")
@@ -268,6 +290,8 @@ def test_rename__short_name_everywhere(tmp_path):
         ({"rename": {"c": "d"}}, "rename: the results have no 'c'; they have a, b"),
         ({"rename": {"a": "b"}}, "same name"),
         ({"detectors": ["c"]}, "detectors: the results have no 'c'"),
+        ({"detectors": []}, "there are no results of these"),
+        ({"detectors": "a"}, "detectors: expected a list of names, got 'a'"),
         ({"datasets": ["z"]}, "datasets: the results have no 'z'"),
         ({"dataset": "z"}, "datasets: the results have no 'z'"),
         ({"metric": "auc"}, "metric must be one of auc_roc"),
@@ -280,6 +304,49 @@ def test_report__bad_argument__named(options, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         bench.report(tiny(), tmp_path / "out", **options)
     assert not (tmp_path / "out").exists()
+
+
+def test_report__detector_and_dataset_that_never_met__refused():
+    with pytest.raises(ValueError, match="there are no results of these"):
+        bench.report([*tiny(), failed("z", "c", 0)], detectors=["a"], datasets=["z"])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"auc_roc": 75.0}, "b on y, seed 1: auc_roc must be from 0 to 1, got 75.0"),
+        ({"auc_pr": float("inf")}, "auc_pr must be from 0 to 1"),
+        ({"f1": "0.5"}, "f1 must be a number, got '0.5'"),
+        ({"fit_seconds": "1 s"}, "fit_seconds must be a number"),
+        ({"dataset": 5}, "dataset must be text, got 5"),
+        ({"seed": "0"}, "seed must be a whole number"),
+        ({"max_train": True}, "max_train must be a whole number"),
+    ],
+)
+def test_report__row_of_another_make__refused(change, message, tmp_path):
+    found = [*tiny()[:-1], tiny()[-1] | change]
+    path = tmp_path / "r.jsonl"
+    for results in (found, save(path, found)):
+        with pytest.raises(ValueError, match=message):
+            bench.report(results)
+
+
+def test_report__share_above_one_by_rounding__accepted():
+    found = [row | {"auc_pr": np.nextafter(1, 2)} for row in tiny()]
+    assert "| a | 0.750 |" in bench.report(found)
+
+
+def test_report__rows_of_another_benchmark__refused():
+    with pytest.raises(ValueError, match="a row has no 'protocol'"):
+        bench.report([{"section": "fit", "seconds": 1.0}])
+
+
+def test_report__last_line_whole_but_not_ended__counts(tmp_path):
+    path = tmp_path / "r.jsonl"
+    path.write_text("\n".join(map(json.dumps, tiny())))
+    assert bench.report(path) == bench.report(tiny())
+    path.write_text(path.read_text()[:-1])
+    assert "Left out: 1 of 4" in bench.report(path)
 
 
 def test_report__no_rows__refused(tmp_path):
@@ -383,6 +450,64 @@ def test_page__scores_of_one_dataset(tmp_path):
     assert "--keep-scores" in without.text
 
 
+@pytest.mark.parametrize("damage", ["half", "other", "nan"])
+def test_page__damaged_scores__said(damage, tmp_path):
+    found = study(NAMES[:3], datasets=1, seeds=1)
+    path = save(tmp_path / "r.jsonl", found)
+    keep_scores(path, found)
+    files = [runner.scores_file(tmp_path / "r.jsonl.scores", rows.Cell.of(row)) for row in found]
+    y, scores = np.arange(60) % 2, np.arange(60.0)
+    ways = {
+        "half": lambda file: file.write_bytes(file.read_bytes()[:200]),
+        "other": lambda file: np.savez(file, a=y),
+        "nan": lambda file: np.savez(file, y=y, scores=scores * np.nan),
+    }
+    ways[damage](files[0])
+    page = written(path, tmp_path)
+    assert "No readable scores are kept for PLAD." in page.text
+    assert page.tags.count("svg") == 4  # curves and histograms of the two others
+    for file in files:
+        ways[damage](file)
+    assert "The scores kept for 0_set0 cannot be read" in written(path, tmp_path).text
+
+
+def test_page__scores_of_an_earlier_run__said(tmp_path):
+    found = study(NAMES[:2], datasets=1, seeds=1)
+    y, scores = np.arange(60) % 2, np.r_[1.0, 0, np.arange(58)]
+    path = tmp_path / "r.jsonl"
+    for row in found:
+        keep_scores(path, [row])
+        np.savez(
+            runner.scores_file(tmp_path / "r.jsonl.scores", rows.Cell.of(row)), y=y, scores=scores
+        )
+    areas = {"PLAD": 0.25, NAMES[1]: roc_auc_score(y, scores)}
+    save(path, [row | {"auc_roc": areas[row["detector"]]} for row in found])
+    assert "scores kept for PLAD are of another run than the tables" in written(path, tmp_path).text
+
+
+def test_page__letters_that_no_font_here_has__no_warnings(tmp_path):
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        page = written(study(["検出器", "b", "c"], datasets=5, seeds=1), tmp_path)
+    assert page.text.count("検出器") >= 4
+
+
+@pytest.mark.parametrize("name", ["index.html", "report.md"])
+def test_out__page_of_the_user__stays(name, tmp_path):
+    (tmp_path / name).write_text("mine")
+    with pytest.raises(FileExistsError, match=f"out: .*{name} is there, and not of a report"):
+        bench.report(tiny(), tmp_path)
+    assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(name, "mine")]
+
+
+def test_out__older_report__replaced_and_other_files_stay(tmp_path):
+    bench.report(tiny()[:4], tmp_path)
+    (tmp_path / "notes.txt").write_text("mine")
+    text = bench.report(tiny(), tmp_path)
+    assert (tmp_path / "report.md").read_text() == text + "\n"
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
 def test_curves__areas_are_those_of_the_scores():
     y = np.array([0, 0, 0, 1, 1])
     kept = {"a": (y, np.array([1.0, 2, 4, 3, 5])), "b": (y, np.array([1.0, 2, 3, 4, 5]))}
@@ -439,6 +564,26 @@ def test_labels__long_names__short_and_still_different():
     assert look["papers/d.toml:x"].label == "d.toml:x"
     assert look[one].label != look[two].label
     assert look["module" * 9].label == "…" + "module" * 4
+
+
+def test_labels__name_of_two_lines__one():
+    look = figures.looks({"a\nb": True})
+    assert look["a\nb"].label == "a b"
+
+
+@pytest.mark.parametrize("longest", [1.5, 30.0, 1e9])
+def test_time_against_quality__any_range__seconds_can_be_read(longest):
+    found = [
+        row | {"fit_seconds": 1.0 if row["detector"] == "PLAD" else longest} for row in study()
+    ]
+    table = tables.summary(tables.frame(found), "auc_roc")
+    look = figures.looks(dict.fromkeys(table.index, True))
+    figure = figures.time_against_quality(table, "AUC-ROC", look, False)
+    figure.draw_without_rendering()
+    (ax,) = figure.axes
+    low, high = ax.get_xlim()
+    places = [tick.get_loc() for tick in ax.xaxis.get_major_ticks()]
+    assert sum(low <= place <= high for place in places) >= 2
 
 
 def test_page__again_under_other_settings_of_the_user__same_bytes(tmp_path):
@@ -503,8 +648,12 @@ def test_reference__both_protocols__has_to_be_named(tmp_path):
     ("text", "message"),
     [
         ("name,KNN\na,1\n", "expected a column 'dataset'"),
-        ("dataset,KNN\nset0,high\n", "expected numbers"),
+        ("dataset,KNN\nset0,high\n", "column 'KNN' must hold AUC-ROC in percent"),
         ("dataset,KNN\nset0,1\nset0,2\n", "dataset 'set0' is there twice"),
+        ("dataset,KNN\nset0,0.9\nset1,0.8\n", "in percent"),
+        ("dataset,n,KNN\nset0,1000,90\n", "column 'n' must hold"),
+        ("dataset\nset0\n", "one per detector"),
+        ("dataset,PLAD\nset0,inf\n", "from 0 to 100"),
         ("", "No columns"),
     ],
 )
@@ -516,9 +665,26 @@ def test_reference__another_kind_of_file__refused(text, message, tmp_path):
         bench.report(found, tmp_path / "out", reference=file)
 
 
+def test_reference__gaps__said(tmp_path):
+    file = tmp_path / "known.csv"
+    file.write_text("dataset,KNN,New\nset0,99,10\nset1,,20\n")
+    found = study(["PLAD"], datasets=2, protocol="published-semi")
+    page = written(found, tmp_path, reference=file)
+    assert "Left out, as they lack some of these: KNN (published)." in page.text
+    assert "New (published) 15.00" in page.text
+
+
+def test_reference__no_page__refused(tmp_path):
+    file = tmp_path / "known.csv"
+    file.write_text(PUBLISHED)
+    found = study(["PLAD"], datasets=3, protocol="published-semi")
+    with pytest.raises(ValueError, match="published figures are on the page alone"):
+        bench.report(found, reference=file)
+
+
 def test_reference__nothing_in_common__said(tmp_path):
     file = tmp_path / "known.csv"
-    file.write_text("dataset,KNN\nelsewhere,1\n")
+    file.write_text("dataset,KNN\nelsewhere,91\n")
     found = study(["PLAD"], datasets=3, protocol="published-semi")
     assert "No dataset is in both" in written(found, tmp_path, reference=file).text
 

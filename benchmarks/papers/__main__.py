@@ -33,6 +33,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import adbench
 from deepod import bench
+from deepod.bench.options import count
 
 FOLDER = Path(__file__).parent
 METRICS = {"f1": "F1", "auc_roc": "AUC-ROC", "auc_pr": "AUC-PR"}
@@ -265,10 +266,10 @@ def main(argv: Sequence[str] | None = None) -> None:
     add("--list", action="store_true", help="say what there is, and run nothing")
     add("--sections", default="", help="with commas; else all that have printed figures")
     add("--datasets", default="", help="only these of the sections, with commas, such as mnist:3")
-    add("--seeds", type=int, help="number of seeds (default: as the section says)")
-    add("--max-train", type=int, metavar="N", help="at most N training rows")
-    add("--max-test", type=int, metavar="N", help="at most N test rows")
-    add("--jobs", type=int, default=1, help="detectors at a time (default: %(default)s)")
+    add("--seeds", type=count, help="number of seeds (default: as the section says)")
+    add("--max-train", type=count, metavar="N", help="at most N training rows")
+    add("--max-test", type=count, metavar="N", help="at most N test rows")
+    add("--jobs", type=count, default=1, help="detectors at a time (default: %(default)s)")
     add("--with", dest="beside", default="", metavar="DETECTORS", help="run these as well")
     add("--defaults", action="store_true", help="run the default settings as well")
     add("--retry-errors", action="store_true", help="run again what ended in an error")
@@ -295,11 +296,15 @@ def _run(args: argparse.Namespace, beside: Sequence[str]) -> list[Result]:
     if without:
         raise ValueError(f"No printed figures for {', '.join(without)}; see --list.")
     if chosen := _listed(args.datasets):
+        known = {name for section in sections for name in section.paper["datasets"]}
+        if unknown := [name for name in chosen if name not in known]:
+            raise ValueError(
+                f"No section has the datasets {', '.join(unknown)}; there are "
+                f"{', '.join(sorted(known))}."
+            )
         sections = [
             cut for section in sections if (cut := _only(section, chosen)).paper["datasets"]
         ]
-        if not sections:
-            raise ValueError(f"No section has any of the datasets {', '.join(chosen)}; see --list.")
     # All data are looked for before anything is run.
     data = [adbench.find(",".join(s.paper["datasets"]), s.paper["protocol"]) for s in sections]
     results = []

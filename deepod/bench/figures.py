@@ -6,6 +6,7 @@ Each function returns a matplotlib Figure that belongs to nobody else; pyplot is
 from __future__ import annotations
 
 import re
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from deepod.bench.tables import ALPHA, Comparison, pareto
+from deepod.bench.tables import ALPHA, Comparison, flat, pareto
 from deepod.plotting import plot_scores
 
 if TYPE_CHECKING:
@@ -92,15 +93,18 @@ def _short(name: str, names: Iterable[str]) -> str:
     end = name.rpartition("/")[2][-_LONGEST:]
     alone = sum(other.endswith(end) for other in names) == 1
     if not alone or len(end) >= len(name) - 2:
-        return name
-    return end if name[-len(end) - 1] == "/" else f"…{end}"
+        return flat(name)
+    return flat(end if name[-len(end) - 1] == "/" else f"…{end}")
 
 
 @contextmanager
 def _style() -> Iterator[None]:
     import matplotlib
 
-    with matplotlib.rc_context():  # puts the user's settings back
+    # Letters that matplotlib's font lacks are a UserWarning; texts stay texts, and browsers have
+    # more fonts. Both contexts put the user's settings back.
+    quiet = warnings.catch_warnings(action="ignore", category=UserWarning)
+    with matplotlib.rc_context(), quiet:
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(_STYLE)
         yield
@@ -269,7 +273,8 @@ def time_against_quality(
     decades = np.log10(seconds.max() / seconds.min())
     pad = 10 ** max(0.12 * decades, 0.2)
     ax.set_xlim(seconds.min() / pad, seconds.max() * pad)
-    ax.xaxis.set_major_locator(LogLocator(subs=(1, 3) if decades > 1 else (1, 2, 3, 5, 7)))
+    between = (1, 2, 3, 5, 7) if decades <= 1 else (1, 3) if decades <= 6 else (1,)
+    ax.xaxis.set_major_locator(LogLocator(subs=between))
     ax.xaxis.set_major_formatter("{x:g}")
     ax.xaxis.set_minor_locator(NullLocator())
     ax.margins(y=0.1)

@@ -21,11 +21,11 @@ def add_options(parser: argparse.ArgumentParser, detectors: str | None = None) -
     add("--protocol", default="one-class", help="images, "
         + ", ".join(k if p.least is None else f"{k}-N" for k, p in PROTOCOLS.items())
         + ", with a number for N (default: %(default)s)")  # fmt: skip
-    add("--seeds", type=_count, default=5, help="number of seeds, from 0 on (default: %(default)s)")
-    add("--max-train", type=_count, metavar="N", help="at most N training rows, drawn at random")
-    add("--max-test", type=_count, metavar="N", help="at most N test rows, with the share of "
+    add("--seeds", type=count, default=5, help="number of seeds, from 0 on (default: %(default)s)")
+    add("--max-train", type=count, metavar="N", help="at most N training rows, drawn at random")
+    add("--max-test", type=count, metavar="N", help="at most N test rows, with the share of "
         "anomalies kept")  # fmt: skip
-    add("--jobs", type=_count, default=1, help="detectors at a time (default: %(default)s)")
+    add("--jobs", type=count, default=1, help="detectors at a time (default: %(default)s)")
     add("--no-stack", action="store_true", help="train the seeds of a detector of ours one by one, "
         "not side by side")  # fmt: skip
     add("--time-limit", type=float, metavar="SECONDS", help="for each detector, dataset and seed; "
@@ -86,7 +86,8 @@ def _stoppable(out: Path) -> Iterator[None]:
         signal.signal(signal.SIGTERM, before)
 
 
-def _count(text: str) -> int:
+def count(text: str) -> int:
+    """Read a number above 0."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")

@@ -239,13 +239,15 @@ class _Section:
         """Curves and histograms of one dataset."""
         title = "Curves and scores on one dataset"
         dataset, seed, kept = _kept(self.group.common, scores, self.options.dataset)
-        if dataset is None:
-            text = (
-                "No scores are kept for these results. Run "
+        if dataset is None or not kept:
+            text = "No scores are kept for these results. Run "
+            if dataset is not None:
+                text = f"The scores kept for {escape(dataset)} cannot be read. Delete them, run "
+            text += (
                 "<code>deepod bench ... --keep-scores</code>, which keeps them in a folder beside "
                 "the file of results, and write this report again."
             )
-            if self.options.dataset is not None:
+            if dataset is None and self.options.dataset is not None:
                 text = f"On {escape(self.options.dataset)}: {text}"
             return self.part("curves", title, f"<p>{text}</p>")
         why = (
@@ -254,7 +256,12 @@ class _Section:
             f"{self.metric}."
         )  # fmt: skip
         without = sorted(set(scores.columns) - set(kept))
-        lacking = f" No scores are kept for {', '.join(without)}." if without else ""
+        lacking = f" No readable scores are kept for {', '.join(without)}." if without else ""
+        other = _of_another_run(self.group.common, dataset, seed, kept)
+        stale = (
+            f" The scores kept for {', '.join(other)} are of another run than the tables: their "
+            "AUC-ROC is not that of the results." if other else ""
+        )  # fmt: skip
         drawn, order = figures.curves(kept, self.look)
         text = self.figure(
             "curves",
@@ -262,7 +269,7 @@ class _Section:
             f"ROC and precision-recall curves on {dataset}",
             escape(
                 f"{dataset}, seed {seed}.{why}{lacking} Grey lines: scores that say nothing about "
-                "the labels."
+                f"the labels.{stale}"
             ),
         )
         drawn = figures.histograms(kept, order, self.look)
@@ -280,6 +287,7 @@ class _Section:
         if path is None:
             return ""
         scores, means = tables.with_published(self.group.common, path)
+        gaps = [str(name) for name in scores.columns.difference(means.index, sort=False)]
         if not len(scores):
             text = f"<p>No dataset is in both the results and {escape(Path(path).name)}.</p>"
             return self.part("published", "Beside published figures", text)
@@ -304,6 +312,7 @@ class _Section:
             f"Mean and mean rank among all of these, on the {len(scores)} datasets that are in "
             f"both the results and {Path(path).name}: {', '.join(scores.index)}. The published "
             "figures were not run here."
+            + (f" Left out, as they lack some of these: {', '.join(gaps)}." if gaps else "")
             + (f" Ours saw {caps}, which those who published did not limit so." if caps else "")
         )
         table = f"<details><summary>Table</summary>{_table(f'<tr>{head}</tr>', lines)}</details>"
@@ -349,11 +358,36 @@ def _kept(
     dataset = (seen.max(axis=1) - seen.min(axis=1)).idxmax()
     there = there[there["dataset"] == dataset]
     seed = int(there["seed"].min())
-    kept = {}
-    for row in there[there["seed"] == seed].itertuples():
-        with np.load(row.scores, allow_pickle=False) as file:
-            kept[row.detector] = file["y"], file["scores"]
-    return dataset, seed, kept
+    cells = there[there["seed"] == seed].itertuples()
+    read = {row.detector: _read_scores(row.scores) for row in cells}
+    return dataset, seed, {name: found for name, found in read.items() if found is not None}
+
+
+def _read_scores(path: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """Read labels and scores; None if the file is damaged, or not of them."""
+    try:
+        with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
+            y, scores = file["y"], file["scores"]
+    except Exception:  # of numpy, zipfile, zlib and others, as the damage has it
+        return None
+    known = y.ndim == 1 and y.shape == scores.shape and y.dtype.kind in "biu"
+    known = known and scores.dtype.kind in "biuf" and bool(np.isfinite(scores).all())
+    return (y, scores) if known and np.array_equal(np.unique(y), (0, 1)) else None
+
+
+def _of_another_run(
+    common: pd.DataFrame, dataset: str, seed: int, kept: Mapping[str, Any]
+) -> list[str]:
+    """Name the detectors whose kept scores do not give the AUC-ROC of the results."""
+    from sklearn.metrics import roc_auc_score
+
+    rows = common[(common["dataset"] == dataset) & (common["seed"] == seed)]
+    found = rows.set_index("detector")["auc_roc"].dropna()
+    return [
+        name
+        for name, (y, scores) in kept.items()
+        if name in found and abs(roc_auc_score(y, scores) - found[name]) > 1e-6
+    ]
 
 
 # --- header ---------------------------------------------------------------------------------------
@@ -448,8 +482,8 @@ def _about(protocol: str) -> str:
 
 def _legend() -> str:
     return (
-        "Bold names, filled points and solid lines are detectors of deepod; hollow points and "
-        "dashed lines are others."
+        "Bold names and filled points are detectors of deepod; hollow points and dashed, pale "
+        "lines are others."
     )
 
 
@@ -502,6 +536,7 @@ a { color: var(--ours); }
 .about, figcaption, .note, footer { color: var(--soft); }
 .about { margin: 0; }
 figcaption, .note, footer { font-size: .875rem; max-width: 52rem; }
+h2, p, figcaption, .box, .plain { overflow-wrap: anywhere; }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .15rem 1rem; margin: 0;
   font-size: .9rem; }
 dt { color: var(--soft); }
@@ -511,7 +546,7 @@ nav { margin: 1.5rem 0; padding: 1rem 1.25rem; background: #f5f7f9; border-radiu
 nav ul { margin: 0; padding: 0; list-style: none; }
 nav ul ul { display: flex; flex-wrap: wrap; gap: 0 1.2rem; }
 .box { margin: .8rem 0; padding: .6rem 1rem; border-left: 4px solid var(--line);
-  background: #f5f7f9; font-size: .9rem; overflow-wrap: anywhere; }
+  background: #f5f7f9; font-size: .9rem; }
 .warning { border-color: #c2410c; background: #fff4ec; }
 .warning::before { content: "Warning. "; font-weight: 700; color: #9a3412; }
 .wide { overflow-x: auto; }
@@ -535,7 +570,7 @@ svg { display: block; width: 100%; height: auto; margin-bottom: .5rem; }
 details { margin: .5rem 0; font-size: .9rem; }
 dd details { margin: 0; font-size: inherit; }
 summary { cursor: pointer; }
-.plain { padding-left: 1.2rem; overflow-wrap: anywhere; }
+.plain { padding-left: 1.2rem; }
 code { background: #eef1f4; padding: 0 .25em; border-radius: 3px; }
 footer { margin-top: 3rem; border-top: 1px solid var(--line); padding-top: 1rem; }
 @media (max-width: 700px) { body { padding: 1rem .75rem 3rem; }

@@ -348,6 +348,8 @@ def _cap_test(
 
 
 def _checked(split: Split) -> Split:
+    if not split.X_train[:1].size and len(split.X_train):
+        raise ValueError("Rows without columns: expected at least one beside the labels.")
     if len(split.X_train) < 2 or len(np.unique(split.y_test)) != 2:
         raise ValueError(
             f"{len(split.X_train)} training rows and test labels {np.unique(split.y_test)}: "

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
 from deepod.bench import rows, tables
 
 _PUBLISHED = "published-"  # protocols whose results may be set beside published ones
+_WRITTEN_BY = "Written by <code>deepod report</code>"  # at the end of a page, and in no other
 
 
 def report(
@@ -35,10 +37,12 @@ def report(
     ----------
     results : path-like, list of path-like, or list of dict
         Files that ``deepod bench`` or :func:`deepod.bench.run` has written, or rows that it
-        returned. Scores that were kept beside the files become curves and histograms.
+        returned; of several rows of one cell, the last. Scores that were kept beside the files
+        become curves and histograms.
     out : path-like, optional
         Folder for ``index.html``, which needs no other file and no network, ``report.md`` and
-        .csv files. Made if it is not there; other files in it stay.
+        .csv files. Made if it is not there; other files in it stay, and an ``index.html`` or
+        ``report.md`` that is no report is not replaced.
     metric : {"auc_roc", "auc_pr", "f1", "false_alarms"}, default="auc_roc"
         Of the Markdown and of the pictures; the page has a table of all.
     detectors, datasets : sequence of str, optional
@@ -65,9 +69,9 @@ def report(
     Raises
     ------
     OSError
-        If a file cannot be read or written.
+        If a file cannot be read or written, or is somebody else's.
     ValueError
-        If an argument is not acceptable; the message names it.
+        If an argument or a row is not acceptable; the message names it.
     ImportError
         If the extra ``deepod[bench]`` is not installed.
 
@@ -95,10 +99,14 @@ def report(
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
     if out is not None and Path(out).exists() and not Path(out).is_dir():
         raise NotADirectoryError(f"out: {out} is a file; name a folder.")
+    if out is not None:
+        _check_own(Path(out))
     try:
         table = tables.frame(_read(results))
         found = tables.groups(tables.choose(table, detectors, datasets, rename), metric)
         published = _references(reference, [group.protocol for group in found])
+        if published and out is None:
+            raise ValueError("reference: published figures are on the page alone; name its out.")
         if dataset is not None:
             tables.choose(table, datasets=[dataset])
         markdown = tables.render(found, metric, per_dataset)
@@ -160,21 +168,47 @@ def _read(results: Any) -> list[dict[str, Any]]:
     """Read all rows, the last of those of one cell, and where their scores would be kept."""
     from deepod.bench.runner import scores_file
 
-    if isinstance(results, (str, os.PathLike)):
+    if isinstance(results, (str, os.PathLike, Mapping)):
         results = [results]
     found: dict[rows.Cell, dict[str, Any]] = {}
     for given in results:
         if isinstance(given, Mapping):
+            _check_row(given, "results")
             found[rows.Cell.of(dict(given))] = {**given, "scores": None}
             continue
         path = Path(given)
         folder = path.with_name(path.name + ".scores")
         for row in rows.read(path):
+            _check_row(row, str(path))
             cell = rows.Cell.of(row)
             found[cell] = row | {"scores": scores_file(folder, cell) if folder.is_dir() else None}
     if not found:
         raise ValueError("results: there are no rows.")
     return list(found.values())
+
+
+def _check_row(row: Mapping[str, Any], where: str) -> None:
+    """Refuse a row that no benchmark writes, such as one with percent in place of shares."""
+    for name in rows.Cell._fields:
+        if name not in row:
+            raise ValueError(f"{where}: a row has no {name!r}; it is not of deepod bench.")
+    kinds: dict[str, tuple[type, str]] = {}
+    kinds |= dict.fromkeys(("protocol", "dataset", "detector"), (str, "text"))
+    kinds |= dict.fromkeys(("seed", "max_train", "max_test"), (Integral, "a whole number"))
+    kinds |= dict.fromkeys(tables.NUMBERS, (Real, "a number"))
+    for name, (kind, expected) in kinds.items():
+        value = row.get(name)
+        if value is None and name not in ("protocol", "dataset", "detector", "seed"):
+            continue
+        fits = isinstance(value, kind) and not isinstance(value, bool)
+        if name in tables.METRICS and isinstance(value, Real):
+            # NaN: not known. A little above 1 is what sums of shares may come to.
+            fits, expected = not abs(float(value) - 0.5) > 0.5 + 1e-9, "from 0 to 1"
+        if not fits:
+            raise ValueError(
+                f"{where}: {row['detector']} on {row['dataset']}, seed {row['seed']}: {name} must "
+                f"be {expected}, got {value!r}."
+            )
 
 
 def _references(reference: Any, there: Iterable[str]) -> dict[str, Any]:
@@ -197,6 +231,17 @@ def _references(reference: Any, there: Iterable[str]) -> dict[str, Any]:
             + ("; say which one the file is for: published-semi=FILE." if usable else ".")
         )
     return {usable[0]: reference}
+
+
+def _check_own(folder: Path) -> None:
+    """Refuse to replace a page that is no report; names of the other files are our own."""
+    page = folder / "index.html"
+    ours = page.is_file() and _WRITTEN_BY in page.read_text(encoding="utf-8", errors="replace")
+    for path in (page, folder / "report.md"):
+        if path.exists() and not ours:
+            raise FileExistsError(
+                f"out: {path} is there, and not of a report; move it, or name another folder."
+            )
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> None:

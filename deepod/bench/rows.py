@@ -27,8 +27,8 @@ class Cell(NamedTuple):
 def read(path: str | Path, kind: type[Any] = Cell) -> list[dict[str, Any]]:
     """Read the complete lines of a results file; of several rows of one cell, the last.
 
-    ``kind`` is the class of the cells, for a benchmark that has one of its own. A last line without
-    newline, as a kill in the middle of a write leaves it, is left out.
+    ``kind`` is the class of the cells, for a benchmark that has one of its own. Half a last line,
+    as a kill in the middle of a write leaves it, is left out.
 
     Raises
     ------
@@ -36,24 +36,43 @@ def read(path: str | Path, kind: type[Any] = Cell) -> list[dict[str, Any]]:
         If a line is no row; the message has its number.
     """
     rows = {}
-    *lines, _ = Path(path).read_bytes().split(b"\n")
+    *lines, last = Path(path).read_bytes().split(b"\n")
+    if _is_whole(last):  # as an editor may leave it
+        lines.append(last)
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
             rows[kind.of(row)] = row
-        except (ValueError, TypeError, KeyError) as error:
+        except KeyError as error:
+            raise ValueError(
+                f"{path}, line {number}: not a row of results (no {error})."
+            ) from error
+        except (ValueError, TypeError) as error:
             raise ValueError(f"{path}, line {number}: not a row of results ({error}).") from error
     return list(rows.values())
 
 
+def _is_whole(line: bytes) -> bool:
+    try:
+        return isinstance(json.loads(line), dict)
+    except ValueError:
+        return False
+
+
 def read_and_repair(path: str | Path, kind: type[Any] = Cell) -> list[dict[str, Any]]:
-    """Read as :func:`read` does, and cut off a truncated last line so that rows can follow it."""
+    """Read as :func:`read` does, and cut off half a last line so that rows can follow."""
     path = Path(path)
     if not path.exists():
         return []
+    if not path.is_file():  # a device may have no end
+        raise ValueError(f"{path}: expected the name of a file to append rows to.")
     rows = read(path, kind)
     content = path.read_bytes()
     rest = content[content.rfind(b"\n") + 1 :]
+    if _is_whole(rest):
+        with path.open("ab") as file:
+            file.write(b"\n")
+        return rows
     start = f'{{"{kind._fields[0]}": '.encode()
     if rest and rest[: len(start)] != start[: len(rest)]:
         raise ValueError(f"{path}: the last line is not a row of results; is this the right file?")

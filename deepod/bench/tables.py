@@ -18,22 +18,15 @@ METRICS = {"auc_roc": "AUC-ROC", "auc_pr": "AUC-PR", "f1": "F1", "false_alarms":
 TESTS = ("nemenyi", "wilcoxon-holm")
 ALPHA = 0.05  # level of the tests
 _LEAST_DETECTORS, _LEAST_DATASETS = 3, 5  # fewer say nothing about ranks
+_DIGITS = 9  # beyond, a mean depends on the order of the rows; equal means have to be ties
 # What older or failed rows may lack.
-_OPTIONAL = (
-    *(
-        "error",
-        "device",
-        "commit",
-        "clean",
-        "stacked",
-        "copies",
-        "versions",
-        "scaling",
-        "own",
-        "scores",
-    ),
+NUMBERS = (
     *("n_train", "n_test", "n_features", "anomaly_share", "train_anomaly_share"),
-    *("fit_seconds", "score_seconds", *METRICS),
+    *("fit_seconds", "score_seconds", "stacked", "copies", *METRICS),
+)
+_OPTIONAL = (
+    *("error", "device", "commit", "clean", "versions", "scaling", "own", "scores"),
+    *NUMBERS,
 )
 
 
@@ -100,12 +93,14 @@ def choose(
     ValueError
         If the results have none of a name, or two detectors would have the same name.
     """
-    names = dict(rename or {})
-    _check_known("rename", names, table["detector"])
+    names, everything = dict(rename or {}), table
+    _check_known("rename", names, everything["detector"])
     for kind, wanted in (("detector", detectors), ("dataset", datasets)):
         if wanted is not None:
-            _check_known(f"{kind}s", wanted, table[kind])
+            _check_known(f"{kind}s", wanted, everything[kind])
             table = table[table[kind].isin(wanted)]
+    if not len(table):
+        raise ValueError("detectors, datasets: there are no results of these.")
     before = table["detector"].nunique()
     table = table.assign(detector=table["detector"].replace(names))
     if table["detector"].nunique() < before:
@@ -211,15 +206,17 @@ def overview(common: pd.DataFrame, metric: str) -> pd.DataFrame:
     -------
     DataFrame
         Columns ``auc_roc_mean``, ``auc_roc_std``, ``auc_roc_rank`` and so on, and those of
-        :func:`summary` that do not depend on the metric.
+        :func:`summary` that do not depend on the metric. NaN for a detector that lacks another
+        metric in some of the cells: a mean of fewer datasets would not compare.
     """
     import pandas as pd
 
     main = summary(common, metric)
-    parts = [
-        summary(common, m)[["mean", "std", "rank"]].add_prefix(f"{m}_").reindex(main.index)
-        for m in METRICS
-    ]
+    parts = []
+    for m in METRICS:
+        lacking = common.loc[common[m].isna(), "detector"]
+        part = summary(common[~common["detector"].isin(lacking)], m)
+        parts.append(part[["mean", "std", "rank"]].add_prefix(f"{m}_").reindex(main.index))
     return pd.concat([*parts, main[["datasets", "seeds", "fit_seconds", "score_seconds"]]], axis=1)
 
 
@@ -263,7 +260,7 @@ def compare(scores: pd.DataFrame, metric: str, test: str = "nemenyi") -> Compari
         quantile = studentized_range.ppf(1 - ALPHA, k, np.inf) / np.sqrt(2)
         difference = float(quantile * np.sqrt(k * (k + 1) / (6 * n)))
     else:  # zsplit: detectors that are equal everywhere have a p-value, too
-        columns = list(scores.to_numpy().T)
+        columns = list(scores.round(_DIGITS).to_numpy().T)
         pairs = scikit_posthocs.posthoc_wilcoxon(columns, zero_method="zsplit", p_adjust="holm")
         difference = None
     pairs = pd.DataFrame(pairs.to_numpy(), index=names, columns=names)
@@ -302,22 +299,32 @@ def with_published(common: pd.DataFrame, path: str | os.PathLike[str]) -> tuple[
         Datasets x detectors, in percent; published ones are called "NAME (published)".
     means : DataFrame
         ``mean``, ``rank`` among all of them, and ``here``: whether it was run here. Best first.
+        Published detectors without a figure for each of these datasets are left out.
 
     Raises
     ------
     OSError
         If the file cannot be read.
     ValueError
-        If it is another kind of file, or names one dataset twice.
+        If it is another kind of file, its figures are not in percent, or it names one dataset
+        twice.
     """
     import pandas as pd
 
-    published = pd.read_csv(path)
-    if "dataset" not in published:
+    try:
+        published = pd.read_csv(path)
+    except ValueError as error:  # not UTF-8, no table
+        raise ValueError(f"reference {path}: {error}") from error
+    if "dataset" not in published or published.shape[1] < 2:
         raise ValueError(f"reference {path}: expected a column 'dataset' and one per detector.")
     published = published.set_index("dataset")
-    if not all(kind.kind in "fiu" for kind in published.dtypes):
-        raise ValueError(f"reference {path}: expected numbers, AUC-ROC in percent, per detector.")
+    for name, column in published.items():
+        numbers = column.dtype.kind in "fiu"
+        if not numbers or ((column < 0) | (column > 100)).any() or column.max() <= 1:
+            raise ValueError(
+                f"reference {path}: column {name!r} must hold AUC-ROC in percent, from 0 to 100; "
+                "leave out all columns but 'dataset' and those of detectors."
+            )
     ours = 100 * per_dataset(common, "auc_roc")
     for table in (published, ours):
         table.index = [_plain(name) for name in table.index]
@@ -326,9 +333,12 @@ def with_published(common: pd.DataFrame, path: str | os.PathLike[str]) -> tuple[
             raise ValueError(f"reference {path}: dataset {twice!r} is there twice, or in results.")
     published.columns = [f"{name} (published)" for name in published.columns]
     here = set(ours.columns)
-    scores = ours.join(published, how="inner").dropna(axis=1).rename_axis("dataset")
+    if twice := here & set(published.columns):
+        raise ValueError(f"reference {path}: the results have a {min(twice)!r}, too; rename it.")
+    scores = ours.join(published, how="inner").rename_axis("dataset")
+    whole = scores.dropna(axis=1)
     means = pd.DataFrame(
-        {"mean": scores.mean(), "rank": _ranks(scores, "auc_roc").mean()},
+        {"mean": whole.mean(), "rank": _ranks(whole, "auc_roc").mean()},
     ).rename_axis("detector")
     means["here"] = [name in here for name in means.index]
     return scores, means.sort_values("mean", ascending=False)
@@ -388,7 +398,7 @@ def render(found: Sequence[Group], metric: str, detailed: bool = False) -> str:
             parts.append("Not clean: test rows may be training rows, too.")
         commits = group.rows["commit"].astype(object).fillna("unknown").unique()
         where = [*commits, *group.rows["device"].dropna().unique()]
-        parts.append(f"Commit and device: {', '.join(where)}.")
+        parts.append(f"Commit and device: {', '.join(map(flat, where))}.")
     return "\n\n".join(parts)
 
 
@@ -398,12 +408,12 @@ def unclean(rows: pd.DataFrame) -> int:
 
 
 def flat(value: Any) -> str:
-    """Put it on one line."""
-    return " ".join(str(value).split())
+    """Put it on one line, without what a terminal would obey."""
+    return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
 
 
 def _ranks(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
-    return scores.rank(axis=1, ascending=lower_is_better(metric))
+    return scores.round(_DIGITS).rank(axis=1, ascending=lower_is_better(metric))
 
 
 def _plain(name: str) -> str:
@@ -412,6 +422,8 @@ def _plain(name: str) -> str:
 
 
 def _check_known(argument: str, names: Any, known: pd.Series) -> None:
+    if isinstance(names, str):
+        raise ValueError(f"{argument}: expected a list of names, got {names!r}.")
     for name in names:
         if name not in set(known):
             raise ValueError(
