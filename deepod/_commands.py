@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from importlib.util import find_spec
@@ -315,7 +316,9 @@ def _drawn(out: Path) -> Iterator[Any]:
     yield figure.subplots()
     try:
         prepare(out)
-        with replacing(out) as partial:
+        # matplotlib warns of letters that its font lacks.
+        quiet = warnings.catch_warnings(action="ignore", category=UserWarning)
+        with replacing(out) as partial, quiet:
             figure.savefig(partial, format=out.suffix[1:], dpi=120)
     except OSError as error:
         raise OSError(f"--out {out}: {error}") from error

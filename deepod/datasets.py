@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
+from zipfile import BadZipFile, is_zipfile
 
 import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
@@ -275,6 +275,8 @@ def load_images(
     ------
     FileNotFoundError
         If there is no such file; says where to put it.
+    ValueError
+        If the file does not hold these arrays.
     """
     path = Path(name)
     if path.suffix != ".npz":
@@ -284,8 +286,11 @@ def load_images(
             f"No images {name!r}: there is no file {path}. Put there an .npz file with the arrays "
             "x_train, y_train, x_test, y_test, or set the environment variable DEEPOD_DATA."
         )
-    with np.load(path) as archive:
-        arrays = {key: archive[key] for key in ("x_train", "y_train", "x_test", "y_test")}
+    try:
+        with _archive(path) as archive:
+            arrays = {key: archive[key] for key in ("x_train", "y_train", "x_test", "y_test")}
+    except (KeyError, ValueError, BadZipFile) as error:
+        raise ValueError(f"{path}: {' '.join(map(str, error.args))}") from error
 
     def channels_first(x: np.ndarray) -> np.ndarray:
         return x[:, None] if x.ndim == 3 else np.moveaxis(x, -1, 1)
@@ -299,6 +304,20 @@ def load_images(
         target, test_target = np.zeros(len(data), int), (test_target != normal).astype(int)
     test = channels_first(arrays["x_test"])
     return Bunch(data=data, target=target, test=test, test_target=test_target, name=path.stem)
+
+
+def holds_images(path: Path) -> bool:
+    """Whether a file is one for :func:`load_images`."""
+    if path.suffix != ".npz" or not is_zipfile(path):
+        return False
+    with np.load(path) as archive:
+        return "x_train" in archive
+
+
+def _archive(path: Path) -> Any:
+    if not is_zipfile(path):
+        raise BadZipFile("it is no .npz file, or a damaged one.")
+    return np.load(path)
 
 
 def checksum(X: np.ndarray, y: np.ndarray) -> str:
@@ -315,7 +334,7 @@ def _names(stem: str) -> Sequence[str]:
 def _read(path: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Values, labels and names of the columns."""
     if path.suffix == ".npz":
-        with np.load(path) as archive:
+        with _archive(path) as archive:
             absent = {"X", "y"} - set(archive)
             if absent:
                 raise KeyError(f"there is no array {' and no '.join(sorted(absent))} in it.")
@@ -324,6 +343,10 @@ def _read(path: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
             _check_known("y", np.isnan(values))
         if X.ndim != 2 or X.dtype.kind not in "biuf":
             raise ValueError(f"X must be a table of numbers, got shape {X.shape} of {X.dtype}.")
+        if not 0 < len(X) == len(values):
+            raise ValueError(
+                f"X has {len(X)} rows and y {len(values)}; expected as many, and some."
+            )
         names = [str(i) for i in range(X.shape[1])]
         return _narrow(X), values, names
     try:

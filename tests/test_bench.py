@@ -612,6 +612,26 @@ def test_scores__kept_on_request__give_the_same_figures(home):
     assert runner.scores_file(home / "s.scores", rows.Cell.of(again)).exists()
 
 
+def test_scores__disk_full__run_stops_and_goes_on(home, capsys, monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    args = f"bench --datasets small --detectors {NORM} --seeds 1 --quiet --keep-scores"
+    with monkeypatch.context() as patch:
+        patch.setattr(runner, "write", full)
+        assert main([*args.split(), "--out", str(home / "r")]) == 1
+    assert "No space left" in capsys.readouterr().err
+    (row,) = call(home / "r", "--keep-scores", names="small", seeds=1)
+    assert "error" not in row
+
+
+def test_parameters__not_finite__refused_before_the_work(home, capsys):
+    (home / "a.toml").write_text('[a]\ndetector = "AnoRand"\nparams = { noise_std = inf }\n')
+    args = f"bench --datasets small --detectors {home / 'a.toml'}:a --out {home / 'r'}"
+    assert main(args.split()) == 1
+    assert "inf and NaN are no parameters" in capsys.readouterr().err
+
+
 def test_run__file_has_changed__read_again(home):
     path = home / "data" / "tabular" / "1_small.npz"
     (before,) = call(home / "a", names="small", seeds=1)
@@ -927,6 +947,13 @@ def test_find_data__folder__in_the_order_of_the_numbers(home):
         np.savez(home / "data" / "tabular" / f"{name}.npz", X=np.zeros((2, 1)), y=[0, 1])
     found = bench.find_data([home / "data" / "tabular"])
     assert [dataset.name for dataset in found] == ["1_small", "2_wide", "10_ten", "a", "b"]
+
+
+def test_find_data__hidden_files_and_folders__left_out(home):
+    folder = home / "data" / "tabular"
+    (folder / "._1_small.npz").write_bytes(b"of a file manager")
+    (folder / "folder.npz").mkdir()
+    assert [d.name for d in runner.find_data([folder])] == ["1_small", "2_wide"]
 
 
 def test_find_data__two_files_of_one_name__both_named(home):

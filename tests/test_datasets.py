@@ -216,6 +216,29 @@ def test_table__pickles_inside__not_loaded(tmp_path):
         datasets.load_table(tmp_path / "a.npz")
 
 
+@pytest.mark.parametrize(
+    ("arrays", "words"),
+    [
+        ({"X": np.ones((4, 2)), "y": [0, 1]}, "X has 4 rows and y 2"),
+        ({"X": np.ones((4, 2)), "y": 1}, "X has 4 rows and y 1"),
+        ({"X": np.ones((0, 2)), "y": []}, "X has 0 rows and y 0"),
+    ],
+)
+def test_table__rows_and_labels_do_not_match__said(arrays, words, tmp_path):
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match=words):
+        datasets.load_table(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04damaged"])
+@pytest.mark.parametrize("load", [datasets.load_table, datasets.load_images])
+def test_npz__damaged__file_named_and_no_word_of_pickles(content, load, tmp_path):
+    path = tmp_path / "a.npz"
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match=r"a\.npz: it is no \.npz file, or a damaged one"):
+        load(str(path))
+
+
 # --- bundled sets and images ----------------------------------------------------------------------
 
 
@@ -247,3 +270,6 @@ def test_images__one_class_normal(home):
         datasets.load_images("dots", normal=5)
     with pytest.raises(FileNotFoundError, match="DEEPOD_DATA"):
         datasets.load_images("faces")
+    np.savez(home / "images" / "half.npz", x_train=x)
+    with pytest.raises(ValueError, match=r"half\.npz: .*y_train"):
+        datasets.load_images("half")

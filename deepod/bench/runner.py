@@ -237,7 +237,9 @@ def _run_unit(unit: Unit) -> list[dict[str, Any]]:
             _warm_up(unit.found, able[0].split)
             _fit(able)
             for trial in able:
-                trial.attempt(trial.judge)
+                if trial.attempt(trial.judge) and unit.scores is not None:
+                    # Not an attempt: a disk that is full is no failure of the detector.
+                    _keep(unit.scores, trial.cell, trial.split.y_test, trial.scores)
     return [trial.row for trial in trials]
 
 
@@ -247,6 +249,7 @@ class _Trial:
     split: protocols.Split
     detector: Any
     shown: tuple[np.ndarray, np.ndarray | None]
+    scores: np.ndarray
 
     def __init__(self, cell: Cell, unit: Unit) -> None:
         self.cell, self.unit = cell, unit
@@ -329,8 +332,7 @@ class _Trial:
             # Share of normal test rows above the threshold that fit set; contamination is 0.1.
             "false_alarms": float((scores[y == 0] > self.detector.threshold_).mean()),
         }
-        if self.unit.scores is not None:
-            _keep(self.unit.scores, self.cell, y, scores)
+        self.scores = scores
 
 
 def _fit(trials: Sequence[_Trial]) -> None:
@@ -431,6 +433,11 @@ def _found(names: Iterable[str]) -> dict[str, detectors.Found]:
     found = {name: detectors.find(name) for name in names}
     if not found:
         raise ValueError("detectors: expected at least one name.")
+    for name, f in found.items():
+        try:
+            json.dumps(f.params, allow_nan=False)
+        except ValueError as error:  # rows of results could not say which it was
+            raise ValueError(f"{name}: inf and NaN are no parameters, got {f.params}.") from error
     return found
 
 
@@ -509,8 +516,9 @@ def find_data(
                 "ships them), or set the environment variable DEEPOD_DATA to one that holds "
                 "tabular/*.npz and images/*.npz."
             )
-        inside = sorted(place.iterdir(), key=_order) if place.is_dir() else [place]
-        usable = [path for path in inside if path.suffix in TABLES]
+        # Not what file managers leave, such as ._thyroid.npz.
+        inside = sorted(place.glob("[!.]*"), key=_order) if place.is_dir() else [place]
+        usable = [path for path in inside if path.suffix in TABLES and path.is_file()]
         if not usable:
             raise ValueError(f"{place}: expected {', '.join(TABLES)}; there is no such file.")
         files += usable
@@ -568,8 +576,6 @@ def _datasets(data: Any) -> list[Dataset]:
 
 @lru_cache(maxsize=1)
 def _read(path: Path, changed: int, label: str, anomaly: Any) -> Bunch:
-    if path.suffix == ".npz":
-        with np.load(path) as archive:
-            if "x_train" in archive:
-                return datasets.load_images(str(path))
+    if datasets.holds_images(path):
+        return datasets.load_images(str(path))
     return datasets.load_table(path, label=label, anomaly=anomaly)
