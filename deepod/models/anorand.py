@@ -80,11 +80,17 @@ class AnoRand(ErrorMaps):
         doc="None ignores y. 'few_labels': y is 1 for known anomalies, which join the noisy rows, "
         "and 0 for unlabelled ones. 'supervised': y holds the true labels, without noisy rows.",
     )
+    known_ratio: float = param(
+        default=0.5,
+        accepts=[real(0, 0.5)],
+        doc="Share of known anomalies in training, which are repeated for it where they are fewer; "
+        "0 takes each once.",
+    )
     fusion: str = param(
         default="auto",
         accepts=[one_of("auto", "paper", "swapped", "mean", "reconstruction", "detection")],
         doc="How the score joins both blocks: by the paper's weights, these exchanged, equal ones, "
-        "or one block alone. 'auto': 'reconstruction' without labels, 'swapped' with them.",
+        "or one block alone. 'auto': 'reconstruction' without labels, 'mean' with them.",
     )
     error: str = param(
         default="norm",
@@ -97,7 +103,9 @@ class AnoRand(ErrorMaps):
         doc="What the decoder is told of the detection block: its last hidden layer or its output.",
     )
     numbers_in_loss, scaler = ("detection_weight",), "minmax"
-    absent_from_loss = ("noise_ratio", "synthetic_ratio", "noise_std", "k_neighbors", "fusion")
+    absent_from_loss = (
+        *("noise_ratio", "synthetic_ratio", "noise_std", "k_neighbors", "known_ratio", "fusion"),
+    )
     family, paper = "pseudo-label", "Mayaki & Riveill, AnoRand, 2023"
     auto_steps, auto_epochs, auto_batch_norm = 500, 80, True
 
@@ -130,18 +138,24 @@ class AnoRand(ErrorMaps):
 
     def _validate_y(self, y: Any, n: int) -> np.ndarray | None:
         y = super()._validate_y(y, n)
-        if self.supervision == "supervised" and y is not None and not (y == 1).any():
-            raise ValueError("supervision='supervised' needs both classes in y, got only 0.")
+        if self.supervision is not None and y is not None and not (y == 1).any():
+            raise ValueError(
+                f"supervision={self.supervision!r} needs both classes in y, got only 0; without a "
+                "known anomaly, set supervision=None."
+            )
         return y
 
     def _prepare(self, X: np.ndarray, y: np.ndarray | None, rng: np.random.Generator) -> Any:
         """Rows and labels to train on: 1 for noisy rows, and for anomalies that are known."""
-        if self.supervision == "supervised" and y is not None:
-            return X, y
         known = np.zeros(len(X), bool) if y is None else y == 1
-        names = ("noise_ratio", "noise_std", "synthetic_ratio", "k_neighbors")
-        rest, noise = replace_by_noise(X[~known], rng, **{k: getattr(self, k) for k in names})
-        abnormal = np.concatenate([noise, X[known]]).astype(np.float32)
+        rest, noise = X[~known], X[:0]
+        if y is None or self.supervision != "supervised":
+            names = ("noise_ratio", "noise_std", "synthetic_ratio", "k_neighbors")
+            rest, noise = replace_by_noise(rest, rng, **{k: getattr(self, k) for k in names})
+        # Trained on once each, a few known anomalies teach it that all rows are normal.
+        wanted = round(self.known_ratio / (1 - self.known_ratio) * len(rest))
+        repeated = np.resize(np.flatnonzero(known), max(wanted, known.sum()) if known.any() else 0)
+        abnormal = np.concatenate([noise, X[repeated]]).astype(np.float32)
         return np.concatenate([rest, abnormal]), np.repeat([0, 1], [len(rest), len(abnormal)])
 
     # --- loss and score -------------------------------------------------------------------------
@@ -168,7 +182,7 @@ class AnoRand(ErrorMaps):
         return torch.sigmoid(blocks if blocks.device.type == "mps" else blocks.double())
 
     def _fused_by(self) -> str:
-        auto = "reconstruction" if self.supervision is None else "swapped"
+        auto = "reconstruction" if self.supervision is None else "mean"
         return auto if self.fusion == "auto" else self.fusion
 
     def _reconstruct(self, module: Any, x: Tensor) -> Tensor:

@@ -10,6 +10,8 @@ from sklearn.metrics import roc_auc_score
 
 from deepod import AnoRand, fit_many
 from deepod.bench.detectors import find
+from deepod.bench.protocols import split_table
+from deepod.datasets import load_bundled
 from deepod.networks import MLP
 from deepod.types import Batch
 from tests.cases import samples
@@ -230,7 +232,8 @@ def test_quartiles__of_the_training_rows_as_given__stored():
 def test_few_labels__known_anomalies__kept_as_they_are_and_never_noised():
     y = np.zeros(100, int)
     y[:7] = 1
-    rows, out, labels = prepared(small(supervision="few_labels"), 100, y=y)
+    detector = small(supervision="few_labels", known_ratio=0)
+    rows, out, labels = prepared(detector, 100, y=y)
     known = rows[:7].view("V12").ravel()
     assert np.isin(known, out[labels == 1].view("V12").ravel()).all()
     assert not np.isin(known, out[labels == 0].view("V12").ravel()).any()
@@ -238,19 +241,50 @@ def test_few_labels__known_anomalies__kept_as_they_are_and_never_noised():
     assert (labels == 1).sum() == (without == 1).sum() + 7
 
 
+@pytest.mark.parametrize(("known", "ratio", "expected"), [(7, 0.5, 91), (1, 0.5, 97), (7, 0.2, 23)])
+def test_few_labels__known_anomalies__repeated_evenly(known, ratio, expected):
+    y = np.zeros(100, int)
+    y[:known] = 1
+    detector = small(supervision="few_labels", known_ratio=ratio, synthetic_ratio=0)
+    rows, out, labels = prepared(detector, 100, y=y)
+    assert (labels == 0).sum() == 98 - known  # two are noisy
+    times = [(out[labels == 1] == row).all(1).sum() for row in rows[:known]]
+    assert sum(times) == expected
+    assert max(times) - min(times) <= 1
+
+
 def test_supervised__true_labels__no_synthetic_rows():
-    rows, out, labels = prepared(small(supervision="supervised"), 64, y=LABELS)
+    rows, out, labels = prepared(small(supervision="supervised", known_ratio=0), 64, y=LABELS)
     np.testing.assert_array_equal(out, rows)
     np.testing.assert_array_equal(labels, LABELS)
+    rows, out, labels = prepared(small(supervision="supervised"), 64, y=LABELS)
+    np.testing.assert_array_equal(out, np.concatenate([rows, rows[48:], rows[48:]]))
+    np.testing.assert_array_equal(labels, np.repeat([0, 1], 48))
+    rows, out, _ = prepared(small(supervision="supervised"), 64, y=1 - LABELS)
+    assert len(out) == len(rows)  # more than half are anomalies already
 
 
 @pytest.mark.parametrize("supervision", ["few_labels", "supervised"])
-def test_fusion__auto_with_labels__swapped(supervision):
+def test_fusion__auto_with_labels__mean(supervision):
     scores = [
         small(supervision=supervision, fusion=fusion).fit(X, LABELS).decision_scores_
-        for fusion in ("auto", "swapped")
+        for fusion in ("auto", "mean")
     ]
     np.testing.assert_array_equal(*scores)
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_few_labels__six_known_eights_among_digits__worth_much(seed):
+    """Trained on once each, they are worth nothing."""
+    digits = load_bundled("digits")
+    split = split_table("few-labels-5", digits.data, digits.target, seed)
+    assert split.given.sum() == 6
+
+    def found(y=None, **params):
+        detector = AnoRand(random_state=seed, **params).fit(split.X_train, y)
+        return roc_auc_score(split.y_test, detector.decision_function(split.X_test))
+
+    assert found(split.given, supervision="few_labels") > max(0.85, found() + 0.15)
 
 
 @pytest.mark.parametrize("seed", range(8))
@@ -271,22 +305,17 @@ def test_few_labels__few_rows_and_some_held_out__works():
         small(random_state=seed, **params).fit(X[:6], y)
 
 
-def test_supervised__one_class__refused():
+@pytest.mark.parametrize("supervision", ["few_labels", "supervised"])
+def test_supervision__one_class__refused(supervision):
     for y in (np.zeros(64), np.ones(64)):
         with pytest.raises(ValueError, match=r"both classes|some rows must be normal"):
-            small(supervision="supervised").fit(X, y)
+            small(supervision=supervision).fit(X, y)
 
 
 @pytest.mark.parametrize("supervision", ["few_labels", "supervised"])
 def test_supervision__without_y__refused(supervision):
     with pytest.raises(ValueError, match="needs y"):
         small(supervision=supervision).fit(X)
-
-
-def test_few_labels__no_known_anomaly__as_without_labels():
-    params = {"fusion": "swapped"}
-    scores = small(supervision="few_labels", **params).fit(X, np.zeros(64)).decision_scores_
-    np.testing.assert_array_equal(scores, small(**params).fit(X).decision_scores_)
 
 
 @pytest.mark.parametrize("supervision", ["few_labels", "supervised"])
@@ -326,6 +355,7 @@ def test_easy_problem__far_outliers__found(contaminated, seed):
         ({"synthetic_ratio": -0.1}, "synthetic_ratio"),
         ({"noise_std": -1}, "noise_std"),
         ({"k_neighbors": 0}, "k_neighbors"),
+        ({"known_ratio": 0.6}, "known_ratio"),
         ({"detection_weight": 1.2}, "detection_weight"),
         ({"supervision": "semi"}, "supervision"),
         ({"fusion": "max"}, "fusion"),
