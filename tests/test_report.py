@@ -51,6 +51,14 @@ def tiny(*extra):
     return found + list(extra)
 
 
+def test_report__one_name_for_two_datasets__refused():
+    first, *others = tiny()
+    known = [first | {"data": "one"}, *(row | {"data": "one"} for row in others[:3]), *others[3:]]
+    assert bench.report(known)  # rows of older versions do not say
+    with pytest.raises(ValueError, match="dataset 'x' come from different"):
+        bench.report([first | {"data": "two"}, *known[1:]])
+
+
 def study(detectors=NAMES, datasets=6, seeds=2, protocol="one-class", **more):
     """Results in which the first detector is the best on every dataset, and so on."""
     rng = np.random.default_rng(0)

@@ -25,7 +25,7 @@ NUMBERS = (
     *("fit_seconds", "score_seconds", "stacked", "copies", *METRICS),
 )
 _OPTIONAL = (
-    *("error", "device", "commit", "clean", "versions", "scaling", "own", "scores"),
+    *("error", "device", "commit", "clean", "versions", "scaling", "own", "scores", "data"),
     *NUMBERS,
 )
 
@@ -70,10 +70,21 @@ def frame(results: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     DataFrame
         ``ours`` says whether a detector is one of deepod's. Older rows do not say so: it then has a
         name without a module, or scales its rows itself.
+
+    Raises
+    ------
+    ValueError
+        If one name stands for datasets with different contents.
     """
     import pandas as pd
 
     table = pd.DataFrame(results, columns=list(dict.fromkeys([*Cell._fields, *_OPTIONAL])))
+    contents = table.groupby("dataset")["data"].nunique()
+    if (contents > 1).any():
+        raise ValueError(
+            f"results: rows of dataset {contents.idxmax()!r} come from different values or labels; "
+            "compare them apart, or give one another name and run again."
+        )
     plain = ~table["detector"].str.contains(":", regex=False)
     own = plain | (table["own"] == True) | (table["scaling"] == "own")  # noqa: E712
     own = own.groupby(table["detector"]).any()
