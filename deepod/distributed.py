@@ -71,7 +71,8 @@ def across_processes(backend: str | None = None) -> Iterator[Ranks]:
     -----
     ``decision_scores_`` and ``labels_`` hold the training rows of all processes, in the order of
     ranks. ``_prepare`` of a method, such as AnoRand's noise and SMOTE, sees the rows of its process
-    alone; so does BatchNorm in training, and its running statistics are averaged after every epoch.
+    alone (with labels, each process needs a known anomaly); so does BatchNorm in training, and its
+    running statistics are averaged after every epoch.
     Gradients are summed by one call per step. Several detectors (:func:`deepod.fit_many`) train in
     turn. With as few processes as batches have rows the result is that of one process up to
     rounding if a batch is all rows; otherwise batches are put together differently.

@@ -36,10 +36,13 @@ class AnoRand(ErrorMaps):
     Assumes that most training rows are normal, or takes labels by ``supervision``. Fails where
     :class:`deepod.AutoEncoder` fails. Noise is easy to tell from normal rows, and telling it says
     little of real anomalies: the paper's fusion, mostly the detection block, ranks worse than the
-    reconstruction alone (``benchmarks/README.md``). Fused scores saturate at errors above 37.
+    reconstruction alone (``benchmarks/README.md``). Fused scores saturate at errors above 37. With
+    labels, the paper trains on each anomaly once; here they are repeated, or few of them would
+    teach the perceptron that every row is normal (``docs/benchmarks.md``).
 
     The paper's setting: ``AnoRand(network=MLP(hidden=(32, 16), activation="relu"), latent_dim=16,
-    fusion="paper", epochs=200, lr=1e-4)``. Scaling and share of noisy rows are not stated.
+    fusion="paper", epochs=200, lr=1e-4)``, and ``known_ratio=0`` with labels. Scaling and the share
+    of noisy rows are not stated.
 
     References
     ----------
