@@ -82,6 +82,7 @@ def test_hyper_parameters_that_may_differ__side_by_side_as_alone(name, stacks):
         "noise_std": 0.9,
         "missing": "impute",
         "k_neighbors": 2,
+        "known_ratio": 0.2,
         "fusion": "detection",
         "masked_share": 0.5,
         "nu": 0.3,

@@ -1,4 +1,4 @@
-"""Artificial anomalies: Gaussian noise on a few rows, and SMOTE between the noisy ones."""
+"""Artificial anomalies: noise on a few rows, and SMOTE between these; repeated known ones."""
 
 from __future__ import annotations
 
@@ -41,7 +41,17 @@ def replace_by_noise(
     m = max(0, min(max(2, round(noise_ratio * n)), n - 1)) if noise_ratio else 0
     noisy = X[:m] + rng.normal(0, noise_std, (m, *X.shape[1:]))
     extra = round(synthetic_ratio / (1 - synthetic_ratio) * (n - m)) - m
-    return X[m:], np.concatenate([noisy, _interpolate(noisy, extra, k_neighbors, rng)])
+    abnormal = np.concatenate([noisy, _interpolate(noisy, extra, k_neighbors, rng)])
+    return X[m:], abnormal.astype(np.float32)
+
+
+def repeat(known: np.ndarray, others: int, ratio: float) -> np.ndarray:
+    """Repeat known anomalies evenly, until they are this share of themselves and so many others.
+
+    All are there at least once, and none are made where none are known.
+    """
+    wanted = max(len(known), round(ratio / (1 - ratio) * others)) if len(known) else 0
+    return known[np.resize(np.arange(len(known)), wanted)]
 
 
 def _interpolate(

@@ -10,12 +10,14 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from deepod.models._pseudo_labels import replace_by_noise
+from deepod.models._pseudo_labels import repeat, replace_by_noise
 from deepod.models._reconstruction import ErrorMaps
 from deepod.networks import MLP, Network
 from deepod.networks.layers import ERRORS, error_norm
 from deepod.params import integer, one_of, param, parameters, real
 from deepod.types import Batch, Losses, Refresh, Shape
+
+_NOISE = ("noise_ratio", "noise_std", "synthetic_ratio", "k_neighbors")
 
 
 @parameters
@@ -36,13 +38,11 @@ class AnoRand(ErrorMaps):
     Assumes that most training rows are normal, or takes labels by ``supervision``. Fails where
     :class:`deepod.AutoEncoder` fails. Noise is easy to tell from normal rows, and telling it says
     little of real anomalies: the paper's fusion, mostly the detection block, ranks worse than the
-    reconstruction alone (``benchmarks/README.md``). Fused scores saturate at errors above 37. With
-    labels, the paper trains on each anomaly once; here they are repeated, or few of them would
-    teach the perceptron that every row is normal (``docs/benchmarks.md``).
+    reconstruction alone (``benchmarks/README.md``). Fused scores saturate at errors above 37. Known
+    anomalies are repeated; the paper trains on each once, and few then teach next to nothing.
 
     The paper's setting: ``AnoRand(network=MLP(hidden=(32, 16), activation="relu"), latent_dim=16,
-    fusion="paper", epochs=200, lr=1e-4)``, and ``known_ratio=0`` with labels. Scaling and the share
-    of noisy rows are not stated.
+    fusion="paper", known_ratio=0, epochs=200, lr=1e-4)``; scaling and share of noise are not stated.
 
     References
     ----------
@@ -61,9 +61,7 @@ class AnoRand(ErrorMaps):
 
     latent_dim: int = param(default=8, accepts=[integer(1)], doc="Length of the code.")
     detection_weight: float = param(
-        default=0.2,
-        accepts=[real(0, 1)],
-        doc="Weight w of the detection block's cross-entropy; 1 - w weighs the reconstruction.",
+        default=0.2, accepts=[real(0, 1)], doc="Weight w of the cross-entropy; 1 - w of the error."
     )
     noise_ratio: float = param(
         default=0.02, accepts=[real(0, 0.5)], doc="Share of rows that noisy ones replace."
@@ -84,10 +82,7 @@ class AnoRand(ErrorMaps):
         "and 0 for unlabelled ones. 'supervised': y holds the true labels, without noisy rows.",
     )
     known_ratio: float = param(
-        default=0.5,
-        accepts=[real(0, 0.5)],
-        doc="Share of known anomalies in training, which are repeated for it where they are fewer; "
-        "0 takes each once.",
+        default=0.5, accepts=[real(0, 0.5)], doc="Share of known anomalies, repeated; 0: once each."
     )
     fusion: str = param(
         default="auto",
@@ -98,7 +93,7 @@ class AnoRand(ErrorMaps):
     error: str = param(
         default="norm",
         accepts=[one_of("norm", "mse")],
-        doc="Error of the reconstruction in the loss; the score always takes the norm.",
+        doc="Error in the loss; scores take the norm.",
     )
     z0: str = param(
         default="hidden",
@@ -106,9 +101,7 @@ class AnoRand(ErrorMaps):
         doc="What the decoder is told of the detection block: its last hidden layer or its output.",
     )
     numbers_in_loss, scaler = ("detection_weight",), "minmax"
-    absent_from_loss = (
-        *("noise_ratio", "synthetic_ratio", "noise_std", "k_neighbors", "known_ratio", "fusion"),
-    )
+    absent_from_loss = (*_NOISE, "known_ratio", "fusion")
     family, paper = "pseudo-label", "Mayaki & Riveill, AnoRand, 2023"
     auto_steps, auto_epochs, auto_batch_norm = 500, 80, True
 
@@ -121,13 +114,9 @@ class AnoRand(ErrorMaps):
         network = self._network(shape)
         features, width = network.features(shape)
         z0 = width if self.z0 == "hidden" else 1
-        parts = {
-            "features": features,  # of the detection block
-            "head": nn.Linear(width, 1),
-            "encoder": network.encoder(shape, self.latent_dim),
-            "decoder": network.decoder(self.latent_dim + z0, shape),
-        }
-        module = nn.ModuleDict(parts)
+        module = nn.ModuleDict({"features": features, "head": nn.Linear(width, 1)})  # detection
+        module["encoder"] = network.encoder(shape, self.latent_dim)
+        module["decoder"] = network.decoder(self.latent_dim + z0, shape)
         # Third quartiles of both blocks' probabilities over the training rows.
         module.register_buffer("quartiles", torch.full((2,), 0.5))
         return module
@@ -141,10 +130,9 @@ class AnoRand(ErrorMaps):
 
     def _validate_y(self, y: Any, n: int) -> np.ndarray | None:
         y = super()._validate_y(y, n)
-        if self.supervision is not None and y is not None and not (y == 1).any():
+        if y is not None and not y.any():
             raise ValueError(
-                f"supervision={self.supervision!r} needs both classes in y, got only 0; without a "
-                "known anomaly, set supervision=None."
+                f"supervision={self.supervision!r} needs both classes in y, got only 0."
             )
         return y
 
@@ -153,12 +141,8 @@ class AnoRand(ErrorMaps):
         known = np.zeros(len(X), bool) if y is None else y == 1
         rest, noise = X[~known], X[:0]
         if y is None or self.supervision != "supervised":
-            names = ("noise_ratio", "noise_std", "synthetic_ratio", "k_neighbors")
-            rest, noise = replace_by_noise(rest, rng, **{k: getattr(self, k) for k in names})
-        # Trained on once each, a few known anomalies teach it that all rows are normal.
-        wanted = round(self.known_ratio / (1 - self.known_ratio) * len(rest))
-        repeated = np.resize(np.flatnonzero(known), max(wanted, known.sum()) if known.any() else 0)
-        abnormal = np.concatenate([noise, X[repeated]]).astype(np.float32)
+            rest, noise = replace_by_noise(rest, rng, **{k: getattr(self, k) for k in _NOISE})
+        abnormal = np.concatenate([noise, repeat(X[known], len(rest), self.known_ratio)])
         return np.concatenate([rest, abnormal]), np.repeat([0, 1], [len(rest), len(abnormal)])
 
     # --- loss and score -------------------------------------------------------------------------
@@ -203,8 +187,7 @@ class AnoRand(ErrorMaps):
         return (self._probabilities(module, x) * weights).sum(1) / weights.sum()
 
     def _calibration(self) -> Refresh:
-        def quartiles(p: Tensor) -> dict[str, Tensor]:
-            # By NumPy: torch.quantile refuses long tensors.
+        def quartiles(p: Tensor) -> dict[str, Tensor]:  # torch.quantile refuses long tensors
             return {"quartiles": torch.from_numpy(np.quantile(p.cpu().numpy(), 0.75, axis=0))}
 
         return Refresh(self._probabilities, quartiles)
