@@ -42,7 +42,7 @@ class AnoRand(ErrorMaps):
     anomalies are repeated; the paper trains on each once, and few then teach next to nothing.
 
     The paper's setting: ``AnoRand(network=MLP(hidden=(32, 16), activation="relu"), latent_dim=16,
-    fusion="paper", known_ratio=0, epochs=200, lr=1e-4)``; scaling and share of noise are not stated.
+    fusion="paper", known_ratio=0, epochs=200, lr=1e-4)``; scaling and noisy share are not stated.
 
     References
     ----------
