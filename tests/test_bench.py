@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 import tomllib
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -796,6 +797,11 @@ def test_interrupt__of_the_other_command__explained(home, capsys, monkeypatch):
         adbench.main(["--datasets", "small", "--out", str(home / "r")])
     assert "the same command goes on" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+
+
+def test_command__in_another_thread__runs(home):
+    with ThreadPoolExecutor(1) as pool:
+        assert len(pool.submit(call, home / "r", names="small", seeds=1).result()) == 1
 
 
 @pytest.mark.slow  # each worker imports torch
