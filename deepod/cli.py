@@ -27,7 +27,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     Returns
     -------
     int
-        Exit code: 0; 1 after a failure, and 130 after Ctrl-C, with a line on standard error.
+        Exit code: 0; 1 after a failure, and 130 after Ctrl-C, with a line on standard error;
+        141 if nobody reads what is printed.
     """
     parser = argparse.ArgumentParser(
         prog="deepod", description="Deep anomaly detection that behaves like scikit-learn."
@@ -66,15 +67,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     }[arguments.command]
     try:
         run(arguments)
-        sys.stdout.flush()
-    except BrokenPipeError:  # as of "deepod list | head": nobody reads on
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 141  # as a process that SIGPIPE ends
+        if _nobody_reads():
+            return 141  # as a process that SIGPIPE ends
     except (OSError, ImportError, ValueError) as error:
+        if isinstance(error, BrokenPipeError) and _nobody_reads("\n"):
+            return 141
         return _failed(arguments.command, error, 1)
     except KeyboardInterrupt as error:
         return _failed(arguments.command, error, 128 + signal.SIGINT)
     return 0
+
+
+def _nobody_reads(more: str = "") -> bool:
+    """Whether what is printed cannot be read any more, as of ``deepod list | head``."""
+    if sys.stdout is None:  # closed from the start
+        return False
+    try:
+        print(more, end="", flush=True)
+    except BrokenPipeError:
+        with Path(os.devnull).open("wb") as nowhere:  # or the interpreter complains at its end
+            os.dup2(nowhere.fileno(), sys.stdout.fileno())
+        return True
+    return False
 
 
 def _failed(command: str, error: BaseException, code: int) -> int:

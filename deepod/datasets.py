@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -357,7 +358,8 @@ def _read(path: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
     if path.suffix not in readers:
         raise ValueError("expected a .csv, .parquet or .npz file.")
     table = readers[path.suffix](path)
-    if any(str(name).startswith("Unnamed: ") for name in table):  # what read_csv calls them
+    # What read_csv calls them.
+    if path.suffix == ".csv" and any(re.fullmatch(r"Unnamed: \d+", str(name)) for name in table):
         raise ValueError(NO_NAME)
     if label not in table:
         raise KeyError(f"there is no column {label!r}; there are {', '.join(map(str, table))}.")

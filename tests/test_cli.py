@@ -41,6 +41,22 @@ def test_list__nobody_reads__ends_without_a_word():
     assert (ended.returncode, ended.stderr) == (141, b"")
 
 
+def test_list__another_pipe_broke__explained(capsys, monkeypatch):
+    def broken():
+        raise BrokenPipeError(32, "Broken pipe")
+
+    monkeypatch.setattr(deepod, "list_detectors", broken)
+    assert main(["list"]) == 1
+    assert capsys.readouterr().err == "deepod list: [Errno 32] Broken pipe\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sh")
+def test_list__no_standard_output__ends():
+    run = ["sh", "-c", '"$0" -m deepod list >&-', sys.executable]
+    ended = subprocess.run(run, stderr=subprocess.PIPE, check=False)
+    assert (ended.returncode, ended.stderr) == (0, b"")
+
+
 def test_list__names_every_detector(capsys):
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()

@@ -216,6 +216,12 @@ def test_table__pickles_inside__not_loaded(tmp_path):
         datasets.load_table(tmp_path / "a.npz")
 
 
+def test_table__columns_that_are_called_unnamed__read(tmp_path):
+    pytest.importorskip("pandas")
+    (tmp_path / "a.csv").write_text("Unnamed: price,label\n1,0\n2,1\n")
+    assert datasets.load_table(tmp_path / "a.csv").feature_names == ["Unnamed: price"]
+
+
 @pytest.mark.parametrize(
     ("arrays", "words"),
     [

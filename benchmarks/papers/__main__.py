@@ -25,6 +25,7 @@ from __future__ import annotations
 import argparse
 import math
 import os
+import signal
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
@@ -33,7 +34,7 @@ from typing import Any, NamedTuple
 
 from benchmarks import adbench
 from deepod import bench
-from deepod.bench.options import count
+from deepod.bench.options import count, stoppable
 
 FOLDER = Path(__file__).parent
 METRICS = {"f1": "F1", "auc_roc": "AUC-ROC", "auc_pr": "AUC-PR"}
@@ -286,6 +287,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         results = _run(args, beside)
     except (OSError, ImportError, ValueError) as error:
         parser.error(str(error))
+    except KeyboardInterrupt as error:
+        parser.exit(128 + signal.SIGINT, f"{parser.prog}: {error}\n")
     print(render(results, args.defaults, beside))
 
 
@@ -310,20 +313,21 @@ def _run(args: argparse.Namespace, beside: Sequence[str]) -> list[Result]:
     results = []
     for section, found in zip(sections, data, strict=True):
         wanted = [section.detector, *([section.default] if args.defaults else []), *beside]
-        rows = bench.run(
-            found,
-            dict.fromkeys(wanted),
-            args.out,
-            protocol=section.paper["protocol"],
-            seeds=args.seeds or section.paper["seeds"],
-            jobs=args.jobs,
-            max_train=args.max_train,
-            max_test=args.max_test,
-            # Networks of images train in turn anyway; one by one, a stopped run loses one seed.
-            stack=section.paper["protocol"] != "images",
-            retry_errors=args.retry_errors,
-            progress=not args.quiet,
-        )
+        with stoppable(args.out):
+            rows = bench.run(
+                found,
+                dict.fromkeys(wanted),
+                args.out,
+                protocol=section.paper["protocol"],
+                seeds=args.seeds or section.paper["seeds"],
+                jobs=args.jobs,
+                max_train=args.max_train,
+                max_test=args.max_test,
+                # Networks of images train in turn anyway; one by one, a stopped run loses one seed.
+                stack=section.paper["protocol"] != "images",
+                retry_errors=args.retry_errors,
+                progress=not args.quiet,
+            )
         results.append(Result(section, [dataset.name for dataset in found], rows))
     return results
 

@@ -45,7 +45,7 @@ def run_with_options(data: Sequence[Any], args: argparse.Namespace) -> str:
     """Run as the options say; a sentence on what was done."""
     from deepod.bench.runner import run
 
-    with _stoppable(args.out):
+    with stoppable(args.out):
         found = run(
             data,
             args.detectors,
@@ -70,7 +70,7 @@ def run_with_options(data: Sequence[Any], args: argparse.Namespace) -> str:
 
 
 @contextlib.contextmanager
-def _stoppable(out: Path) -> Iterator[None]:
+def stoppable(out: Path) -> Iterator[None]:
     """Let SIGTERM, as ``kill`` and schedulers send it, end the workers too; explain Ctrl-C."""
 
     def stop(number: int, frame: Any) -> None:

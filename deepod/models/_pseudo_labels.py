@@ -48,7 +48,8 @@ def replace_by_noise(
 def repeat(known: np.ndarray, others: int, ratio: float) -> np.ndarray:
     """Repeat known anomalies evenly, until they are this share of themselves and so many others.
 
-    All are there at least once, and none are made where none are known.
+    All are there at least once, and none are made where none are known: of rows that are read from
+    disk, buffer by buffer, only those with a known anomaly get more of it.
     """
     wanted = max(len(known), round(ratio / (1 - ratio) * others)) if len(known) else 0
     return known[np.resize(np.arange(len(known)), wanted)]
