@@ -93,7 +93,7 @@ class AnoRand(ErrorMaps):
     error: str = param(
         default="norm",
         accepts=[one_of("norm", "mse")],
-        doc="Error in the loss; scores take the norm.",
+        doc="Error of the reconstruction in the loss; the score always takes the norm.",
     )
     z0: str = param(
         default="hidden",
