@@ -19,10 +19,10 @@ from tqdm import tqdm
 
 import deepod
 from benchmarks import adbench
-from deepod import _explain
+from deepod._scoring import explain as _explain_module
 from deepod.bench import environment, protocols, rows
 
-NODES = (32, 64, _explain.NODES, 256)
+NODES = (32, 64, _explain_module.NODES, 256)
 SHIFT = 5.0  # standard deviations by which one value of a normal row is moved
 MOST_TRAINING, MOST_TEST = 2000, 200
 NARROW = 10  # columns that the report tells apart from more
@@ -65,10 +65,10 @@ def measure(cell: Cell) -> dict[str, Any]:
     )
     wanted, anomalous = scores - start, split.y_test == 1
     gaps, of_anomalies = {}, {}
-    known = _explain.NODES
+    known = _explain_module.NODES
     try:
         for nodes in NODES:
-            _explain.NODES = nodes
+            _explain_module.NODES = nodes
             began = time.perf_counter()
             found = detector.explain(split.X_test, rule="gradients")
             seconds[f"{nodes} nodes"] = time.perf_counter() - began
@@ -76,7 +76,7 @@ def measure(cell: Cell) -> dict[str, Any]:
             gaps[nodes] = _quantiles(missing / np.abs(found).sum(1))
             of_anomalies[nodes] = _quantiles((missing / np.abs(wanted))[anomalous])
     finally:
-        _explain.NODES = known
+        _explain_module.NODES = known
     odd, places = shifted(split.X_test[~anomalous], split.X_train.std(0), cell.seed)
     blamed = {
         rule: float(np.mean(detector.explain(odd, rule=rule).argmax(1) == places))
@@ -115,7 +115,7 @@ def _quantiles(values: np.ndarray) -> dict[str, float]:
 
 def report(found: Sequence[dict[str, Any]]) -> str:
     """Render two tables, in percent: medians of the gaps, and means of the shares blamed."""
-    used = str(_explain.NODES)
+    used = str(_explain_module.NODES)
     gaps, shares = [], []
     for row in found:
         name = {"detector": row["detector"]}

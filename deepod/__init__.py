@@ -10,43 +10,40 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from deepod._registry import DETECTORS, __version__, list_detectors
+
 if TYPE_CHECKING:
+    from deepod import bench as bench
+    from deepod import callbacks as callbacks
+    from deepod import data as data
+    from deepod import datasets as datasets
+    from deepod import distributed as distributed
+    from deepod import models as models
+    from deepod import networks as networks
+    from deepod import onnx as onnx
+    from deepod import plotting as plotting
+    from deepod import sources as sources
     from deepod._base import BaseDetector
-    from deepod._files import InvalidFileError
-    from deepod._persistence import load
+    from deepod._storage.models import load
+    from deepod._storage.tensors import InvalidFileError
     from deepod.adapter import SklearnOutlierAdapter
     from deepod.ensemble import SeedEnsemble, fit_many
-    from deepod.models.anorand import AnoRand
-    from deepod.models.autoencoder import AutoEncoder
-    from deepod.models.dae import DAE
-    from deepod.models.deep_svdd import DeepSVDD
-    from deepod.models.iae_lstm_kl import IAELSTMKL
-    from deepod.models.iaead import IAEAD
-    from deepod.models.ns_ae import NSAE
-    from deepod.models.plad import PLAD
+    from deepod.models import DAE, IAEAD, IAELSTMKL, NSAE, PLAD, AnoRand, AutoEncoder, DeepSVDD
     from deepod.search import StackedSearchCV
 
-__version__ = "1.0.0.dev0"
-
-# The registry: one line per method. Imported on first use, so that ``import deepod`` is instant.
-DETECTORS = {
-    "AnoRand": "deepod.models.anorand",
-    "AutoEncoder": "deepod.models.autoencoder",
-    "DAE": "deepod.models.dae",
-    "DeepSVDD": "deepod.models.deep_svdd",
-    "IAEAD": "deepod.models.iaead",
-    "IAELSTMKL": "deepod.models.iae_lstm_kl",
-    "NSAE": "deepod.models.ns_ae",
-    "PLAD": "deepod.models.plad",
-}
-_LAZY = DETECTORS | {
+# Imported on first use, so that ``import deepod`` is instant.
+_CLASSES_AND_FUNCTIONS = DETECTORS | {
     "BaseDetector": "deepod._base",
-    "SklearnOutlierAdapter": "deepod.adapter",
+    "InvalidFileError": "deepod._storage.tensors",
     "SeedEnsemble": "deepod.ensemble",
+    "SklearnOutlierAdapter": "deepod.adapter",
     "StackedSearchCV": "deepod.search",
     "fit_many": "deepod.ensemble",
-    "InvalidFileError": "deepod._files",
-    "load": "deepod._persistence",
+    "load": "deepod._storage.models",
+}
+_MODULES = {
+    *("bench", "callbacks", "data", "datasets", "distributed", "models", "networks", "onnx"),
+    *("plotting", "sources"),
 }
 
 __all__ = [
@@ -69,36 +66,17 @@ __all__ = [
     "load",
 ]
 
+if not TYPE_CHECKING:  # type checkers are to see that a misspelt name is none
 
-def __getattr__(name: str) -> Any:
-    if name not in _LAZY:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(_LAZY[name]), name)
-    globals()[name] = value
-    return value
+    def __getattr__(name: str) -> Any:
+        if name in _MODULES:
+            return import_module(f"deepod.{name}")
+        if name not in _CLASSES_AND_FUNCTIONS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = getattr(import_module(_CLASSES_AND_FUNCTIONS[name]), name)
+        globals()[name] = value
+        return value
 
 
 def __dir__() -> list[str]:
-    return sorted(__all__)
-
-
-def list_detectors() -> list[dict[str, Any]]:
-    """Describe every detector.
-
-    Returns
-    -------
-    list of dict
-        With keys ``name``, ``family``, ``inputs`` (tuple of "table", "windows", "images"),
-        ``paper`` and ``detector`` (the class).
-    """
-    detectors = [getattr(import_module(module), name) for name, module in DETECTORS.items()]
-    return [
-        {
-            "name": detector.__name__,
-            "family": detector.family,
-            "inputs": detector.inputs,
-            "paper": detector.paper,
-            "detector": detector,
-        }
-        for detector in detectors
-    ]
+    return sorted([*__all__, *_MODULES])

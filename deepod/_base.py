@@ -16,18 +16,29 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
 from torch import Tensor, nn
 
-from deepod import _data, _explain, _missing, _persistence, _ranks, _train, data
-from deepod._checkpoint import Checkpoint, describe, describe_data
-from deepod._engines import ENGINES, building
-from deepod._labels import PyODVocabulary
-from deepod._memory import AtOnce, explained, too_little
-from deepod._stream import Scores, Stream, Streamed
-from deepod._threshold import CONTAMINATION, FALSE_ALARM_RATE, check_enough
-from deepod._together import fit_all
+from deepod import sources
+from deepod._inputs import rows as _rows
+from deepod._inputs import scaling as _scaling
+from deepod._inputs import validation as _validation
+from deepod._inputs.stream import Stream, Streamed
+from deepod._scoring import apply
+from deepod._scoring import explain as _explain_module
+from deepod._scoring.memory import AtOnce, explained, too_little
+from deepod._scoring.sketch import Scores
+from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE, check_enough
+from deepod._scoring.vocabulary import PyODVocabulary
+from deepod._storage import models
+from deepod._training import loop as _loop
+from deepod._training import processes as _processes
+from deepod._training import task as _task
+from deepod._training.checkpoint import Checkpoint, describe, describe_data
+from deepod._training.fitting import fit_all
+from deepod._training.stacked import building
+from deepod._training.steps import ENGINES
 from deepod.callbacks import Progress
-from deepod.data import Source, cut
 from deepod.networks import FAMILIES, Network, StartsFromRows, family_with, resolve
 from deepod.params import integer, one_of, param, parameters, positive, real
+from deepod.sources import Source, cut
 from deepod.types import Batch, Callback, Losses, Phase, Refresh, Shape
 
 # Rows that each of several processes shows to layers that start from rows.
@@ -382,12 +393,12 @@ class BaseDetector(PyODVocabulary):
             raise error
         return self
 
-    def _begin(self, X: Any, y: Any, shared: dict[Any, Any]) -> tuple[np.ndarray, _train.Task]:
+    def _begin(self, X: Any, y: Any, shared: dict[Any, Any]) -> tuple[np.ndarray, _task.Task]:
         """Do all that comes before training: validated rows and what to train.
 
         ``shared`` holds what detectors that are fitted together have in common.
         """
-        given, ranks = X, _ranks.current()
+        given, ranks = X, _processes.current()
         try:
             X, y = self._validate_all(X, y)
         except Exception as error:
@@ -427,15 +438,17 @@ class BaseDetector(PyODVocabulary):
             module = self._build_module(self.input_shape_).float()
         self.module_ = module.to(self.device_)
         self._fitted_params = self._network_params()
-        spread = _explain.spread(rows.x, rows.y)
-        self.baseline_ = _explain.typical(spread if ranks is None else ranks.gather_rows(spread))
+        spread = _explain_module.spread(rows.x, rows.y)
+        self.baseline_ = _explain_module.typical(
+            spread if ranks is None else ranks.gather_rows(spread)
+        )
         for part in self.module_.modules():
             if isinstance(part, StartsFromRows):
                 some = rows.x[:: 1 + len(rows.x) // _START_ROWS]
                 part.start_from_rows(rows.x if ranks is None else ranks.gather_rows(some))
             if isinstance(part, nn.modules.batchnorm._BatchNorm) and self.batch_size == 1:
                 raise ValueError("batch_size=1 leaves BatchNorm nothing to average; use 2 or more.")
-        return X, _train.Task(
+        return X, _task.Task(
             self.module_,
             rows,
             self._phases(),
@@ -464,13 +477,13 @@ class BaseDetector(PyODVocabulary):
         for epoch in self.milestones:
             if not (isinstance(epoch, Integral) and int(epoch) > 0):
                 raise ValueError(f"milestones must hold positive integers, got {epoch!r}.")
-        self.device_ = _data.resolve_device(self.device)
+        self.device_ = _validation.resolve_device(self.device)
         X = self._validate_rows(X, reset=True)
-        if _ranks.current() is not None and not isinstance(X, np.ndarray):
+        if _processes.current() is not None and not isinstance(X, np.ndarray):
             raise ValueError("Several processes train on arrays only; give each its part of X.")
-        if _ranks.current() is not None and self.checkpoint is not None:
+        if _processes.current() is not None and self.checkpoint is not None:
             raise ValueError("Several processes write no checkpoint; leave checkpoint=None.")
-        self.input_shape_ = _data.sample_shape(X, self.input_shape)
+        self.input_shape_ = _validation.sample_shape(X, self.input_shape)
         if self.scaler == "gcn" and len(self.input_shape_) != 3:
             raise ValueError("scaler='gcn' is for images of shape (channels, height, width).")
         if self.calibration_fraction and not isinstance(X, np.ndarray):
@@ -502,7 +515,7 @@ class BaseDetector(PyODVocabulary):
             | {
                 # The seeds in the file are what an unseeded fit has drawn.
                 "random_state": describe("random_state", self.random_state) if seeded else None,
-                "callbacks": [type(c).__qualname__ for c in self.callbacks if _train.remembers(c)],
+                "callbacks": [type(c).__qualname__ for c in self.callbacks if _loop.remembers(c)],
                 "device": str(self.device_),
                 "X": describe_data(X),
                 "y": describe_data(y),
@@ -512,7 +525,7 @@ class BaseDetector(PyODVocabulary):
 
     def _in_memory(
         self, X: np.ndarray, y: np.ndarray | None, seeds: _Streams, key: int, shared: dict[Any, Any]
-    ) -> tuple[_data.InMemory, Batch | None]:
+    ) -> tuple[_rows.InMemory, Batch | None]:
         """Rows to train on and rows to watch, scaled as a whole."""
         samples = X.reshape(len(X), *self.input_shape_)
         rest = np.delete(np.arange(len(X)), self._calibrating)
@@ -525,11 +538,11 @@ class BaseDetector(PyODVocabulary):
         scaler, scaled = shared.get(known, (None, None))
         if scaler is None:
             rows = samples if everything else samples[learned_from]
-            ranks = _ranks.current()
+            ranks = _processes.current()
             gather = None if ranks is None else ranks.gather
             shape, impute = self.input_shape_, self.missing == "impute"
-            fill = _data.medians(rows, shape, gather) if impute else None
-            scaler = _data.Scaler.fit(_data.blocks(rows), shape, self.scaler, gather, fill)
+            fill = _scaling.medians(rows, shape, gather) if impute else None
+            scaler = _scaling.Scaler.fit(_rows.blocks(rows), shape, self.scaler, gather, fill)
         self._remember_scaler(scaler)
 
         def batch(rows: np.ndarray, seed: int) -> Batch:
@@ -542,7 +555,7 @@ class BaseDetector(PyODVocabulary):
 
         data = batch(training, seeds.prepare)
         watched = batch(held_out, seeds.prepare + 1) if len(held_out) else None
-        return _data.InMemory(data.x, data.y), watched
+        return _rows.InMemory(data.x, data.y), watched
 
     def _streamed(
         self, X: Source, y: np.ndarray | None, seeds: _Streams
@@ -584,7 +597,7 @@ class BaseDetector(PyODVocabulary):
         purpose = f"the rows to train on, {len(X)} of shape {self.input_shape_}, {size} bytes"
         return too_little(self.device_, purpose, way)
 
-    def _remember_scaler(self, scaler: _data.Scaler) -> None:
+    def _remember_scaler(self, scaler: _scaling.Scaler) -> None:
         self.shift_, self.scale_ = scaler.shift, scaler.scale
         self.contrast_, self.fill_ = scaler.contrast, scaler.fill
 
@@ -605,7 +618,7 @@ class BaseDetector(PyODVocabulary):
         other.__dict__ = self.__dict__ | values
         return other._phases()
 
-    def _finish(self, X: np.ndarray | Source, member: _train.Member) -> None:
+    def _finish(self, X: np.ndarray | Source, member: _loop.Member) -> None:
         """Do all that comes after training."""
         self.history_, self.engine_ = member.history, member.engine
         held_out, ranks = self.__dict__.pop("_calibrating"), member.task.ranks
@@ -618,7 +631,7 @@ class BaseDetector(PyODVocabulary):
             else:
                 chunks = self._chunks(X) if known is None else known.split(self._chunk_rows(None))
             device, at_once = self.device_, member.at_once
-            _train.refresh(self.module_, calibration, chunks, device, ranks, at_once)
+            _loop.refresh(self.module_, calibration, chunks, device, ranks, at_once)
         scores = Scores(len(X), None if isinstance(X, np.ndarray) else self.memory_limit)
         for part in self._map_parts(X, self._score, at_once=member.at_once):
             if self.calibration_fraction:  # an array, all of whose rows are one part
@@ -640,14 +653,14 @@ class BaseDetector(PyODVocabulary):
 
         Whether all values of a source are finite is seen when they are read.
         """
-        if data.is_mapped(X) and X.nbytes > self.memory_limit:
-            X = data.array(X)
+        if sources.is_mapped(X) and X.nbytes > self.memory_limit:
+            X = sources.array(X)
         streamed = isinstance(X, Source)
-        rows = data.head(X, 2) if streamed else _missing.as_nan(X)
+        rows = sources.head(X, 2) if streamed else _validation.as_nan(X)
         if self.input_shape is not None and np.ndim(rows) > 2:
             # Flat and shaped samples are then one and the same, at fit and at scoring.
             rows = np.asarray(rows)
-            shape = _data.sample_shape(rows, self.input_shape)
+            shape = _validation.sample_shape(rows, self.input_shape)
             rows = rows.reshape(len(rows), int(np.prod(shape)))
         try:
             rows = validate_data(
@@ -676,7 +689,7 @@ class BaseDetector(PyODVocabulary):
         if streamed:
             return X
         allow_nan = self.missing == "impute" if reset else self.fill_ is not None
-        _missing.check_finite(rows, self._columns(rows), allow_nan=allow_nan)
+        _validation.check_finite(rows, self._columns(rows), allow_nan=allow_nan)
         return rows
 
     def _columns(self, X: np.ndarray | Source) -> Sequence[Any] | None:
@@ -749,7 +762,7 @@ class BaseDetector(PyODVocabulary):
         return min(self.auto_epochs, -(-self.auto_steps // steps))
 
     def _all_callbacks(self) -> Sequence[Callback]:
-        ranks = _ranks.current()
+        ranks = _processes.current()
         shown = self.verbose and (ranks is None or not ranks.rank)
         return [*self.callbacks, Progress()] if shown else list(self.callbacks)
 
@@ -860,7 +873,7 @@ class BaseDetector(PyODVocabulary):
             if terms is not None:
                 return terms
             most = at_once.most or self._chunk_rows(batch_size)
-            return _explain.integrated_gradients(module, self._score, x, start, most)
+            return _explain_module.integrated_gradients(module, self._score, x, start, most)
 
         return self._map(rows, contributions, batch_size, at_once).reshape(np.shape(X))
 
@@ -887,7 +900,7 @@ class BaseDetector(PyODVocabulary):
             If the file cannot be written, or a folder of this name holds other things.
         """
         check_is_fitted(self)
-        _persistence.save(self, path)
+        models.save(self, path)
 
     def _map(
         self,
@@ -920,7 +933,7 @@ class BaseDetector(PyODVocabulary):
 
         def values(rows: np.ndarray) -> np.ndarray:
             chunks = self._chunks(rows, batch_size)
-            results = _train.score(self.module_, function, chunks, self.device_, len(rows), at_once)
+            results = apply.score(self.module_, function, chunks, self.device_, len(rows), at_once)
             return results.cpu().double().numpy()
 
         if isinstance(X, np.ndarray):
@@ -930,23 +943,23 @@ class BaseDetector(PyODVocabulary):
 
         # Whole chunks, so that rows are scored as those of an array are.
         chunk = self._chunk_rows(batch_size)
-        rows = chunk * max(1, _data.block_rows(self.input_shape_) // chunk)
+        rows = chunk * max(1, _rows.block_rows(self.input_shape_) // chunk)
         shown = {"desc": "score", "unit": "row", "unit_scale": True, "disable": not self.verbose}
         columns, allow_nan = self._columns(X), self.fill_ is not None
         with tqdm(total=len(X), **shown) as bar:
             for start, stop in cut(0, len(X), rows):
-                yield values(_data.read(X, start, stop, columns, allow_nan=allow_nan))
+                yield values(_rows.read(X, start, stop, columns, allow_nan=allow_nan))
                 bar.update(stop - start)
 
     def _chunks(self, X: Any, batch_size: int | None = None) -> Iterator[Tensor]:
         """Scaled samples from validated rows."""
-        scaler = _data.Scaler(self.shift_, self.scale_, self.contrast_, self.fill_)
-        return _data.chunks(X, self.input_shape_, scaler, self._chunk_rows(batch_size))
+        scaler = _scaling.Scaler(self.shift_, self.scale_, self.contrast_, self.fill_)
+        return _rows.chunks(X, self.input_shape_, scaler, self._chunk_rows(batch_size))
 
     def _chunk_rows(self, batch_size: int | None) -> int:
         if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size > 0):
             raise ValueError(f"batch_size must be a positive integer or None, got {batch_size!r}.")
-        return int(batch_size or _train.chunk_rows(self.input_shape_))
+        return int(batch_size or apply.chunk_rows(self.input_shape_))
 
     def _generator(self, random_state: Any) -> torch.Generator:
         """Random numbers on the device, from a ``random_state`` parameter."""
@@ -1031,7 +1044,7 @@ class BaseDetector(PyODVocabulary):
         There may be no such GPU here, a forked process may not use it, or its memory may be full.
         """
         try:
-            self.device_ = _data.resolve_device(self.device)
+            self.device_ = _validation.resolve_device(self.device)
             self.module_.to(self.device_)
         except (ValueError, RuntimeError):
             if strictly:
@@ -1042,7 +1055,7 @@ class BaseDetector(PyODVocabulary):
 
 def _finite(scores: np.ndarray) -> np.ndarray:
     """Give rows so far away that their score is infinite in float32 its largest number."""
-    return np.minimum(scores, _data.LARGEST_SCORE, out=scores)
+    return np.minimum(scores, apply.LARGEST_SCORE, out=scores)
 
 
 def spawn_seeds(random_state: Any, n: int) -> list[int]:

@@ -19,7 +19,7 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.utils import Bunch
 
-from deepod._files import write
+from deepod._storage.atomic import write
 
 ADBENCH = "https://github.com/Minqi824/ADBench"
 # Of this commit: a file that changes there would fail its checksum here.

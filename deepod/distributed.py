@@ -28,7 +28,7 @@ from sklearn.base import BaseEstimator
 from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 
-from deepod._ranks import Ranks, together
+from deepod._training.processes import Ranks, together
 
 try:
     import cloudpickle

@@ -15,11 +15,11 @@ from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from deepod._base import BaseDetector, spawn_seeds
-from deepod._labels import PyODVocabulary
-from deepod._threshold import CONTAMINATION, FALSE_ALARM_RATE
-from deepod._together import fit_all
-from deepod.data import is_mapped
+from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
+from deepod._scoring.vocabulary import PyODVocabulary
+from deepod._training.fitting import fit_all
 from deepod.params import integer, one_of
+from deepod.sources import is_mapped
 
 
 def fit_many(

@@ -18,7 +18,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 import deepod
-from deepod import _data, _files
+from deepod._inputs import scaling as _scaling
+from deepod._scoring import apply
+from deepod._storage import atomic
 
 __all__ = ["export"]
 
@@ -103,7 +105,7 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
         import onnxscript  # noqa: F401
     except ImportError as error:
         raise ImportError('An ONNX file needs pip install "deepod[onnx]".') from error
-    _files.prepare(Path(path))
+    atomic.prepare(Path(path))
     try:
         # Whatever mode the caller is in.
         with _quietly(), torch.inference_mode(False), torch.no_grad():
@@ -128,7 +130,7 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
     assert program is not None  # None is for the exporter of old
     model = program.model_proto
     _describe(model, detector, graph.threshold)
-    _files.write({Path(path): model.SerializeToString()})
+    atomic.write({Path(path): model.SerializeToString()})
 
 
 class _Graph(nn.Module):
@@ -156,16 +158,16 @@ class _Graph(nn.Module):
         """Score and label."""
         x = X.unflatten(1, self.detector.input_shape_) if X.dim() == 2 else X  # flat, or a table
         scores = self.detector._score(self.module, self._scaled(x)).double()
-        scores = scores.clamp(max=_data.LARGEST_SCORE)
+        scores = scores.clamp(max=apply.LARGEST_SCORE)
         return (scores,) if self.threshold is None else (scores, (scores > self.threshold).long())
 
     def _scaled(self, x: Tensor) -> Tensor:
-        """Do what :meth:`deepod._data.Scaler.transform` does."""
+        """Do what :meth:`deepod._inputs.scaling.Scaler.transform` does."""
         if self.fill_ is not None and x.is_floating_point():
             x = torch.where(x.isnan(), self.fill_.to(x.dtype), x)
         x = _normalized(x.double()) if self.detector.contrast_ else x.double()
         x = (x - self.shift_) / self.scale_
-        return x.clamp(-_data.LARGEST, _data.LARGEST).float()
+        return x.clamp(-_scaling.LARGEST, _scaling.LARGEST).float()
 
 
 def _with_operators(module: nn.Module) -> nn.Module:
@@ -217,7 +219,7 @@ class _Recurrent(nn.Module):
 
 
 def _normalized(x: Tensor) -> Tensor:
-    """Do what :func:`deepod._data._normalize` does."""
+    """Do what :func:`deepod._inputs.scaling._normalize` does."""
     largest = x.abs().amax((1, 2, 3), keepdim=True)
     x = x / largest.where(largest > 0, 1.0)
     x = x - x.mean((1, 2, 3), keepdim=True)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 import deepod
-from deepod import _files
+from deepod._storage import atomic
 from deepod.networks import MLP
 
 from . import children
@@ -41,7 +41,7 @@ def tree(folder: Path) -> dict[str, Any]:
 
 def partials(folder: Path) -> list[Path]:
     """Files that were being written."""
-    return [path for path in folder.rglob("*") if _files.is_partial(path)]
+    return [path for path in folder.rglob("*") if atomic.is_partial(path)]
 
 
 # --- saves ----------------------------------------------------------------------------------------
@@ -66,7 +66,7 @@ def _tell(started: Path, save: Callable[[], None]) -> None:
     """Tell how many seconds a save takes."""
     begun = time.perf_counter()
     save()
-    with _files.replacing(started) as partial:
+    with atomic.replacing(started) as partial:
         partial.write_text(str(time.perf_counter() - begun))
 
 
@@ -138,7 +138,7 @@ def kill_first_saves(folder: Path, name: str, times: int, seed: int = 0) -> Coun
         place.mkdir()
         started = folder / "started"
         _killed(_save_new_ones_until_killed, place, name, started=started, moments=moments)
-        begun = {path for path in place.iterdir() if not _files.is_partial(path)}
+        begun = {path for path in place.iterdir() if not atomic.is_partial(path)}
         for path in begun:
             with contextlib.suppress(FileNotFoundError):
                 assert np.array_equal(deepod.load(path).decision_function(X), expected)

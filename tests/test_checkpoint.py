@@ -22,15 +22,13 @@ from deepod import (
     SeedEnsemble,
     StackedSearchCV,
     _checkpoint,
-    _engines,
-    _files,
-    _ranks,
-    _together,
-    _train,
     data,
     fit_many,
 )
-from deepod._files import InvalidFileError
+from deepod._storage import atomic
+from deepod._storage import tensors as _tensors
+from deepod._storage.tensors import InvalidFileError
+from deepod._training import fitting, loop, processes, stacked
 from deepod.callbacks import EarlyStopping
 from deepod.networks import MLP
 from deepod.params import param, parameters
@@ -152,11 +150,11 @@ def test_stopped__way_to_carry_out_steps__is_that_of_the_file(begun, worth, path
     def make(**params):
         return fast("PLAD", network=TINY, epochs=6, batch_size=8, **params)
 
-    monkeypatch.setattr(_train, "STEPS_WORTH_RECORDING", 1 if begun == "trace" else 10**6)
+    monkeypatch.setattr(loop, "STEPS_WORTH_RECORDING", 1 if begun == "trace" else 10**6)
     whole = make().fit(X)
     assert whole.engine_ == begun
     stop(make(checkpoint=path), 4)
-    monkeypatch.setattr(_train, "STEPS_WORTH_RECORDING", worth)
+    monkeypatch.setattr(loop, "STEPS_WORTH_RECORDING", worth)
     assert_same(make(checkpoint=path).fit(X), whole)
 
 
@@ -164,7 +162,7 @@ def test_stopped__way_to_carry_out_steps__is_that_of_the_file(begun, worth, path
 def test_stopped__phases_that_take_turns__go_on(engine, path):
     def trained(callbacks=(), checkpoint=None):
         given = task(0, phases=CYCLE, callbacks=callbacks, checkpoint=checkpoint)
-        (member,) = _train.train([given], engine)
+        (member,) = loop.train([given], engine)
         return member
 
     whole = trained()
@@ -183,11 +181,11 @@ def test_stopped__phases_that_take_turns__go_on(engine, path):
 
 
 def test_stepper__late_sizes__recorded_again_as_far_as_they_were(monkeypatch):
-    monkeypatch.setattr(_engines, "MOST_RECORDINGS", 3)
+    monkeypatch.setattr(stacked, "MOST_RECORDINGS", 3)
 
     def made():
         given = task(0)  # 50 rows: batches of 12 and 13
-        return given, _engines.Functional(_engines.Stack([given.module]), [given], 0, "trace")
+        return given, stacked.Functional(stacked.Stack([given.module]), [given], 0, "trace")
 
     given, stepper = made()
     for size in (5, 7, 12):
@@ -319,7 +317,7 @@ def test_checkpoint__none_or_never_stopped__same_scores(path):
 def fit_and_save(name, params, out):
     """What the process does that is killed."""
     detector = fast(name, **params).fit(samples(n=200))
-    with _files.replacing(out) as partial:
+    with atomic.replacing(out) as partial:
         values = {f"m{i}": t.numpy() for i, t in enumerate(detector.module_.state_dict().values())}
         history = json.dumps(without_seconds(detector.history_))
         with partial.open("wb") as file:
@@ -537,7 +535,7 @@ def test_file__is_safetensors_and_json(path):
 
 
 def damaged(contents):
-    tensors = _files.pack({"kind": "model"}, {"a": np.ones(3)})
+    tensors = _tensors.pack({"kind": "model"}, {"a": np.ones(3)})
     yield "empty", b""
     yield "text", b"epochs = 3\n"
     yield "half", contents[: len(contents) // 2]
@@ -587,13 +585,13 @@ def test_file__any_byte_changed__refused_or_without_effect(place, value, path):
 
 def test_file__states_that_do_not_fit__refused(path):
     stop(fast("AutoEncoder", checkpoint=path), 2)
-    description, tensors = _files.read(path)
+    description, tensors = _tensors.read(path)
     for key in ("module", "rows", "callbacks", "turn", "begun"):
         state = {k: v for k, v in description["state"].items() if k != key}
-        path.write_bytes(_files.pack(description | {"state": state}, tensors))
+        path.write_bytes(_tensors.pack(description | {"state": state}, tensors))
         with pytest.raises(InvalidFileError, match="Delete the file"):
             fast("AutoEncoder", checkpoint=path).fit(X)
-    path.write_bytes(_files.pack(description, {k: v[:0] for k, v in tensors.items() if v.dim()}))
+    path.write_bytes(_tensors.pack(description, {k: v[:0] for k, v in tensors.items() if v.dim()}))
     with pytest.raises(InvalidFileError, match="Delete the file"):
         fast("AutoEncoder", checkpoint=path).fit(X)
 
@@ -665,7 +663,7 @@ def test_file__nonsense_with_a_right_checksum__refused(case, path):
         raise AssertionError("trained")
 
     stop(make(), len(fast("DeepSVDD", epochs=4, network=TINY).fit(X).history_) - 2)
-    description, tensors = _files.read(path)
+    description, tensors = _tensors.read(path)
     assert description["state"]["begun"]["epochs"] == 1
     address, value = NONSENSE[case]
     *parents, last = address.split(".")
@@ -676,7 +674,7 @@ def test_file__nonsense_with_a_right_checksum__refused(case, path):
         place.append(value)
     else:
         place[int(last) if isinstance(place, list) else last] = value
-    path.write_bytes(_files.pack(description, tensors))
+    path.write_bytes(_tensors.pack(description, tensors))
     before = path.read_bytes()
     with pytest.raises(
         InvalidFileError, match=r"(?s)^checkpoint=.*Delete the file to train anew, or give another"
@@ -691,10 +689,10 @@ def test_file__nonsense_of_rows_on_disk__refused(path):
 
     rows = data.array(samples(n=800))
     stop(make(), 3, rows)
-    description, tensors = _files.read(path)
+    description, tensors = _tensors.read(path)
     for key, value in (("n", "x"), ("n", -1), ("n", 1 << 60), ("epoch", -1), ("epoch", 0.5)):
         state = description["state"] | {"rows": description["state"]["rows"] | {key: value}}
-        path.write_bytes(_files.pack(description | {"state": state}, tensors))
+        path.write_bytes(_tensors.pack(description | {"state": state}, tensors))
         with pytest.raises(InvalidFileError, match="Delete the file"):
             make().fit(rows)
 
@@ -848,7 +846,7 @@ def test_several_detectors__one_file__refused(path):
 def test_several_detectors__each_its_file__train_alone_to_the_last_bit(path):
     files = [path, path.with_name("other.ckpt"), None]
     detectors = [fast("AutoEncoder", random_state=k, checkpoint=f) for k, f in enumerate(files)]
-    assert _together.fit_all(detectors, [X] * 3, [None] * 3) == [None] * 3
+    assert fitting.fit_all(detectors, [X] * 3, [None] * 3) == [None] * 3
     for k, detector in enumerate(detectors):
         assert_same(detector, fast("AutoEncoder", random_state=k).fit(X))
 
@@ -863,16 +861,16 @@ def test_grid_search__one_fit_after_the_other__works(path):
 def test_several_processes__refused_by_all(path):
     told = []
 
-    class One(_ranks.Ranks):
+    class One(processes.Ranks):
         def agree(self, error, signature):
             told.append(error)
 
-    token = _ranks._current.set(One(0, 1))
+    token = processes._current.set(One(0, 1))
     try:
         with pytest.raises(ValueError, match="checkpoint=None"):
             fast("AutoEncoder", checkpoint=path).fit(X)
     finally:
-        _ranks._current.reset(token)
+        processes._current.reset(token)
     assert len(told) == 1
 
 

@@ -10,8 +10,11 @@ import numpy as np
 import pytest
 
 import deepod
-from deepod import _data, _demo, _train, data
-from deepod.cli import main
+from deepod import data
+from deepod._inputs import rows
+from deepod._scoring import apply
+from deepod.cli import commands, main
+from deepod.cli import demo as _demo_module
 
 from .cases import fast
 
@@ -79,7 +82,9 @@ def test_demo_help__shows_an_example(capsys):
 
 
 def test_demo__table_and_picture(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(_demo, "PLAD", lambda random_state: fast("PLAD", random_state=random_state))
+    monkeypatch.setattr(
+        _demo_module, "PLAD", lambda random_state: fast("PLAD", random_state=random_state)
+    )
     assert main(["demo", "--out", str(tmp_path / "scores.png"), "--seed", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
     rows = [line.split() for line in lines if line.startswith(("PLAD", "IForest", "ECOD", "KNN"))]
@@ -103,7 +108,7 @@ def test_demo__no_picture_file__said_before_the_work(name, tmp_path, capsys):
 
 
 def test_demo_data__no_row_on_both_sides():
-    data = _demo.load(seed=0)
+    data = _demo_module.load(seed=0)
     train = {row.tobytes() for row in data.train}
     assert not any(row.tobytes() in train for row in data.test)
     assert len(data.test) == len(data.target)
@@ -115,8 +120,8 @@ def test_demo_data__no_row_on_both_sides():
 @pytest.fixture
 def small_parts(monkeypatch):
     """The smallest parts there are, and their size: chunks of the network."""
-    monkeypatch.setattr(_data, "_BLOCK_VALUES", 1)
-    return _train.chunk_rows((3,))
+    monkeypatch.setattr(rows, "_BLOCK_VALUES", 1)
+    return apply.chunk_rows((3,))
 
 
 @pytest.fixture
@@ -198,9 +203,8 @@ def test_score__parquet__by_the_names_of_the_training_columns(folder, small_part
 
 
 def test_score__csv__copied_in_parts(folder, monkeypatch):
-    from deepod import _commands
 
-    monkeypatch.setattr(_commands, "_CSV_LINES", 70)
+    monkeypatch.setattr(commands, "_CSV_LINES", 70)
     write_csv("train.csv", "a,b,c", TRAIN)
     write_csv("new.csv", '"c", a ,b,a b', NEW[:, [2, 0, 1, 1]])
     (folder / "new.csv").write_text((folder / "new.csv").read_text() + "\n")
@@ -330,7 +334,7 @@ def test_score__interrupted__said_and_nothing_left(folder, monkeypatch, capsys):
         raise KeyboardInterrupt
 
     monkeypatch.setattr(deepod.AutoEncoder, "score_batches", interrupted)
-    monkeypatch.setattr(_data, "_BLOCK_VALUES", 1)
+    monkeypatch.setattr(rows, "_BLOCK_VALUES", 1)
     assert fit() == 0
     assert score() == 130
     assert capsys.readouterr().err == "deepod score: stopped by Ctrl-C.\n"

@@ -12,8 +12,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepod import _data, _stream, data
-from deepod._stream import Scores, Stream, shuffled
+from deepod import data
+from deepod._inputs import rows as _rows
+from deepod._inputs import scaling
+from deepod._inputs.stream import Stream, shuffled
+from deepod._scoring import sketch
+from deepod._scoring.sketch import Scores
 
 SCALERS = ["standard", "minmax", "symmetric", None]
 
@@ -221,7 +225,7 @@ def test_buffers__cut_into_batches__every_row_once_and_no_batch_of_one(
         assert x.dtype == np.float32
         assert x.nbytes <= max(limit / 8, 4 * X[0].nbytes)
         x = torch.from_numpy(x)
-        for rows in _data.even_parts(torch.randperm(len(x), generator=order), batch_size):
+        for rows in _rows.even_parts(torch.randperm(len(x), generator=order), batch_size):
             seen.append(x[rows])
             sizes.append(len(rows))
     np.testing.assert_array_equal(np.sort(torch.cat(seen).numpy(), axis=0), X)
@@ -286,9 +290,9 @@ def test_buffers__rows_held_out_and_labels__kept_apart_and_together():
 )
 def test_survey__scaler__is_the_one_of_the_array(n, shape, scaler, offset, block):
     X = offset + np.random.default_rng(n).normal(size=(n, *shape))
-    expected = _data.Scaler.fit([X], shape, scaler)
+    expected = scaling.Scaler.fit([X], shape, scaler)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_data, "_BLOCK_VALUES", block)
+        patch.setattr(_rows, "_BLOCK_VALUES", block)
         found, sample, _ = stream_of(X, 1 << 30).survey(scaler)
     np.testing.assert_allclose(found.shift, expected.shift, rtol=1e-12, atol=1e-12)
     np.testing.assert_allclose(found.scale, expected.scale, rtol=1e-8)
@@ -298,10 +302,10 @@ def test_survey__scaler__is_the_one_of_the_array(n, shape, scaler, offset, block
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_scaler__pieces_of_any_size__keep_no_more_than_the_largest_needs(dtype):
     X = np.random.default_rng(0).normal(size=(700, 3)).astype(dtype)
-    scaler = _data.Scaler.fit([X], (3,), "standard")
+    scaler = scaling.Scaler.fit([X], (3,), "standard")
     whole = scaler.transform(X)
     held = sum(term.nbytes for terms in scaler._known.values() for term in terms)
-    again = _data.Scaler.fit([X], (3,), "standard")
+    again = scaling.Scaler.fit([X], (3,), "standard")
     for n in (3, 700, 1, 150, 699):
         np.testing.assert_array_equal(again.transform(X[:n]), whole[:n])
     assert sum(term.nbytes for terms in again._known.values() for term in terms) == held
@@ -340,7 +344,7 @@ TO_COME = {
 
 @pytest.mark.parametrize("case", TO_COME)
 def test_scores__too_many__quantiles_within_the_documented_error(case, monkeypatch):
-    monkeypatch.setattr(_stream, "_STAND_INS", 10_001)  # the ranks below are among them
+    monkeypatch.setattr(sketch, "_STAND_INS", 10_001)  # the ranks below are among them
     rng, n = np.random.default_rng(zlib.crc32(case.encode())), 400_000
     # As modules give them out: float32.
     scores = TO_COME[case](rng, n).astype(np.float32).astype(np.float64)

@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from deepod import AutoEncoder, _data, _engines, _train, data, fit_many
+from deepod import AutoEncoder, data, fit_many
+from deepod._inputs import rows as _rows
+from deepod._training import loop, stacked
+from deepod._training import task as _task
 from deepod.networks import MLP
 from deepod.types import Phase
 
@@ -44,9 +47,9 @@ def counting(when, phases, batch_size=4):
     with torch.random.fork_rng():
         torch.manual_seed(0)
         module = Counts(when)
-    return _train.Task(
+    return _task.Task(
         module,
-        _data.InMemory(X),
+        _rows.InMemory(X),
         phases,
         noise=no_noise,
         batch_size=batch_size,
@@ -74,7 +77,7 @@ def test_loss__not_finite_in_one_step__error_names_term_step_epoch_and_phase(eng
         return loss(module, batch, value)
 
     phases = [Phase("before", 1, one), Phase("fit", 9, one)]
-    (member,) = _train.train([counting(3 + 7, phases)], engine)
+    (member,) = loop.train([counting(3 + 7, phases)], engine)
     assert isinstance(member.error, FloatingPointError)
     assert str(member.error).startswith(in_step(1, 2, value=value))
     for advice in ("lr", "max_grad_norm", "scaler"):
@@ -87,8 +90,8 @@ def test_loss__not_finite_in_one_step__error_names_term_step_epoch_and_phase(eng
 def test_loss__not_finite__found_however_many_steps_are_looked_at_together(when, at_once):
     """Also: training stops there, not at the end of the epoch."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(_train, "STEPS_AT_ONCE", at_once)
-        (member,) = _train.train([counting(when, [Phase("fit", 3, loss)], batch_size=1)], "eager")
+        patch.setattr(loop, "STEPS_AT_ONCE", at_once)
+        (member,) = loop.train([counting(when, [Phase("fit", 3, loss)], batch_size=1)], "eager")
     epoch, step = divmod(when, 10)
     assert str(member.error).startswith(in_step(step, epoch))
     last_look = min(10, (step // at_once + 1) * at_once)
@@ -99,11 +102,11 @@ def test_loss__not_finite__found_however_many_steps_are_looked_at_together(when,
 def test_loss__nan_for_some_members__each_its_own_error_and_the_others_as_alone(engine):
     phases, never = [Phase("fit", 4, loss), Phase("last", 2, loss)], 1000
     steps = [5, never, 0, 16, never]
-    members = _train.train([counting(when, phases) for when in steps], engine)
+    members = loop.train([counting(when, phases) for when in steps], engine)
     starts = {5: in_step(2, 1), 0: in_step(0, 0), 16: in_step(1, 1, "last")}
     for when, member in zip(steps, members, strict=True):
         if when == never:
-            agree(member, _train.train([counting(never, phases)], "eager")[0])
+            agree(member, loop.train([counting(never, phases)], "eager")[0])
         else:
             assert str(member.error).startswith(starts[when])
 
@@ -112,18 +115,18 @@ def test_loss__nan_for_some_members__each_its_own_error_and_the_others_as_alone(
 def test_loss__nan_in_the_second_of_phases_that_take_turns__named(engine):
     """Each counts: the first at even numbers, the second at odd ones."""
     phases = [Phase(name, 3, loss, cycle="game") for name in ("first", "second")]
-    (member,) = _train.train([counting(2 * 4 + 1, phases)], engine)
+    (member,) = loop.train([counting(2 * 4 + 1, phases)], engine)
     assert str(member.error).startswith(in_step(1, 1, "second"))
 
 
 def test_losses__finite__history_has_their_mean_over_rows(monkeypatch):
-    (expected,) = _train.train([counting(-1, [Phase("fit", 2, loss)])], "eager")
-    monkeypatch.setattr(_train, "STEPS_AT_ONCE", 2)
-    (member,) = _train.train([counting(-1, [Phase("fit", 2, loss)])], "eager")
+    (expected,) = loop.train([counting(-1, [Phase("fit", 2, loss)])], "eager")
+    monkeypatch.setattr(loop, "STEPS_AT_ONCE", 2)
+    (member,) = loop.train([counting(-1, [Phase("fit", 2, loss)])], "eager")
     agree(member, expected, rtol=0, atol=0)
     # Of the module as it was: without steps the mean of three uneven batches is that of all rows.
     still = [Phase("fit", 1, loss, lr=1e-30)]
-    (member,) = _train.train([counting(-1, still)], "eager")
+    (member,) = loop.train([counting(-1, still)], "eager")
     whole = member.task.module.line(X).square().mean().item()
     assert member.history[0]["square"] == pytest.approx(whole, rel=1e-6)
 
@@ -196,7 +199,7 @@ def test_max_grad_norm__one_step__as_by_hand():
         assert 0.5 < norm < 1e3
         scale = 1 if length is None else length / norm
         one = replace(one, optimizer="sgd", lr=0.1, max_grad_norm=bound)
-        _train.train([one], "eager")
+        loop.train([one], "eager")
         found = np.append(line.weight.detach().numpy(), line.bias.item())
         np.testing.assert_allclose(found, np.append(w, b) - 0.1 * scale * gradient, rtol=1e-5)
 
@@ -207,10 +210,10 @@ def clipped(norm, **setting):
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_max_grad_norm__trace__equals_eager(setting):
-    (eager,) = _train.train([clipped(0.05, **SETTINGS[setting])], "eager")
-    (traced,) = _train.train([clipped(0.05, **SETTINGS[setting])], "trace")
+    (eager,) = loop.train([clipped(0.05, **SETTINGS[setting])], "eager")
+    (traced,) = loop.train([clipped(0.05, **SETTINGS[setting])], "trace")
     agree(traced, eager)
-    (other,) = _train.train([clipped(None, **SETTINGS[setting])], "eager")
+    (other,) = loop.train([clipped(None, **SETTINGS[setting])], "eager")
     assert other.history[-1]["distance"] != pytest.approx(eager.history[-1]["distance"], rel=1e-3)
 
 
@@ -221,9 +224,9 @@ NORMS = (0.05, None, 0.5)
 @pytest.mark.parametrize("setting", ["sgd", "adam", "one part", "in turns"])
 def test_max_grad_norm__side_by_side__each_by_its_own_norm(setting, engine):
     build = [partial(task, k, **SETTINGS[setting], max_grad_norm=n) for k, n in enumerate(NORMS)]
-    members = _train.train([make() for make in build], engine)
+    members = loop.train([make() for make in build], engine)
     for member, make in zip(members, build, strict=True):
-        agree(member, _train.train([make()], "eager")[0])
+        agree(member, loop.train([make()], "eager")[0])
 
 
 @pytest.mark.parametrize("engine", ENGINES)
@@ -240,13 +243,13 @@ def test_max_grad_norm__all_in_one_tensor__each_by_its_own_norm(optimizer, engin
             callbacks=[StopAfter((1, 2, 2, 4)[k])],
         )
 
-    clip = _engines._clip
+    clip = stacked._clip
     monkeypatch.setattr(
-        _engines, "_clip", lambda g, largest: (shapes.append(g[0].shape), clip(g, largest))
+        stacked, "_clip", lambda g, largest: (shapes.append(g[0].shape), clip(g, largest))
     )
-    members = _train.train([make(k) for k in range(4)], engine)
+    members = loop.train([make(k) for k in range(4)], engine)
     assert shapes == [(4, 4)] * 6 + [(1, 4)] * 6  # three parameters and a bias
-    alone = [_train.train([make(k)], "eager")[0] for k in range(4)]
+    alone = [loop.train([make(k)], "eager")[0] for k in range(4)]
     for member, other in zip(members, alone, strict=True):
         agree(member, other)
     assert len({m.task.module.line.bias.item() for m in alone}) == 4
@@ -263,7 +266,7 @@ def test_clip__members_side_by_side__as_torch_clips_one(norms, widths, size, see
     generator = torch.Generator().manual_seed(seed)
     ours = [size * torch.randn(len(norms), width, generator=generator) for width in widths]
     before = [gradient.clone() for gradient in ours]
-    _engines._clip(ours, torch.tensor(norms)[:, None])
+    stacked._clip(ours, torch.tensor(norms)[:, None])
     for k, norm in enumerate(norms):
         alone = [nn.Parameter(gradient[k]) for gradient in before]
         for parameter, gradient in zip(alone, before, strict=True):
@@ -276,7 +279,7 @@ def test_clip__members_side_by_side__as_torch_clips_one(norms, widths, size, see
 
 def test_clip__infinite_gradient_of_a_member_without_bound__unchanged():
     gradient = torch.tensor([[1.0, torch.inf], [3.0, 4.0]])
-    _engines._clip([gradient], torch.tensor([[torch.inf], [1.0]]))
+    stacked._clip([gradient], torch.tensor([[torch.inf], [1.0]]))
     assert gradient[0].tolist() == [1.0, torch.inf]
     assert gradient[1].tolist() == pytest.approx([0.6, 0.8])
 

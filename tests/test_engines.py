@@ -10,7 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from deepod import _data, _engines, _record, _train
+from deepod._inputs import rows as _rows
+from deepod._training import loop, recording, steps
+from deepod._training import stacked as _stacked
+from deepod._training import task as _task
 from deepod.networks import MLP
 from deepod.types import Phase, Refresh
 
@@ -60,7 +63,7 @@ def task(seed, n=50, labels=False, phases=None, **changes):
         "noise_stream": torch.Generator().manual_seed(seed + 1),
     }
     phases = phases or [Phase("fit", 4, loss, start=center, each_epoch=center, milestones=(2,))]
-    return _train.Task(Net(seed), _data.InMemory(x, y), phases, **(values | changes))
+    return _task.Task(Net(seed), _rows.InMemory(x, y), phases, **(values | changes))
 
 
 def agree(ours, theirs, **tolerance):
@@ -95,16 +98,16 @@ SETTINGS = {
 
 @pytest.mark.parametrize("setting", SETTINGS)
 def test_trace__equals_eager(setting):
-    (eager,) = _train.train([task(0, **SETTINGS[setting])], "eager")
-    (traced,) = _train.train([task(0, **SETTINGS[setting])], "trace")
+    (eager,) = loop.train([task(0, **SETTINGS[setting])], "eager")
+    (traced,) = loop.train([task(0, **SETTINGS[setting])], "trace")
     assert (eager.engine, traced.engine) == ("eager", "trace")
     agree(traced, eager)
 
 
 @pytest.mark.slow
 def test_compile__equals_eager():
-    (eager,) = _train.train([task(0)], "eager")
-    (compiled,) = _train.train([task(0)], "compile")
+    (eager,) = loop.train([task(0)], "eager")
+    (compiled,) = loop.train([task(0)], "compile")
     agree(compiled, eager)
 
 
@@ -114,10 +117,10 @@ def test_side_by_side__equals_one_after_the_other(setting, engine):
     # Also where members differ in what the optimiser is told.
     own = [{"lr": 0.01}, {"lr": 0.03}, {"weight_decay": 0.0}]
     alone = [
-        _train.train([task(seed, **(SETTINGS[setting] | change))], "eager")[0]
+        loop.train([task(seed, **(SETTINGS[setting] | change))], "eager")[0]
         for seed, change in enumerate(own)
     ]
-    members = _train.train(
+    members = loop.train(
         [task(seed, **(SETTINGS[setting] | change)) for seed, change in enumerate(own)], engine
     )
     for member, other in zip(members, alone, strict=True):
@@ -125,7 +128,7 @@ def test_side_by_side__equals_one_after_the_other(setting, engine):
 
 
 def test_side_by_side__modules_share_nothing_afterwards():
-    first, second = _train.train([task(0), task(1)], "eager")
+    first, second = loop.train([task(0), task(1)], "eager")
     before = [p.clone() for p in second.task.module.parameters()]
     with torch.no_grad():
         for p in first.task.module.parameters():
@@ -150,11 +153,11 @@ def test_side_by_side__members_stop_for_themselves(engine):
     """Also when so many stop that the others are stacked anew; their streams go on unharmed."""
     stops, phases = (1, 2, 2, 4), [Phase("one", 4, loss), Phase("two", 2, loss)]
     alone = [
-        _train.train([task(k, phases=phases, callbacks=[StopAfter(stop)])], "eager")[0]
+        loop.train([task(k, phases=phases, callbacks=[StopAfter(stop)])], "eager")[0]
         for k, stop in enumerate(stops)
     ]
     callbacks = [StopAfter(stop) for stop in stops]
-    members = _train.train(
+    members = loop.train(
         [task(k, phases=phases, callbacks=[c]) for k, c in enumerate(callbacks)], engine
     )
     for member, other in zip(members, alone, strict=True):
@@ -164,10 +167,10 @@ def test_side_by_side__members_stop_for_themselves(engine):
 
 def test_side_by_side__one_that_diverges_does_not_stop_the_others():
     tasks = [task(0), task(1, lr=1e30), task(2)]
-    members = _train.train(tasks, "eager")
+    members = loop.train(tasks, "eager")
     assert [m.error is None for m in members] == [True, False, True]
     for k in (0, 2):
-        agree(members[k], _train.train([task(k)], "eager")[0])
+        agree(members[k], loop.train([task(k)], "eager")[0])
 
 
 def test_values__differ_from_member_to_member():
@@ -186,9 +189,9 @@ def test_values__differ_from_member_to_member():
         )
 
     weights = (0.5, 2.0)
-    found = _train.train([member(k, w) for k, w in enumerate(weights)], "trace")
+    found = loop.train([member(k, w) for k, w in enumerate(weights)], "trace")
     for k, weight in enumerate(weights):
-        agree(found[k], _train.train([task(k, phases=phases(weight))], "eager")[0])
+        agree(found[k], loop.train([task(k, phases=phases(weight))], "eager")[0])
 
 
 def branching(module, batch):
@@ -198,16 +201,16 @@ def branching(module, batch):
 
 def test_loss_that_branches_on_a_value__auto_is_eager__forced_is_refused(monkeypatch):
     phases = [Phase("fit", 2, branching)]
-    monkeypatch.setattr(_train, "STEPS_WORTH_RECORDING", 0)
-    (member,) = _train.train([task(0, phases=phases)], "auto")
+    monkeypatch.setattr(loop, "STEPS_WORTH_RECORDING", 0)
+    (member,) = loop.train([task(0, phases=phases)], "auto")
     assert member.engine == "eager"
-    agree(member, _train.train([task(0, phases=phases)], "eager")[0], rtol=0, atol=0)
+    agree(member, loop.train([task(0, phases=phases)], "eager")[0], rtol=0, atol=0)
     with pytest.raises(
         ValueError, match=r"engine='trace' cannot run this loss(.|\n)*use engine='auto'"
     ):
-        _train.train([task(0, phases=phases)], "trace")
-    with pytest.raises(_engines.NotRecordableError):
-        _train.train([task(0, phases=phases), task(1, phases=phases)], "auto")
+        loop.train([task(0, phases=phases)], "trace")
+    with pytest.raises(_stacked.NotRecordableError):
+        loop.train([task(0, phases=phases), task(1, phases=phases)], "auto")
 
 
 def by_numpy(module, batch):
@@ -234,7 +237,7 @@ def rebinding(module, batch):
 
 @pytest.mark.parametrize("function", [by_numpy, by_mask, rebinding])
 def test_loss_whose_recording_would_differ__plain_torch(function, monkeypatch):
-    monkeypatch.setattr(_train, "STEPS_WORTH_RECORDING", 0)
+    monkeypatch.setattr(loop, "STEPS_WORTH_RECORDING", 0)
 
     def made():
         made = task(0, labels=True, phases=[Phase("fit", 5, function)])
@@ -242,7 +245,7 @@ def test_loss_whose_recording_would_differ__plain_torch(function, monkeypatch):
         return replace(made, module=Rebinds()) if function is rebinding else made
 
     with torch.random.fork_rng():
-        (auto,), (eager,) = _train.train([made()], "auto"), _train.train([made()], "eager")
+        (auto,), (eager,) = loop.train([made()], "auto"), loop.train([made()], "eager")
     assert auto.engine == "eager"
     agree(auto, eager, rtol=0, atol=0)
 
@@ -263,27 +266,27 @@ def test_dropout__is_not_recorded(monkeypatch):
     def dropped(module, batch):
         return {"loss": nn.functional.dropout(module.right(batch.x)).square().mean()}
 
-    monkeypatch.setattr(_train, "STEPS_WORTH_RECORDING", 0)
+    monkeypatch.setattr(loop, "STEPS_WORTH_RECORDING", 0)
     before = torch.get_rng_state()
-    steppers = _train._steppers(
-        [_train.Member(task(0, phases=[Phase("fit", 1, dropped)]))], [0], "auto"
+    steppers = loop._steppers(
+        [loop.Member(task(0, phases=[Phase("fit", 1, dropped)]))], [0], "auto"
     )
-    assert isinstance(steppers[0], _engines.Eager)
+    assert isinstance(steppers[0], steps.Eager)
     assert torch.equal(torch.get_rng_state(), before)  # trying it has drawn nothing
 
 
 def test_auto__records_long_trainings_only(monkeypatch):
-    monkeypatch.setattr(_train, "STEPS_WORTH_RECORDING", 16)  # 4 epochs of 4 batches
-    assert _train.train([task(0)])[0].engine == "trace"
-    assert _train.train([task(0, n=40)])[0].engine == "eager"
+    monkeypatch.setattr(loop, "STEPS_WORTH_RECORDING", 16)  # 4 epochs of 4 batches
+    assert loop.train([task(0)])[0].engine == "trace"
+    assert loop.train([task(0, n=40)])[0].engine == "eager"
 
 
 @settings(deadline=None, max_examples=8)
 @given(n=st.integers(2, 40), batch_size=st.integers(2, 20), seed=st.integers(0, 5))
 def test_trace__any_size_of_batch(n, batch_size, seed):
     changes = {"n": n, "batch_size": batch_size, "phases": [Phase("fit", 2, loss)]}
-    (eager,) = _train.train([task(seed, **changes)], "eager")
-    (traced,) = _train.train([task(seed, **changes)], "trace")
+    (eager,) = loop.train([task(seed, **changes)], "eager")
+    (traced,) = loop.train([task(seed, **changes)], "trace")
     agree(traced, eager, rtol=1e-2, atol=1e-3)  # BatchNorm of two rows amplifies rounding
 
 
@@ -297,7 +300,7 @@ def test_recorded__numbers_lists_and_in_place_changes():
         return gradient, total.detach().double()
 
     a, b = torch.randn(5), torch.zeros(2)
-    run = _record.record(function, [0.9 * a, b.clone()])
+    run = recording.record(function, [0.9 * a, b.clone()])
     ours, theirs = b.clone(), b.clone()
     for mine, other in zip(run(a, ours), function(a, theirs), strict=True):
         torch.testing.assert_close(mine, other)
@@ -307,9 +310,9 @@ def test_recorded__numbers_lists_and_in_place_changes():
 def test_recordings_of_one_kind__compiled_once():
     fit = fast("AutoEncoder", network=SMOOTH, engine="trace").fit
     fit(samples(n=30))
-    before = _record._compiled.cache_info().misses
+    before = recording._compiled.cache_info().misses
     fit(samples(n=30, seed=1))
-    assert _record._compiled.cache_info().misses == before
+    assert recording._compiled.cache_info().misses == before
 
 
 # --- the detectors --------------------------------------------------------------------------------

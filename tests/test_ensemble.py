@@ -12,7 +12,8 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import deepod
-from deepod import PLAD, AutoEncoder, SeedEnsemble, StackedSearchCV, _together, fit_many
+from deepod import PLAD, AutoEncoder, SeedEnsemble, StackedSearchCV, fit_many
+from deepod._training import fitting
 from deepod.callbacks import EarlyStopping
 from deepod.networks import MLP, Recurrent
 from deepod.params import param, parameters
@@ -28,13 +29,13 @@ X = samples(n=90)
 def stacks(monkeypatch):
     """Numbers of members of every training."""
     sizes = []
-    train = _together.train
+    train = fitting.train
 
     def counted(tasks, engine):
         sizes.append(len(tasks))
         return train(tasks, engine)
 
-    monkeypatch.setattr(_together, "train", counted)
+    monkeypatch.setattr(fitting, "train", counted)
     return sizes
 
 
@@ -56,8 +57,8 @@ def test_hyper_parameters_that_may_differ__side_by_side_as_alone(name, stacks):
     """Everything that a class lists in numbers_in_loss and absent_from_loss."""
     cls = getattr(deepod, name)
     listed = {
-        *_together.listed(cls(), "numbers_in_loss"),
-        *_together.listed(cls(), "absent_from_loss"),
+        *fitting.listed(cls(), "numbers_in_loss"),
+        *fitting.listed(cls(), "absent_from_loss"),
     }
     others = {
         "contamination": 0.2,
@@ -102,7 +103,7 @@ def test_hyper_parameters_that_may_differ__side_by_side_as_alone(name, stacks):
     changes = [{name: others[name]} for name in sorted(listed)]
     build = [lambda c=c: fast(name, **(base | special.get(name, {}) | c)) for c in changes]
     side_by_side = [make() for make in build]
-    assert _together.fit_all(side_by_side, [X] * len(build), [None] * len(build)) == [None] * len(
+    assert fitting.fit_all(side_by_side, [X] * len(build), [None] * len(build)) == [None] * len(
         build
     )
     assert stacks == [len(build)]
@@ -212,7 +213,7 @@ def test_side_by_side__long_arrays_as_parameters__told_apart(stacks):
     heavy = light.copy()
     heavy[3] = 50
     detectors = [Weighted(epochs=2, random_state=0, weights=w) for w in (light, heavy)]
-    assert _together.fit_all(detectors, [X, X], [None, None]) == [None, None]
+    assert fitting.fit_all(detectors, [X, X], [None, None]) == [None, None]
     assert stacks == [1, 1]
 
 

@@ -14,8 +14,8 @@ from torch import nn
 
 import deepod
 from deepod import data
-from deepod._explain import NODES
-from deepod._train import ROW_BLOCK, chunk_rows
+from deepod._scoring.explain import NODES
+from deepod._training.loop import ROW_BLOCK, chunk_rows
 from deepod.networks import MLP, Recurrent
 
 from .cases import NAMES, NAMES_AND_KINDS, SHAPES, fast, samples

@@ -15,7 +15,9 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 import deepod
-from deepod import _files, _persistence
+from deepod._storage import atomic
+from deepod._storage import card as _card
+from deepod._storage import models as models_module
 from deepod.networks import MLP
 
 from . import children, faults
@@ -80,7 +82,7 @@ def test_save__partial_files_of_killed_ones__deleted_but_no_others(models, tmp_p
 
 def test_save__partial_file_that_another_process_is_writing__left(models, tmp_path):
     place = tmp_path / "model.deepod"
-    with _files._new(tmp_path / "model.deepod") as (partial, _):
+    with atomic._new(tmp_path / "model.deepod") as (partial, _):
         other = partial.rename(tmp_path / ".model.deepod.1-1.part")
         models[0].save(place)
         assert other.exists()
@@ -137,23 +139,23 @@ def test_save__from_several_threads_at_first__all_succeed(name, models, tmp_path
 
 def test_save__another_one_took_long_to_look__not_disturbed(models, tmp_path, monkeypatch):
     """It found a partial file, was held up, and goes on while the same thread saves again."""
-    path, locked = tmp_path / "model.deepod", _files._locked
+    path, locked = tmp_path / "model.deepod", atomic._locked
     models[0].save(path)
 
     def held_up(file, **kwargs):
         if not kwargs:  # looks whether the file was left
-            monkeypatch.setattr(_files, "_locked", locked)
+            monkeypatch.setattr(atomic, "_locked", locked)
             first.close()  # that save is over, and the next one begins
-            partial, _ = second.enter_context(_files._new(path))
+            partial, _ = second.enter_context(atomic._new(path))
             assert locked(file)
             begun.append(partial)
         return locked(file, **kwargs)
 
     begun = []
     with ExitStack() as first, ExitStack() as second:
-        first.enter_context(_files._new(path))
-        monkeypatch.setattr(_files, "_locked", held_up)
-        _files.prepare(path)
+        first.enter_context(atomic._new(path))
+        monkeypatch.setattr(atomic, "_locked", held_up)
+        atomic.prepare(path)
         assert begun[0].exists()
 
 
@@ -166,7 +168,7 @@ def test_save__older_model_is_kept_meanwhile__no_other_save_deletes_it(
     def look(self, target):
         if not seen:
             (old,) = tmp_path.glob(".*.old.part")
-            _files.prepare(path)
+            atomic.prepare(path)
             seen.append(old.exists())
         return replace(self, target)
 
@@ -253,7 +255,7 @@ def test_save__killed_before_the_last_file__model_is_the_new_one(models, tmp_pat
     models[0].save(tmp_path / "model")
     for n in range(1, 100):
         with pytest.MonkeyPatch.context() as monkeypatch:
-            monkeypatch.setattr(_files.ExitStack, "__exit__", lambda *args: None)  # as after a kill
+            monkeypatch.setattr(atomic.ExitStack, "__exit__", lambda *args: None)  # as after a kill
             fails = Fails(monkeypatch, n, KeyboardInterrupt)
             try:
                 models[1].save(tmp_path / "model")
@@ -370,7 +372,7 @@ def test_save__no_folder_or_no_file_there__refused(models, tmp_path):
         assert_refused(models[0], tmp_path / name, error, tmp_path)
 
 
-@pytest.mark.parametrize("file", [_persistence.WEIGHTS, _persistence.CONFIG, _persistence.CARD])
+@pytest.mark.parametrize("file", [_card.WEIGHTS, _card.CONFIG, _card.CARD])
 def test_save__a_folder_in_the_place_of_a_file__refused(file, models, tmp_path):
     models[0].save(tmp_path / "model")
     (tmp_path / "model" / file).unlink()
@@ -386,7 +388,7 @@ def test_save__other_things_beside_the_model__stay(models, tmp_path):
     before = tree(tmp_path)
     models[1].save(tmp_path / "model")
     changed = {key for key, value in tree(tmp_path).items() if before[key] != value}
-    files = (_persistence.WEIGHTS, _persistence.CONFIG, _persistence.CARD)
+    files = (_card.WEIGHTS, _card.CONFIG, _card.CARD)
     assert changed == {f"model/{name}" for name in files}
 
 
@@ -416,7 +418,7 @@ def test_save__what_cannot_be_saved__older_model_stays(name, models, tmp_path):
 
 
 def test_save__network_that_load_would_refuse__said_at_once(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(_persistence, "_MOST_CALLS", 10)
+    monkeypatch.setattr(models_module, "_MOST_CALLS", 10)
     with pytest.raises(ValueError, match=r"could not be loaded again: .*too many layers"):
         models[0].save(tmp_path / "model.deepod")
     assert not list(tmp_path.iterdir())

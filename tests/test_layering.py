@@ -11,58 +11,30 @@ import deepod
 
 PACKAGE = Path(deepod.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
+every_file = pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
 
-# What a part of the package may import of the rest, and which libraries.
-MAY_IMPORT = {
-    "types": set(),
-    "params": set(),
-    "callbacks": {"types"},
-    "networks": {"types", "params", "networks"},
-    "data": {"types"},
-    "_missing": set(),
-    "_data": {"types", "data", "_missing"},
-    "_stream": {"types", "data", "_data"},
-    "_record": set(),
-    "_files": set(),
-    "_persistence": {"", "_files", "_together", "callbacks", "networks"},
-    "_checkpoint": {"", "data", "_files"},
-    "_interrupt": set(),
-    "_ranks": set(),
-    "_memory": set(),
-    "_explain": set(),
-    "_engines": {"types", "_record", "_ranks", "_checkpoint"},
-    "_train": {"types", "_checkpoint", "_data", "_engines", "_interrupt", "_memory", "_ranks"},
-    "_together": {"params", "_engines", "_train"},
-    "_threshold": {"params"},
-    "_labels": {"_threshold"},
-    "_base": {
-        *("types", "params", "data", "_data", "_stream", "_engines", "_train", "_together"),
-        *("_labels", "_memory", "_missing", "_ranks", "_checkpoint", "_persistence"),
-        *("_explain", "_threshold", "callbacks", "networks"),
-    },
-    "models": {"types", "params", "_base", "networks"},
-    "ensemble": {"", "data", "_base", "_labels", "_threshold", "_together", "params"},
-    "search": {"ensemble"},
-    "adapter": set(),
-    "plotting": set(),
-    "distributed": {"_ranks"},
-    "onnx": {"", "_data", "_files"},
-    "datasets": {"_files"},
-    "bench": {"", "bench", "datasets", "ensemble", "plotting", "_files"},
-    "_demo": {"", "plotting"},
-    "_commands": {"", "_data", "_files", "_persistence", "data", "datasets", "plotting"},
-    "cli": {"", "bench", "_demo", "_commands"},
-    "__init__": {"_base", "_files", "_persistence", "adapter", "ensemble", "models", "search"},
-    "__main__": {"cli"},
-}
+# From the ground up: a part imports parts of lower floors, and no other part of its own.
+FLOORS = [
+    {"types", "params", "_registry"},
+    {"networks", "callbacks", "sources"},
+    {"_inputs"},
+    {"_scoring", "_storage"},
+    {"_training"},
+    {"_base"},
+    {"models"},
+    {"adapter", "datasets", "distributed", "ensemble", "onnx", "plotting"},
+    {"search"},
+    {"bench"},
+    {"cli", "data"},  # data is the older name of sources
+    {"__init__", "__main__"},
+]
+FLOOR = {part: number for number, parts in enumerate(FLOORS) for part in parts}
+# The root is a table of names that are imported late: parts may use it that no method builds on.
+MAY_USE_THE_ROOT = {"onnx", "bench", "cli"}
 LIBRARIES = {
     "networks": {"torch", "sklearn"},
     "callbacks": {"torch", "tqdm"},
-    "_record": {"torch"},
-    "_memory": {"torch"},
-    "_engines": {"torch"},
-    "_explain": {"torch", "numpy"},
-    "_train": {"torch"},
+    "_training": {"torch", "numpy", "joblib"},
     "models": {"torch", "numpy", "sklearn", "imblearn"},
 }
 OURS_ONLY_INSIDE_FUNCTIONS = {"matplotlib", "imblearn", "tqdm", "pandas", "safetensors"}
@@ -84,31 +56,67 @@ def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
-            found.add(node.module)
-            if node.module == "deepod":
-                found |= {f"deepod.{alias.name}" for alias in node.names}
+            if node.module != "deepod":
+                found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
     return found
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
-def test_imports__follow_the_layers(path):
+def ours(path: Path) -> set[Path]:
+    """Files of the package that a file imports, at any place in it."""
+    found = set()
+    for name in imports(path):
+        if name.partition(".")[0] != "deepod":
+            continue
+        place = PACKAGE.joinpath(*name.split(".")[1:])
+        for file in (place.with_suffix(".py"), place / "__init__.py"):
+            if file.is_file():
+                found.add(file)
+    return found
+
+
+@every_file
+def test_imports__go_down(path):
     part = part_of(path)
-    names = imports(path)
-    for name in names:
-        top, _, inner = name.partition(".")
-        if top == "deepod":
-            inner, _, rest = inner.partition(".")
-            # Families share a base, models/_family.py; no method imports another.
-            if part == inner == "models" and rest.startswith("_"):
-                continue
-            public = inner in {"PLAD", "BaseDetector"}
-            assert public or inner == "" or inner in MAY_IMPORT[part], f"{path.name} imports {name}"
-        elif part in LIBRARIES:
-            known = LIBRARIES[part] | set(sys.stdlib_module_names)
-            assert top in known, f"{path.name} imports {name}"
+    for other in ours(path):
+        inner = part_of(other)
+        if inner == "__init__":
+            # ``from deepod.x import y`` names the root in passing, ``import deepod`` uses it.
+            used = "deepod" in imports(path) and part in FLOOR
+            assert not used or part in MAY_USE_THE_ROOT, f"{path.name} imports the root"
+            continue
+        lower = FLOOR[inner] < FLOOR[part]
+        # Families share a base, models/_family.py; no method imports another.
+        method = part == "models" and path.name != "__init__.py"
+        beside = part == inner and (not method or other.name.startswith("_"))
+        assert lower or beside, f"{path.name} imports {inner}"
 
 
-@pytest.mark.parametrize("path", FILES, ids=lambda p: str(p.relative_to(PACKAGE)))
+@every_file
+def test_libraries__few_below_the_base(path):
+    allowed = LIBRARIES.get(part_of(path))
+    if allowed is not None:
+        tops = {name.partition(".")[0] for name in imports(path)} - {"deepod"}
+        assert tops <= allowed | set(sys.stdlib_module_names), path.name
+
+
+def test_imports__no_circle():
+    # The root and the packages' own tables of late names aside.
+    graph = {file: {o for o in ours(file) if o.name != "__init__.py"} for file in FILES}
+    done: set[Path] = set()
+
+    def visit(file: Path, way: tuple[Path, ...]) -> None:
+        assert file not in way, " -> ".join(p.name for p in (*way, file))
+        if file not in done:
+            for other in graph[file]:
+                visit(other, (*way, file))
+            done.add(file)
+
+    for file in FILES:
+        visit(file, ())
+
+
+@every_file
 def test_optional_libraries__imported_where_used(path):
     tops = {name.split(".")[0] for name in imports(path, top_level_only=True)}
     assert not tops & OURS_ONLY_INSIDE_FUNCTIONS
@@ -120,7 +128,7 @@ def test_private_scikit_learn__imported_in_one_file():
 
 
 def test_one_training_loop():
-    assert [p.name for p in FILES if ".backward(" in p.read_text()] == ["_engines.py"]
+    assert [p.name for p in FILES if ".backward(" in p.read_text()] == ["steps.py"]
 
 
 def test_global_state__not_touched():
@@ -145,7 +153,7 @@ def test_global_state__not_touched():
 
 def test_library__prints_nothing():
     for path in FILES:
-        if path.name == "cli.py":
+        if part_of(path) == "cli":
             continue
         calls = [n for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Call)]
         assert not [c for c in calls if ast.unparse(c.func) == "print"], path.name

@@ -11,7 +11,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import nn
 
-from deepod import AutoEncoder, _memory, _train, data, fit_many
+from deepod import AutoEncoder, data, fit_many
+from deepod._scoring import apply
+from deepod._scoring import memory as _memory_module
 from deepod.networks import MLP
 
 from .cases import NAMES, fast, samples
@@ -64,13 +66,13 @@ def told():
 
 @pytest.mark.parametrize("name", ERRORS)
 def test_ran_out__errors_for_want_of_memory(name):
-    assert _memory.ran_out(ERRORS[name])
+    assert _memory_module.ran_out(ERRORS[name])
 
 
 def test_ran_out__what_torch_raises_on_this_cpu():
     with pytest.raises(RuntimeError) as caught:
         torch.empty(1 << 50)
-    assert _memory.ran_out(caught.value)
+    assert _memory_module.ran_out(caught.value)
 
 
 @pytest.mark.parametrize(
@@ -78,7 +80,7 @@ def test_ran_out__what_torch_raises_on_this_cpu():
     [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("out of memory")],
 )
 def test_ran_out__other_errors__not(error):
-    assert not _memory.ran_out(error)
+    assert not _memory_module.ran_out(error)
 
 
 # --- scoring --------------------------------------------------------------------------------------
@@ -104,10 +106,10 @@ def test_score__any_number_of_rows__results_in_order_and_no_more_at_once(n, most
     arguments = nn.Identity(), total, X.split(chunk), torch.device("cpu"), n if known else None
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        assert torch.equal(_train.score(*arguments), X.sum(1))
+        assert torch.equal(apply.score(*arguments), X.sum(1))
     tried = [size for size in sizes if size > most]
     assert len(caught) == bool(tried)
-    assert all(size % _train.ROW_BLOCK == 0 for size in sizes)
+    assert all(size % apply.ROW_BLOCK == 0 for size in sizes)
     # No attempt that is known to fail; and none is given up that half the rows would do for.
     assert tried == sorted(set(tried), reverse=True)
     assert max(size for size in sizes if size <= most) >= min(most // 64 * 32, min(n, chunk))
@@ -149,8 +151,8 @@ def test_source__in_parts__told_once_and_no_part_tries_again(memory, told, monke
     X = samples(n=3000)
     detector = fast("AutoEncoder", network=SMOOTH).fit(X)
     expected = detector.decision_function(X)
-    monkeypatch.setattr("deepod._data._BLOCK_VALUES", 5 * 1024)
-    monkeypatch.setattr(_train, "MOST_ROWS", 512)  # two chunks in a part
+    monkeypatch.setattr("deepod._inputs.scaling._BLOCK_VALUES", 5 * 1024)
+    monkeypatch.setattr(apply, "MOST_ROWS", 512)  # two chunks in a part
     memory.scoring = 64
     for call in (
         lambda: detector.decision_function(data.array(X)),
@@ -199,7 +201,7 @@ def test_results__do_not_fit__says_so(monkeypatch):
             raise ERRORS["CPU"]
 
     with pytest.raises(MemoryError, match=r"results of all rows.*fewer rows in one call"):
-        _train.score(
+        apply.score(
             nn.Identity(), lambda m, x: Huge(), [torch.zeros(32, 1)], torch.device("cpu"), 32
         )
 
@@ -321,7 +323,7 @@ def test_step__does_not_fit_later__names_the_detectors_side_by_side(monkeypatch)
     def step(self, batches):
         raise ERRORS["device"]
 
-    monkeypatch.setattr("deepod._engines.Functional.step", step)
+    monkeypatch.setattr("deepod._training.stacked.Functional.step", step)
     detector = fast("AutoEncoder", network=SMOOTH)
     with pytest.raises(MemoryError, match=r"2 detectors side by side.*fewer detectors in one call"):
         fit_many(detector, samples(), seeds=[0, 1])

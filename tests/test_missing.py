@@ -26,7 +26,8 @@ from deepod import (
     data,
     fit_many,
 )
-from deepod._together import fit_all
+from deepod._inputs import scaling
+from deepod._training.fitting import fit_all
 
 from .cases import NAMES, NAMES_AND_KINDS, fast, samples
 from .test_engines import SMOOTH
@@ -347,7 +348,7 @@ def test_tags__allow_nan__follows_the_parameter(name):
 
 
 def test_fit_many__rows_with_gaps__each_as_alone_and_medians_once(monkeypatch):
-    counted, medians = [], _data.medians
+    counted, medians = [], scaling.medians
     monkeypatch.setattr(_data, "medians", lambda *a: counted.append(a) or medians(*a))
     X = with_gaps()
     before = X.copy()

@@ -17,7 +17,8 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import deepod
-from deepod import _files, _persistence
+from deepod._storage import models as _models
+from deepod._storage import tensors as _tensors
 from deepod.callbacks import EarlyStopping
 from deepod.networks import MLP, LeNet
 from deepod.params import integer, param, parameters
@@ -168,7 +169,7 @@ def test_save_and_load__gaps__filled_alike(tmp_path):
 def test_fitted_attributes__all_known_to_files(name):
     X = pd.DataFrame(samples(), columns=list("abcde"))
     left = {key for key in vars(fast(name).fit(X)) if key.endswith("_")}
-    assert left <= {*_persistence.PLAIN, *_persistence.ARRAYS, *_persistence._DERIVED}
+    assert left <= {*_models.PLAIN, *_models.ARRAYS, *_models._DERIVED}
 
 
 @every_detector
@@ -396,9 +397,9 @@ def test_save__attribute_that_no_file_can_hold__named(tmp_path):
 
 def altered(path, change):
     """Rewrite a model with another description, its checksum right again."""
-    description, tensors = _files.read(path)
+    description, tensors = _tensors.read(path)
     change(description, tensors)
-    path.write_bytes(_files.pack(description, tensors))
+    path.write_bytes(_tensors.pack(description, tensors))
 
 
 def put(*keys, value):

@@ -17,7 +17,8 @@ matplotlib = pytest.importorskip("matplotlib")
 from sklearn.metrics import roc_auc_score  # noqa: E402
 
 from deepod import bench  # noqa: E402
-from deepod.bench import figures, rows, runner, tables  # noqa: E402
+from deepod.bench import rows, runner  # noqa: E402
+from deepod.bench.reporting import figures, tables  # noqa: E402
 from deepod.cli import main  # noqa: E402
 
 VOID = {"meta", "wbr", "br", "img", "link", "input"}

@@ -11,7 +11,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 import deepod
-from deepod import AnoRand, AutoEncoder, SeedEnsemble, _stream, data, fit_many
+from deepod import AnoRand, AutoEncoder, SeedEnsemble, data, fit_many
+from deepod._scoring import sketch
 from deepod.callbacks import EarlyStopping
 from deepod.distributed import Scorer
 
@@ -196,7 +197,7 @@ def test_engine__streamed__as_eager():
 
 
 def test_scores__too_many__threshold_from_a_sketch_and_clear_errors(tmp_path, monkeypatch):
-    monkeypatch.setattr(_stream, "_STAND_INS", 1001)
+    monkeypatch.setattr(sketch, "_STAND_INS", 1001)
     X = mapped(tmp_path, np.repeat(TRAIN, 5, axis=0))
     detector = small().fit(X)
     scores = detector.decision_function(X)
@@ -226,7 +227,7 @@ def test_scores__too_many__threshold_from_a_sketch_and_clear_errors(tmp_path, mo
 
 
 def test_scores__too_many_and_no_sketch_library__said_before_training(tmp_path, monkeypatch):
-    monkeypatch.setattr(_stream, "_STAND_INS", 1001)
+    monkeypatch.setattr(sketch, "_STAND_INS", 1001)
     monkeypatch.setitem(sys.modules, "datasketches", None)
     told = []
     with pytest.raises(ImportError, match=r"deepod\[data\]"):

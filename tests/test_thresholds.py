@@ -17,7 +17,13 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 import deepod
 from deepod import SeedEnsemble, SklearnOutlierAdapter, data, fit_many
-from deepod._threshold import check_enough, of_contamination, of_false_alarms, of_labels, p_values
+from deepod._scoring.threshold import (
+    check_enough,
+    of_contamination,
+    of_false_alarms,
+    of_labels,
+    p_values,
+)
 
 from .cases import NAMES, fast, samples
 from .test_pyod import Thresholder

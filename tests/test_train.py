@@ -7,7 +7,10 @@ import pytest
 import torch
 from torch import nn
 
-from deepod import _data, _train
+from deepod._inputs import rows as _rows
+from deepod._scoring import apply
+from deepod._training import loop as _loop
+from deepod._training import task as _task
 from deepod.types import Batch, Phase, Refresh
 
 
@@ -46,8 +49,8 @@ def run(module, phases, callbacks=(), engine="auto", **changes):
         "noise_stream": torch.Generator().manual_seed(0),
     }
     values |= changes | {"callbacks": callbacks}
-    task = _train.Task(module, _data.InMemory(X), phases, **values)
-    (member,) = _train.train([task], engine)
+    task = _task.Task(module, _rows.InMemory(X), phases, **values)
+    (member,) = _loop.train([task], engine)
     return member.history
 
 
@@ -67,7 +70,7 @@ def run(module, phases, callbacks=(), engine="auto", **changes):
 )
 def test_batches__every_row_once__even__no_batch_of_one(n, size, expected):
     order = torch.randperm(n)
-    parts = list(_data.even_parts(order, size))
+    parts = list(_rows.even_parts(order, size))
     assert [len(p) for p in parts] == expected
     assert torch.equal(torch.cat(parts), order)
 
@@ -260,14 +263,14 @@ def test_score__pads_but_returns_only_the_rows():
         sizes.append(len(x))
         return x.sum(1)
 
-    out = _train.score(Line(), total, X.split(7), torch.device("cpu"), len(X))
+    out = apply.score(Line(), total, X.split(7), torch.device("cpu"), len(X))
     torch.testing.assert_close(out, X.sum(1))
-    assert sizes == [_train.ROW_BLOCK] * 2
+    assert sizes == [apply.ROW_BLOCK] * 2
 
 
 def test_chunk_rows__multiple_of_the_block():
     for shape in [(1,), (32,), (3, 32, 32), (10_000_000,)]:
-        rows = _train.chunk_rows(shape)
-        assert rows >= _train.ROW_BLOCK
-        assert rows % _train.ROW_BLOCK == 0
-        assert rows * np.prod(shape) <= max(_train.CHUNK_VALUES, _train.ROW_BLOCK * np.prod(shape))
+        rows = apply.chunk_rows(shape)
+        assert rows >= apply.ROW_BLOCK
+        assert rows % apply.ROW_BLOCK == 0
+        assert rows * np.prod(shape) <= max(apply.CHUNK_VALUES, apply.ROW_BLOCK * np.prod(shape))

@@ -7,6 +7,7 @@ import multiprocessing
 import sys
 from collections.abc import Callable
 from concurrent.futures import wait
+from importlib import import_module
 from multiprocessing.util import Finalize
 from time import monotonic
 from typing import Any
@@ -14,6 +15,8 @@ from typing import Any
 _LOOK = 0.05  # seconds between two looks at the memory
 _GIB = 1 << 30
 _pool: Any = None
+
+_RUNNER = "deepod.bench.runner"  # what workers run; by name, because it imports this module
 
 
 class LimitError(RuntimeError):
@@ -80,7 +83,7 @@ def _started() -> Any:
         method = "forkserver" if sys.platform == "linux" else "spawn"
         context = multiprocessing.get_context(method)
         if method == "forkserver":
-            context.set_forkserver_preload(["deepod.bench.runner"])
+            context.set_forkserver_preload([_RUNNER])
         _pool = ProcessPool(1, context=context)
         # Not atexit: a worker of joblib first waits for its processes, and the pool replaces them.
         Finalize(None, _stop, args=(_pool,), exitpriority=10)
@@ -89,7 +92,7 @@ def _started() -> Any:
 
 def _nothing() -> None:
     """Do nothing, when the process is ready to."""
-    from deepod.bench import runner  # noqa: F401
+    import_module(_RUNNER)
 
 
 def _stop(pool: Any) -> None:

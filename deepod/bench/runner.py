@@ -22,7 +22,7 @@ from sklearn.utils import Bunch
 from threadpoolctl import threadpool_limits
 
 from deepod import datasets
-from deepod._files import write
+from deepod._storage.atomic import write
 from deepod.bench import detectors, environment, limits, protocols, rows
 from deepod.bench.rows import Cell
 from deepod.ensemble import fit_in_jobs

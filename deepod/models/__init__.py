@@ -1,1 +1,32 @@
-"""The methods, one file each; import them from ``deepod``."""
+"""The methods, one file each: ``from deepod.models import PLAD`` is ``from deepod import PLAD``."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from deepod._registry import DETECTORS, detector_class
+
+if TYPE_CHECKING:
+    from deepod.models.anorand import AnoRand
+    from deepod.models.autoencoder import AutoEncoder
+    from deepod.models.dae import DAE
+    from deepod.models.deep_svdd import DeepSVDD
+    from deepod.models.iae_lstm_kl import IAELSTMKL
+    from deepod.models.iaead import IAEAD
+    from deepod.models.ns_ae import NSAE
+    from deepod.models.plad import PLAD
+
+__all__ = ["DAE", "IAEAD", "IAELSTMKL", "NSAE", "PLAD", "AnoRand", "AutoEncoder", "DeepSVDD"]
+
+if not TYPE_CHECKING:  # type checkers are to see that a misspelt name is none
+
+    def __getattr__(name: str) -> Any:
+        if name not in DETECTORS:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = detector_class(name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

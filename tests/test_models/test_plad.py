@@ -10,7 +10,7 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from deepod import PLAD
-from deepod._data import Scaler
+from deepod._inputs.scaling import Scaler
 from deepod.bench.detectors import find
 from deepod.networks import MLP, LeNet, Recurrent
 from deepod.types import Batch

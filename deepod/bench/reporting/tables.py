@@ -283,7 +283,7 @@ def pareto(seconds: Any, quality: Any) -> np.ndarray:
 
     Examples
     --------
-    >>> from deepod.bench.tables import pareto
+    >>> from deepod.bench.reporting.tables import pareto
     >>> pareto([1, 2, 3, 4], [0.7, 0.6, 0.9, 0.9]).tolist()
     [True, False, True, False]
     """

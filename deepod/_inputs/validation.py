@@ -1,4 +1,4 @@
-"""Values that are missing from X: told apart from bad ones, and named in errors."""
+"""What is refused of the user's arguments, and in which words."""
 
 from __future__ import annotations
 
@@ -7,7 +7,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import torch
 from sklearn.utils import assert_all_finite
+
+from deepod.sources import Source
+from deepod.types import Shape
 
 _NAMED = 5  # columns, at most, in a message
 
@@ -73,3 +77,62 @@ def _refusal(X: np.ndarray, columns: Sequence[Any] | None, allow_nan: bool, rows
         counted = " (counted from 0)" if isinstance(columns, range) else ""
         where = f" in column{'s' * (len(found) > 1)} {names}{more}{counted}"
     return f"Input X contains {what}{where}{rows}; {remedy}."
+
+
+def resolve_device(name: str) -> torch.device:
+    """Turn the ``device`` parameter into an available device.
+
+    Raises
+    ------
+    ValueError
+        If the string names no device, or one that this machine lacks.
+    """
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device={name!r} is no device; use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
+        ) from error
+    available = {
+        "cpu": True,
+        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
+        "mps": torch.backends.mps.is_available(),
+    }
+    if not available.get(device.type, False):
+        raise ValueError(f"device={name!r} is not available on this machine; use 'auto' or 'cpu'.")
+    return device
+
+
+def sample_shape(X: np.ndarray | Source, input_shape: Shape | None) -> Shape:
+    """Shape of one sample: that of X's rows, or ``input_shape`` when the rows are flat.
+
+    Raises
+    ------
+    ValueError
+        If ``input_shape`` does not fit the rows, or X has more than four dimensions.
+    """
+    rows = X.shape[1:]
+    if 0 in rows:
+        raise ValueError(f"X has 0 features: its samples have shape {rows}.")
+    if input_shape is None:
+        if len(X.shape) > 4:
+            raise ValueError(
+                f"X has {len(X.shape)} dimensions; expected (n, features), (n, time, channels) or "
+                "(n, channels, height, width)."
+            )
+        return rows
+    shape = tuple(input_shape)
+    if (
+        not all(type(size) is int or isinstance(size, np.integer) for size in shape)
+        or min(shape, default=0) < 1
+    ):
+        raise ValueError(f"input_shape must hold positive integers, got {input_shape!r}.")
+    shape = tuple(int(size) for size in shape)
+    if rows != shape and not (len(rows) == 1 and rows[0] == np.prod(shape)):
+        raise ValueError(
+            f"input_shape={input_shape!r} does not fit X, whose rows have shape {rows}: expected "
+            f"rows of that shape, or flat rows of {int(np.prod(shape))} values."
+        )
+    return shape

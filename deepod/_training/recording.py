@@ -138,3 +138,58 @@ def _flat(values: Any) -> list[Any]:
     if not isinstance(values, list | tuple):
         return [values]
     return [part for value in values for part in _flat(value)]
+
+
+def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    return [tensor.clone() for tensor in tensors]
+
+
+# --- ways to run a recorded graph ---------------------------------------------------------------
+
+
+def _by_trace(function: Function, inputs: Sequence[Tensor]) -> Function:
+    # On other values: one that is taken for a constant is then found out by the check.
+    return record(function, [t * 0.9 if t.is_floating_point() else t.clone() for t in inputs])
+
+
+def _by_compiler(function: Function, inputs: Sequence[Tensor]) -> Function:
+    # Of torch's tracers the one that sees through autograd and vmap.
+    from torch.fx.experimental.proxy_tensor import make_fx
+
+    return torch.compile(make_fx(function)(*copies(inputs)), dynamic=False)
+
+
+def _by_cuda_graph(function: Function, inputs: Sequence[Tensor]) -> Function:
+    """Capture the step in a CUDA graph: one launch instead of hundreds.
+
+    State is at the same place in every step, so the graph works on it where it lies; what changes
+    from batch to batch is copied to where the graph looks for it.
+    """
+    step = _by_trace(function, inputs)
+    static = list(inputs)
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.no_grad(), torch.cuda.stream(stream):
+        for _ in range(3):  # kernels choose their algorithms and take their memory
+            step(*copies(static))
+        captured = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(captured, stream=stream):
+            outputs = step(*static)
+    torch.cuda.current_stream().wait_stream(stream)
+
+    def run(*now: Tensor) -> tuple[Tensor, ...]:
+        for place, tensor in zip(static, now, strict=True):
+            if place.data_ptr() != tensor.data_ptr():
+                place.copy_(tensor)
+        captured.replay()
+        terms, *gradients = outputs
+        return terms.clone(), *gradients  # losses are kept; the next replay overwrites them
+
+    return run
+
+
+RUNNERS: dict[str, Callable[[Function, Sequence[Tensor]], Function]] = {
+    "trace": _by_trace,
+    "compile": _by_compiler,
+    "cuda_graph": _by_cuda_graph,
+}

@@ -2,72 +2,26 @@
 
 from __future__ import annotations
 
-import abc
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
 from itertools import accumulate, chain, groupby, pairwise
-from math import inf
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
-from torch.optim.adam import adam
 
-from deepod._checkpoint import Checkpoint, is_count, require
-from deepod._ranks import Ranks
-from deepod._record import Function, record
-from deepod.types import Batch, Callback, Phase, Rows
+from deepod._training.checkpoint import is_count, require
+from deepod._training.recording import RUNNERS, Function, copies
+from deepod._training.steps import Stepper, optimizer, selected, settings, share_gradients, update
+from deepod._training.task import Task
+from deepod.types import Batch
 
 MOST_RECORDINGS = 8  # of as many sizes of batches; steps of any other size are not recorded
 # One at a time draws from torch's global generator, which is set or put back: whoever builds a
 # module, or tries a loss.
 building = threading.RLock()
-ENGINES = ("eager", "trace", "compile", "cuda_graph")
-# What an optimiser remembers of each parameter.
-_MOMENTS = {
-    torch.optim.Adam: ("step", "exp_avg", "exp_avg_sq"),
-    torch.optim.AdamW: ("step", "exp_avg", "exp_avg_sq"),
-    torch.optim.SGD: ("momentum_buffer",),
-}
-
-
-@dataclass(frozen=True)
-class Task:
-    """One member: what to train, on what, and how."""
-
-    module: nn.Module
-    rows: Rows
-    phases: Sequence[Phase]
-    noise: Callable[[int, torch.Generator], Any]  # the random numbers of a batch of n rows
-    batch_size: int
-    lr: float
-    weight_decay: float
-    optimizer: str
-    order_stream: torch.Generator  # on the CPU, so that every device sees the same permutations
-    noise_stream: torch.Generator  # on the device of the rows
-    callbacks: Sequence[Callback] = ()
-    held_out: Batch | None = None  # rows that are only watched
-    held_out_seed: int = 0
-    ranks: Ranks | None = None  # other processes, each with rows of its own
-    max_grad_norm: float | None = None
-    checkpoint: Checkpoint | None = None  # of a task that is trained alone
-    # Hyper-parameters in which members side by side differ, and the phases whose losses take them
-    # from here, as tensors.
-    values: dict[str, float] = field(default_factory=dict)
-    phases_with: Callable[[dict[str, Tensor]], Sequence[Phase]] | None = None
-
-    def draw(self) -> Iterator[Batch]:
-        """Batches of one epoch, in a new order."""
-        for x, y in self.rows.batches(self.order_stream, self.batch_size):
-            yield Batch(x, y, self.noise(len(x), self.noise_stream))
-
-    def example(self, size: int) -> Batch:
-        """Return some batch of ``size`` rows; no stream notices."""
-        x, y = self.rows.head(size)
-        return Batch(x, y, self.noise(size, torch.Generator(x.device).manual_seed(0)))
 
 
 class NotRecordableError(ValueError):
@@ -130,90 +84,6 @@ def detach(module: nn.Module) -> None:
         tensor.data = tensor.detach().clone()
 
 
-class Stepper(abc.ABC):
-    """One optimiser step after the other on the losses of one phase.
-
-    Attributes
-    ----------
-    names : tuple of str
-        Loss terms; known after the first step.
-    optimizer : torch.optim.Optimizer
-    """
-
-    names: tuple[str, ...]
-    optimizer: torch.optim.Optimizer
-
-    @abc.abstractmethod
-    def step(self, batches: Sequence[Batch]) -> Tensor:
-        """Train every member on its batch; its weighted loss terms, (members, terms)."""
-
-    def keep(self, members: Sequence[int]) -> None:  # noqa: B027
-        """Go on with these members alone."""
-
-    def state_dict(self) -> dict[str, Any]:
-        """Give what the next step takes from those before it, apart from the module."""
-        state = self.optimizer.state_dict()
-        moments = {str(number): values for number, values in state["state"].items()}
-        return {"optimizer": {"state": moments, "param_groups": state["param_groups"]}}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there.
-
-        Raises
-        ------
-        InvalidFileError
-            If that cannot be the state of this optimiser after some steps.
-        """
-        groups = state["optimizer"]["param_groups"]
-        moments = {int(number): values for number, values in state["optimizer"]["state"].items()}
-        ours = self.optimizer.state_dict()["param_groups"]
-        require(len(groups) == len(ours), "optimizer")
-        for group, own in zip(groups, ours, strict=True):
-            # A schedule changes it; all else is as it was built, but for tuples that are lists now.
-            rate = group["lr"]
-            require(type(rate) in (int, float) and 0 < rate < inf, "learning rate")
-            require(_plain(group) == _plain(own | {"lr": rate}), "optimizer")
-        trained = list(
-            chain.from_iterable(group["params"] for group in self.optimizer.param_groups)
-        )
-        require(moments, "optimizer")  # it has taken steps
-        for number, values in moments.items():
-            require(number in range(len(trained)), "optimizer")
-            shapes = {name: tuple(trained[number].shape) for name in _MOMENTS[type(self.optimizer)]}
-            if "step" in shapes:
-                shapes["step"] = ()
-            found = {name: tuple(value.shape) for name, value in values.items()}
-            require(found == shapes, "optimizer")
-        self.optimizer.load_state_dict({"state": moments, "param_groups": groups})
-
-
-def _plain(group: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn tuples into lists, as in a file."""
-    return {key: list(v) if isinstance(v, tuple) else v for key, v in group.items()}
-
-
-class Eager(Stepper):
-    """Plain autograd on one module: the reference for all others."""
-
-    def __init__(self, task: Task, phase: Phase) -> None:
-        self.module, self.loss, self.ranks = task.module, phase.loss, task.ranks
-        self.trained = list(_selected(task.module, phase).values())
-        self.max_grad_norm = task.max_grad_norm
-        self.optimizer = optimizer([task], [phase], [self.trained])
-
-    def step(self, batches: Sequence[Batch]) -> Tensor:
-        """Train the module on its batch."""
-        self.optimizer.zero_grad()
-        terms = self.loss(self.module, batches[0])
-        sum(terms.values()).backward()  # type: ignore[union-attr]
-        _share_gradients(self.optimizer, len(batches[0].x), self.ranks)
-        if self.max_grad_norm is not None:
-            nn.utils.clip_grad_norm_(self.trained, self.max_grad_norm)
-        self.optimizer.step()
-        self.names = tuple(terms)
-        return torch.stack([term.detach() for term in terms.values()]).unsqueeze(0)
-
-
 class Functional(Stepper):
     """The step as one function of tensors: recorded, and for several members at once.
 
@@ -239,9 +109,9 @@ class Functional(Stepper):
         self.alone = len(tasks) == 1
         self.like = tasks[0].example(2)
         self.parts = self._cut()
-        settings = {_settings(task, task.phases[number]) for task in tasks}
+        different = {settings(task, task.phases[number]) for task in tasks}
         # Then one tensor holds all that is trained, and one call updates it.
-        self.jointly = len(settings) == len(self.parts) == 1
+        self.jointly = len(different) == len(self.parts) == 1
         self.trained = self._trained()
         self.optimizer = optimizer(tasks, [task.phases[number] for task in tasks], self.trained)
         self._prepare()
@@ -250,14 +120,14 @@ class Functional(Stepper):
         """Neighbouring parameters that are trained, or not, in as few parts as possible."""
         task, phase = self.tasks[0], self.tasks[0].phases[self.number]
         parameters = {name: p.detach() for name, p in task.module.named_parameters()}
-        selected = {n: parameters[n].requires_grad_() for n in _selected(task.module, phase)}
+        trained = {n: parameters[n].requires_grad_() for n in selected(task.module, phase)}
         buffers = {name: b.clone() for name, b in task.module.named_buffers()}
         batch = _tensors(task.example(task.rows.sizes(task.batch_size)[0]))
         with building, torch.random.fork_rng(devices=[]):
             total, _ = self._losses(parameters, buffers, {}, batch)
         # torch's optimisers leave alone what the loss does not reach.
-        gradients = torch.autograd.grad(total, list(selected.values()), allow_unused=True)
-        reached = {n for n, g in zip(selected, gradients, strict=True) if g is not None}
+        gradients = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
+        reached = {n for n, g in zip(trained, gradients, strict=True) if g is not None}
         names = groupby(self.stack.columns, key=reached.__contains__)
         return [(trained, list(part)) for trained, part in names]
 
@@ -366,10 +236,10 @@ class Functional(Stepper):
             for k, rows in enumerate(self.trained):
                 for row, gradient in zip(rows, gradients, strict=True):
                     row.grad = gradient if self.alone else gradient[k]
-        _share_gradients(self.optimizer, len(batches[0].x), self.tasks[0].ranks)
+        share_gradients(self.optimizer, len(batches[0].x), self.tasks[0].ranks)
         if self.largest is not None:
             _clip([gradient.view(len(batches), -1) for gradient in gradients], self.largest)
-        _update(self.optimizer)
+        update(self.optimizer)
         return terms.unsqueeze(0) if self.alone else terms
 
     def state_dict(self) -> dict[str, Any]:
@@ -401,14 +271,14 @@ class Functional(Stepper):
 
     def _tried(self, size: int) -> Function:
         inputs = self._inputs([task.example(size) for task in self.tasks])
-        plain, before = _copies(inputs), _copies(inputs)
+        plain, before = copies(inputs), copies(inputs)
         expected = _with_gradients(self._function)(*plain)
         if self.how == "eager":
             return _with_gradients(self._function)
-        run = _RUNNERS[self.how](self._function, inputs)
+        run = RUNNERS[self.how](self._function, inputs)
         try:
             with torch.no_grad():
-                found = _copies([*run(*inputs), *inputs])
+                found = copies([*run(*inputs), *inputs])
         finally:  # where the members have their state
             for tensor, old in zip(inputs, before, strict=True):
                 tensor.copy_(old)
@@ -440,10 +310,6 @@ def _with_gradients(function: Function) -> Function:
     return torch.enable_grad()(function)
 
 
-def _copies(tensors: Sequence[Tensor]) -> list[Tensor]:
-    return [tensor.clone() for tensor in tensors]
-
-
 def _tensors(batch: Batch) -> list[Tensor]:
     noise = batch.noise if isinstance(batch.noise, tuple) else (batch.noise,)
     return [tensor for tensor in (batch.x, batch.y, *noise) if tensor is not None]
@@ -459,51 +325,6 @@ def _batch(tensors: Sequence[Tensor], like: Batch) -> Batch:
     return Batch(x, y, None if like.noise is None else next(rest))
 
 
-@torch.no_grad()
-def _update(optimizer: torch.optim.Optimizer) -> None:
-    """Step; past the first one of Adam, without the hooks and checks that outlast the update."""
-    state = optimizer.state
-    if type(optimizer) is not torch.optim.Adam or not state:
-        optimizer.step()
-        return
-    for group in optimizer.param_groups:
-        known = [state[p] for p in group["params"]]
-        adam(
-            group["params"],
-            [p.grad for p in group["params"]],
-            [s["exp_avg"] for s in known],
-            [s["exp_avg_sq"] for s in known],
-            [],
-            [s["step"] for s in known],
-            fused=group["fused"],
-            amsgrad=False,
-            beta1=group["betas"][0],
-            beta2=group["betas"][1],
-            lr=group["lr"],
-            weight_decay=group["weight_decay"],
-            eps=group["eps"],
-            maximize=False,
-        )
-
-
-def _share_gradients(optimizer: torch.optim.Optimizer, n: int, ranks: Ranks | None) -> None:
-    """Replace gradients of the mean over n rows by those of the mean over the rows of all ranks.
-
-    Not torch's DistributedDataParallel, which acts on a module's ``forward``: losses call the parts
-    of a module. One sum over all gradients at once costs less too, for networks of this size.
-    """
-    if ranks is None:
-        return
-    groups = optimizer.param_groups
-    gradients = [p.grad for group in groups for p in group["params"] if p.grad is not None]
-    count = torch.full((1,), float(n), device=gradients[0].device)
-    for gradient in gradients:
-        gradient.mul_(n)
-    ranks.add([*gradients, count])
-    for gradient in gradients:
-        gradient.div_(count)
-
-
 def _clip(gradients: Sequence[Tensor], largest: Tensor) -> None:
     """Do what ``clip_grad_norm_`` does, for every member; gradients are (members, values)."""
     norms = [torch.linalg.vector_norm(gradient, dim=1) for gradient in gradients]
@@ -512,89 +333,3 @@ def _clip(gradients: Sequence[Tensor], largest: Tensor) -> None:
     scale = (largest / (norm + 1e-6)).clamp(max=1.0).nan_to_num(1.0)
     for gradient in gradients:
         gradient.mul_(scale)
-
-
-def _selected(module: nn.Module, phase: Phase) -> dict[str, nn.Parameter]:
-    """Parameters that the phase trains."""
-    return {
-        name: p
-        for name, p in module.named_parameters()
-        if p.requires_grad and (phase.params is None or name.startswith(phase.params))
-    }
-
-
-def _settings(task: Task, phase: Phase) -> tuple[float, float]:
-    """Learning rate and weight decay."""
-    return task.lr if phase.lr is None else phase.lr, task.weight_decay
-
-
-def optimizer(
-    tasks: Sequence[Task], phases: Sequence[Phase], trained: Sequence[Sequence[Tensor]]
-) -> torch.optim.Optimizer:
-    """One optimiser, with a group of parameters for members of the same settings.
-
-    ``trained`` has one list per member, or one for all.
-    """
-    by_settings: dict[tuple[float, float], list[Tensor]] = {}
-    for task, phase, tensors in zip(tasks, phases, trained, strict=False):
-        by_settings.setdefault(_settings(task, phase), []).extend(tensors)
-    groups: list[Any] = [
-        {"params": tensors, "lr": lr, "weight_decay": weight_decay}
-        for (lr, weight_decay), tensors in by_settings.items()
-    ]
-    options: Any = {"fused": tasks[0].rows.device.type in ("cpu", "cuda")}
-    if tasks[0].optimizer == "sgd":
-        return torch.optim.SGD(groups, momentum=0.9, **options)
-    adam = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW}[tasks[0].optimizer]
-    return adam(groups, **options)
-
-
-# --- ways to run a recorded graph ---------------------------------------------------------------
-
-
-def _traced(function: Function, inputs: Sequence[Tensor]) -> Function:
-    # On other values: one that is taken for a constant is then found out by the check.
-    return record(function, [t * 0.9 if t.is_floating_point() else t.clone() for t in inputs])
-
-
-def _compiled(function: Function, inputs: Sequence[Tensor]) -> Function:
-    # Of torch's tracers the one that sees through autograd and vmap.
-    from torch.fx.experimental.proxy_tensor import make_fx
-
-    return torch.compile(make_fx(function)(*_copies(inputs)), dynamic=False)
-
-
-def _captured(function: Function, inputs: Sequence[Tensor]) -> Function:
-    """Capture the step in a CUDA graph: one launch instead of hundreds.
-
-    State is at the same place in every step, so the graph works on it where it lies; what changes
-    from batch to batch is copied to where the graph looks for it.
-    """
-    step = _traced(function, inputs)
-    static = list(inputs)
-    stream = torch.cuda.Stream()
-    stream.wait_stream(torch.cuda.current_stream())
-    with torch.no_grad(), torch.cuda.stream(stream):
-        for _ in range(3):  # kernels choose their algorithms and take their memory
-            step(*_copies(static))
-        captured = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(captured, stream=stream):
-            outputs = step(*static)
-    torch.cuda.current_stream().wait_stream(stream)
-
-    def run(*now: Tensor) -> tuple[Tensor, ...]:
-        for place, tensor in zip(static, now, strict=True):
-            if place.data_ptr() != tensor.data_ptr():
-                place.copy_(tensor)
-        captured.replay()
-        terms, *gradients = outputs
-        return terms.clone(), *gradients  # losses are kept; the next replay overwrites them
-
-    return run
-
-
-_RUNNERS: dict[str, Callable[[Function, Sequence[Tensor]], Function]] = {
-    "trace": _traced,
-    "compile": _compiled,
-    "cuda_graph": _captured,
-}

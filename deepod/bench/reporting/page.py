@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from deepod.bench import figures, protocols, tables
-from deepod.bench.figures import Look
-from deepod.bench.tables import METRICS, Group
+from deepod.bench import protocols
+from deepod.bench.reporting import figures, tables
+from deepod.bench.reporting.figures import Look
+from deepod.bench.reporting.tables import METRICS, Group
 
 if TYPE_CHECKING:
     import pandas as pd

@@ -297,31 +297,31 @@ def _run_list(arguments: argparse.Namespace) -> None:
 
 
 def _run_demo(arguments: argparse.Namespace) -> None:
-    from deepod import _demo
+    from deepod.cli import demo
 
     out, seed = arguments.out, arguments.seed
     _check_picture(out)
-    data = _demo.load(seed)
+    data = demo.load(seed)
     print(
         f"Breast cancer (scikit-learn): {len(data.train)} benign rows train; test has "
         f"{int((data.target == 0).sum())} benign and {int(data.target.sum())} malignant rows, "
         f"{data.train.shape[1]} features.\n"
     )
-    results = _demo.run(data, seed)
+    results = demo.run(data, seed)
     print(f"{'detector':<10}{'AUC-ROC':>9}{'AUC-PR':>9}{'fit s':>9}{'score s':>9}")
     for r in results:
         print(
             f"{r.name:<10}{r.auc_roc:>9.3f}{r.auc_pr:>9.3f}"
             f"{r.fit_seconds:>9.2f}{r.score_seconds:>9.3f}"
         )
-    _demo.picture(data, results).savefig(out, dpi=120)
+    demo.picture(data, results).savefig(out, dpi=120)
     print(f"\nScore distributions: {out}")
 
 
 def _run_fit(arguments: argparse.Namespace) -> None:
-    from deepod import _commands
+    from deepod.cli import commands
 
-    result = _commands.fit(
+    result = commands.fit(
         arguments.train,
         arguments.out,
         detector=arguments.detector,
@@ -336,10 +336,11 @@ def _run_fit(arguments: argparse.Namespace) -> None:
 
 
 def _run_score(arguments: argparse.Namespace) -> None:
-    _check_out(arguments.out, [".npy", ".csv"])
-    from deepod import _commands
+    from deepod.cli import commands
 
-    result = _commands.score(arguments.model, arguments.new, arguments.out, quiet=arguments.quiet)
+    _check_out(arguments.out, [".npy", ".csv"])
+
+    result = commands.score(arguments.model, arguments.new, arguments.out, quiet=arguments.quiet)
     print(
         f"{result.rows:,} rows scored, {result.flagged:,} above the threshold "
         f"{result.threshold:.6g}: {arguments.out}"
@@ -365,23 +366,22 @@ def _run_bench(arguments: argparse.Namespace) -> None:
 
 
 def _run_plot(arguments: argparse.Namespace) -> None:
+    from deepod.cli import commands
+
     model, new, out = arguments.model, arguments.new, arguments.out
     for option in ("label", "row"):
         if new is None and getattr(arguments, option) is not None:
             raise ValueError(f"--{option} needs rows: deepod plot MODEL NEW --{option} ...")
     _check_picture(out)
-    from deepod import _commands
 
     if new is None:
-        _commands.plot_history(model, out)
+        commands.plot_history(model, out)
         print(f"loss over the epochs: {out}")
     elif arguments.row is not None:
-        score = _commands.plot_row(model, new, arguments.row, out)
+        score = commands.plot_row(model, new, arguments.row, out)
         print(f"row {arguments.row} has the score {score:.6g}; what the columns add: {out}")
     else:
-        result = _commands.plot_scores(
-            model, new, out, label=arguments.label, quiet=arguments.quiet
-        )
+        result = commands.plot_scores(model, new, out, label=arguments.label, quiet=arguments.quiet)
         print(
             f"{result.rows:,} rows scored, {result.flagged:,} above the threshold "
             f"{result.threshold:.6g}: {out}"

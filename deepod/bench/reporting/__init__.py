@@ -9,7 +9,8 @@ from numbers import Integral, Real
 from pathlib import Path
 from typing import Any
 
-from deepod.bench import rows, tables
+from deepod.bench import rows
+from deepod.bench.reporting import tables
 
 _PUBLISHED = "published-"  # protocols whose results may be set beside published ones
 _WRITTEN_BY = "Written by <code>deepod report</code>"  # at the end of a page, and in no other
@@ -57,7 +58,7 @@ def report(
         Draw curves and histograms of this one; by default of the one, among those with kept
         scores, on which the detectors differ most.
     reference : path-like or mapping, optional
-        .csv of published figures, see :func:`deepod.bench.tables.with_published`, for the results
+        .csv of published figures, see :func:`deepod.bench.reporting.tables.with_published`, for the results
         of the protocol "published-semi" or "published-unsupervised"; if there are both, a mapping
         of protocols to files.
 
@@ -111,7 +112,7 @@ def report(
             tables.choose(table, datasets=[dataset])
         markdown = tables.render(found, metric, per_dataset)
         if out is not None:
-            from deepod.bench import page
+            from deepod.bench.reporting import page
 
             options = page.Options(metric, test, dataset, published)
             files = page.write(found, options) | {"report.md": markdown + "\n"}
@@ -245,7 +246,7 @@ def _check_own(folder: Path) -> None:
 
 
 def _write(folder: Path, files: Mapping[str, str]) -> None:
-    from deepod._files import write
+    from deepod._storage.atomic import write
 
     folder.mkdir(parents=True, exist_ok=True)
     write({folder / name: text.encode() for name, text in files.items()})

@@ -1,85 +1,21 @@
-"""From the user's array to tensors: shapes, scaling in float64, devices."""
+"""Scaling in float64, and the medians that take the place of missing values."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
 import torch
 from sklearn.preprocessing import MinMaxScaler, StandardScaler
-from torch import Tensor
 
-from deepod._missing import check_finite
-from deepod.data import Source, cut
 from deepod.types import Shape
 
 # Scaled values are kept below this size: a row far outside the training range still gets a
 # finite score, because its squares and products fit into float32.
 LARGEST = 1e9
-LARGEST_SCORE = float(np.finfo(np.float32).max)  # where a network's squares do not fit all the same
-_BLOCK_VALUES = 1 << 20  # values that statistics are taken of at once
 _GATHERED_ROWS = 4096  # that each of several processes shows, for medians of all
 _CACHE_VALUES = 1 << 15  # values scaled at once: what is made of them stays in the cache
-
-
-def resolve_device(name: str) -> torch.device:
-    """Turn the ``device`` parameter into an available device.
-
-    Raises
-    ------
-    ValueError
-        If the string names no device, or one that this machine lacks.
-    """
-    if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    try:
-        device = torch.device(name)
-    except RuntimeError as error:
-        raise ValueError(
-            f"device={name!r} is no device; use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
-        ) from error
-    available = {
-        "cpu": True,
-        "cuda": torch.cuda.is_available() and (device.index or 0) < torch.cuda.device_count(),
-        "mps": torch.backends.mps.is_available(),
-    }
-    if not available.get(device.type, False):
-        raise ValueError(f"device={name!r} is not available on this machine; use 'auto' or 'cpu'.")
-    return device
-
-
-def sample_shape(X: np.ndarray | Source, input_shape: Shape | None) -> Shape:
-    """Shape of one sample: that of X's rows, or ``input_shape`` when the rows are flat.
-
-    Raises
-    ------
-    ValueError
-        If ``input_shape`` does not fit the rows, or X has more than four dimensions.
-    """
-    rows = X.shape[1:]
-    if 0 in rows:
-        raise ValueError(f"X has 0 features: its samples have shape {rows}.")
-    if input_shape is None:
-        if len(X.shape) > 4:
-            raise ValueError(
-                f"X has {len(X.shape)} dimensions; expected (n, features), (n, time, channels) or "
-                "(n, channels, height, width)."
-            )
-        return rows
-    shape = tuple(input_shape)
-    if (
-        not all(type(size) is int or isinstance(size, np.integer) for size in shape)
-        or min(shape, default=0) < 1
-    ):
-        raise ValueError(f"input_shape must hold positive integers, got {input_shape!r}.")
-    shape = tuple(int(size) for size in shape)
-    if rows != shape and not (len(rows) == 1 and rows[0] == np.prod(shape)):
-        raise ValueError(
-            f"input_shape={input_shape!r} does not fit X, whose rows have shape {rows}: expected "
-            f"rows of that shape, or flat rows of {int(np.prod(shape))} values."
-        )
-    return shape
 
 
 def medians(
@@ -260,83 +196,6 @@ class Scaler:
         return self._known[dtype]
 
 
-class InMemory:
-    """Rows that lie on the device as a whole: :class:`deepod.types.Rows`."""
-
-    def __init__(self, x: Tensor, y: Tensor | None = None) -> None:
-        self.x = x  # (n, *shape)
-        self.y = y  # (n,)
-        self.device, self.shape = x.device, tuple(x.shape[1:])
-        self.parts: int | None = None  # batches of an epoch, if not batch_size decides
-
-    def __len__(self) -> int:
-        return len(self.x)
-
-    def sizes(self, batch_size: int) -> list[int]:
-        return sorted(
-            {len(part) for part in self._even_parts(torch.arange(len(self.x)), batch_size)}
-        )
-
-    def batches(
-        self, stream: torch.Generator, batch_size: int
-    ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        order = torch.randperm(len(self.x), generator=stream, device="cpu").to(self.device)
-        for rows in self._even_parts(order, batch_size):
-            yield self._take(rows)
-
-    def _even_parts(self, rows: Tensor, batch_size: int) -> Sequence[Tensor]:
-        return even_parts(rows, batch_size) if self.parts is None else rows.tensor_split(self.parts)
-
-    def head(self, n: int) -> tuple[Tensor, Tensor | None]:
-        return self._take(torch.arange(n, device=self.device) % len(self.x))
-
-    def chunks(self, n: int) -> Iterator[Tensor]:
-        yield from self.x.split(n)
-
-    def state_dict(self) -> dict[str, int]:
-        return {}
-
-    def load_state_dict(self, state: dict[str, int]) -> None:
-        pass
-
-    def _take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
-        y = None if self.y is None else self.y.index_select(0, rows)
-        return self.x.index_select(0, rows), y
-
-
-def even_parts(rows: Tensor, batch_size: int) -> Sequence[Tensor]:
-    """Cut rows into even parts of at most ``batch_size``.
-
-    Even, because the statistics of BatchNorm would follow a short last part as much as a full one.
-    A part of one row would have no variance: there may be one row more than ``batch_size`` instead.
-    """
-    n = len(rows)
-    parts = -(-n // batch_size)
-    if batch_size > 1 and n < 2 * parts:
-        parts = max(1, n // 2)
-    return rows.tensor_split(parts)
-
-
-def block_rows(shape: Shape) -> int:
-    """Rows of one sample ``shape`` that are few enough for a copy in float64."""
-    return max(1, _BLOCK_VALUES // max(1, int(np.prod(shape))))
-
-
-def blocks(X: np.ndarray) -> Iterator[np.ndarray]:
-    """Cut rows into blocks small enough for a copy in float64."""
-    for start, stop in cut(0, len(X), block_rows(X.shape[1:])):
-        yield X[start:stop]
-
-
-def read(
-    source: Source, start: int, stop: int, columns: Sequence[Any] | None, *, allow_nan: bool
-) -> np.ndarray:
-    """Read rows, and refuse them as :func:`deepod._missing.check_finite` does."""
-    rows = source.read(start, stop)
-    check_finite(rows, columns, allow_nan=allow_nan, rows=f", among rows {start} to {stop - 1}")
-    return rows
-
-
 def _filled(samples: np.ndarray, fill: np.ndarray | None) -> np.ndarray:
     """Put ``fill`` in place of NaN, in a copy; samples without any are returned as they are."""
     if fill is None or samples.dtype.kind != "f":
@@ -358,10 +217,3 @@ def _normalize(samples: np.ndarray) -> np.ndarray:
     size = np.abs(samples).mean(axes, keepdims=True)
     constant = size < 1e-12  # rounding, beside a largest value of 1
     return np.where(constant, 0.0, samples / np.where(constant, 1.0, size))
-
-
-def chunks(X: np.ndarray, shape: Shape, scaler: Scaler, rows: int) -> Iterator[Tensor]:
-    """Scaled tensors of at most ``rows`` samples, in order."""
-    for start in range(0, len(X), rows):
-        part = X[start : start + rows]
-        yield torch.from_numpy(scaler.transform(part.reshape(len(part), *shape)))

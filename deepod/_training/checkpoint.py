@@ -15,9 +15,10 @@ import torch
 from joblib import hash as joblib_hash
 from torch import Tensor
 
-import deepod
-from deepod import _files
-from deepod.data import Source, cut
+from deepod._registry import __version__
+from deepod._storage import atomic
+from deepod._storage import tensors as _tensors
+from deepod.sources import Source, cut
 
 FORMAT = 1  # raised when older files can no longer be read
 _TENSOR = "tensor of this file"  # stands in the description for a tensor
@@ -58,7 +59,7 @@ class Checkpoint:
         self, path: str | os.PathLike[str], every: int, identity: Mapping[str, Any], seeds: Any
     ) -> None:
         self.name, self.every = os.fspath(path), every
-        versions = {"torch": str(torch.__version__), "deepod": deepod.__version__}
+        versions = {"torch": str(torch.__version__), "deepod": __version__}
         self.identity, self.seeds = {**identity, **versions}, seeds
         self._state: dict[str, Any] | None = None
         self.epochs = 0
@@ -69,7 +70,7 @@ class Checkpoint:
         try:
             if self._path.exists():
                 self._read()
-            _files.prepare(self._path)
+            atomic.prepare(self._path)
         except OSError as error:
             raise ValueError(
                 f"checkpoint={self.name!r} cannot be written ({error.strerror}); give the name of "
@@ -80,7 +81,7 @@ class Checkpoint:
 
     def _read(self) -> None:
         with self.reading():
-            description, tensors = _files.read(self._path, check=self._check)
+            description, tensors = _tensors.read(self._path, check=self._check)
             seeds, history = description["seeds"], description["history"]
             require(
                 isinstance(seeds, dict)
@@ -88,12 +89,12 @@ class Checkpoint:
                 and all(is_count(seed, (1 << 32) - 1) for seed in seeds.values()),
                 "seeds",
             )
-            require(_files.is_history(history), "history")
+            require(_tensors.is_history(history), "history")
             self.seeds = seeds
             self._state = _unpacked(description["state"], tensors) | {"history": history}
             self.epochs = len(history)
             with self._path.open("rb") as file:
-                self._head = _head(file.read(8 + _files.LARGEST_HEADER))
+                self._head = _head(file.read(8 + _tensors.LARGEST_HEADER))
 
     def take(self) -> dict[str, Any] | None:
         """Give, once, what an earlier fit has written, if any: the state, with its history."""
@@ -110,16 +111,16 @@ class Checkpoint:
         except Exception as error:
             reason = (str(error) if isinstance(error, ValueError) else repr(error))[:800]
             advice = "Delete the file to train anew, or give" if self._is_checkpoint else "Give"
-            raise _files.InvalidFileError(
+            raise _tensors.InvalidFileError(
                 f"checkpoint={self.name!r} is not one to go on from: {reason.rstrip('.')}. "
                 f"{advice} another name."
             ) from error
 
-    def _check(self, header: _files.Header) -> None:
+    def _check(self, header: _tensors.Header) -> None:
         there = header.description
         self._is_checkpoint = "checkpoint" in there
         if there.get("checkpoint") != FORMAT:
-            raise _files.InvalidFileError(
+            raise _tensors.InvalidFileError(
                 "it was written by another version of deepod."
                 if self._is_checkpoint
                 else "it is another kind of file."
@@ -131,7 +132,7 @@ class Checkpoint:
             if self.identity.get(name) != other.get(name)
         ]
         if different:
-            raise _files.InvalidFileError(f"another fit has written it: {'; '.join(different)}.")
+            raise _tensors.InvalidFileError(f"another fit has written it: {'; '.join(different)}.")
 
     # --- writing --------------------------------------------------------------------------------
 
@@ -165,8 +166,8 @@ class Checkpoint:
         try:
             ours = self._is_ours()
             if ours:
-                contents = _files.pack(description, tensors)
-                _files.write({self._path: contents})
+                contents = _tensors.pack(description, tensors)
+                atomic.write({self._path: contents})
         except (OSError, ValueError) as error:  # the latter of a history that is too long
             self._warn(
                 f"could not be written after {len(history)} epochs; training goes on: {error}"
@@ -212,7 +213,7 @@ def _head(contents: bytes) -> bytes:
 def require(fits: Any, what: str) -> None:
     """Refuse a file of which some part is not what a fit writes."""
     if not fits:
-        raise _files.InvalidFileError(f"its {what} cannot be what a fit has written.")
+        raise _tensors.InvalidFileError(f"its {what} cannot be what a fit has written.")
 
 
 def is_count(value: Any, largest: int) -> bool:

@@ -15,9 +15,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import deepod
-from deepod import _data, data
-from deepod._files import prepare, replacing
-from deepod._persistence import check_place
+from deepod import sources
+from deepod._inputs import rows as _rows
+from deepod._storage.atomic import prepare, replacing
+from deepod._storage.models import check_place
 from deepod.datasets import NO_NAME
 
 _CSV_LINES = 10_000  # turned into numbers at once
@@ -85,7 +86,7 @@ def fit(
         rows, names = _open(train, columns, out.parent, drop)
         if names is not None and isinstance(rows, np.ndarray):
             start = 0
-            for block in _data.blocks(rows):
+            for block in _rows.blocks(rows):
                 _check_values(block, names, start, allow_nan=model.missing == "impute")
                 start += len(block)
         elif names is not None:
@@ -236,7 +237,7 @@ class _Opened(NamedTuple):
 
     detector: Any
     names: list[str] | None  # of the columns, in the order of training
-    source: data.Source
+    source: sources.Source
     path: Path
 
     def read(self, start: int, stop: int) -> np.ndarray:
@@ -274,7 +275,7 @@ def _open_new(model: Path, new: Path, out: Path, label: str | None = None) -> _O
                 f"its rows have shape {rows.shape[1:]}, those of training had "
                 f"{detector.input_shape_}; both need the same columns."
             )
-    source = data.array(rows) if isinstance(rows, np.ndarray) else rows
+    source = sources.array(rows) if isinstance(rows, np.ndarray) else rows
     return _Opened(detector, names, source, new)
 
 
@@ -283,8 +284,8 @@ def _scores(opened: _Opened, quiet: bool) -> Iterator[np.ndarray]:
     detector, source = opened.detector, opened.source
     # Whole chunks, so that rows are scored as decision_function scores those of one array.
     chunk = detector._chunk_rows(None)
-    size = chunk * max(1, _data.block_rows(source.shape[1:]) // chunk)
-    ranges = list(data.cut(0, len(source), size))
+    size = chunk * max(1, _rows.block_rows(source.shape[1:]) // chunk)
+    ranges = list(sources.cut(0, len(source), size))
     scored = detector.score_batches(opened.read(start, stop) for start, stop in ranges)
     with _progress(len(source), quiet) as bar:
         for start, stop in ranges:
@@ -299,7 +300,7 @@ def _labels(path: Path, column: str, folder: Path) -> np.ndarray:
         if path.suffix == ".npy":
             raise ValueError(f"{path} has no names of columns; write .csv or Parquet.")
         rows, _ = _open(path, [column], folder)
-        source = data.array(rows) if isinstance(rows, np.ndarray) else rows
+        source = sources.array(rows) if isinstance(rows, np.ndarray) else rows
         y = source.read(0, len(source))[:, 0]
         if not np.isin(y, (0, 1)).all():
             found = ", ".join(f"{value:g}" for value in np.unique(y)[:5])
@@ -413,7 +414,7 @@ def _parquet(path: Path, columns: Sequence[str] | None, drop: Sequence[str]) -> 
 
         header = pads.dataset(str(path), format="parquet").schema.names
         columns = _chosen(header, columns, drop)
-    return data.parquet(path, columns)
+    return sources.parquet(path, columns)
 
 
 def _chosen(header: list[str], columns: Sequence[str] | None, drop: Sequence[str]) -> list[str]:

@@ -12,8 +12,8 @@ import torch
 from joblib import hash as fingerprint
 from torch import nn
 
-from deepod._engines import NotRecordableError, Task
-from deepod._train import Member, train
+from deepod._training.loop import Member, train
+from deepod._training.stacked import NotRecordableError, Task
 
 MOST_MEMBERS = 64  # side by side: more are no faster, and take more memory
 

@@ -1,4 +1,4 @@
-"""Training rows that are read from disk a buffer at a time, and scores too many to keep."""
+"""Training rows that are read from disk a buffer at a time."""
 
 from __future__ import annotations
 
@@ -10,18 +10,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepod import _data
-from deepod.data import Source, cut
+from deepod._inputs.rows import InMemory, block_rows, even_parts, read
+from deepod._inputs.scaling import Scaler, medians
+from deepod.sources import Source, cut
 from deepod.types import Batch, Shape
 
 # Parts of ``memory_limit``: an eighth for the buffer, whose rows a method may copy a few times, and
-# for the sample; a quarter for the training scores.
-_ROWS_SHARE, _SCORES_SHARE = 8, 4
+# for the sample.
+_ROWS_SHARE = 8
 # A buffer is put together from about this many places of the file, if its blocks are not smaller
 # yet, so that a sorted file does not give buffers of one kind of row.
 _PIECES = 64
-_CENTROIDS = 65535  # of the quantile sketch: the most there may be, about 1 MiB
-_STAND_INS = 100_001  # quantiles kept in place of the scores
 
 
 class Stream:
@@ -76,11 +75,11 @@ class Stream:
         self.held_out = _spread(n, min(wanted, self.most_rows), rng)
         self.sampled = np.setdiff1d(_spread(n, self.most_rows, rng), self.held_out)
 
-    def survey(self, how: str | None) -> tuple[_data.Scaler, np.ndarray, np.ndarray]:
+    def survey(self, how: str | None) -> tuple[Scaler, np.ndarray, np.ndarray]:
         """Read everything once: the scaler, then the samples ``sampled`` and ``held_out``, scaled.
 
         Twice with ``impute``: the scaler learns from rows whose gaps are filled. ``how`` is as in
-        :meth:`deepod._data.Scaler.fit`.
+        :meth:`deepod._inputs.scaling.Scaler.fit`.
 
         Raises
         ------
@@ -93,7 +92,7 @@ class Stream:
         ]
 
         def blocks() -> Iterator[np.ndarray]:
-            for start, stop in cut(0, len(self.source), _data.block_rows(self.shape)):
+            for start, stop in cut(0, len(self.source), block_rows(self.shape)):
                 block = self._read(start, stop)
                 for rows, picked in parts:
                     first, last = np.searchsorted(rows, (start, stop))
@@ -108,13 +107,13 @@ class Stream:
             for _ in blocks():  # the sample
                 pass
             normal = slice(None) if self.y is None else self.y[self.sampled] != 1
-            fill = _data.medians(parts[0][1][normal], self.shape)
-        scaler = _data.Scaler.fit(blocks(), self.shape, how, fill=fill)
+            fill = medians(parts[0][1][normal], self.shape)
+        scaler = Scaler.fit(blocks(), self.shape, how, fill=fill)
         sample, watched = (scaler.transform(picked) for _, picked in parts)
         return scaler, sample, watched
 
     def buffers(
-        self, scaler: _data.Scaler, generator: torch.Generator
+        self, scaler: Scaler, generator: torch.Generator
     ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
         """Scaled samples and labels of one epoch, every training row once.
 
@@ -135,7 +134,7 @@ class Stream:
             yield buffer[:filled], np.concatenate(labels) if labels else None
 
     def _read(self, start: int, stop: int) -> np.ndarray:
-        rows = _data.read(self.source, start, stop, self.columns, allow_nan=self.impute)
+        rows = read(self.source, start, stop, self.columns, allow_nan=self.impute)
         return rows.reshape(len(rows), *self.shape)
 
     def _in_training(self, start: int, stop: int) -> np.ndarray:
@@ -196,7 +195,7 @@ def _pieces(source: Source, rows: int, generator: torch.Generator) -> Iterator[t
             yield piece
 
 
-class Streamed(_data.InMemory):
+class Streamed(InMemory):
     """Rows to train on that are read from disk; in memory lies a sample of them.
 
     Parameters
@@ -214,7 +213,7 @@ class Streamed(_data.InMemory):
     def __init__(
         self,
         stream: Stream,
-        scaler: _data.Scaler,
+        scaler: Scaler,
         given: np.ndarray,
         prepare: Callable[[np.ndarray, np.ndarray | None, Any], Batch],
         seed: int,
@@ -234,7 +233,7 @@ class Streamed(_data.InMemory):
     def sizes(self, batch_size: int) -> list[int]:
         buffers = -(-len(self._stream.source) // self._stream.most_rows)
         rows = {self._n // buffers, -(-self._n // buffers)}
-        parts = [_data.even_parts(torch.arange(n), batch_size) for n in rows]
+        parts = [even_parts(torch.arange(n), batch_size) for n in rows]
         return sorted({len(part) for part in chain.from_iterable(parts)})
 
     def batches(
@@ -246,7 +245,7 @@ class Streamed(_data.InMemory):
             if len(buffer.x) < min(2, batch_size):
                 continue  # BatchNorm has nothing to average, or all rows were left out
             n += len(buffer.x)
-            yield from _data.InMemory(buffer.x, buffer.y).batches(stream, batch_size)
+            yield from InMemory(buffer.x, buffer.y).batches(stream, batch_size)
         self._n, self._epoch = n, self._epoch + 1
 
     def state_dict(self) -> dict[str, int]:
@@ -258,56 +257,3 @@ class Streamed(_data.InMemory):
         if not (type(n) is type(epoch) is int and 0 < n <= most and epoch >= 0):
             raise ValueError(f"n={n!r} and epoch={epoch!r} are not those of rows read from disk.")
         self._n, self._epoch = n, epoch
-
-
-class Scores:
-    """Training scores as they come in: all of them, or a sketch of their quantiles.
-
-    All, if they fit into a quarter of ``memory_limit`` or are few. Else a t-digest (of Apache
-    DataSketches, in float32), of which evenly spaced quantiles stand in for the scores. The same
-    scores in the same order give the same answer, which the library's sketches with a proven bound
-    do not promise. The rank of a quantile was never off by more than 1e-4 in our tests, nor by more
-    than 3e-5 above 0.9, with any order and with ties; what is closer than the stand-ins, 1e-5, is
-    not told apart.
-
-    Parameters
-    ----------
-    n : int
-        Scores to come.
-    memory_limit : int or None
-        Bytes; None keeps all.
-    """
-
-    def __init__(self, n: int, memory_limit: int | None) -> None:
-        self.n = n
-        most = n if memory_limit is None else memory_limit // (8 * _SCORES_SHARE)
-        self.complete = n <= max(most, _STAND_INS)
-        self._filled = 0
-        if self.complete:
-            self._scores = np.empty(n)
-            return
-        try:
-            from datasketches import tdigest_double
-        except ImportError as error:
-            raise ImportError(
-                f"{n} training scores do not fit into memory_limit={memory_limit}; for a sketch of "
-                'them, pip install "deepod[data]".'
-            ) from error
-        self._digest = tdigest_double(_CENTROIDS)
-
-    def add(self, scores: np.ndarray) -> None:
-        """Take the next scores, float64."""
-        if self.complete:
-            self._scores[self._filled : self._filled + len(scores)] = scores
-            self._filled += len(scores)
-        else:
-            # A mean of equal numbers may differ from them in the last digit of float64.
-            self._digest.update(scores.astype(np.float32).astype(np.float64))
-
-    def result(self) -> np.ndarray:
-        """Give all scores in their order, or quantiles that stand in for them, from low to high."""
-        if self.complete:
-            return self._scores
-        ranks = np.linspace(0, 1, _STAND_INS)
-        values = np.array([self._digest.get_quantile(rank) for rank in ranks])
-        return values.astype(np.float32).astype(np.float64)

@@ -16,7 +16,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 from sklearn.utils.validation import check_is_fitted
 
-from deepod import _threshold
+from deepod._scoring import threshold as _threshold_module
 
 
 class _Thresholded(NamedTuple):
@@ -125,7 +125,7 @@ class PyODVocabulary(PyODBaseDetector):
 
     def _probability(self, scores: np.ndarray, method: str) -> np.ndarray:
         if method == "conformal":
-            return 1 - _threshold.p_values(scores, self._calibrated())
+            return 1 - _threshold_module.p_values(scores, self._calibrated())
         if method == "linear":
             low = self._training_scores.min()
             shifted, size = scores - low, self._training_scores.max() - low
@@ -185,7 +185,7 @@ class PyODVocabulary(PyODBaseDetector):
         array([0.01960784])
         """
         calibration = self._calibrated()
-        return _threshold.p_values(self.decision_function(X), calibration)
+        return _threshold_module.p_values(self.decision_function(X), calibration)
 
     def calibrate(self, X: Any) -> Self:
         """Take these rows for calibration, in place of any others.
@@ -224,7 +224,7 @@ class PyODVocabulary(PyODBaseDetector):
             raise FloatingPointError("Calibration rows got scores that are NaN or infinite.")
         if self.false_alarm_rate is not None:
             self._validate_params()
-            _threshold.check_enough(len(scores), self.false_alarm_rate)
+            _threshold_module.check_enough(len(scores), self.false_alarm_rate)
         self.calibration_scores_ = np.sort(scores)
         self.__dict__.pop("_thresholded_", None)
         return self
@@ -468,14 +468,14 @@ class PyODVocabulary(PyODBaseDetector):
         if given is not None:
             threshold = given
         elif self.false_alarm_rate is not None:
-            threshold = _threshold.of_false_alarms(self._calibrated(), self.false_alarm_rate)
+            threshold = _threshold_module.of_false_alarms(self._calibrated(), self.false_alarm_rate)
         elif hasattr(self.contamination, "fit"):
             thresholder = copy.deepcopy(self.contamination)
             thresholder.fit(scores)
             labels = np.asarray(thresholder.labels_).astype(int)
-            threshold = _threshold.of_labels(scores, labels, thresholder.thresh_)
+            threshold = _threshold_module.of_labels(scores, labels, thresholder.thresh_)
         else:
-            threshold = _threshold.of_contamination(scores, self.contamination)
+            threshold = _threshold_module.of_contamination(scores, self.contamination)
         labels = (scores > threshold).astype(int) if labels is None else labels
         self._thresholded_ = _Thresholded(self._rule(), threshold, labels, thresholder)
 

@@ -6,7 +6,6 @@ networks are built without memory first, and tensors are read only if they fit t
 
 from __future__ import annotations
 
-import inspect
 import json
 import os
 import platform
@@ -24,17 +23,17 @@ from sklearn.exceptions import NotFittedError
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-import deepod
-from deepod import _files, callbacks, networks
-from deepod._files import Header, InvalidFileError
-from deepod._together import listed
+from deepod import callbacks, networks
+from deepod._registry import DETECTORS, __version__, detector_class
+from deepod._storage import atomic
+from deepod._storage import tensors as _tensors
+from deepod._storage.card import CARD, CONFIG, PLACE, WEIGHTS, card
+from deepod._storage.tensors import Header, InvalidFileError
+from deepod._training.fitting import listed
 
 FORMAT = 1  # of the files; a newer one is refused
-WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 _SUFFIXES = (".deepod", ".safetensors")
 _MODULE = "module."  # in front of the names of its tensors
-# The parameter that names a file of this machine: nobody else's business, and not to be followed.
-_PLACE = "checkpoint"
 _MOST_CALLS = 30_000  # of torch while a network is built: hundreds of members, in a second
 _LONGEST_PARAMS = 1 << 16  # characters of JSON
 # Parameters that are no sizes of a network, besides those that belong to the loss; and the largest
@@ -84,7 +83,7 @@ PLAIN: dict[str, Callable[[Any], bool]] = {
     "feature_names_in_": _names,
     "given_threshold_": _plain(float, type(None)),
     "given_under_": _rule,
-    "history_": _files.is_history,
+    "history_": _tensors.is_history,
     "input_shape_": _sizes,
     "n_features_in_": _count,
     "_n_training": _count,
@@ -107,10 +106,10 @@ def save(detector: Any, path: Any) -> None:
     """Write a fitted detector; see :meth:`deepod.BaseDetector.save`."""
     path = Path(path)
     description, tensors = _described(detector)
-    data = _files.pack(description, tensors)
+    data = _tensors.pack(description, tensors)
     try:
-        with _files.parsing():
-            _blank(type(detector), _files.read_header(BytesIO(data), len(data)))
+        with _tensors.parsing():
+            _blank(type(detector), _tensors.read_header(BytesIO(data), len(data)))
     except InvalidFileError as error:  # now, not when it is needed
         raise ValueError(f"This detector could not be loaded again: {error}.") from error
     if _is_file(path):
@@ -120,7 +119,7 @@ def save(detector: Any, path: Any) -> None:
     contents = {
         path / WEIGHTS: data,
         path / CONFIG: json.dumps(description, indent=2).encode(),
-        path / CARD: _card(description, detector).encode(errors="replace"),
+        path / CARD: card(description, detector).encode(errors="replace"),
     }
     made = not path.exists()
     try:
@@ -135,8 +134,8 @@ def save(detector: Any, path: Any) -> None:
 
 def _write(contents: dict[Path, bytes]) -> None:
     for path in contents:
-        _files.prepare(path)
-    _files.write(contents)
+        atomic.prepare(path)
+    atomic.write(contents)
 
 
 def _is_file(path: Path) -> bool:
@@ -163,9 +162,9 @@ def check_place(path: Path) -> None:
         raise FileExistsError(
             f"{path} is a file and no folder; give another name, or one that ends in .deepod."
         )
-    if not all(_files.is_partial(file) for file in path.iterdir()):
+    if not all(atomic.is_partial(file) for file in path.iterdir()):
         try:
-            _check_format(_files.peek(path / WEIGHTS))
+            _check_format(_tensors.peek(path / WEIGHTS))
         except (OSError, InvalidFileError) as error:
             raise FileExistsError(
                 f"{path} is a folder with other things in it; give the name of a new or an empty "
@@ -178,7 +177,7 @@ def _described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     detector._validate_params()  # or the file could not be loaded
     name = type(detector).__name__
     threshold = _threshold(detector)
-    given = {k: v for k, v in detector.get_params(deep=False).items() if k != _PLACE}
+    given = {k: v for k, v in detector.get_params(deep=False).items() if k != PLACE}
     params = {key: _encoded(value, key) for key, value in given.items()}
     built = {key: _encoded_as_fitted(value, key) for key, value in detector._fitted_params.items()}
     state = {key: v for key, v in vars(detector).items() if _is_fitted(key) and key not in _DERIVED}
@@ -193,7 +192,7 @@ def _described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     arrays = {key: state[key] for key in ARRAYS if key in state}
     fitted = {key: _listed(state[key]) for key in PLAIN if key in state}
     fitted |= {key: None for key, value in arrays.items() if value is None}
-    versions = {"deepod": deepod.__version__, "torch": torch.__version__.partition("+")[0]}
+    versions = {"deepod": __version__, "torch": torch.__version__.partition("+")[0]}
     versions |= {"numpy": np.__version__, "scikit-learn": sklearn.__version__}
     description = {
         "library_name": "deepod",
@@ -331,15 +330,15 @@ def load(
     def check(header: Header) -> None:
         _check_format(header)
         name = header.description["detector"]
-        if name not in own and name not in deepod.DETECTORS:
+        if name not in own and name not in DETECTORS:
             raise InvalidFileError(
                 f"{str(name)[:80]!r} is no detector of deepod; if the class is yours and you trust "
                 "the file, give it as detectors=[...]"
             )
-        cls = own[name] if name in own else getattr(deepod, name)
+        cls = own[name] if name in own else detector_class(name)
         found["detector"] = _blank(cls, header, max_bytes)
 
-    _, tensors = _files.read(path, max_bytes, check)
+    _, tensors = _tensors.read(path, max_bytes, check)
     detector = found["detector"]
     try:
         _fill(detector, tensors)
@@ -357,7 +356,7 @@ def _check_format(header: Header) -> None:
         raise InvalidFileError("this is no detector of deepod")
     if description["format"] > FORMAT:
         raise InvalidFileError(
-            f"it has format {description['format']}, and deepod {deepod.__version__} reads up to "
+            f"it has format {description['format']}, and deepod {__version__} reads up to "
             f"{FORMAT}; install a newer deepod"
         )
     keys = {"library_name", "format", "detector", "params", "fitted_with", "fitted", "threshold"}
@@ -381,7 +380,7 @@ def _blank(cls: Any, header: Header, max_bytes: float = inf) -> Any:
     description = header.description
     weights = {k: t for k, t in header.tensors.items() if k.startswith(_MODULE)}
     others = {k: t for k, t in header.tensors.items() if k not in weights}
-    known = set(cls._parameter_constraints) - {_PLACE}
+    known = set(cls._parameter_constraints) - {PLACE}
     for key in ("params", "fitted_with"):
         _check_keys(key, description[key], known)
         if len(json.dumps(description[key])) > _LONGEST_PARAMS:
@@ -391,7 +390,7 @@ def _blank(cls: Any, header: Header, max_bytes: float = inf) -> Any:
     built = detector._network_params()
     built |= {name: _decoded(value) for name, value in description["fitted_with"].items()}
     cls(**built)._validate_params()
-    if cls.__name__ in deepod.DETECTORS:  # what others are built by, their authors know
+    if cls.__name__ in DETECTORS:  # what others are built by, their authors know
         # Each layer and member has a value in the file: larger numbers would build more in vain.
         largest = max(_LARGEST_SIZE, sum(t.numel() for t in weights.values()))
         free = listed(detector, "numbers_in_loss") | listed(detector, "absent_from_loss")
@@ -532,78 +531,3 @@ def _fill(detector: Any, tensors: dict[str, Tensor]) -> None:
     if under is not None:
         detector.given_under_ = tuple(under)
     _threshold(detector)  # what is wrong with it is said now
-
-
-# --- the model card -----------------------------------------------------------------------------
-
-
-def _card(description: dict[str, Any], detector: Any) -> str:
-    """Describe a saved model to a person, in the form of a card of the Hugging Face hub."""
-    name, fitted = description["detector"], description["fitted"]
-    names = fitted.get("feature_names_in_")
-    given = {k: v for k, v in detector.get_params(deep=False).items() if k != _PLACE}
-    params = _table(("parameter", "value"), given.items())
-    history = fitted["history_"]
-    terms = list(dict.fromkeys(key for entry in history for key in entry))
-    ends = [e for e, after in zip(history, [*history[1:], {}], strict=False)
-            if e["phase"] != after.get("phase")]  # fmt: skip
-    last = _table(terms, [[_short(entry.get(term, "")) for term in terms] for entry in ends])
-    threshold = description["threshold"]
-    label = (
-        "it needs calibrate(X) first" if threshold is None else f"1: score above {threshold:.6g}"
-    )
-    rule = f"contamination={detector.contamination!r}"
-    if detector.false_alarm_rate is not None:
-        rule = f"false_alarm_rate={detector.false_alarm_rate!r}"
-    if detector._given() is not None:
-        rule = "set_threshold"
-    summary = (inspect.getdoc(type(detector)) or name).partition("\n")[0]
-    versions = ", ".join(f"{key} {value}" for key, value in description["versions"].items())
-    return f"""---
-library_name: deepod
-tags:
-- anomaly-detection
-- outlier-detection
-- {name}
----
-
-# {name}
-
-{summary}
-
-```python
-import deepod
-
-detector = deepod.load("this folder")
-scores = detector.decision_function(X)  # higher = more anomalous
-labels = detector.predict(X)  # {label}
-```
-
-- Samples: shape {detector.input_shape_}, {fitted["_n_training"]} of them in training
-- Features: {"without names" if names is None else ", ".join(names)}
-- Threshold: {threshold!r}, by {rule}
-- Versions: {versions}
-
-## Parameters
-
-{params}
-
-## Training
-
-The last epoch of every phase:
-
-{last}
-
-`{WEIGHTS}` holds everything that is loaded; `{CONFIG}` and this card are copies to read.
-"""
-
-
-def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
-    lines = [list(head)]
-    lines += [["---"] * len(lines[0])]
-    lines += [[" ".join(str(cell).split()).replace("|", "\\|") for cell in row] for row in rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
-
-
-def _short(value: Any) -> str:
-    return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from deepod.bench.tables import ALPHA, Comparison, flat, pareto
+from deepod.bench.reporting.tables import ALPHA, Comparison, flat, pareto
 from deepod.plotting import plot_scores
 
 if TYPE_CHECKING:
@@ -253,7 +253,7 @@ def time_against_quality(
     Parameters
     ----------
     table : DataFrame
-        As :func:`deepod.bench.tables.summary` gives it.
+        As :func:`deepod.bench.reporting.tables.summary` gives it.
     metric : str
         Name for the axis.
     look : mapping
@@ -315,7 +315,7 @@ def places(means: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
     Parameters
     ----------
     means : DataFrame
-        As :func:`deepod.bench.tables.with_published` gives it.
+        As :func:`deepod.bench.reporting.tables.with_published` gives it.
     look : mapping
     """
     from matplotlib.figure import Figure

@@ -1,0 +1,47 @@
+"""The version, and the table of the detectors: one line for each."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+__version__ = "1.0.0.dev0"
+
+# The registry: one line per method. Imported on first use, so that ``import deepod`` is instant.
+DETECTORS = {
+    "AnoRand": "deepod.models.anorand",
+    "AutoEncoder": "deepod.models.autoencoder",
+    "DAE": "deepod.models.dae",
+    "DeepSVDD": "deepod.models.deep_svdd",
+    "IAEAD": "deepod.models.iaead",
+    "IAELSTMKL": "deepod.models.iae_lstm_kl",
+    "NSAE": "deepod.models.ns_ae",
+    "PLAD": "deepod.models.plad",
+}
+
+
+def list_detectors() -> list[dict[str, Any]]:
+    """Describe every detector.
+
+    Returns
+    -------
+    list of dict
+        With keys ``name``, ``family``, ``inputs`` (tuple of "table", "windows", "images"),
+        ``paper`` and ``detector`` (the class).
+    """
+    detectors = [detector_class(name) for name in DETECTORS]
+    return [
+        {
+            "name": detector.__name__,
+            "family": detector.family,
+            "inputs": detector.inputs,
+            "paper": detector.paper,
+            "detector": detector,
+        }
+        for detector in detectors
+    ]
+
+
+def detector_class(name: str) -> Any:
+    """Import the class of a detector of :data:`DETECTORS`."""
+    return getattr(import_module(DETECTORS[name]), name)

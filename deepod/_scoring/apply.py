@@ -1,0 +1,121 @@
+"""The scoring loop of every method: a function of a module and rows, chunk by chunk."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deepod._scoring.memory import AtOnce, ran_out, too_little
+
+# Rows are scored in multiples of this: BLAS then treats a row alike whatever its neighbours.
+ROW_BLOCK = 32
+# Values per scoring chunk: large enough to hide the overhead, small enough to stay in the cache.
+CHUNK_VALUES = 1 << 17
+MOST_ROWS = 4096  # hidden layers are wider than a narrow table
+LARGEST_SCORE = float(np.finfo(np.float32).max)  # where a network's squares do not fit
+
+
+def chunk_rows(shape: Sequence[int]) -> int:
+    """Rows of one sample ``shape`` to score at once."""
+    values = max(1, torch.Size(shape).numel())
+    return max(ROW_BLOCK, min(MOST_ROWS, CHUNK_VALUES // values // ROW_BLOCK * ROW_BLOCK))
+
+
+@torch.no_grad()
+def score(
+    module: nn.Module,
+    function: Callable[[nn.Module, Tensor], Tensor],
+    chunks: Iterable[Tensor],
+    device: torch.device,
+    n: int | None = None,
+    at_once: AtOnce | None = None,
+) -> Tensor:
+    """Apply ``function(module, x)`` to every chunk in eval mode, to halves where memory runs out.
+
+    Parameters
+    ----------
+    n : int, optional
+        Rows in all chunks, if known: results then take their place at once. Small ones, kept for
+        later, would hold the memory of large ones around them.
+    at_once : AtOnce, optional
+        Of the user's call, where that scores several times.
+
+    Returns
+    -------
+    Tensor of shape (n, ...)
+        One row of results per row of input, on ``device``.
+
+    Raises
+    ------
+    MemoryError
+        If there is not enough for ``ROW_BLOCK`` rows, or for all results.
+    """
+    if module.training:
+        module.eval()
+    parts: list[Tensor] = []
+    results, done = torch.empty(0), 0
+    try:
+        for part in _scored(module, function, chunks, device, at_once or AtOnce()):
+            if n is None:
+                parts.append(part)
+                continue
+            if not done:
+                results = part.new_empty((n, *part.shape[1:]))
+            results[done : done + len(part)] = part
+            done += len(part)
+        return results if n is not None else torch.cat(parts)
+    except RuntimeError as error:
+        if not ran_out(error):
+            raise
+        message = too_little(device, "the results of all rows", "fewer rows in one call")
+        raise MemoryError(message) from error
+
+
+def _scored(
+    module: nn.Module,
+    function: Callable[[nn.Module, Tensor], Tensor],
+    chunks: Iterable[Tensor],
+    device: torch.device,
+    at_once: AtOnce,
+) -> Iterator[Tensor]:
+    """Results of all rows in order, part by part."""
+    for chunk in chunks:
+        waiting = [chunk]  # the last comes first
+        while waiting:
+            rows = waiting.pop()
+            part = _attempt(module, function, rows, device, at_once)
+            if part is None:
+                waiting += reversed(rows.split(at_once.most))
+            else:
+                yield part
+
+
+def _attempt(
+    module: nn.Module,
+    function: Callable[[nn.Module, Tensor], Tensor],
+    rows: Tensor,
+    device: torch.device,
+    at_once: AtOnce,
+) -> Tensor | None:
+    """Results of rows, or None if they are too many; by then what an attempt took is free again."""
+    if at_once.most is not None and len(rows) > at_once.most:
+        return None
+    try:
+        x = rows.to(device)
+        missing = -len(x) % ROW_BLOCK
+        if missing:
+            x = torch.cat([x, x[-1:].expand(missing, *x.shape[1:])])
+        part = function(module, x)[: len(rows)]
+    except (RuntimeError, MemoryError) as error:
+        if not ran_out(error):
+            raise
+        if len(rows) <= ROW_BLOCK:
+            purpose = f"scoring {ROW_BLOCK} rows of shape {tuple(rows.shape[1:])}, the fewest"
+            raise MemoryError(too_little(device, purpose, "a smaller network")) from error
+        at_once.halve(len(rows), ROW_BLOCK)
+        return None
+    at_once.tell()
+    return part

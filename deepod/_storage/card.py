@@ -1,0 +1,83 @@
+"""The card of a saved model: what a person reads of it."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Iterable
+from typing import Any
+
+WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
+# The parameter that names a file of this machine: nobody else's business, and not to be followed.
+PLACE = "checkpoint"
+
+
+def card(description: dict[str, Any], detector: Any) -> str:
+    """Describe a saved model to a person, in the form of a card of the Hugging Face hub."""
+    name, fitted = description["detector"], description["fitted"]
+    names = fitted.get("feature_names_in_")
+    given = {k: v for k, v in detector.get_params(deep=False).items() if k != PLACE}
+    params = _table(("parameter", "value"), given.items())
+    history = fitted["history_"]
+    terms = list(dict.fromkeys(key for entry in history for key in entry))
+    ends = [e for e, after in zip(history, [*history[1:], {}], strict=False)
+            if e["phase"] != after.get("phase")]  # fmt: skip
+    last = _table(terms, [[_short(entry.get(term, "")) for term in terms] for entry in ends])
+    threshold = description["threshold"]
+    label = (
+        "it needs calibrate(X) first" if threshold is None else f"1: score above {threshold:.6g}"
+    )
+    rule = f"contamination={detector.contamination!r}"
+    if detector.false_alarm_rate is not None:
+        rule = f"false_alarm_rate={detector.false_alarm_rate!r}"
+    if detector._given() is not None:
+        rule = "set_threshold"
+    summary = (inspect.getdoc(type(detector)) or name).partition("\n")[0]
+    versions = ", ".join(f"{key} {value}" for key, value in description["versions"].items())
+    return f"""---
+library_name: deepod
+tags:
+- anomaly-detection
+- outlier-detection
+- {name}
+---
+
+# {name}
+
+{summary}
+
+```python
+import deepod
+
+detector = deepod.load("this folder")
+scores = detector.decision_function(X)  # higher = more anomalous
+labels = detector.predict(X)  # {label}
+```
+
+- Samples: shape {detector.input_shape_}, {fitted["_n_training"]} of them in training
+- Features: {"without names" if names is None else ", ".join(names)}
+- Threshold: {threshold!r}, by {rule}
+- Versions: {versions}
+
+## Parameters
+
+{params}
+
+## Training
+
+The last epoch of every phase:
+
+{last}
+
+`{WEIGHTS}` holds everything that is loaded; `{CONFIG}` and this card are copies to read.
+"""
+
+
+def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
+    lines = [list(head)]
+    lines += [["---"] * len(lines[0])]
+    lines += [[" ".join(str(cell).split()).replace("|", "\\|") for cell in row] for row in rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _short(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else str(value)

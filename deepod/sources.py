@@ -1,0 +1,285 @@
+"""Rows that need not fit into memory: what ``fit`` and ``decision_function`` read part by part.
+
+A NumPy memory map may be passed to a detector as it is. :func:`array` wraps other arrays that live
+on disk (zarr, HDF5), :func:`parquet` files, folders and datasets in that format. Anything with the
+members of :class:`Source` will do.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple, Protocol, runtime_checkable
+
+import numpy as np
+
+from deepod.types import Shape
+
+__all__ = ["Source", "array", "parquet"]
+
+_BLOCK_BYTES = 1 << 18  # of an array without chunks: long enough to read, short enough to mix
+_GROUPS = 4  # of Parquet, under way at the same time
+_PAGE_BYTES = 1 << 16  # read from Parquet at once
+_BATCH_VALUES = 1 << 18  # decoded from Parquet at once
+
+
+@runtime_checkable
+class Source(Protocol):
+    """Rows on disk.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Number of rows, then the shape of one.
+    dtype : numpy.dtype
+        Of what ``read`` returns.
+    feature_names : list of str or None
+        Names of the columns of a table.
+    turns : int or None
+        Blocks that can be read in turns, part by part, at no more expense than one after the other;
+        None if any range of rows costs what its length does.
+    """
+
+    shape: Shape
+    dtype: np.dtype
+    feature_names: list[str] | None
+    turns: int | None
+
+    def __len__(self) -> int:
+        """Count the rows."""
+
+    def blocks(self) -> list[tuple[int, int]]:
+        """Ranges (start, stop) that are stored together, in order, all rows among them."""
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        """Read rows ``start`` to ``stop``, and no others for long."""
+
+
+def is_mapped(X: Any) -> bool:
+    """Whether X lies on disk; what NumPy computes from a memory map only keeps its type."""
+    return isinstance(X, np.memmap) and getattr(X, "_mmap", None) is not None
+
+
+def array(X: Any) -> Source:
+    """Rows of an array that can be sliced: a memory map, a zarr array, an HDF5 dataset.
+
+    Parameters
+    ----------
+    X : array-like of shape (n, ...)
+        Has ``shape``, ``dtype`` and slices along its first axis. ``chunks``, where it has any, are
+        read as a whole.
+
+    Returns
+    -------
+    source : Source
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from deepod import data
+    >>> data.array(np.arange(6).reshape(3, 2)).read(1, 3)
+    array([[2, 3],
+           [4, 5]])
+    """
+    return _Array(X)
+
+
+class _Array:
+    shape: Shape
+    feature_names: list[str] | None = None
+    turns: int | None = None
+
+    def __init__(self, X: Any) -> None:
+        self._X = X
+        self.shape = tuple(X.shape)
+        self.dtype = np.dtype(X.dtype)
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def blocks(self) -> list[tuple[int, int]]:
+        chunks = getattr(self._X, "chunks", None)
+        row = self.dtype.itemsize * int(np.prod(self.shape[1:]))
+        rows = int(chunks[0]) if chunks else max(1, _BLOCK_BYTES // max(1, row))
+        return list(cut(0, len(self), rows))
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        return np.asarray(self._X[start:stop])
+
+
+def parquet(path: Any, columns: Sequence[str] | None = None) -> Source:
+    """Rows of Parquet files; needs ``pip install "deepod[data]"``.
+
+    Parameters
+    ----------
+    path : str, Path, list of them, or pyarrow.dataset.Dataset
+        A file, a folder, several files, or a dataset without a filter.
+    columns : sequence of str, optional
+        Columns to read, in this order; None reads all that the files hold.
+
+    Returns
+    -------
+    source : Source
+        A table of float32, or float64 where float32 would lose digits; nulls are NaN, about which
+        the detector's ``missing`` says what to do. Where the rows are windows or images, give the
+        detector their ``input_shape``.
+
+    Notes
+    -----
+    Training reads four row groups at a time, in random order. Large ones of a sorted file mix
+    badly, therefore, and Arrow takes up to 3 MiB per column to decode each: write files with
+    ``row_group_size=50_000`` or so.
+
+    Raises
+    ------
+    ValueError
+        If a column is missing or not numeric, or there is no column.
+    """
+    return _Parquet(path, columns)
+
+
+class _Group(NamedTuple):
+    """Where a row group is."""
+
+    start: int
+    stop: int
+    file: Any  # pyarrow.dataset.ParquetFileFragment
+    number: int  # in the file
+
+
+class _Parquet:
+    shape: Shape
+    feature_names: list[str] | None
+    turns: int | None = _GROUPS
+
+    def __init__(self, path: Any, columns: Sequence[str] | None) -> None:
+        try:
+            import pyarrow as pa
+            import pyarrow.dataset as pads
+        except ImportError as error:
+            raise ImportError('Parquet needs pyarrow: pip install "deepod[data]"') from error
+        if not isinstance(path, pads.Dataset):
+            if not isinstance(path, list | tuple):
+                path = [path]
+            parts = [str(p) for p in path]
+            path = pads.dataset(parts[0] if len(parts) == 1 else parts, format="parquet")
+        self._columns = list(path.schema.names if columns is None else columns)
+        self.feature_names = self._columns
+        self._groups: list[_Group] = []
+        types = []
+        start = 0
+        for fragment in path.get_fragments():
+            if not hasattr(fragment, "row_groups"):
+                raise ValueError("The dataset is not in Parquet format; write it as Parquet first.")
+            types += _numeric(fragment.physical_schema, self._columns, fragment.path)
+            for group in fragment.row_groups:
+                stop = start + group.num_rows
+                self._groups.append(_Group(start, stop, fragment, group.id))
+                start = stop
+        self.shape = (start, len(self._columns))
+        # Floating, so that a null can be NaN.
+        self.dtype = np.result_type(np.float32, *types)
+        self._arrow_type = pa.from_numpy_dtype(self.dtype)
+        self._starts = [group.start for group in self._groups]
+        self._open: dict[_Group, _Reader] = {}  # that used last at the end
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def blocks(self) -> list[tuple[int, int]]:
+        return [(group.start, group.stop) for group in self._groups if group.stop > group.start]
+
+    def read(self, start: int, stop: int) -> np.ndarray:
+        out = np.empty((stop - start, self.shape[1]), self.dtype)
+        while start < stop:
+            group = self._groups[int(np.searchsorted(self._starts, start, side="right")) - 1]
+            last = min(stop, group.stop)
+            reader = self._open.pop(group, None)
+            if reader is None or reader.at > start:
+                reader = _Reader(self._decode(group), group.start)
+            reader.read(start, out[len(out) - (stop - start) :][: last - start])
+            if last < group.stop:
+                self._open[group] = reader
+            if len(self._open) > _GROUPS:
+                del self._open[next(iter(self._open))]
+            start = last
+        return out
+
+    def _decode(self, group: _Group) -> Iterator[np.ndarray]:
+        from pyarrow.parquet import ParquetFile
+
+        # Open for as long as it is read: there may be thousands of files. Page by page.
+        file = ParquetFile(
+            group.file.path,
+            metadata=group.file.metadata,
+            filesystem=group.file.filesystem,
+            buffer_size=_PAGE_BYTES,
+            pre_buffer=False,
+        )
+        batches = file.iter_batches(
+            batch_size=max(1, _BATCH_VALUES // self.shape[1]),
+            row_groups=[group.number],
+            columns=self._columns,
+            use_threads=False,
+        )
+        for batch in batches:
+            out = np.empty((len(batch), self.shape[1]), self.dtype)
+            for i, name in enumerate(self._columns):
+                column = batch.column(name).cast(self._arrow_type, safe=False)
+                out[:, i] = column.to_numpy(zero_copy_only=False)
+            yield out
+
+
+class _Reader:
+    """Reads rows that come in batches, forwards."""
+
+    def __init__(self, batches: Iterator[np.ndarray], start: int) -> None:
+        self._batches = batches
+        self._left = next(batches)  # from row ``at`` on
+        self.at = start
+
+    def read(self, start: int, out: np.ndarray) -> None:
+        """Fill ``out`` with the rows from ``start`` on."""
+        filled = 0
+        while filled < len(out):
+            while self.at + len(self._left) <= start + filled:
+                self.at += len(self._left)
+                self._left = next(self._batches)
+            part = self._left[start + filled - self.at :][: len(out) - filled]
+            out[filled : filled + len(part)] = part
+            filled += len(part)
+
+
+def _numeric(schema: Any, columns: list[str], path: str) -> list[np.dtype]:
+    """NumPy's types of the columns of a file."""
+    import pyarrow.types as pat
+
+    if not columns:
+        raise ValueError(f"{path} has no column to read.")
+    types = []
+    for name in columns:
+        if name not in schema.names:
+            raise ValueError(f"{path} has no column {name!r}; it has {schema.names}.")
+        kind = schema.field(name).type
+        if not (pat.is_integer(kind) or pat.is_floating(kind) or pat.is_boolean(kind)):
+            raise ValueError(
+                f"Column {name!r} of {path} has type {kind}, which is not numeric; encode it, or "
+                f"leave it out with columns=[...]."
+            )
+        types.append(np.dtype(kind.to_pandas_dtype()))
+    return types
+
+
+def head(source: Source, n: int) -> Any:
+    """Read the first rows, as a table where the columns have names."""
+    rows = source.read(0, min(n, len(source)))
+    if source.feature_names is None:
+        return rows
+    import pyarrow as pa
+
+    return pa.table(dict(zip(source.feature_names, rows.T, strict=True)))
+
+
+def cut(start: int, stop: int, rows: int) -> Iterator[tuple[int, int]]:
+    """Cut a range into ranges of at most ``rows``."""
+    for first in range(start, stop, rows):
+        yield first, min(first + rows, stop)
