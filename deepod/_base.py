@@ -4,65 +4,30 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from itertools import chain
-from numbers import Integral
-from typing import Any, ClassVar, NamedTuple
+from collections.abc import Iterable, Iterator
+from typing import Any, ClassVar, Self
 
 import numpy as np
 import torch
-from sklearn.base import BaseEstimator, clone
-from sklearn.utils import check_random_state
-from sklearn.utils.validation import check_is_fitted, column_or_1d, validate_data
+from sklearn.base import BaseEstimator
+from sklearn.exceptions import NotFittedError
+from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from deepod import sources
-from deepod._inputs import rows as _rows
-from deepod._inputs import scaling as _scaling
-from deepod._inputs import validation as _validation
-from deepod._inputs.stream import Stream, Streamed
-from deepod._scoring import apply
-from deepod._scoring import explain as _explain_module
-from deepod._scoring.memory import AtOnce, explained, too_little
-from deepod._scoring.sketch import Scores
-from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE, check_enough
+from deepod._inputs.scaling import Scaler
+from deepod._inputs.seeds import spawn_seeds
+from deepod._inputs.validation import validate_labels, validate_rows
+from deepod._scoring.apply import Function, apply, finite, rows_at_once
+from deepod._scoring.explain import integrated_gradients
+from deepod._scoring.memory import AtOnce
+from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
 from deepod._scoring.vocabulary import PyODVocabulary
-from deepod._storage import models
-from deepod._training import loop as _loop
-from deepod._training import processes as _processes
-from deepod._training import task as _task
-from deepod._training.checkpoint import Checkpoint, describe, describe_data
+from deepod._storage import models, rebuild
 from deepod._training.fitting import fit_all
-from deepod._training.stacked import building
-from deepod._training.steps import ENGINES
-from deepod.callbacks import Progress
-from deepod.networks import FAMILIES, Network, StartsFromRows, family_with, resolve
+from deepod._training.task import ENGINES
+from deepod.networks import FAMILIES, Network, family_with, resolve
 from deepod.params import integer, one_of, param, parameters, positive, real
-from deepod.sources import Source, cut
-from deepod.types import Batch, Callback, Losses, Phase, Refresh, Shape
-
-# Rows that each of several processes shows to layers that start from rows.
-_START_ROWS = 4096
-
-
-# Hyper-parameters that training does without, or that a checkpoint says in other words.
-_NOT_IN_TRAINING = {
-    *("contamination", "false_alarm_rate", "verbose", "checkpoint", "checkpoint_every"),
-    *("random_state", "callbacks", "device"),
-}
-
-_NO_NORMAL_ROW = "y marks every row of X as an anomaly; some rows must be normal."
-
-
-class _Streams(NamedTuple):
-    """Independent seeds, all drawn from ``random_state``."""
-
-    weights: int
-    order: int
-    noise: int
-    prepare: int
-    split: int
-    calibration: int
+from deepod.types import Batch, Losses, Phase, Refresh, Shape
 
 
 @parameters
@@ -76,8 +41,8 @@ class BaseDetector(PyODVocabulary):
     - ``_score(module, x)``: one score per sample, higher = more anomalous;
 
     and, where it needs them, ``_prepare`` (the rows to train on), ``_noise`` (the random numbers
-    of a loss), ``_phases`` (several stages of training) and ``_calibration`` (what the score needs
-    to know of the scores of the training rows). Everything learned lives in the
+    of a loss), ``_phases`` (several stages of training) and ``_after_training`` (what the score
+    needs to know of the training rows). Everything learned lives in the
     module's parameters and buffers. ``_loss`` and ``_score`` read hyper-parameters and their
     arguments, nothing else; the score of a sample depends on that sample alone.
 
@@ -111,6 +76,8 @@ class BaseDetector(PyODVocabulary):
         What ``engine`` stood for in the last phase of training.
     input_shape_ : tuple of int
         Shape of one sample.
+    scaler_ : object
+        What scales samples; ``shift_``, ``scale_`` and ``fill_`` are what it has learned.
     fill_ : ndarray or None
         What takes the place of NaN, in the units of X: a median for each feature of a table, of
         shape (d,), and for each channel of windows, (channels,), and images, (channels, 1, 1). None
@@ -270,15 +237,6 @@ class BaseDetector(PyODVocabulary):
         doc="0 is silent; 1 shows a progress bar with the losses.",
     )
 
-    # Hyper-parameters that the loss only calculates with, so that they may be tensors, and those
-    # that it does not read: detectors that differ in no others train side by side. Each class lists
-    # what it adds. Not ``checkpoint``: what has one trains alone.
-    numbers_in_loss: ClassVar[tuple[str, ...]] = ()
-    absent_from_loss: ClassVar[tuple[str, ...]] = (
-        *("contamination", "false_alarm_rate", "calibration_fraction", "lr", "weight_decay"),
-        *("max_grad_norm", "scaler", "missing", "validation_fraction", "callbacks"),
-        *("random_state", "memory_limit", "checkpoint_every", "verbose"),
-    )
     # For list_detectors(); every method sets its own.
     family: ClassVar[str] = ""
     inputs: ClassVar[tuple[str, ...]] = ("table", "windows", "images")
@@ -320,8 +278,8 @@ class BaseDetector(PyODVocabulary):
         """Stages of training."""
         return [Phase("fit", self.epochs_, self._loss, milestones=tuple(self.milestones))]
 
-    def _calibration(self) -> Refresh | None:
-        """Buffers to set after training from all rows of X, as given: before ``_prepare``.
+    def _after_training(self) -> Refresh | None:
+        """Return how to set buffers from all rows of X, as given: before ``_prepare``.
 
         Of rows that are read from disk, from a sample. Not from those of ``calibration_fraction``.
         """
@@ -340,7 +298,7 @@ class BaseDetector(PyODVocabulary):
 
     # --- fit ------------------------------------------------------------------------------------
 
-    def fit(self, X: Any, y: Any = None) -> BaseDetector:
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Learn from the rows of X.
 
         Parameters
@@ -393,378 +351,9 @@ class BaseDetector(PyODVocabulary):
             raise error
         return self
 
-    def _begin(self, X: Any, y: Any, shared: dict[Any, Any]) -> tuple[np.ndarray, _task.Task]:
-        """Do all that comes before training: validated rows and what to train.
-
-        ``shared`` holds what detectors that are fitted together have in common.
-        """
-        given, ranks = X, _processes.current()
-        try:
-            X, y = self._validate_all(X, y)
-        except Exception as error:
-            if ranks is not None:  # or they would wait for this one
-                ranks.agree(error, None)
-            raise
-        seeds = _Streams(*spawn_seeds(self.random_state, len(_Streams._fields)))
-        checkpoint = self._open_checkpoint(X, y, seeds)
-        if checkpoint is not None:
-            seeds = _Streams(**checkpoint.seeds)
-        if ranks is not None:
-            alike = (self.input_shape_, self.epochs, self.batch_size, self.missing)
-            held_out = (self.calibration_fraction, self.false_alarm_rate)
-            ranks.agree(None, (type(self).__name__, *alike, *held_out))
-            first = _Streams(*ranks.gather(seeds)[0])
-            seeds = _Streams(first.weights, *(seed + 2 * ranks.rank for seed in first[1:]))
-        self._calibrating = self._draw_calibration(len(X), y, seeds.calibration)
-        if self.calibration_fraction and self.false_alarm_rate is not None:
-            n = len(self._calibrating)
-            check_enough(n if ranks is None else sum(ranks.gather(n)), self.false_alarm_rate)
-        with explained(self._too_many(X)):
-            if isinstance(X, np.ndarray):
-                rows, watched = self._in_memory(X, y, seeds, id(given), shared)
-            else:
-                rows, watched = self._streamed(X, y, seeds)
-        if watched is not None and not len(watched.x):
-            raise ValueError(
-                f"validation_fraction={self.validation_fraction} holds out no row that the method "
-                "learns from; use a larger share, or 0."
-            )
-        lengths = [len(rows)] if ranks is None else ranks.gather(len(rows))
-        self.epochs_ = self._resolve_epochs(sum(lengths))
-        if ranks is not None:  # as many batches on all of them, of two rows or more
-            rows.parts = min(-(-sum(lengths) // self.batch_size), max(1, min(lengths) // 2))
-        with building, torch.random.fork_rng(devices=[]), torch.device("cpu"):
-            torch.default_generator.manual_seed(seeds.weights)
-            module = self._build_module(self.input_shape_).float()
-        self.module_ = module.to(self.device_)
-        self._fitted_params = self._network_params()
-        spread = _explain_module.spread(rows.x, rows.y)
-        self.baseline_ = _explain_module.typical(
-            spread if ranks is None else ranks.gather_rows(spread)
-        )
-        for part in self.module_.modules():
-            if isinstance(part, StartsFromRows):
-                some = rows.x[:: 1 + len(rows.x) // _START_ROWS]
-                part.start_from_rows(rows.x if ranks is None else ranks.gather_rows(some))
-            if isinstance(part, nn.modules.batchnorm._BatchNorm) and self.batch_size == 1:
-                raise ValueError("batch_size=1 leaves BatchNorm nothing to average; use 2 or more.")
-        return X, _task.Task(
-            self.module_,
-            rows,
-            self._phases(),
-            lambda n, generator: self._noise(n, self.input_shape_, generator),
-            batch_size=self.batch_size,
-            lr=self.lr,
-            weight_decay=self.weight_decay,
-            optimizer=self.optimizer,
-            max_grad_norm=self.max_grad_norm,
-            order_stream=torch.Generator("cpu").manual_seed(seeds.order),
-            noise_stream=torch.Generator(self.device_).manual_seed(seeds.noise),
-            callbacks=self._all_callbacks(),
-            held_out=watched,
-            held_out_seed=seeds.split,
-            ranks=ranks,
-            checkpoint=checkpoint,
-            phases_with=self._phases_with,
-        )
-
-    def _validate_all(self, X: Any, y: Any) -> tuple[Any, np.ndarray | None]:
-        """Refuse what cannot be trained; rows and labels."""
-        self._validate_params()
-        for callback in self.callbacks:
-            if not callable(callback):
-                raise ValueError(f"callbacks must hold callables, got {callback!r}.")
-        for epoch in self.milestones:
-            if not (isinstance(epoch, Integral) and int(epoch) > 0):
-                raise ValueError(f"milestones must hold positive integers, got {epoch!r}.")
-        self.device_ = _validation.resolve_device(self.device)
-        X = self._validate_rows(X, reset=True)
-        if _processes.current() is not None and not isinstance(X, np.ndarray):
-            raise ValueError("Several processes train on arrays only; give each its part of X.")
-        if _processes.current() is not None and self.checkpoint is not None:
-            raise ValueError("Several processes write no checkpoint; leave checkpoint=None.")
-        self.input_shape_ = _validation.sample_shape(X, self.input_shape)
-        if self.scaler == "gcn" and len(self.input_shape_) != 3:
-            raise ValueError("scaler='gcn' is for images of shape (channels, height, width).")
-        if self.calibration_fraction and not isinstance(X, np.ndarray):
-            raise ValueError(
-                "calibration_fraction is for rows in memory, and X is read from disk: set it to 0, "
-                "hold some rows back, and pass them to calibrate(X) after fit."
-            )
-        y = self._validate_y(y, len(X))
-        self._count_calibration(len(X), y)  # an error here is told to other processes
-        return X, y
-
-    def _open_checkpoint(
-        self, X: np.ndarray | Source, y: np.ndarray | None, seeds: _Streams
-    ) -> Checkpoint | None:
-        """Look for what a fit like this one has left."""
-        if self.checkpoint is None:
-            return None
-        identity = {"class": f"{type(self).__module__}.{type(self).__qualname__}"}
-        identity |= {
-            name: describe(name, value)
-            for name, value in self.get_params(deep=False).items()
-            if name not in _NOT_IN_TRAINING
-        }
-        seeded = isinstance(self.random_state, Integral)
-        return Checkpoint(
-            self.checkpoint,
-            self.checkpoint_every,
-            identity
-            | {
-                # The seeds in the file are what an unseeded fit has drawn.
-                "random_state": describe("random_state", self.random_state) if seeded else None,
-                "callbacks": [type(c).__qualname__ for c in self.callbacks if _loop.remembers(c)],
-                "device": str(self.device_),
-                "X": describe_data(X),
-                "y": describe_data(y),
-            },
-            seeds._asdict(),
-        )
-
-    def _in_memory(
-        self, X: np.ndarray, y: np.ndarray | None, seeds: _Streams, key: int, shared: dict[Any, Any]
-    ) -> tuple[_rows.InMemory, Batch | None]:
-        """Rows to train on and rows to watch, scaled as a whole."""
-        samples = X.reshape(len(X), *self.input_shape_)
-        rest = np.delete(np.arange(len(X)), self._calibrating)
-        training, held_out = self._split(rest, y, seeds.split)
-        learned_from = training if y is None else training[y[training] != 1]
-        if not len(learned_from):
-            raise ValueError(_NO_NORMAL_ROW)
-        everything = len(learned_from) == len(X)
-        known = (key, self.scaler, self.missing, self.input_shape_) if everything else None
-        scaler, scaled = shared.get(known, (None, None))
-        if scaler is None:
-            rows = samples if everything else samples[learned_from]
-            ranks = _processes.current()
-            gather = None if ranks is None else ranks.gather
-            shape, impute = self.input_shape_, self.missing == "impute"
-            fill = _scaling.medians(rows, shape, gather) if impute else None
-            scaler = _scaling.Scaler.fit(_rows.blocks(rows), shape, self.scaler, gather, fill)
-        self._remember_scaler(scaler)
-
-        def batch(rows: np.ndarray, seed: int) -> Batch:
-            part = scaled
-            if part is None or len(rows) < len(X):
-                part = scaler.transform(samples if len(rows) == len(X) else samples[rows])
-            if known is not None and len(rows) == len(X):
-                shared[known] = scaler, part
-            return self._prepared(part, None if y is None else y[rows], seed)
-
-        data = batch(training, seeds.prepare)
-        watched = batch(held_out, seeds.prepare + 1) if len(held_out) else None
-        return _rows.InMemory(data.x, data.y), watched
-
-    def _streamed(
-        self, X: Source, y: np.ndarray | None, seeds: _Streams
-    ) -> tuple[Streamed, Batch | None]:
-        """Rows to train on, which stay on disk, and rows to watch."""
-        self._count_held_out("validation_fraction", len(X))
-        Scores(len(X), self.memory_limit)  # if a library is missing for them, say so now
-        stream = Stream(
-            X,
-            self.input_shape_,
-            self.memory_limit,
-            np.random.default_rng(seeds.split),
-            y=y,
-            held_out=self.validation_fraction,
-            columns=self._columns(X),
-            impute=self.missing == "impute",
-        )
-        if y is not None and np.count_nonzero(y == 0) == np.count_nonzero(y[stream.held_out] == 0):
-            raise ValueError(_NO_NORMAL_ROW)
-        scaler, sample, held_out = stream.survey(self.scaler)
-        self._remember_scaler(scaler)
-        rows = Streamed(stream, scaler, sample, self._prepared, seeds.prepare)
-        if not len(rows.x):
-            raise ValueError(
-                f"No row that the method learns from is in a sample of {len(sample)} rows; raise "
-                "memory_limit, or leave out the other rows."
-            )
-        if not len(held_out):
-            return rows, None
-        labels = None if y is None else y[stream.held_out]
-        return rows, self._prepared(held_out, labels, seeds.prepare + 1)
-
-    def _too_many(self, X: np.ndarray | Source) -> str:
-        """Say that the rows to train on do not fit into memory."""
-        size = 4 * len(X) * int(np.prod(self.input_shape_))
-        way = f"a memory_limit below {self.memory_limit}"
-        if isinstance(X, np.ndarray):
-            way = f"deepod.data.array(X), of which fit holds memory_limit={self.memory_limit} bytes"
-        purpose = f"the rows to train on, {len(X)} of shape {self.input_shape_}, {size} bytes"
-        return too_little(self.device_, purpose, way)
-
-    def _remember_scaler(self, scaler: _scaling.Scaler) -> None:
-        self.shift_, self.scale_ = scaler.shift, scaler.scale
-        self.contrast_, self.fill_ = scaler.contrast, scaler.fill
-
-    def _prepared(self, x: np.ndarray, y: np.ndarray | None, seed: Any) -> Batch:
-        """Let the method prepare scaled samples, and move them to the device."""
-        whole, given = x, x.view()
-        given.flags.writeable = False  # other detectors may train on the same rows
-        x, y = self._prepare(given, y, np.random.default_rng(seed))
-        to: Any = {"dtype": torch.float32, "device": self.device_}
-        target = None if y is None else torch.as_tensor(y, **to)
-        x = whole if x is given else np.ascontiguousarray(x)
-        x = x if x.flags.writeable else x.copy()  # torch has no read-only tensors
-        return Batch(torch.as_tensor(x, **to), target)
-
-    def _phases_with(self, values: dict[str, Tensor]) -> list[Phase]:
-        """Phases whose losses read these hyper-parameters instead of the detector's."""
-        other = object.__new__(type(self))
-        other.__dict__ = self.__dict__ | values
-        return other._phases()
-
-    def _finish(self, X: np.ndarray | Source, member: _loop.Member) -> None:
-        """Do all that comes after training."""
-        self.history_, self.engine_ = member.history, member.engine
-        held_out, ranks = self.__dict__.pop("_calibrating"), member.task.ranks
-        calibration = self._calibration()
-        if calibration is not None:
-            rows = member.task.rows
-            known = rows.given if isinstance(rows, Streamed) else None  # of a source, the sample
-            if isinstance(X, np.ndarray) and len(held_out):
-                chunks = self._chunks(np.delete(X, held_out, axis=0))
-            else:
-                chunks = self._chunks(X) if known is None else known.split(self._chunk_rows(None))
-            device, at_once = self.device_, member.at_once
-            _loop.refresh(self.module_, calibration, chunks, device, ranks, at_once)
-        scores = Scores(len(X), None if isinstance(X, np.ndarray) else self.memory_limit)
-        for part in self._map_parts(X, self._score, at_once=member.at_once):
-            if self.calibration_fraction:  # an array, all of whose rows are one part
-                parts = [part[held_out]] if ranks is None else ranks.gather(part[held_out])
-                self.calibration_scores_ = np.sort(np.concatenate(parts))
-            if ranks is not None:
-                part = np.concatenate(ranks.gather(part))
-                scores = Scores(len(part), None)
-            if not np.isfinite(part).all():
-                raise FloatingPointError(
-                    "Training rows got scores that are NaN or infinite. Lower lr, or set "
-                    "scaler='standard' if the columns of X differ much in size."
-                )
-            scores.add(part)
-        self._remember_scores(scores.result(), scores.n)
-
-    def _validate_rows(self, X: Any, *, reset: bool) -> Any:
-        """Return an array that can be trained on or scored, or a source of such rows.
-
-        Whether all values of a source are finite is seen when they are read.
-        """
-        if sources.is_mapped(X) and X.nbytes > self.memory_limit:
-            X = sources.array(X)
-        streamed = isinstance(X, Source)
-        rows = sources.head(X, 2) if streamed else _validation.as_nan(X)
-        if self.input_shape is not None and np.ndim(rows) > 2:
-            # Flat and shaped samples are then one and the same, at fit and at scoring.
-            rows = np.asarray(rows)
-            shape = _validation.sample_shape(rows, self.input_shape)
-            rows = rows.reshape(len(rows), int(np.prod(shape)))
-        try:
-            rows = validate_data(
-                self,
-                rows,
-                reset=reset,
-                dtype="numeric",
-                allow_nd=True,
-                ensure_all_finite=False,  # but below
-                ensure_min_samples=2 if reset else 1,
-            )
-        except ValueError as error:
-            if "could not convert string" not in str(error):
-                raise
-            raise ValueError(
-                f"X holds text ({error}); encode it before, by OneHotEncoder in a Pipeline, say."
-            ) from error
-        dtype = X.dtype if streamed else rows.dtype
-        if dtype.kind not in "biuf":
-            raise ValueError(f"X holds values of type {dtype}; turn them into numbers first.")
-        if not reset and self.input_shape is None and rows.shape[1:] != self.input_shape_:
-            raise ValueError(
-                f"X has samples of shape {rows.shape[1:]}, but {type(self).__name__} was fitted on "
-                f"samples of shape {self.input_shape_}."
-            )
-        if streamed:
-            return X
-        allow_nan = self.missing == "impute" if reset else self.fill_ is not None
-        _validation.check_finite(rows, self._columns(rows), allow_nan=allow_nan)
-        return rows
-
-    def _columns(self, X: np.ndarray | Source) -> Sequence[Any] | None:
-        """Names or numbers of the columns of a table, which errors speak of."""
-        if len(self.input_shape or X.shape[1:]) != 1:
-            return None
-        return getattr(self, "feature_names_in_", range(X.shape[1]))
-
     def _validate_y(self, y: Any, n: int) -> np.ndarray | None:
-        """Labels, or None unless ``supervision`` asks for them."""
-        if getattr(self, "supervision", None) is None:
-            return None
-        if y is None:
-            raise ValueError(f"supervision={self.supervision!r} needs y; pass it, or set None.")
-        y = column_or_1d(y)
-        if len(y) != n:
-            raise ValueError(f"y has {len(y)} values and X has {n} rows.")
-        if not np.isin(y, (0, 1)).all():
-            raise ValueError(
-                f"y must hold 0 (normal) and 1 (anomaly) only, got {np.unique(y)[:5].tolist()}."
-            )
-        return y.astype(np.int64)
-
-    def _draw_calibration(self, n: int, y: np.ndarray | None, seed: int) -> np.ndarray:
-        """Rows that are there for calibration alone, in order."""
-        count = self._count_calibration(n, y)
-        if not count:
-            return np.arange(0)
-        normal = np.arange(n) if y is None else np.flatnonzero(y == 0)
-        return np.sort(np.random.default_rng(seed).permutation(normal)[:count])
-
-    def _count_calibration(self, n: int, y: np.ndarray | None) -> int:
-        normal = n if y is None else int(np.count_nonzero(y == 0))
-        if not normal:
-            raise ValueError(_NO_NORMAL_ROW)
-        return self._count_held_out("calibration_fraction", normal)
-
-    def _split(
-        self, rows: np.ndarray, y: np.ndarray | None, seed: int
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Draw the rows to train on and those to watch; of labelled rows, of both classes."""
-        held_out = self._count_held_out("validation_fraction", len(rows))
-        if not held_out:
-            return rows, rows[:0]
-        order = np.random.default_rng(seed).permutation(rows)
-        if y is None:
-            return np.sort(order[held_out:]), np.sort(order[:held_out])
-        classes = [order[y[order] == label] for label in (0, 1)]
-        cuts = [round(len(part) * self.validation_fraction) for part in classes]
-        train = [part[cut:] for part, cut in zip(classes, cuts, strict=True)]
-        watch = [part[:cut] for part, cut in zip(classes, cuts, strict=True)]
-        return np.sort(np.concatenate(train)), np.sort(np.concatenate(watch))
-
-    def _count_held_out(self, parameter: str, n: int) -> int:
-        share = getattr(self, parameter)
-        if not share:
-            return 0
-        held_out = max(1, round(n * share))
-        if n - held_out < 2:
-            raise ValueError(
-                f"{parameter}={share} leaves {n - held_out} of {n} rows to train on; at least 2 "
-                "are needed."
-            )
-        return held_out
-
-    def _resolve_epochs(self, n: int) -> int:
-        if self.epochs != "auto":
-            return int(self.epochs)
-        steps = -(-n // self.batch_size)
-        return min(self.auto_epochs, -(-self.auto_steps // steps))
-
-    def _all_callbacks(self) -> Sequence[Callback]:
-        ranks = _processes.current()
-        shown = self.verbose and (ranks is None or not ranks.rank)
-        return [*self.callbacks, Progress()] if shown else list(self.callbacks)
+        """Return the labels of n rows, or None unless ``supervision`` asks for them."""
+        return validate_labels(y, n, getattr(self, "supervision", None))
 
     # --- scores and labels ----------------------------------------------------------------------
 
@@ -794,7 +383,7 @@ class BaseDetector(PyODVocabulary):
             If there is not enough for 32 rows.
         """
         check_is_fitted(self)
-        return _finite(self._map(self._validate_rows(X, reset=False), self._score, batch_size))
+        return finite(self._apply(X, self._score, batch_size))
 
     def score_batches(self, batches: Iterable[Any]) -> Iterator[np.ndarray]:
         """Score batches as they come, each by :meth:`decision_function`.
@@ -812,8 +401,7 @@ class BaseDetector(PyODVocabulary):
         check_is_fitted(self)
         at_once = AtOnce()
         for X in batches:
-            rows = self._validate_rows(X, reset=False)
-            yield _finite(self._map(rows, self._score, at_once=at_once))
+            yield finite(self._apply(X, self._score, at_once=at_once))
 
     def explain(self, X: Any, batch_size: int | None = None, rule: str = "auto") -> np.ndarray:
         """Find what each value of a row adds to its score.
@@ -864,7 +452,6 @@ class BaseDetector(PyODVocabulary):
         check_is_fitted(self)
         if rule not in ("auto", "gradients"):
             raise ValueError(f"rule must be 'auto' or 'gradients', got {rule!r}.")
-        rows = self._validate_rows(X, reset=False)
         start = torch.as_tensor(self.baseline_, dtype=torch.float32, device=self.device_)
         at_once = AtOnce()
 
@@ -872,10 +459,10 @@ class BaseDetector(PyODVocabulary):
             terms = self._contributions(module, x) if rule == "auto" else None
             if terms is not None:
                 return terms
-            most = at_once.most or self._chunk_rows(batch_size)
-            return _explain_module.integrated_gradients(module, self._score, x, start, most)
+            most = at_once.most or rows_at_once(self.input_shape_, batch_size)
+            return integrated_gradients(module, self._score, x, start, most)
 
-        return self._map(rows, contributions, batch_size, at_once).reshape(np.shape(X))
+        return self._apply(X, contributions, batch_size, at_once).reshape(np.shape(X))
 
     def save(self, path: Any) -> None:
         """Write the fitted detector to a folder or a file, for :func:`deepod.load`.
@@ -902,78 +489,43 @@ class BaseDetector(PyODVocabulary):
         check_is_fitted(self)
         models.save(self, path)
 
-    def _map(
+    def _apply(
         self,
-        X: np.ndarray | Source,
-        function: Callable[[nn.Module, Tensor], Tensor],
+        X: Any,
+        function: Function,
         batch_size: int | None = None,
         at_once: AtOnce | None = None,
     ) -> np.ndarray:
-        """Apply ``function(module, x)`` to validated rows, as float64."""
-        parts = self._map_parts(X, function, batch_size, at_once)
-        first = next(parts)
-        if len(first) == len(X):
-            return first
-        out = np.empty((len(X), *first.shape[1:]))
-        filled = 0
-        for part in chain([first], parts):
-            out[filled : filled + len(part)] = part
-            filled += len(part)
-        return out
-
-    def _map_parts(
-        self,
-        X: np.ndarray | Source,
-        function: Callable[[nn.Module, Tensor], Tensor],
-        batch_size: int | None = None,
-        at_once: AtOnce | None = None,
-    ) -> Iterator[np.ndarray]:
-        """Apply ``function`` to all rows of an array; to those of a source part by part."""
-        at_once = at_once or AtOnce()
-
-        def values(rows: np.ndarray) -> np.ndarray:
-            chunks = self._chunks(rows, batch_size)
-            results = apply.score(self.module_, function, chunks, self.device_, len(rows), at_once)
-            return results.cpu().double().numpy()
-
-        if isinstance(X, np.ndarray):
-            yield values(X)
-            return
-        from tqdm.auto import tqdm
-
-        # Whole chunks, so that rows are scored as those of an array are.
-        chunk = self._chunk_rows(batch_size)
-        rows = chunk * max(1, _rows.block_rows(self.input_shape_) // chunk)
-        shown = {"desc": "score", "unit": "row", "unit_scale": True, "disable": not self.verbose}
-        columns, allow_nan = self._columns(X), self.fill_ is not None
-        with tqdm(total=len(X), **shown) as bar:
-            for start, stop in cut(0, len(X), rows):
-                yield values(_rows.read(X, start, stop, columns, allow_nan=allow_nan))
-                bar.update(stop - start)
-
-    def _chunks(self, X: Any, batch_size: int | None = None) -> Iterator[Tensor]:
-        """Scaled samples from validated rows."""
-        scaler = _scaling.Scaler(self.shift_, self.scale_, self.contrast_, self.fill_)
-        return _rows.chunks(X, self.input_shape_, scaler, self._chunk_rows(batch_size))
-
-    def _chunk_rows(self, batch_size: int | None) -> int:
-        if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size > 0):
-            raise ValueError(f"batch_size must be a positive integer or None, got {batch_size!r}.")
-        return int(batch_size or apply.chunk_rows(self.input_shape_))
+        """Apply ``function(module, x)``, a row of results for each sample, to new rows."""
+        return apply(self, validate_rows(self, X, reset=False), function, batch_size, at_once)
 
     def _generator(self, random_state: Any) -> torch.Generator:
-        """Random numbers on the device, from a ``random_state`` parameter."""
+        """Return random numbers on the device, from a ``random_state`` parameter."""
         return torch.Generator(self.device_).manual_seed(spawn_seeds(random_state, 1)[0])
 
-    def _unscale(self, samples: np.ndarray) -> np.ndarray:
-        """Turn scaled samples back into the units of X."""
-        if self.contrast_:
-            raise ValueError("scaler='gcn' forgets the units of X; fit with another scaler.")
-        return samples * self.scale_ + self.shift_
+    @property
+    def shift_(self) -> np.ndarray:
+        """What is subtracted from each feature or channel, broadcastable to one sample."""
+        return self._scaler().shift
+
+    @property
+    def scale_(self) -> np.ndarray:
+        """What each feature or channel is divided by, broadcastable to one sample."""
+        return self._scaler().scale
+
+    @property
+    def fill_(self) -> np.ndarray | None:
+        """What takes the place of NaN; None if they are refused."""
+        return self._scaler().fill
+
+    def _scaler(self) -> Scaler:
+        if "scaler_" not in self.__dict__:
+            raise NotFittedError(f"This {type(self).__name__} is not fitted yet; call fit first.")
+        return self.scaler_
 
     # --- scikit-learn's estimator API -----------------------------------------------------------
 
-    def set_params(self, **params: Any) -> BaseDetector:
+    def set_params(self, **params: Any) -> Self:
         """Set hyper-parameters, ``network__hidden`` and the like included.
 
         On a network that is given by name, its parameters may be set too: the name is then
@@ -995,76 +547,20 @@ class BaseDetector(PyODVocabulary):
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything, with the module as arrays: for machines without a GPU, and for skops."""
+        """Everything, as plain arrays: for machines without a GPU, and for skops."""
         state = dict(BaseEstimator.__getstate__(self))
         if "module_" in state:
             tensors = self.module_.state_dict()
             state["module_"] = {name: t.numpy(force=True) for name, t in tensors.items()}
+            state["scaler_"] = self.scaler_.state()
             del state["device_"]
         return state
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore, and go to the device that ``device`` stands for here, if there is one."""
-        arrays = state.get("module_")
         BaseEstimator.__setstate__(self, state)
-        if arrays is not None:
-            self._restore_module({name: torch.tensor(array) for name, array in arrays.items()})
-            self._to_device()
-
-    def _network_params(self) -> dict[str, Any]:
-        """Copy the parameters that a module may have been built by."""
-        others = {*BaseDetector.absent_from_loss, "checkpoint"}
-        params = self.get_params(deep=False)
-        return {k: clone(v, safe=False) for k, v in params.items() if k not in others}
-
-    def _build_again(self, device: str) -> nn.Module:
-        """Build the module as fit has built it; on "meta", its tensors take no memory."""
-        params = self.get_params(deep=False)
-        builder = type(self)(**params | self._fitted_params)
-        builder.__dict__ |= {k: v for k, v in vars(self).items() if k not in params}
-        with building, torch.random.fork_rng(devices=[]), torch.device(device):
-            return builder._build_module(self.input_shape_).float().eval()
-
-    def _restore_module(self, tensors: dict[str, Tensor]) -> None:
-        """Build the module again, with these parameters and buffers."""
-        try:
-            module = self._build_again("meta")
-            module.load_state_dict(tensors, assign=True)
-            whole = not any(t.is_meta for t in chain(module.parameters(), module.buffers()))
-        except (RuntimeError, NotImplementedError):
-            whole = False
-        if not whole:  # a class of the user's may need values to build, or have some that are fixed
-            module = self._build_again("cpu")
-            module.load_state_dict(tensors)
-        self.module_ = module
-
-    def _to_device(self, strictly: bool = False) -> None:
-        """Go to the device that ``device`` stands for here; unless ``strictly``, else to the CPU.
-
-        There may be no such GPU here, a forked process may not use it, or its memory may be full.
-        """
-        try:
-            self.device_ = _validation.resolve_device(self.device)
-            self.module_.to(self.device_)
-        except (ValueError, RuntimeError):
-            if strictly:
-                raise
-            self.device_ = torch.device("cpu")
-            self.module_.to(self.device_)
-
-
-def _finite(scores: np.ndarray) -> np.ndarray:
-    """Give rows so far away that their score is infinite in float32 its largest number."""
-    return np.minimum(scores, apply.LARGEST_SCORE, out=scores)
-
-
-def spawn_seeds(random_state: Any, n: int) -> list[int]:
-    """Seeds of n independent streams from one draw of ``random_state``.
-
-    None takes new entropy: NumPy's global generator, scikit-learn's default, stays untouched.
-    """
-    seed = None
-    if random_state is not None:
-        seed = check_random_state(random_state).randint(np.iinfo(np.int32).max)
-    children = np.random.SeedSequence(seed).spawn(n)
-    return [int(child.generate_state(1)[0]) for child in children]
+        if "module_" in state:
+            tensors = {name: torch.tensor(array) for name, array in state["module_"].items()}
+            self.scaler_ = Scaler(**state["scaler_"])
+            rebuild.restore_module(self, tensors)
+            rebuild.to_device(self)

@@ -14,7 +14,8 @@ from sklearn.base import clone
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
-from deepod._base import BaseDetector, spawn_seeds
+from deepod._base import BaseDetector
+from deepod._inputs.seeds import spawn_seeds
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
 from deepod._scoring.vocabulary import PyODVocabulary
 from deepod._training.fitting import fit_all

@@ -165,7 +165,7 @@ class _Graph(nn.Module):
         """Do what :meth:`deepod._inputs.scaling.Scaler.transform` does."""
         if self.fill_ is not None and x.is_floating_point():
             x = torch.where(x.isnan(), self.fill_.to(x.dtype), x)
-        x = _normalized(x.double()) if self.detector.contrast_ else x.double()
+        x = _normalized(x.double()) if self.detector.scaler_.contrast else x.double()
         x = (x - self.shift_) / self.scale_
         return x.clamp(-_scaling.LARGEST, _scaling.LARGEST).float()
 

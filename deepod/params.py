@@ -29,6 +29,8 @@ __all__ = [
     "positive",
     "real",
     "share",
+    "sizes",
+    "watched",
     "zero",
 ]
 
@@ -106,9 +108,51 @@ def parameters(cls: type[T]) -> type[T]:
     return cls
 
 
+def watched(instance: T) -> tuple[T, set[str]]:
+    """Return a twin that has the same attributes, and the set of hyper-parameters read of it.
+
+    The set is empty at first. It tells what a hook of a method depends on, so that no author has
+    to keep a list of it.
+    """
+    cls: Any = type(instance)
+    names, read = cls._parameter_constraints, set[str]()
+
+    def __getattribute__(self: Any, name: str) -> Any:
+        if name in names:
+            read.add(name)
+        return object.__getattribute__(self, name)
+
+    same = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
+    twin: Any = object.__new__(
+        type(cls.__name__, (cls,), same | {"__getattribute__": __getattribute__})
+    )
+    twin.__dict__ = instance.__dict__
+    return twin, read
+
+
+def sizes(cls: type) -> set[str]:
+    """Return the hyper-parameters of a method that may be sizes of its network.
+
+    Its own ones that are not real numbers, and the shared ``network`` and ``input_shape``.
+    """
+    shared = _root(cls).__dataclass_fields__
+    return {
+        f.name
+        for f in dataclasses.fields(cls)  # type: ignore[arg-type]
+        if f.name in ("network", "input_shape")
+        or f.name not in shared
+        and not any(isinstance(c, Interval) and c.type is Real for c in f.metadata["accepts"])
+    }
+
+
+def _root(cls: type) -> Any:
+    """Return the class that declares what all have in common."""
+    return [base for base in cls.__mro__ if dataclasses.is_dataclass(base)][-1]
+
+
 def _with_parameters(doc: str, cls: type, fields: tuple[dataclasses.Field, ...]) -> str:
     """Put generated Parameters and the inherited Attributes behind the summary."""
-    root = [base for base in cls.__mro__ if dataclasses.is_dataclass(base)][-1]
+    root = _root(cls)
     shared = {} if root is cls else root.__dataclass_fields__
     lines = ["Parameters", "----------"]
     for f in sorted(fields, key=lambda f: f.name in shared):  # those of the method first

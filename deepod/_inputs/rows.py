@@ -95,7 +95,8 @@ def read(
 
 
 def chunks(X: np.ndarray, shape: Shape, scaler: Scaler, rows: int) -> Iterator[Tensor]:
-    """Scaled tensors of at most ``rows`` samples, in order."""
+    """Scale samples, and give them in order, at most ``rows`` at a time."""
+    scaler = scaler.copy()
     for start in range(0, len(X), rows):
         part = X[start : start + rows]
         yield torch.from_numpy(scaler.transform(part.reshape(len(part), *shape)))

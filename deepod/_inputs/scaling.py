@@ -14,30 +14,23 @@ from deepod.types import Shape
 # Scaled values are kept below this size: a row far outside the training range still gets a
 # finite score, because its squares and products fit into float32.
 LARGEST = 1e9
-_GATHERED_ROWS = 4096  # that each of several processes shows, for medians of all
 _CACHE_VALUES = 1 << 15  # values scaled at once: what is made of them stays in the cache
 
 
-def medians(
-    rows: np.ndarray, shape: Shape, gather: Callable[[Any], list[Any]] | None = None
-) -> np.ndarray:
-    """Medians of each feature of a table, or each channel of images and windows, without the NaNs.
+def medians(rows: np.ndarray, shape: Shape) -> np.ndarray:
+    """Return the medians of each feature of a table, or each channel of images and windows, without the NaNs.
 
     Parameters
     ----------
     rows : ndarray of shape (n, *shape)
     shape : tuple of int
         Of one sample.
-    gather : callable, optional
-        Collects what processes with rows of their own have; each shows some of its rows.
 
     Returns
     -------
     medians : ndarray, float64
         Broadcastable to one sample; 0 where there is no value at all.
     """
-    if gather is not None:
-        rows = np.concatenate(gather(rows[:: 1 + len(rows) // _GATHERED_ROWS]))
     columns = _by_channel(rows, shape).astype(np.float64)  # a copy; no sum of float16 overflows
     columns[:, np.isnan(columns).all(0)] = 0.0
     if not len(columns):
@@ -98,7 +91,7 @@ class Scaler:
         blocks: Iterable[np.ndarray],
         shape: Shape,
         how: str | None,
-        gather: Callable[[Any], list[Any]] | None = None,
+        gather: Callable[[Any], list[Any]] = lambda found: [found],
         fill: np.ndarray | None = None,
     ) -> Scaler:
         """Learn from samples of ``shape`` in one pass over blocks of them, such as :func:`blocks`.
@@ -108,33 +101,12 @@ class Scaler:
         (unchanged). ``gather`` collects what processes with rows of their own have found. ``fill``
         is as in the constructor.
         """
-        contrast = how == "gcn"
-        channels = shape[_channel_axis(shape)]
-        standard, minmax = StandardScaler(), MinMaxScaler()
-        for block in blocks:
-            if how is None or not len(block):
-                continue
-            block = _filled(block, fill)
-            block = _by_channel(_normalize(block) if contrast else block, shape).astype(np.float64)
-            minmax.partial_fit(block)
-            if how == "standard":
-                standard.partial_fit(block)
-        if how is not None:
-            low, high = minmax.data_min_, minmax.data_max_
-            seen = minmax.n_samples_seen_
-            mean = standard.mean_ if how == "standard" else np.zeros(1)
-            variance = standard.var_ if how == "standard" else np.zeros(1)
-            if gather is not None:
-                parts = gather((low, high, seen, mean, variance))
-                lows, highs, counts, means, variances = map(np.array, zip(*parts, strict=True))
-                low, high = lows.min(0), highs.max(0)
-                mean = np.average(means, 0, counts)
-                variance = np.average(variances + (means - mean) ** 2, 0, counts)
-            # The scalers' own rule for constant columns takes too many for one: all that are
-            # narrower than 2e-15, or long and far from zero.
-            constant = high - low <= 10 * np.finfo(float).eps * np.maximum(abs(low), abs(high))
+        low, high, mean, variance = _combined(gather(_statistics(blocks, shape, how, fill)))
+        # The scalers' own rule for constant columns takes too many for one: all that are narrower
+        # than 2e-15, or long and far from zero.
+        constant = high - low <= 10 * np.finfo(float).eps * np.maximum(abs(low), abs(high))
         if how is None:
-            shift, scale = np.zeros(channels), np.ones(channels)
+            shift, scale = np.zeros_like(low), np.ones_like(low)
         elif how == "standard":
             shift, scale = mean, np.where(constant, 1.0, np.sqrt(variance))
         elif how in ("minmax", "gcn"):
@@ -146,7 +118,28 @@ class Scaler:
         learned = [shift, scale] if fill is None else [shift, scale, fill]
         if not all(np.isfinite(values).all() for values in learned):
             raise ValueError("X holds values too large for float64; rescale its columns.")
-        return cls(_broadcastable(shift, shape), _broadcastable(scale, shape), contrast, fill)
+        shift, scale = _broadcastable(shift, shape), _broadcastable(scale, shape)
+        return cls(shift, scale, how == "gcn", fill)
+
+    def copy(self) -> Scaler:
+        """Return the same for one pass over rows: what it keeps to be fast takes memory."""
+        return Scaler(self.shift, self.scale, self.contrast, self.fill)
+
+    def state(self) -> dict[str, Any]:
+        """Return the arguments of the constructor."""
+        return {name: getattr(self, name) for name in ("shift", "scale", "contrast", "fill")}
+
+    def inverse(self, samples: np.ndarray) -> np.ndarray:
+        """Turn scaled samples back into the units of X.
+
+        Raises
+        ------
+        ValueError
+            If contrast was normalised, which cannot be undone.
+        """
+        if self.contrast:
+            raise ValueError("scaler='gcn' forgets the units of X; fit with another scaler.")
+        return samples * self.scale + self.shift
 
     def transform(self, X: np.ndarray) -> np.ndarray:
         """Scale rows of shape (n, *shape) into a new float32 array."""
@@ -175,7 +168,8 @@ class Scaler:
         For ``rows`` samples or more: parts of all sizes share the longest.
         A float64 shift in two float32 parts takes no digit to speak of from float32 values.
         """
-        if dtype not in self._known or len(self._known[dtype][0]) < rows:
+        known = self._known.get(dtype)
+        if known is None or len(known[0]) < rows:
             terms = [self.shift, self.scale]
             size = np.abs(self.scale)
             if (
@@ -190,10 +184,46 @@ class Scaler:
                     self.scale.astype(np.float32),
                 ]
             # Repeated, because short inner loops would take most of the time.
-            self._known[dtype] = [
+            known = self._known[dtype] = [
                 np.ascontiguousarray(np.broadcast_to(term, (rows, *shape))) for term in terms
             ]
-        return self._known[dtype]
+        return known
+
+
+def _statistics(
+    blocks: Iterable[np.ndarray], shape: Shape, how: str | None, fill: np.ndarray | None
+) -> tuple[np.ndarray, ...]:
+    """Find smallest and largest value, number of values, mean and variance of each channel."""
+    channels = shape[_channel_axis(shape)]
+    standard, minmax = StandardScaler(), MinMaxScaler()
+    for block in blocks:  # also without a scaler: who gives the blocks looks at their values
+        if how is None or not len(block):
+            continue
+        block = _filled(block, fill)
+        block = _normalize(block) if how == "gcn" else block
+        block = _by_channel(block, shape).astype(np.float64)
+        minmax.partial_fit(block)
+        if how == "standard":
+            standard.partial_fit(block)
+    if how is None:
+        return (np.zeros(channels),) * 5
+    low, high, seen = minmax.data_min_, minmax.data_max_, minmax.n_samples_seen_
+    mean = standard.mean_ if how == "standard" else np.zeros(1)
+    variance = standard.var_ if how == "standard" else np.zeros(1)
+    return low, high, seen, mean, variance
+
+
+def _combined(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
+    """Combine what several processes have found to smallest, largest, mean and variance of all."""
+    if len(parts) == 1:  # no arithmetic, which would round
+        low, high, _, mean, variance = parts[0]
+        return low, high, mean, variance
+    lows, highs, counts, means, variances = map(np.array, zip(*parts, strict=True))
+    if not counts.any():  # without a scaler
+        return lows[0], highs[0], means[0], variances[0]
+    mean = np.average(means, 0, counts)
+    variance = np.average(variances + (means - mean) ** 2, 0, counts)
+    return lows.min(0), highs.max(0), mean, variance
 
 
 def _filled(samples: np.ndarray, fill: np.ndarray | None) -> np.ndarray:

@@ -9,11 +9,108 @@ from typing import Any
 import numpy as np
 import torch
 from sklearn.utils import assert_all_finite
+from sklearn.utils.validation import column_or_1d, validate_data
 
+from deepod import sources
 from deepod.sources import Source
 from deepod.types import Shape
 
 _NAMED = 5  # columns, at most, in a message
+
+
+def validate_rows(detector: Any, X: Any, *, reset: bool) -> Any:
+    """Return an array that can be trained on or scored, or a source of such rows.
+
+    Whether all values of a source are finite is seen when they are read.
+
+    Parameters
+    ----------
+    detector : BaseDetector
+        Its hyper-parameters say what is allowed; with ``reset`` it remembers number and names of
+        the columns, else these are compared.
+    X : array-like or Source
+    reset : bool
+        Whether X is to be trained on.
+
+    Raises
+    ------
+    ValueError
+        Says what is wrong with X, and what to do.
+    """
+    if sources.is_mapped(X) and X.nbytes > detector.memory_limit:
+        X = sources.array(X)
+    streamed = isinstance(X, Source)
+    rows = sources.head(X, 2) if streamed else as_nan(X)
+    if detector.input_shape is not None and np.ndim(rows) > 2:
+        # Flat and shaped samples are then one and the same, at fit and at scoring.
+        rows = np.asarray(rows)
+        rows = rows.reshape(len(rows), int(np.prod(sample_shape(rows, detector.input_shape))))
+    rows = _as_array(detector, rows, reset)
+    dtype = X.dtype if streamed else rows.dtype
+    if dtype.kind not in "biuf":
+        raise ValueError(f"X holds values of type {dtype}; turn them into numbers first.")
+    if not reset and detector.input_shape is None and rows.shape[1:] != detector.input_shape_:
+        raise ValueError(
+            f"X has samples of shape {rows.shape[1:]}, but {type(detector).__name__} was fitted on "
+            f"samples of shape {detector.input_shape_}."
+        )
+    if streamed:
+        return X
+    check_finite(rows, column_names(detector, rows), allow_nan=_allows_nan(detector, reset))
+    return rows
+
+
+def _as_array(detector: Any, rows: Any, reset: bool) -> np.ndarray:
+    """Have scikit-learn turn rows into an array, and compare their columns."""
+    try:
+        return validate_data(
+            detector,
+            rows,
+            reset=reset,
+            dtype="numeric",
+            allow_nd=True,
+            ensure_all_finite=False,  # check_finite says more
+            ensure_min_samples=2 if reset else 1,
+        )
+    except ValueError as error:
+        if "could not convert string" not in str(error):
+            raise
+        raise ValueError(
+            f"X holds text ({error}); encode it before, by OneHotEncoder in a Pipeline, say."
+        ) from error
+
+
+def _allows_nan(detector: Any, reset: bool) -> bool:
+    return detector.missing == "impute" if reset else detector.fill_ is not None
+
+
+def column_names(detector: Any, X: np.ndarray | Source) -> Sequence[Any] | None:
+    """List the names or numbers of the columns of a table, for errors; None for other samples."""
+    if len(detector.input_shape or X.shape[1:]) != 1:
+        return None
+    return getattr(detector, "feature_names_in_", range(X.shape[1]))
+
+
+def validate_labels(y: Any, n: int, supervision: str | None) -> np.ndarray | None:
+    """Return the labels of n rows, or None unless ``supervision`` asks for them.
+
+    Raises
+    ------
+    ValueError
+        If they are asked for and missing, of another length, or not 0 and 1.
+    """
+    if supervision is None:
+        return None
+    if y is None:
+        raise ValueError(f"supervision={supervision!r} needs y; pass it, or set None.")
+    y = column_or_1d(y)
+    if len(y) != n:
+        raise ValueError(f"y has {len(y)} values and X has {n} rows.")
+    if not np.isin(y, (0, 1)).all():
+        raise ValueError(
+            f"y must hold 0 (normal) and 1 (anomaly) only, got {np.unique(y)[:5].tolist()}."
+        )
+    return y.astype(np.int64)
 
 
 def as_nan(X: Any) -> Any:

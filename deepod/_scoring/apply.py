@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain
+from numbers import Integral
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deepod._inputs.rows import block_rows, chunks, read
+from deepod._inputs.validation import column_names
 from deepod._scoring.memory import AtOnce, ran_out, too_little
+from deepod.sources import Source, cut
+
+Function = Callable[[nn.Module, Tensor], Tensor]  # of a module and samples; one row for each
 
 # Rows are scored in multiples of this: BLAS then treats a row alike whatever its neighbours.
 ROW_BLOCK = 32
@@ -16,6 +24,75 @@ ROW_BLOCK = 32
 CHUNK_VALUES = 1 << 17
 MOST_ROWS = 4096  # hidden layers are wider than a narrow table
 LARGEST_SCORE = float(np.finfo(np.float32).max)  # where a network's squares do not fit
+
+
+def apply(
+    detector: Any,
+    X: np.ndarray | Source,
+    function: Function,
+    batch_size: int | None = None,
+    at_once: AtOnce | None = None,
+) -> np.ndarray:
+    """Apply ``function(module, x)`` of a fitted detector to validated rows, as float64."""
+    parts = apply_in_parts(detector, X, function, batch_size, at_once)
+    first = next(parts)
+    if len(first) == len(X):
+        return first
+    out = np.empty((len(X), *first.shape[1:]))
+    filled = 0
+    for part in chain([first], parts):
+        out[filled : filled + len(part)] = part
+        filled += len(part)
+    return out
+
+
+def apply_in_parts(
+    detector: Any,
+    X: np.ndarray | Source,
+    function: Function,
+    batch_size: int | None = None,
+    at_once: AtOnce | None = None,
+) -> Iterator[np.ndarray]:
+    """Apply ``function`` to all rows of an array; to those of a source part by part."""
+    at_once = at_once or AtOnce()
+    size = rows_at_once(detector.input_shape_, batch_size)
+
+    def values(rows: np.ndarray) -> np.ndarray:
+        scaled = chunks(rows, detector.input_shape_, detector.scaler_, size)
+        found = score(detector.module_, function, scaled, detector.device_, len(rows), at_once)
+        return found.cpu().double().numpy()
+
+    if isinstance(X, np.ndarray):
+        yield values(X)
+        return
+    from tqdm.auto import tqdm
+
+    # Whole chunks, so that rows are scored as those of an array are.
+    part = size * max(1, block_rows(detector.input_shape_) // size)
+    shown = {"desc": "score", "unit": "row", "unit_scale": True, "disable": not detector.verbose}
+    columns, allow_nan = column_names(detector, X), detector.fill_ is not None
+    with tqdm(total=len(X), **shown) as bar:
+        for start, stop in cut(0, len(X), part):
+            yield values(read(X, start, stop, columns, allow_nan=allow_nan))
+            bar.update(stop - start)
+
+
+def finite(scores: np.ndarray) -> np.ndarray:
+    """Give rows so far away that their score is infinite in float32 its largest number."""
+    return np.minimum(scores, LARGEST_SCORE, out=scores)
+
+
+def rows_at_once(shape: Sequence[int], batch_size: int | None) -> int:
+    """Return ``batch_size``, or what is best for samples of ``shape``.
+
+    Raises
+    ------
+    ValueError
+        If ``batch_size`` is no positive integer.
+    """
+    if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size > 0):
+        raise ValueError(f"batch_size must be a positive integer or None, got {batch_size!r}.")
+    return int(batch_size or chunk_rows(shape))
 
 
 def chunk_rows(shape: Sequence[int]) -> int:
@@ -27,7 +104,7 @@ def chunk_rows(shape: Sequence[int]) -> int:
 @torch.no_grad()
 def score(
     module: nn.Module,
-    function: Callable[[nn.Module, Tensor], Tensor],
+    function: Function,
     chunks: Iterable[Tensor],
     device: torch.device,
     n: int | None = None,
@@ -76,7 +153,7 @@ def score(
 
 def _scored(
     module: nn.Module,
-    function: Callable[[nn.Module, Tensor], Tensor],
+    function: Function,
     chunks: Iterable[Tensor],
     device: torch.device,
     at_once: AtOnce,
@@ -95,7 +172,7 @@ def _scored(
 
 def _attempt(
     module: nn.Module,
-    function: Callable[[nn.Module, Tensor], Tensor],
+    function: Function,
     rows: Tensor,
     device: torch.device,
     at_once: AtOnce,

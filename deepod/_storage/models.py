@@ -24,22 +24,25 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from deepod import callbacks, networks
+from deepod._inputs.scaling import Scaler
 from deepod._registry import DETECTORS, __version__, detector_class
-from deepod._storage import atomic
+from deepod._scoring.apply import chunk_rows
+from deepod._storage import atomic, rebuild
 from deepod._storage import tensors as _tensors
 from deepod._storage.card import CARD, CONFIG, PLACE, WEIGHTS, card
 from deepod._storage.tensors import Header, InvalidFileError
-from deepod._training.fitting import listed
+from deepod.params import sizes
+from deepod.types import Shape
 
 FORMAT = 1  # of the files; a newer one is refused
 _SUFFIXES = (".deepod", ".safetensors")
 _MODULE = "module."  # in front of the names of its tensors
 _MOST_CALLS = 30_000  # of torch while a network is built: hundreds of members, in a second
 _LONGEST_PARAMS = 1 << 16  # characters of JSON
-# Parameters that are no sizes of a network, besides those that belong to the loss; and the largest
+# Integers that are no sizes of a network, or are at most as many as there are rows; and the largest
 # size there may be in a network of few weights.
-_NO_SIZES = {"epochs", "pretrain_epochs", "batch_size", "milestones"}
-_NO_SIZES |= {"n_prototypes", "rows_per_prototype"}  # at most as many as there are rows
+_NO_SIZES = {"epochs", "pretrain_epochs", "warmup_epochs", "k_neighbors"}
+_NO_SIZES |= {"n_prototypes", "rows_per_prototype"}
 _LARGEST_SIZE = 1 << 17
 _MOST_CHANNELS = 1024  # what a layer puts out for each value of a large image, at most
 # Parameters of detectors that are objects may be of these classes.
@@ -96,7 +99,10 @@ ARRAYS = (
 _SOMETIMES = {"feature_names_in_", "calibration_scores_", "given_under_"}
 _OR_NONE = {"fill_": _plain(type(None))}  # the only tensor that may be None
 # Made again of the others when a model is loaded.
-_DERIVED = {"module_", "device_", "_fitted_params", "_thresholded_", "_mu", "_sigma", "_classes"}
+_DERIVED = {
+    *("module_", "device_", "scaler_"),
+    *("_fitted_params", "_thresholded_", "_mu", "_sigma", "_classes"),
+}
 
 
 # --- save ---------------------------------------------------------------------------------------
@@ -181,6 +187,7 @@ def _described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     params = {key: _encoded(value, key) for key, value in given.items()}
     built = {key: _encoded_as_fitted(value, key) for key, value in detector._fitted_params.items()}
     state = {key: v for key, v in vars(detector).items() if _is_fitted(key) and key not in _DERIVED}
+    state |= {f"{name}_": value for name, value in detector.scaler_.state().items()}
     unknown = sorted(set(state) - {*PLAIN, *ARRAYS})
     if unknown:
         raise TypeError(
@@ -338,15 +345,15 @@ def load(
         cls = own[name] if name in own else detector_class(name)
         found["detector"] = _blank(cls, header, max_bytes)
 
-    _, tensors = _tensors.read(path, max_bytes, check)
+    description, tensors = _tensors.read(path, max_bytes, check)
     detector = found["detector"]
     try:
-        _fill(detector, tensors)
+        _fill(detector, tensors, description["fitted"]["contrast_"])
     except Exception as error:
         raise InvalidFileError(f"{path} holds no detector that works: {error}") from error
     if device is not None:
         detector.set_params(device=device)
-    detector._to_device(strictly=device is not None)
+    rebuild.to_device(detector, strictly=device is not None)
     return detector
 
 
@@ -380,6 +387,27 @@ def _blank(cls: Any, header: Header, max_bytes: float = inf) -> Any:
     description = header.description
     weights = {k: t for k, t in header.tensors.items() if k.startswith(_MODULE)}
     others = {k: t for k, t in header.tensors.items() if k not in weights}
+    detector = _with_params(cls, description, weights)
+    _set_fitted(detector, description["fitted"])
+    _check_features(detector)
+    with _Sparing() as sparing:
+        detector.module_ = rebuild.build_again(detector, "meta")
+    plain = {name.removeprefix(_MODULE): tensor for name, tensor in weights.items()}
+    expected = {name: tensor.dtype for name, tensor in detector.module_.state_dict().items()}
+    detector.module_.load_state_dict(plain, assign=True)  # compares names and shapes
+    if expected != {name: tensor.dtype for name, tensor in plain.items()}:
+        raise InvalidFileError("its weights are of another type than the network's")
+    _check_memory(detector, sparing, max_bytes)
+    _check_keys("the file", others, ARRAYS)
+    _check_all_there(set(ARRAYS) - _SOMETIMES, {*others, *description["fitted"]})
+    for name, tensor in others.items():
+        if tensor.dtype != torch.float64:
+            raise InvalidFileError(f"{name} is {tensor.dtype}, and not float64")
+    return detector
+
+
+def _with_params(cls: Any, description: dict[str, Any], weights: dict[str, Tensor]) -> Any:
+    """Make a detector with the parameters of a description, and with those it was built by."""
     known = set(cls._parameter_constraints) - {PLACE}
     for key in ("params", "fitted_with"):
         _check_keys(key, description[key], known)
@@ -387,45 +415,36 @@ def _blank(cls: Any, header: Header, max_bytes: float = inf) -> Any:
             raise InvalidFileError(f"{key} are longer than {_LONGEST_PARAMS} characters")
     detector = cls(**{name: _decoded(value) for name, value in description["params"].items()})
     detector._validate_params()
-    built = detector._network_params()
+    built = detector.get_params(deep=False)
     built |= {name: _decoded(value) for name, value in description["fitted_with"].items()}
     cls(**built)._validate_params()
     if cls.__name__ in DETECTORS:  # what others are built by, their authors know
         # Each layer and member has a value in the file: larger numbers would build more in vain.
         largest = max(_LARGEST_SIZE, sum(t.numel() for t in weights.values()))
-        free = listed(detector, "numbers_in_loss") | listed(detector, "absent_from_loss")
-        _check_sizes({name: value for name, value in built.items() if name not in free}, largest)
-    _check_keys("fitted", description["fitted"], PLAIN | _OR_NONE)
-    _check_all_there(set(PLAIN) - _SOMETIMES, description["fitted"])
-    for name, value in description["fitted"].items():
+        _check_sizes({name: built[name] for name in sizes(cls)}, largest)
+    detector._fitted_params = built
+    return detector
+
+
+def _set_fitted(detector: Any, fitted: dict[str, Any]) -> None:
+    _check_keys("fitted", fitted, PLAIN | _OR_NONE)
+    _check_all_there(set(PLAIN) - _SOMETIMES, fitted)
+    for name, value in fitted.items():
         if not (PLAIN | _OR_NONE)[name](value):
             raise InvalidFileError(f"{name} is {str(value)[:80]!r}, which cannot be")
-        setattr(detector, name, value)
-    detector._fitted_params = built
-    _check_features(detector)
-    with _Sparing() as sparing:
-        detector.module_ = detector._build_again("meta")
-    plain = {name.removeprefix(_MODULE): tensor for name, tensor in weights.items()}
-    expected = {name: tensor.dtype for name, tensor in detector.module_.state_dict().items()}
-    detector.module_.load_state_dict(plain, assign=True)  # compares names and shapes
-    if expected != {name: tensor.dtype for name, tensor in plain.items()}:
-        raise InvalidFileError("its weights are of another type than the network's")
-    # Convolutions put out more than they have weights, and may pad.
+        if name not in ("contrast_", "fill_"):  # of the scaler, which is made when its arrays are
+            setattr(detector, name, value)
+
+
+def _check_memory(detector: Any, sparing: _Sparing, max_bytes: float) -> None:
+    """Refuse convolutions that put out far more than they have weights, and may pad."""
     if any(isinstance(part, nn.modules.conv._ConvNd) for part in detector.module_.modules()):
-        size = prod(detector.input_shape_)
-        sparing.most_values = max(
-            max_bytes / (4 * detector._chunk_rows(None)), _MOST_CHANNELS * size
-        )
-        row = torch.empty((1, *detector.input_shape_), device="meta")
+        shape = detector.input_shape_
+        most = max_bytes / (4 * chunk_rows(shape))
+        sparing.most_values = max(most, _MOST_CHANNELS * prod(shape))
         # A class of somebody else may do what cannot be done without values.
         with sparing, torch.inference_mode(), suppress(RuntimeError):
-            detector._score(detector.module_, row)
-    _check_keys("the file", others, ARRAYS)
-    _check_all_there(set(ARRAYS) - _SOMETIMES, {*others, *description["fitted"]})
-    for name, tensor in others.items():
-        if tensor.dtype != torch.float64:
-            raise InvalidFileError(f"{name} is {tensor.dtype}, and not float64")
-    return detector
+            detector._score(detector.module_, torch.empty((1, *shape), device="meta"))
 
 
 def _check_features(detector: Any) -> None:
@@ -496,38 +515,42 @@ def _decoded(value: Any) -> Any:
     return cls(**{name: _decoded(v) for name, v in value["params"].items()})
 
 
-def _fill(detector: Any, tensors: dict[str, Tensor]) -> None:
+def _fill(detector: Any, tensors: dict[str, Tensor], contrast: bool) -> None:
     """Put the tensors in their places."""
     weights = {k.removeprefix(_MODULE): t for k, t in tensors.items() if k.startswith(_MODULE)}
-    detector._restore_module(weights)
-    for name in ARRAYS:
-        if name in tensors:
-            setattr(detector, name, tensors[name].numpy())
-    shift, scale, scores = detector.shift_, detector.scale_, detector._training_scores
-    for values in (shift, scale, 0.0 if detector.fill_ is None else detector.fill_):
-        if np.broadcast_shapes(np.shape(values), detector.input_shape_) != detector.input_shape_:
-            raise ValueError("its scaling does not fit its samples")
-        if not np.isfinite(values).all():
-            raise ValueError("its scaling is not finite")
-    if not (scale > 0).all():
-        raise ValueError("its scaling is not positive")
-    if (
-        detector.baseline_.shape != detector.input_shape_
-        or not np.isfinite(detector.baseline_).all()
-    ):
-        raise ValueError("its baseline does not fit its samples, or is not finite")
-    if scores.ndim != 1 or not 0 < len(scores) <= detector._n_training:
-        raise ValueError("it has no training scores, or too many")
-    if not np.isfinite(scores).all():
-        raise ValueError("its training scores are not finite")
-    calibration = getattr(detector, "calibration_scores_", np.zeros(1))
-    if calibration.ndim != 1 or not len(calibration) or not np.isfinite(calibration).all():
-        raise ValueError("its calibration scores are not finite")
-    if (np.diff(calibration) < 0).any():
-        raise ValueError("its calibration scores are not in order")
-    detector._keep_scores(scores, detector._n_training)
+    rebuild.restore_module(detector, weights)
+    arrays = {name: tensors[name].numpy() for name in ARRAYS if name in tensors}
+    _check_arrays(arrays, detector.input_shape_, detector._n_training)
+    fill = arrays.pop("fill_", None)
+    detector.scaler_ = Scaler(arrays.pop("shift_"), arrays.pop("scale_"), contrast, fill)
+    for name, values in arrays.items():
+        setattr(detector, name, values)
+    detector._keep_scores(detector._training_scores, detector._n_training)
     under = getattr(detector, "given_under_", None)
     detector.set_threshold(detector.given_threshold_)
     if under is not None:
         detector.given_under_ = tuple(under)
     _threshold(detector)  # what is wrong with it is said now
+
+
+def _check_arrays(arrays: dict[str, np.ndarray], shape: Shape, n: int) -> None:
+    """Refuse arrays that cannot be those of a detector of samples of ``shape`` and n rows."""
+    scaling = [arrays[name] for name in ("shift_", "scale_", "fill_") if name in arrays]
+    if any(np.broadcast_shapes(values.shape, shape) != shape for values in scaling):
+        raise ValueError("its scaling does not fit its samples")
+    if not all(np.isfinite(values).all() for values in scaling):
+        raise ValueError("its scaling is not finite")
+    if not (arrays["scale_"] > 0).all():
+        raise ValueError("its scaling is not positive")
+    if arrays["baseline_"].shape != shape or not np.isfinite(arrays["baseline_"]).all():
+        raise ValueError("its baseline does not fit its samples, or is not finite")
+    scores = arrays["_training_scores"]
+    if scores.ndim != 1 or not 0 < len(scores) <= n:
+        raise ValueError("it has no training scores, or too many")
+    if not np.isfinite(scores).all():
+        raise ValueError("its training scores are not finite")
+    calibration = arrays.get("calibration_scores_", np.zeros(1))
+    if calibration.ndim != 1 or not len(calibration) or not np.isfinite(calibration).all():
+        raise ValueError("its calibration scores are not finite")
+    if (np.diff(calibration) < 0).any():
+        raise ValueError("its calibration scores are not in order")

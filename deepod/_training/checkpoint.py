@@ -5,8 +5,8 @@ from __future__ import annotations
 import hashlib
 import os
 import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from deepod._storage import atomic
 from deepod._storage import tensors as _tensors
 from deepod.sources import Source, cut
 
-FORMAT = 1  # raised when older files can no longer be read
+FORMAT = 2  # raised when older files can no longer be read
 _TENSOR = "tensor of this file"  # stands in the description for a tensor
 _EDGE = 64  # rows at both ends that rows on disk are told by
 _HASHED_AT_ONCE = 1 << 20  # bytes
@@ -136,15 +136,21 @@ class Checkpoint:
 
     # --- writing --------------------------------------------------------------------------------
 
-    def write(self, state: Mapping[str, Any], history: Sequence[Mapping[str, Any]]) -> None:
+    def is_due(self, epochs: int) -> bool:
+        """Whether it is to be written within a phase, after that many epochs in all."""
+        return epochs % self.every == 0
+
+    def write(
+        self, state: Callable[[], Mapping[str, Any]], history: Sequence[Mapping[str, Any]]
+    ) -> None:
         """Put a new state in the place of the older one.
 
         A disk that is full, or gone, is no reason to end a training: the older state then stays.
 
         Parameters
         ----------
-        state : dict
-            Tensors, numbers, strings and None, and lists and dicts of them.
+        state : callable
+            Gives tensors, numbers, strings and None, and lists and dicts of them.
         history : list of dict
             One entry per epoch so far, of numbers and strings.
 
@@ -161,7 +167,7 @@ class Checkpoint:
             "identity": self.identity,
             "seeds": self.seeds,
             "history": history,
-            "state": _packed(state, tensors),
+            "state": _packed(state(), tensors),
         }
         try:
             ours = self._is_ours()
@@ -203,6 +209,32 @@ class Checkpoint:
         if not self._warned:
             warnings.warn(f"checkpoint={self.name!r} {text}", RuntimeWarning, stacklevel=2)
         self._warned = True
+
+
+class NoCheckpoint:
+    """What a fit without a file has in its place: it holds nothing, and is never written."""
+
+    name = ""
+    epochs = 0
+
+    def take(self) -> None:
+        """Give no state."""
+
+    def reading(self) -> AbstractContextManager[None]:
+        """Leave errors as they are."""
+        return nullcontext()
+
+    def is_due(self, epochs: int) -> bool:
+        """Never."""
+        return False
+
+    def write(
+        self, state: Callable[[], Mapping[str, Any]], history: Sequence[Mapping[str, Any]]
+    ) -> None:
+        """Write nothing."""
+
+    def remove(self) -> None:
+        """Delete nothing."""
 
 
 def _head(contents: bytes) -> bytes:

@@ -1,27 +1,68 @@
-"""Fitting one detector, or many at once: those that are alike train side by side."""
+"""Fits: detectors on their way from the user's rows to a trained module, alone or side by side."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
-from pickle import PicklingError
-from typing import Any
+from numbers import Integral
+from typing import Any, Protocol
 
 import numpy as np
 import torch
-from joblib import hash as fingerprint
-from torch import nn
+from torch import Tensor, nn
 
-from deepod._training.loop import Member, train
-from deepod._training.stacked import NotRecordableError, Task
+from deepod._inputs.division import NO_NORMAL_ROW, count_calibration, count_held_out, divide
+from deepod._inputs.rows import InMemory, blocks, chunks
+from deepod._inputs.scaling import Scaler, medians
+from deepod._inputs.seeds import Seeds, draw_seeds, global_generator
+from deepod._inputs.stream import Stream, Streamed
+from deepod._inputs.validation import column_names, resolve_device, sample_shape, validate_rows
+from deepod._scoring import explain
+from deepod._scoring.apply import apply_in_parts, chunk_rows
+from deepod._scoring.memory import explained, too_little
+from deepod._scoring.sketch import Scores
+from deepod._scoring.threshold import check_enough
+from deepod._storage.rebuild import built_by
+from deepod._training.alike import groups_alike
+from deepod._training.checkpoint import Checkpoint, NoCheckpoint, describe, describe_data
+from deepod._training.loop import refresh, train
+from deepod._training.processes import current
+from deepod._training.stacked import NotRecordableError
+from deepod._training.task import Member, Task, remembers
+from deepod.callbacks import Progress
+from deepod.networks import StartsFromRows
+from deepod.params import watched
+from deepod.types import Batch, Losses, Phase, Refresh, Shape
 
 MOST_MEMBERS = 64  # side by side: more are no faster, and take more memory
+# Rows that each of several processes shows, for medians and for layers that start from rows.
+_SHOWN_ROWS = 4096
+# Hyper-parameters that training does without, or that a checkpoint says in other words.
+_NOT_IN_TRAINING = {
+    *("contamination", "false_alarm_rate", "verbose", "checkpoint", "checkpoint_every"),
+    *("random_state", "callbacks", "device"),
+}
+
+
+class Hooks(Protocol):
+    """What a fit needs of a method; :class:`deepod.BaseDetector` says what each does."""
+
+    def _build_module(self, shape: Shape) -> nn.Module: ...
+    def _loss(self, module: nn.Module, batch: Batch) -> Losses: ...
+    def _score(self, module: nn.Module, x: Tensor) -> Tensor: ...
+    def _prepare(self, X: np.ndarray, y: np.ndarray | None, rng: np.random.Generator) -> Any: ...
+    def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> Any: ...
+    def _phases(self) -> list[Phase]: ...
+    def _after_training(self) -> Refresh | None: ...
+
+
+# --- one detector or many ------------------------------------------------------------------------
 
 
 def fit_all(
     detectors: Sequence[Any], Xs: Sequence[Any], ys: Sequence[Any]
 ) -> list[Exception | None]:
-    """Fit every detector on its X and y.
+    """Fit every detector on its X and y; those that are alike train side by side.
 
     Returns
     -------
@@ -30,35 +71,40 @@ def fit_all(
     """
     errors: list[Exception | None] = [None] * len(detectors)
     shared: dict[Any, Any] = {}
-    groups: dict[Any, list[_Fit]] = {}
+    fits = []
     # Gradients whatever mode the caller is in.
     with torch.inference_mode(False), torch.enable_grad():
         for k, (detector, X, y) in enumerate(zip(detectors, Xs, ys, strict=True)):
-            fit = _Fit(k, detector, X, y)
+            fit = Fit(k, detector, X, y)
             try:
-                fit.begin(shared)
+                fit.set_up(shared)
             except Exception as error:
                 errors[k] = error
-                continue
-            groups.setdefault(fit.likeness(), []).append(fit)
+            else:
+                fits.append(fit)
         del shared
-        while groups:
-            _, fits = groups.popitem()  # with its data, once it is trained
-            for start in range(0, len(fits), MOST_MEMBERS):
-                _train_and_finish(fits[start : start + MOST_MEMBERS], errors)
+        waiting = groups_alike(fits)
+        del fits
+        while waiting:
+            group = waiting.pop()  # with its data, once it is trained
+            for start in range(0, len(group), MOST_MEMBERS):
+                _train_and_complete(group[start : start + MOST_MEMBERS], errors)
     return errors
 
 
-def _train_and_finish(fits: Sequence[_Fit], errors: list[Exception | None]) -> None:
+def _train_and_complete(fits: Sequence[Fit], errors: list[Exception | None]) -> None:
+    differing = _differing_numbers(fits)
+    tasks = [replace(fit.task, values=own) for fit, own in zip(fits, differing, strict=True)]
     try:
-        members = train(_side_by_side(fits), fits[0].trained.engine)
+        members = train(tasks, fits[0].trained.engine)
     except NotRecordableError as error:
         if len(fits) == 1:
             errors[fits[0].number] = error
             return
-        for fit in fits:  # in turn, from the beginning
-            fit.begin({})
-            _train_and_finish([fit], errors)
+        for group in _smaller_groups(fits, differing):
+            for fit in group:  # from the beginning
+                fit.set_up({})
+            _train_and_complete(group, errors)
         return
     except Exception as error:
         if len(fits) > 1:
@@ -67,79 +113,367 @@ def _train_and_finish(fits: Sequence[_Fit], errors: list[Exception | None]) -> N
         return
     for fit, member in zip(fits, members, strict=True):
         try:
-            fit.finish(member)
+            fit.complete(member)
         except Exception as error:
             errors[fit.number] = error
 
 
-class _Fit:
-    """One detector on its way through ``fit``."""
+def _differing_numbers(fits: Sequence[Fit]) -> list[dict[str, float]]:
+    """Numbers in the losses that are not the same for all fits, of each of them."""
+    read = sorted(fits[0].numbers_in_loss)
+    values = [{name: float(fit.trained.get_params()[name]) for name in read} for fit in fits]
+    differing = [name for name in read if len({own[name] for own in values}) > 1]
+    return [{name: own[name] for name in differing} for own in values]
+
+
+def _smaller_groups(
+    fits: Sequence[Fit], differing: Sequence[dict[str, float]]
+) -> Iterable[list[Fit]]:
+    """Put together those without a difference in their losses, or none if there was none."""
+    if not differing[0]:
+        return [[fit] for fit in fits]
+    groups: dict[tuple[float, ...], list[Fit]] = {}
+    for fit, own in zip(fits, differing, strict=True):
+        groups.setdefault(tuple(own.values()), []).append(fit)
+    return groups.values()
+
+
+# --- a fit ---------------------------------------------------------------------------------------
+
+
+class Fit:
+    """One detector on its way through ``fit``.
+
+    All that is learned goes to a twin, ``trained``, whose attributes the detector takes over in one
+    step at the end: a fit that fails or is interrupted has changed nothing.
+
+    Parameters
+    ----------
+    number : int
+        Of the detector, among those that are fitted together.
+    detector : BaseDetector
+    X, y : array-like
+        As in ``detector.fit``.
+
+    Attributes
+    ----------
+    trained : BaseDetector
+        The twin.
+    task : Task
+        What the loop is to train.
+    numbers_in_loss : set of str
+        Hyper-parameters that are numbers and are read by the losses; found out by
+        :func:`deepod._training.alike.groups_alike` where detectors are fitted together.
+    """
+
+    task: Task
 
     def __init__(self, number: int, detector: Any, X: Any, y: Any) -> None:
         self.number, self.detector, self.X, self.y = number, detector, X, y
+        self.ranks = current()
+        self.numbers_in_loss: set[str] = set()
 
-    def begin(self, shared: dict[Any, Any]) -> None:
+    def set_up(self, shared: dict[Any, Any]) -> None:
+        """Do all that comes before training.
+
+        ``shared`` holds what detectors that are fitted together have in common.
+        """
         self.params = self.detector.get_params(deep=False)
         # NumPy's scalars, as searches draw them, become Python's, which torch insists on.
         plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in self.params.items()}
         self.trained = type(self.detector)(**plain)
-        self.rows, self.task = self.trained._begin(self.X, self.y, shared)
+        try:
+            self._validate()
+        except Exception as error:  # other processes would wait for this one
+            self.ranks.agree(error, None)
+            raise
+        self._draw_seeds()
+        trained = self.trained
+        self._divide()
+        with explained(self._too_many()):
+            in_memory = isinstance(self.rows, np.ndarray)
+            rows, held_out = self._load(shared) if in_memory else self._read_from_disk()
+        if held_out is not None and not len(held_out.x):
+            raise ValueError(
+                f"validation_fraction={trained.validation_fraction} holds out no row that the "
+                "method learns from; use a larger share, or 0."
+            )
+        lengths = self.ranks.gather(len(rows))
+        trained.epochs_ = self._resolve_epochs(sum(lengths))
+        if self.ranks.size > 1:  # as many batches on all of them, of two rows or more
+            parts = -(-sum(lengths) // trained.batch_size)
+            rows.parts = min(parts, max(1, min(lengths) // 2))
+        self._build(rows)
+        self.task = self._task(rows, held_out)
 
-    def finish(self, member: Member) -> None:
+    # --- what is trained ------------------------------------------------------------------------
+
+    def _validate(self) -> None:
+        """Refuse what cannot be trained; leaves rows, labels, device and the shape of samples."""
+        detector, X = self.trained, self.X
+        detector._validate_params()
+        for callback in detector.callbacks:
+            if not callable(callback):
+                raise ValueError(f"callbacks must hold callables, got {callback!r}.")
+        for epoch in detector.milestones:
+            if not (isinstance(epoch, Integral) and int(epoch) > 0):
+                raise ValueError(f"milestones must hold positive integers, got {epoch!r}.")
+        detector.device_ = resolve_device(detector.device)
+        self.rows = X = validate_rows(detector, X, reset=True)
+        in_memory = isinstance(X, np.ndarray)
+        if self.ranks.size > 1 and not in_memory:
+            raise ValueError("Several processes train on arrays only; give each its part of X.")
+        if self.ranks.size > 1 and detector.checkpoint is not None:
+            raise ValueError("Several processes write no checkpoint; leave checkpoint=None.")
+        detector.input_shape_ = sample_shape(X, detector.input_shape)
+        if detector.scaler == "gcn" and len(detector.input_shape_) != 3:
+            raise ValueError("scaler='gcn' is for images of shape (channels, height, width).")
+        if detector.calibration_fraction and not in_memory:
+            raise ValueError(
+                "calibration_fraction is for rows in memory, and X is read from disk: set it to 0, "
+                "hold some rows back, and pass them to calibrate(X) after fit."
+            )
+        self.labels = detector._validate_y(self.y, len(X))
+        # An error here is told to other processes.
+        count = count_calibration(len(X), self.labels, detector.calibration_fraction)
+        count_held_out("validation_fraction", detector.validation_fraction, len(X) - count)
+
+    def _draw_seeds(self) -> None:
+        """Draw all seeds, or take those of a checkpoint; weights are the same on all ranks."""
+        detector, ranks = self.trained, self.ranks
+        seeds = draw_seeds(detector.random_state)
+        self.checkpoint = self._open_checkpoint(seeds)
+        if isinstance(self.checkpoint, Checkpoint):
+            seeds = Seeds(**self.checkpoint.seeds)
+        alike = (detector.input_shape_, detector.epochs, detector.batch_size, detector.missing)
+        held_out = (detector.calibration_fraction, detector.false_alarm_rate)
+        ranks.agree(None, (type(detector).__name__, *alike, *held_out))
+        first = Seeds(*ranks.gather(seeds)[0])
+        self.seeds = Seeds(first.weights, *(seed + 2 * ranks.rank for seed in first[1:]))
+
+    def _open_checkpoint(self, seeds: Seeds) -> Checkpoint | NoCheckpoint:
+        """Look for what a fit like this one has left."""
+        detector = self.trained
+        if detector.checkpoint is None:
+            return NoCheckpoint()
+        identity: dict[str, Any] = {
+            "class": f"{type(detector).__module__}.{type(detector).__qualname__}"
+        }
+        identity |= {
+            name: describe(name, value)
+            for name, value in detector.get_params(deep=False).items()
+            if name not in _NOT_IN_TRAINING
+        }
+        # The seeds in the file are what an unseeded fit has drawn.
+        seeded = isinstance(detector.random_state, Integral)
+        state = describe("random_state", detector.random_state) if seeded else None
+        identity |= {
+            "random_state": state,
+            "callbacks": [type(c).__qualname__ for c in detector.callbacks if remembers(c)],
+            "device": str(detector.device_),
+            "X": describe_data(self.rows),
+            "y": describe_data(self.labels),
+        }
+        every = detector.checkpoint_every
+        return Checkpoint(detector.checkpoint, every, identity, seeds._asdict())
+
+    def _divide(self) -> None:
+        """Divide rows in memory; those of a source are chosen by its stream."""
+        if not isinstance(self.rows, np.ndarray):
+            return
+        detector = self.trained
+        self.division = divide(
+            len(self.rows),
+            self.labels,
+            validation_fraction=detector.validation_fraction,
+            calibration_fraction=detector.calibration_fraction,
+            seeds=self.seeds,
+        )
+        if detector.calibration_fraction and detector.false_alarm_rate is not None:
+            n = sum(self.ranks.gather(len(self.division.calibrate)))
+            check_enough(n, detector.false_alarm_rate)
+
+    def _too_many(self) -> str:
+        """Say that the rows to train on do not fit into memory."""
+        detector, X = self.trained, self.rows
+        size = 4 * len(X) * int(np.prod(detector.input_shape_))
+        way = f"a memory_limit below {detector.memory_limit}"
+        if isinstance(X, np.ndarray):
+            limit = f"memory_limit={detector.memory_limit}"
+            way = f"deepod.data.array(X), of which fit holds {limit} bytes"
+        purpose = f"the rows to train on, {len(X)} of shape {detector.input_shape_}, {size} bytes"
+        return too_little(detector.device_, purpose, way)
+
+    def _load(self, shared: dict[Any, Any]) -> tuple[InMemory, Batch | None]:
+        """Scale rows in memory as a whole: those to train on, and those to watch."""
+        detector, X, y = self.trained, self.rows, self.labels
+        shape = detector.input_shape_
+        samples = X.reshape(len(X), *shape)
+        training, held_out, _ = self.division
+        learned_from = training if y is None else training[y[training] != 1]
+        if not len(learned_from):
+            raise ValueError(NO_NORMAL_ROW)
+        everything = len(learned_from) == len(X)
+        key = (id(self.X), detector.scaler, detector.missing, shape) if everything else None
+        scaler, scaled = shared.get(key, (None, None))
+        if scaler is None:
+            rows = samples if everything else samples[learned_from]
+            fill = None
+            if detector.missing == "impute":
+                fill = medians(self.ranks.some_rows(rows, _SHOWN_ROWS), shape)
+            scaler = Scaler.fit(blocks(rows), shape, detector.scaler, self.ranks.gather, fill)
+        detector.scaler_ = scaler
+
+        def batch(rows: np.ndarray, seed: int) -> Batch:
+            part, whole = scaled, len(rows) == len(X)
+            if part is None or not whole:
+                part = scaler.transform(samples if whole else samples[rows])
+            if key is not None and whole:
+                shared[key] = scaler, part
+            return self._prepared(part, None if y is None else y[rows], seed)
+
+        data = batch(training, self.seeds.prepare)
+        watched = batch(held_out, self.seeds.prepare + 1) if len(held_out) else None
+        return InMemory(data.x, data.y), watched
+
+    def _read_from_disk(self) -> tuple[Streamed, Batch | None]:
+        """Leave rows to train on where they are, and load those to watch."""
+        detector, X, y = self.trained, self.rows, self.labels
+        Scores(len(X), detector.memory_limit)  # if a library is missing for them, say so now
+        stream = Stream(
+            X,
+            detector.input_shape_,
+            detector.memory_limit,
+            np.random.default_rng(self.seeds.split),
+            y=y,
+            held_out=detector.validation_fraction,
+            columns=column_names(detector, X),
+            impute=detector.missing == "impute",
+        )
+        if y is not None and np.count_nonzero(y == 0) == np.count_nonzero(y[stream.held_out] == 0):
+            raise ValueError(NO_NORMAL_ROW)
+        detector.scaler_, sample, held_out = stream.survey(detector.scaler)
+        rows = Streamed(stream, detector.scaler_, sample, self._prepared, self.seeds.prepare)
+        if not len(rows.x):
+            raise ValueError(
+                f"No row that the method learns from is in a sample of {len(sample)} rows; raise "
+                "memory_limit, or leave out the other rows."
+            )
+        if not len(held_out):
+            return rows, None
+        labels = None if y is None else y[stream.held_out]
+        return rows, self._prepared(held_out, labels, self.seeds.prepare + 1)
+
+    def _prepared(self, x: np.ndarray, y: np.ndarray | None, seed: Any) -> Batch:
+        """Let the method prepare scaled samples, and move them to the device."""
+        whole, given = x, x.view()
+        given.flags.writeable = False  # other detectors may train on the same rows
+        x, y = self.trained._prepare(given, y, np.random.default_rng(seed))
+        to: Any = {"dtype": torch.float32, "device": self.trained.device_}
+        target = None if y is None else torch.as_tensor(y, **to)
+        x = whole if x is given else np.ascontiguousarray(x)
+        x = x if x.flags.writeable else x.copy()  # torch has no read-only tensors
+        return Batch(torch.as_tensor(x, **to), target)
+
+    def _resolve_epochs(self, n: int) -> int:
+        detector = self.trained
+        if detector.epochs != "auto":
+            return int(detector.epochs)
+        steps = -(-n // detector.batch_size)
+        return min(detector.auto_epochs, -(-detector.auto_steps // steps))
+
+    # --- the module -----------------------------------------------------------------------------
+
+    def _build(self, rows: InMemory) -> None:
+        """Build the module and start it from rows; note what it was built by."""
+        detector, ranks = self.trained, self.ranks
+        builder, read = watched(detector)
+        with global_generator(self.seeds.weights), torch.device("cpu"):
+            module = builder._build_module(detector.input_shape_).float()
+        detector.module_ = module.to(detector.device_)
+        detector._fitted_params = built_by(detector.get_params(deep=False), read)
+        typical = ranks.gather_rows(explain.spread(rows.x, rows.y))
+        detector.baseline_ = explain.typical(typical)
+        for part in detector.module_.modules():
+            if isinstance(part, StartsFromRows):
+                part.start_from_rows(ranks.some_rows(rows.x, _SHOWN_ROWS))
+            if isinstance(part, nn.modules.batchnorm._BatchNorm) and detector.batch_size == 1:
+                raise ValueError("batch_size=1 leaves BatchNorm nothing to average; use 2 or more.")
+
+    def _task(self, rows: InMemory, held_out: Batch | None) -> Task:
+        detector = self.trained
+        shown = detector.verbose and not self.ranks.rank
+        return Task(
+            detector.module_,
+            rows,
+            detector._phases(),
+            lambda n, generator: detector._noise(n, detector.input_shape_, generator),
+            batch_size=detector.batch_size,
+            lr=detector.lr,
+            weight_decay=detector.weight_decay,
+            optimizer=detector.optimizer,
+            max_grad_norm=detector.max_grad_norm,
+            order_stream=torch.Generator("cpu").manual_seed(self.seeds.order),
+            noise_stream=torch.Generator(detector.device_).manual_seed(self.seeds.noise),
+            callbacks=[*detector.callbacks, Progress()] if shown else list(detector.callbacks),
+            held_out=held_out,
+            held_out_seed=self.seeds.split,
+            ranks=self.ranks,
+            checkpoint=self.checkpoint,
+            phases_with=self._phases_with,
+        )
+
+    def _phases_with(self, values: dict[str, Tensor]) -> list[Phase]:
+        """Make phases whose losses read these hyper-parameters instead of the detector's."""
+        other = object.__new__(type(self.trained))
+        other.__dict__ = self.trained.__dict__ | values
+        return other._phases()
+
+    # --- after training -------------------------------------------------------------------------
+
+    def complete(self, member: Member) -> None:
+        """Do all that comes after training, and let the detector have what was learned."""
         if member.error is not None:
             raise member.error
-        self.trained._finish(self.rows, member)
+        trained = self.trained
+        trained.history_, trained.engine_ = member.history, member.engine
+        self._refresh_after_training(member)
+        self._score_training_rows(member)
         # Only now, in one step: a failed or interrupted fit has changed nothing.
         kept = {k: v for k, v in self.detector.__dict__.items() if not k.endswith("_")}
-        self.detector.__dict__ = kept | self.trained.__dict__ | self.params
-        if self.task.checkpoint is not None:
-            self.task.checkpoint.remove()
+        self.detector.__dict__ = kept | trained.__dict__ | self.params
+        self.task.checkpoint.remove()
 
-    def likeness(self) -> tuple[Any, ...]:
-        """Equal for fits whose steps are the same but for numbers."""
-        task: Task = self.task
-        free = listed(self.trained, "numbers_in_loss") | listed(self.trained, "absent_from_loss")
-        structure = tuple(
-            _description(value)
-            for name, value in self.trained.get_params(deep=False).items()
-            if name not in free
-        )
-        sizes = len(task.rows), task.rows.shape, task.held_out and len(task.held_out.x)
-        state = tuple((name, t.shape) for name, t in task.module.state_dict().items())
-        phases = tuple((p.name, p.epochs, p.params, p.milestones, p.cycle) for p in task.phases)
-        # torch has no rule for many recurrent layers at once, and convolutions gain nothing. Rows
-        # that are read from disk take up the memory of one fit.
-        alone = (
-            not isinstance(self.rows, np.ndarray)
-            or task.ranks is not None
-            or any(
-                isinstance(m, nn.RNNBase | nn.modules.conv._ConvNd) for m in task.module.modules()
-            )
-        )
-        return type(self.trained), structure, sizes, state, phases, self.number if alone else None
+    def _refresh_after_training(self, member: Member) -> None:
+        """Set what the score needs to know of all rows but those that calibrate."""
+        detector, rows = self.trained, self.task.rows
+        how = detector._after_training()
+        if how is None:
+            return
+        size = chunk_rows(detector.input_shape_)
+        if isinstance(rows, Streamed):  # from the sample
+            parts: Iterable[Tensor] = rows.given.split(size)
+        else:
+            X = self.rows
+            if len(self.division.calibrate):
+                X = np.delete(X, self.division.calibrate, axis=0)
+            parts = chunks(X, detector.input_shape_, detector.scaler_, size)
+        refresh(detector.module_, how, parts, detector.device_, self.ranks, member.at_once)
 
-
-def _side_by_side(fits: Sequence[_Fit]) -> list[Task]:
-    """Tasks that know which numbers in their losses differ."""
-    params = [fit.trained.get_params(deep=False) for fit in fits]
-    differing = [
-        name
-        for name in sorted(listed(fits[0].trained, "numbers_in_loss"))
-        if len({float(values[name]) for values in params}) > 1
-    ]
-    return [
-        replace(fit.task, values={name: float(values[name]) for name in differing})
-        for fit, values in zip(fits, params, strict=True)
-    ]
-
-
-def listed(detector: Any, attribute: str) -> set[str]:
-    """Names in a class attribute, those of base classes included."""
-    return {name for base in type(detector).__mro__ for name in vars(base).get(attribute, ())}
-
-
-def _description(value: Any) -> Any:
-    try:
-        return fingerprint(value)
-    except (PicklingError, TypeError, AttributeError):  # equal to itself alone
-        return id(value)
+    def _score_training_rows(self, member: Member) -> None:
+        """Score all rows; find the threshold, and the scores that calibrate."""
+        detector, X = self.trained, self.rows
+        limit = None if isinstance(X, np.ndarray) else detector.memory_limit
+        scores = Scores(sum(self.ranks.gather(len(X))), limit)
+        for part in apply_in_parts(detector, X, detector._score, at_once=member.at_once):
+            if detector.calibration_fraction:  # an array, all of whose rows are one part
+                calibrating = self.ranks.gather(part[self.division.calibrate])
+                detector.calibration_scores_ = np.sort(np.concatenate(calibrating))
+            part = np.concatenate(self.ranks.gather(part))
+            if not np.isfinite(part).all():
+                raise FloatingPointError(
+                    "Training rows got scores that are NaN or infinite. Lower lr, or set "
+                    "scaler='standard' if the columns of X differ much in size."
+                )
+            scores.add(part)
+        detector._remember_scores(scores.result(), scores.n)

@@ -7,14 +7,15 @@ from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
-
-_current: ContextVar[Ranks | None] = ContextVar("ranks", default=None)
 
 
 class Ranks:
     """The processes of torch's default group; every method is to be called by all of them.
+
+    A single process, as :data:`ALONE`, has nobody to ask and needs no group.
 
     Attributes
     ----------
@@ -29,12 +30,16 @@ class Ranks:
 
     def gather(self, value: Any) -> list[Any]:
         """Collect a small object of every rank, in their order."""
+        if self.size == 1:
+            return [value]
         values: list[Any] = [None] * self.size
         torch.distributed.all_gather_object(values, value)
         return values
 
     def gather_rows(self, rows: Tensor) -> Tensor:
         """Put the rows of all ranks behind one another."""
+        if self.size == 1:
+            return rows
         lengths = self.gather(len(rows))
         padded = rows.new_zeros((max(lengths), *rows.shape[1:]))
         padded[: len(rows)] = rows
@@ -42,14 +47,53 @@ class Ranks:
         torch.distributed.all_gather(parts, padded)
         return torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)])
 
+    def some_rows(self, rows: Any, most: int) -> Any:
+        """Return about ``most`` rows of every rank, an array or a tensor; of one alone, all."""
+        if self.size == 1:
+            return rows
+        some = rows[:: 1 + len(rows) // most]
+        gathered = isinstance(some, Tensor)
+        return self.gather_rows(some) if gathered else np.concatenate(self.gather(some))
+
     def add(self, tensors: Sequence[Tensor]) -> None:
         """Replace every tensor by its sum over the ranks."""
-        if not tensors:
+        if not tensors or self.size == 1:
             return
         flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
         torch.distributed.all_reduce(flat)
         for tensor, part in zip(tensors, flat.split([t.numel() for t in tensors]), strict=True):
             tensor.copy_(part.view_as(tensor))
+
+    def total(self, tensors: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+        """Return sums of tensors on the CPU over the ranks, which exchange them on ``device``."""
+        if self.size == 1:
+            return list(tensors)
+        sums = [tensor.to(device, copy=True) for tensor in tensors]
+        self.add(sums)
+        return [tensor.cpu() for tensor in sums]
+
+    def average(self, tensors: Sequence[Tensor]) -> None:
+        """Replace every tensor by its mean over the ranks."""
+        if self.size > 1:
+            self.add(tensors)
+            for tensor in tensors:
+                tensor.div_(self.size)
+
+    def average_gradients(self, gradients: Sequence[Tensor], n: int) -> None:
+        """Replace gradients of the mean over n rows by those of the mean over all ranks' rows.
+
+        Not torch's DistributedDataParallel, which acts on a module's ``forward``: losses call the
+        parts of a module. One sum over all gradients at once costs less too, for networks of this
+        size.
+        """
+        if self.size == 1:
+            return
+        count = torch.full((1,), float(n), device=gradients[0].device)
+        for gradient in gradients:
+            gradient.mul_(n)
+        self.add([*gradients, count])
+        for gradient in gradients:
+            gradient.div_(count)
 
     def agree(self, error: Exception | None, signature: Any) -> None:
         """Fail on all ranks if one has an error, or if they do not fit the same model."""
@@ -66,8 +110,12 @@ class Ranks:
             )
 
 
-def current() -> Ranks | None:
-    """Ranks that ``fit`` works with, if any."""
+ALONE = Ranks(0, 1)
+_current: ContextVar[Ranks] = ContextVar("ranks", default=ALONE)
+
+
+def current() -> Ranks:
+    """Return the ranks that ``fit`` works with."""
     return _current.get()
 
 

@@ -1,8 +1,8 @@
-"""How one optimiser step is carried out: for one module, or for several side by side."""
+"""One optimiser step as a function of tensors: recorded, and for several modules side by side."""
 
 from __future__ import annotations
 
-import threading
+import copy
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from itertools import accumulate, chain, groupby, pairwise
@@ -12,16 +12,14 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from deepod._inputs.seeds import global_generator
 from deepod._training.checkpoint import is_count, require
 from deepod._training.recording import RUNNERS, Function, copies
-from deepod._training.steps import Stepper, optimizer, selected, settings, share_gradients, update
+from deepod._training.steps import Stepper, optimizer, selected, settings
 from deepod._training.task import Task
 from deepod.types import Batch
 
 MOST_RECORDINGS = 8  # of as many sizes of batches; steps of any other size are not recorded
-# One at a time draws from torch's global generator, which is set or put back: whoever builds a
-# module, or tries a loss.
-building = threading.RLock()
 
 
 class NotRecordableError(ValueError):
@@ -123,7 +121,7 @@ class Functional(Stepper):
         trained = {n: parameters[n].requires_grad_() for n in selected(task.module, phase)}
         buffers = {name: b.clone() for name, b in task.module.named_buffers()}
         batch = _tensors(task.example(task.rows.sizes(task.batch_size)[0]))
-        with building, torch.random.fork_rng(devices=[]):
+        with global_generator():
             total, _ = self._losses(parameters, buffers, {}, batch)
         # torch's optimisers leave alone what the loss does not reach.
         gradients = torch.autograd.grad(total, list(trained.values()), allow_unused=True)
@@ -165,15 +163,7 @@ class Functional(Stepper):
         before = self.trained if self.jointly else [self.trained[k] for k in members]
         self.trained = self._trained()
         now = dict(zip(chain(*before), chain(*self.trained), strict=True))
-        state = self.optimizer.state
-        for group in self.optimizer.param_groups:
-            kept = [tensor for tensor in group["params"] if tensor in now]
-            group["params"] = [now[tensor] for tensor in kept]
-            for tensor in kept:
-                moments = state.pop(tensor)
-                if self.jointly:
-                    moments = {k: m[list(members)] if m.dim() else m for k, m in moments.items()}
-                state[now[tensor]] = moments
+        self.optimizer.replace(now, members if self.jointly else None)
         self._prepare()
 
     # --- the function ---------------------------------------------------------------------------
@@ -236,10 +226,10 @@ class Functional(Stepper):
             for k, rows in enumerate(self.trained):
                 for row, gradient in zip(rows, gradients, strict=True):
                     row.grad = gradient if self.alone else gradient[k]
-        share_gradients(self.optimizer, len(batches[0].x), self.tasks[0].ranks)
+        self.tasks[0].ranks.average_gradients(self.optimizer.gradients, size)
         if self.largest is not None:
             _clip([gradient.view(len(batches), -1) for gradient in gradients], self.largest)
-        update(self.optimizer)
+        self.optimizer.step()
         return terms.unsqueeze(0) if self.alone else terms
 
     def state_dict(self) -> dict[str, Any]:
@@ -266,13 +256,16 @@ class Functional(Stepper):
 
     def _recorded(self, size: int) -> Function:
         """Build what ``step`` calls, after a check against the function itself."""
-        with building, torch.random.fork_rng(devices=[]):  # dropout draws from it
+        with global_generator():  # dropout draws from it
             return self._tried(size)
 
     def _tried(self, size: int) -> Function:
-        inputs = self._inputs([task.example(size) for task in self.tasks])
+        batches = [task.example(size) for task in self.tasks]
+        inputs = self._inputs(batches)
         plain, before = copies(inputs), copies(inputs)
         expected = _with_gradients(self._function)(*plain)
+        if not self.alone:
+            self._check_members(batches, expected[0])
         if self.how == "eager":
             return _with_gradients(self._function)
         run = RUNNERS[self.how](self._function, inputs)
@@ -284,9 +277,17 @@ class Functional(Stepper):
                 tensor.copy_(old)
         # What was changed in place counts too.
         for one, other in zip((*expected, *plain), found, strict=True):
-            if not torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True):
+            if not _agree(one, other):
                 raise NotRecordableError("the recording computes something else")
         return run
+
+    def _check_members(self, batches: Sequence[Batch], terms: Tensor) -> None:
+        """Compare the terms, (members, terms), with those of each member's own loss."""
+        for task, batch, together in zip(self.tasks, batches, terms, strict=True):
+            with torch.enable_grad():
+                own = task.phases[self.number].loss(copy.deepcopy(task.module), batch)
+            if not _agree(torch.stack([t.detach() for t in own.values()]), together):
+                raise NotRecordableError("side by side, a loss is another one than alone")
 
 
 class _Call(nn.Module):
@@ -304,6 +305,10 @@ class _Call(nn.Module):
         if any(b is not buffers[name] for name, b in self.module.named_buffers()):
             raise NotRecordableError("the loss puts new tensors in the place of buffers")
         return terms
+
+
+def _agree(one: Tensor, other: Tensor) -> bool:
+    return torch.allclose(one, other, rtol=1e-3, atol=1e-5, equal_nan=True)
 
 
 def _with_gradients(function: Function) -> Function:

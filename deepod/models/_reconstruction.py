@@ -45,7 +45,6 @@ class ErrorMaps(BaseDetector):
             Squared error of every pixel, in scaled units, mean over the channels.
         """
         check_is_fitted(self)
-        rows = self._validate_rows(X, reset=False)
         if len(self.input_shape_) != 3:
             raise ValueError(
                 f"score_map needs images; {type(self).__name__} was fitted on samples of shape "
@@ -55,7 +54,7 @@ class ErrorMaps(BaseDetector):
         def errors(module: Any, x: Tensor) -> Tensor:
             return (self._reconstruct(module, x) - x).square().mean(1)
 
-        return self._map(rows, errors, batch_size)
+        return self._apply(X, errors, batch_size)
 
 
 @parameters

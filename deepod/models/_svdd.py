@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -68,8 +68,6 @@ class SVDD(BaseDetector):
         doc="Coordinates of the centre closer to 0 than this are moved there: a centre at 0 is "
         "what an encoder reaches by losing all its weights.",
     )
-    numbers_in_loss: ClassVar[tuple[str, ...]] = ("nu",)
-    absent_from_loss: ClassVar[tuple[str, ...]] = ("warmup_epochs", "center_eps")
     family = "one-class"
     auto_steps = 300
     auto_epochs = 40
@@ -117,7 +115,7 @@ class SVDD(BaseDetector):
         )
         return [pretrain, fit] if pretrain.epochs else [fit]
 
-    def _calibration(self) -> Refresh | None:
+    def _after_training(self) -> Refresh | None:
         # The radius of the weights that training ended with, or went back to.
         return Refresh(_distance, self._radius) if self.objective == "soft" else None
 

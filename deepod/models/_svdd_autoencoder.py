@@ -28,9 +28,6 @@ class SVDDAutoencoder(SVDD, ErrorMaps):
         "or the sum of both, each standardised over the training rows.",
     )
 
-    numbers_in_loss = ("reconstruction_weight",)
-    absent_from_loss = ("score_by",)
-
     def _keeps_decoder(self) -> bool:
         return True
 
@@ -61,9 +58,9 @@ class SVDDAutoencoder(SVDD, ErrorMaps):
     def _scored_error(self) -> str | None:
         return "mse" if self.score_by == "reconstruction" else None
 
-    def _calibration(self) -> Refresh | None:
+    def _after_training(self) -> Refresh | None:
         if not self._keeps_decoder():
-            return super()._calibration()
+            return super()._after_training()
 
         def reduce(parts: Tensor) -> dict[str, Tensor]:
             spread = parts.std(0, correction=0)

@@ -100,8 +100,7 @@ class AnoRand(ErrorMaps):
         accepts=[one_of("hidden", "output")],
         doc="What the decoder is told of the detection block: its last hidden layer or its output.",
     )
-    numbers_in_loss, scaler = ("detection_weight",), "minmax"
-    absent_from_loss = (*_NOISE, "known_ratio", "fusion")
+    scaler = "minmax"
     family, paper = "pseudo-label", "Mayaki & Riveill, AnoRand, 2023"
     auto_steps, auto_epochs, auto_batch_norm = 500, 80, True
 
@@ -186,7 +185,7 @@ class AnoRand(ErrorMaps):
         weights = {"paper": q.flip(0), "swapped": q, "mean": torch.ones_like(q)}[fusion]
         return (self._probabilities(module, x) * weights).sum(1) / weights.sum()
 
-    def _calibration(self) -> Refresh:
+    def _after_training(self) -> Refresh:
         def quartiles(p: Tensor) -> dict[str, Tensor]:  # torch.quantile refuses long tensors
             return {"quartiles": torch.from_numpy(np.quantile(p.cpu().numpy(), 0.75, axis=0))}
 

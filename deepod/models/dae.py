@@ -54,7 +54,6 @@ class DAE(Reconstruction):
     masked_share: float = param(
         default=0.3, accepts=[real(0, 1)], doc="Chance of a value to be masked."
     )
-    numbers_in_loss = ("noise_std", "masked_share")
     paper = "Vincent et al., Extracting and Composing Robust Features with Denoising AE, ICML 2008"
 
     def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> Tensor:

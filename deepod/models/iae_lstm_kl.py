@@ -79,7 +79,6 @@ class IAELSTMKL(SVDDAutoencoder):
         accepts=["boolean"],
         doc="Whether reconstruction is part of the loss; False needs ``score_by='distance'``.",
     )
-    numbers_in_loss = ("kl_weight",)
     paper = "Huang et al., Improved AutoEncoder with LSTM Module and KL Divergence, 2024"
 
     def _keeps_decoder(self) -> bool:

@@ -104,7 +104,6 @@ class NSAE(ErrorMaps):
     l0_weight: float = param(
         default=1e-5, accepts=[real(0)], doc="Weight of that term (lambda 2); 0 leaves it out."
     )
-    numbers_in_loss = ("novelty_weight",)
     family = "reconstruction"
     auto_steps = 250
     auto_epochs = 40
@@ -128,7 +127,7 @@ class NSAE(ErrorMaps):
     def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> Tensor | None:
         if self.l0 == "count":
             return None
-        gates = self.module_["net"].log_odds  # type: ignore[index]
+        gates = self.module_["net"].log_odds
         return torch.rand(gates.shape, **drawn_by(generator))
 
     def _reconstruct(self, module: Any, x: Tensor) -> Tensor:

@@ -98,7 +98,6 @@ class PLAD(BaseDetector):
         accepts=[one_of("drop_anomalies"), None],
         doc="'drop_anomalies' trains on the rows with y == 0 alone; None ignores y.",
     )
-    numbers_in_loss, absent_from_loss = ("lam", "kl_weight"), ("reach",)
     batch_size, lr, scaler = 256, 3e-3, "symmetric"
     family = "perturbation"
     paper = "Cai & Fan, Perturbation Learning Based Anomaly Detection, NeurIPS 2022"
@@ -189,11 +188,10 @@ class PLAD(BaseDetector):
         perturbed : ndarray shaped like X, float64
         """
         check_is_fitted(self)
-        rows = self._validate_rows(X, reset=False)
         generator = self._generator(random_state)
 
         def first(module: Any, x: Tensor) -> Tensor:
             eps = self._noise(len(x), self.input_shape_, generator)[0]
             return self._perturb(module, x, eps)[0][0]
 
-        return self._unscale(self._map(rows, first)).reshape(np.shape(X))
+        return self.scaler_.inverse(self._apply(X, first)).reshape(np.shape(X))

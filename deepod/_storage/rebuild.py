@@ -1,0 +1,62 @@
+"""Modules of fitted detectors, built again when these are loaded."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import chain
+from typing import Any
+
+import torch
+from sklearn.base import clone
+from torch import Tensor, nn
+
+from deepod._inputs.seeds import global_generator
+from deepod._inputs.validation import resolve_device
+from deepod.params import watched
+
+
+def built_by(params: Mapping[str, Any], read: Iterable[str]) -> dict[str, Any]:
+    """Copy the hyper-parameters that a module was built by: they may be changed after fit."""
+    names = {*read, "input_shape"}  # the latter says how X has to be given
+    return {name: clone(v, safe=False) for name, v in params.items() if name in names}
+
+
+def build_again(detector: Any, device: str) -> nn.Module:
+    """Build the module as fit has built it; on "meta", its tensors take no memory."""
+    params = detector.get_params(deep=False)
+    as_fitted = params | detector._fitted_params
+    builder, read = watched(type(detector)(**as_fitted))
+    builder.__dict__ |= {k: v for k, v in vars(detector).items() if k not in params}
+    with global_generator(), torch.device(device):
+        module = builder._build_module(detector.input_shape_).float().eval()
+    detector._fitted_params = built_by(as_fitted, read)
+    return module
+
+
+def restore_module(detector: Any, tensors: dict[str, Tensor]) -> None:
+    """Build the module again, with these parameters and buffers."""
+    try:
+        module = build_again(detector, "meta")
+        module.load_state_dict(tensors, assign=True)
+        whole = not any(t.is_meta for t in chain(module.parameters(), module.buffers()))
+    except (RuntimeError, NotImplementedError):
+        whole = False
+    if not whole:  # a class of the user's may need values to build, or have some that are fixed
+        module = build_again(detector, "cpu")
+        module.load_state_dict(tensors)
+    detector.module_ = module
+
+
+def to_device(detector: Any, strictly: bool = False) -> None:
+    """Go to the device that ``device`` stands for here; unless ``strictly``, else to the CPU.
+
+    There may be no such GPU here, a forked process may not use it, or its memory may be full.
+    """
+    try:
+        detector.device_ = resolve_device(detector.device)
+        detector.module_.to(detector.device_)
+    except (ValueError, RuntimeError):
+        if strictly:
+            raise
+        detector.device_ = torch.device("cpu")
+        detector.module_.to(detector.device_)
