@@ -15,20 +15,19 @@ from hypothesis import strategies as st
 from safetensors import safe_open
 from sklearn.model_selection import GridSearchCV
 
-import deepod
 from deepod import (
     AutoEncoder,
     DeepSVDD,
     SeedEnsemble,
     StackedSearchCV,
-    _checkpoint,
     data,
     fit_many,
 )
 from deepod._storage import atomic
 from deepod._storage import tensors as _tensors
 from deepod._storage.tensors import InvalidFileError
-from deepod._training import fitting, loop, processes, stacked
+from deepod._training import checkpoint as checkpoint_module
+from deepod._training import engines, fitting, loop, processes, stacked
 from deepod.callbacks import EarlyStopping
 from deepod.networks import MLP
 from deepod.params import param, parameters
@@ -150,26 +149,26 @@ def test_stopped__way_to_carry_out_steps__is_that_of_the_file(begun, worth, path
     def make(**params):
         return fast("PLAD", network=TINY, epochs=6, batch_size=8, **params)
 
-    monkeypatch.setattr(loop, "STEPS_WORTH_RECORDING", 1 if begun == "trace" else 10**6)
+    monkeypatch.setattr(engines, "STEPS_WORTH_RECORDING", 1 if begun == "trace" else 10**6)
     whole = make().fit(X)
     assert whole.engine_ == begun
     stop(make(checkpoint=path), 4)
-    monkeypatch.setattr(loop, "STEPS_WORTH_RECORDING", worth)
+    monkeypatch.setattr(engines, "STEPS_WORTH_RECORDING", worth)
     assert_same(make(checkpoint=path).fit(X), whole)
 
 
 @pytest.mark.parametrize("engine", ["eager", "trace"])
 def test_stopped__phases_that_take_turns__go_on(engine, path):
-    def trained(callbacks=(), checkpoint=None):
-        given = task(0, phases=CYCLE, callbacks=callbacks, checkpoint=checkpoint)
+    def trained(callbacks=(), **checkpoint):
+        given = task(0, phases=CYCLE, callbacks=callbacks, **checkpoint)
         (member,) = loop.train([given], engine)
         return member
 
     whole = trained()
     for n in range(2, len(whole.history) + 1):
-        stopped = trained([StopAt(n)], _checkpoint.Checkpoint(path, 1, {}, {}))
+        stopped = trained([StopAt(n)], checkpoint=checkpoint_module.Checkpoint(path, 1, {}, {}))
         assert isinstance(stopped.error, StoppedError)
-        member = trained(checkpoint=_checkpoint.Checkpoint(path, 1, {}, {}))
+        member = trained(checkpoint=checkpoint_module.Checkpoint(path, 1, {}, {}))
         assert without_seconds(member.history) == without_seconds(whole.history)
         for ours, theirs in zip(
             member.task.module.state_dict().values(),
@@ -408,7 +407,7 @@ LAYOUTS = {
 
 @pytest.mark.parametrize("case", LAYOUTS)
 def test_same_rows__in_another_layout__go_on(case, path, monkeypatch):
-    monkeypatch.setattr(_checkpoint, "_HASHED_AT_ONCE", 3 * X[0].nbytes)  # some, and a rest
+    monkeypatch.setattr(checkpoint_module, "_HASHED_AT_ONCE", 3 * X[0].nbytes)  # some, and a rest
     rows = LAYOUTS[case]
     assert rows.strides != X.strides
     np.testing.assert_array_equal(rows, X)
@@ -476,7 +475,7 @@ def test_other_class_or_version__refused(path, monkeypatch):
     with pytest.raises(InvalidFileError, match=r"class is .*DAE.* here"):
         fast("DAE", checkpoint=path).fit(X)
     with monkeypatch.context() as patch:
-        patch.setattr(deepod, "__version__", "99.0")
+        patch.setattr(checkpoint_module, "__version__", "99.0")
         with pytest.raises(InvalidFileError, match=r"deepod is '99.0' here"):
             fast("AutoEncoder", checkpoint=path).fit(X)
     with monkeypatch.context() as patch:
@@ -484,7 +483,7 @@ def test_other_class_or_version__refused(path, monkeypatch):
         with pytest.raises(InvalidFileError, match=r"torch is '99.0' here"):
             fast("AutoEncoder", checkpoint=path).fit(X)
     with monkeypatch.context() as patch:
-        patch.setattr(_checkpoint, "FORMAT", 2)
+        patch.setattr(checkpoint_module, "FORMAT", 99)
         with pytest.raises(InvalidFileError, match="another version of deepod"):
             fast("AutoEncoder", checkpoint=path).fit(X)
 
@@ -586,7 +585,7 @@ def test_file__any_byte_changed__refused_or_without_effect(place, value, path):
 def test_file__states_that_do_not_fit__refused(path):
     stop(fast("AutoEncoder", checkpoint=path), 2)
     description, tensors = _tensors.read(path)
-    for key in ("module", "rows", "callbacks", "turn", "begun"):
+    for key in ("module", "rows", "callbacks", "turn", "resumed"):
         state = {k: v for k, v in description["state"].items() if k != key}
         path.write_bytes(_tensors.pack(description | {"state": state}, tensors))
         with pytest.raises(InvalidFileError, match="Delete the file"):
@@ -614,39 +613,27 @@ NONSENSE = {
     "a history that is too short": ("history", []),
     "another history": ("history.1.phase", "fit"),
     "another epoch": ("history.2.epoch", 7),
-    "begun is text": ("state.begun", "x"),
-    "begun is a number": ("state.begun", 5),
-    "negative epochs": ("state.begun.epochs", -3),
-    "no epochs": ("state.begun.epochs", 0),
-    "more epochs than in the history": ("state.begun.epochs", 2),
-    "epochs that are text": ("state.begun.epochs", "1"),
-    "no parts": ("state.begun.parts", []),
-    "parts that are numbers": ("state.begun.parts", [1, 2]),
-    "an lr that is text": ("state.begun.parts.0.optimizer.param_groups.0.lr", "a"),
-    "an lr that is negative": ("state.begun.parts.0.optimizer.param_groups.0.lr", -1.0),
-    "an lr that the schedule does not have": (
-        "state.begun.parts.0.optimizer.param_groups.0.lr",
-        0.5,
-    ),
-    "one beta": ("state.begun.parts.0.optimizer.param_groups.0.betas", [0]),
-    "another eps": ("state.begun.parts.0.optimizer.param_groups.0.eps", 1.0),
-    "other parameters": ("state.begun.parts.0.optimizer.param_groups.0.params", [0]),
-    "a group more": ("state.begun.parts.0.optimizer.param_groups.1", {}),
-    "no moments": ("state.begun.parts.0.optimizer.state", {}),
-    "moments of nothing": ("state.begun.parts.0.optimizer.state.99", {}),
-    "no moment of a parameter": ("state.begun.parts.0.optimizer.state.0", {}),
-    "a moment that is a number": ("state.begun.parts.0.optimizer.state.0.exp_avg", 1.0),
+    "begun is text": ("state.resumed", "x"),
+    "begun is a number": ("state.resumed", 5),
+    "negative epochs": ("state.resumed.epochs", -3),
+    "no epochs": ("state.resumed.epochs", 0),
+    "more epochs than in the history": ("state.resumed.epochs", 2),
+    "epochs that are text": ("state.resumed.epochs", "1"),
+    "no parts": ("state.resumed.parts", []),
+    "parts that are numbers": ("state.resumed.parts", [1, 2]),
+    "no moments": ("state.resumed.parts.0.moments", {}),
+    "moments of nothing": ("state.resumed.parts.0.moments.99", {}),
+    "no moment of a parameter": ("state.resumed.parts.0.moments.0", {}),
+    "a moment that is a number": ("state.resumed.parts.0.moments.0.exp_avg", 1.0),
     "another moment": (
-        "state.begun.parts.0.optimizer.state.0.exp_avg",
-        {_checkpoint._TENSOR: "0"},
+        "state.resumed.parts.0.moments.0.exp_avg",
+        {checkpoint_module._TENSOR: "0"},
     ),
-    "a schedule elsewhere": ("state.begun.parts.1.last_epoch", 5),
-    "a schedule of text": ("state.begun.parts.1.last_epoch", "x"),
-    "another schedule": ("state.begun.parts.1.gamma", 3.0),
-    "a schedule with more": ("state.begun.parts.1.step", 1),
+    "a moment more": ("state.resumed.parts.0.moments.0.more", 1.0),
+    "moments of a name": ("state.resumed.parts.0.moments.x", {}),
     "a module that is a number": ("state.module", 1),
     "a stream that is a number": ("state.order_stream", 1),
-    "a tensor that is not there": ("state.order_stream", {_checkpoint._TENSOR: "zzz"}),
+    "a tensor that is not there": ("state.order_stream", {checkpoint_module._TENSOR: "zzz"}),
     "a callback with text": ("state.callbacks.0.best", "x"),
     "a callback with half an epoch": ("state.callbacks.0.waited", 1.5),
     "a callback with other weights": ("state.callbacks.0.weights", [1]),
@@ -664,7 +651,7 @@ def test_file__nonsense_with_a_right_checksum__refused(case, path):
 
     stop(make(), len(fast("DeepSVDD", epochs=4, network=TINY).fit(X).history_) - 2)
     description, tensors = _tensors.read(path)
-    assert description["state"]["begun"]["epochs"] == 1
+    assert description["state"]["resumed"]["epochs"] == 1
     address, value = NONSENSE[case]
     *parents, last = address.split(".")
     place = description
@@ -865,7 +852,7 @@ def test_several_processes__refused_by_all(path):
         def agree(self, error, signature):
             told.append(error)
 
-    token = processes._current.set(One(0, 1))
+    token = processes._current.set(One(0, 2))
     try:
         with pytest.raises(ValueError, match="checkpoint=None"):
             fast("AutoEncoder", checkpoint=path).fit(X)

@@ -575,11 +575,11 @@ def test_early_stopping__on_held_out_rows__restores_the_best_weights(name):
     losses = [loss for loss, _ in seen]
     best = int(np.argmin(losses))
     assert len(losses) in (30, best + 4)
-    calibration = detector._calibration()  # which sets buffers after training
+    refreshed = detector._after_training()  # which sets buffers after training
     with torch.no_grad():
         rows = torch.zeros(2, 5)
-        statistics = calibration.collect(detector.module_, rows) if calibration else None
-    later = set(calibration.reduce(statistics)) if calibration else set()
+        statistics = refreshed.collect(detector.module_, rows) if refreshed else None
+    later = set(refreshed.reduce(statistics)) if refreshed else set()
     for key, value in detector.module_.state_dict().items():
         assert key in later or torch.equal(value, seen[best][1][key])
     assert any(key.startswith("validation_") for key in detector.history_[0])

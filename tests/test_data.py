@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from deepod import AutoEncoder
+from deepod._inputs.rows import chunks
 from deepod.networks import LeNet
 
 from .cases import samples
@@ -13,8 +14,8 @@ NET = LeNet(channels=(2,), hidden=())
 
 def scaled(detector, X):
     """What the networks get to see of X."""
-    chunks = detector._chunks(detector._validate_rows(X, reset=False))
-    return np.concatenate([chunk.numpy() for chunk in chunks])
+    parts = chunks(X, detector.input_shape_, detector.scaler_, 1000)
+    return np.concatenate([part.numpy() for part in parts])
 
 
 def fit(X, scaler):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from deepod._inputs import rows as _rows
-from deepod._training import loop, recording, steps
+from deepod._training import engines, loop, recording, steps
 from deepod._training import stacked as _stacked
 from deepod._training import task as _task
 from deepod.networks import MLP
@@ -201,7 +201,7 @@ def branching(module, batch):
 
 def test_loss_that_branches_on_a_value__auto_is_eager__forced_is_refused(monkeypatch):
     phases = [Phase("fit", 2, branching)]
-    monkeypatch.setattr(loop, "STEPS_WORTH_RECORDING", 0)
+    monkeypatch.setattr(engines, "STEPS_WORTH_RECORDING", 0)
     (member,) = loop.train([task(0, phases=phases)], "auto")
     assert member.engine == "eager"
     agree(member, loop.train([task(0, phases=phases)], "eager")[0], rtol=0, atol=0)
@@ -237,7 +237,7 @@ def rebinding(module, batch):
 
 @pytest.mark.parametrize("function", [by_numpy, by_mask, rebinding])
 def test_loss_whose_recording_would_differ__plain_torch(function, monkeypatch):
-    monkeypatch.setattr(loop, "STEPS_WORTH_RECORDING", 0)
+    monkeypatch.setattr(engines, "STEPS_WORTH_RECORDING", 0)
 
     def made():
         made = task(0, labels=True, phases=[Phase("fit", 5, function)])
@@ -266,17 +266,16 @@ def test_dropout__is_not_recorded(monkeypatch):
     def dropped(module, batch):
         return {"loss": nn.functional.dropout(module.right(batch.x)).square().mean()}
 
-    monkeypatch.setattr(loop, "STEPS_WORTH_RECORDING", 0)
+    monkeypatch.setattr(engines, "STEPS_WORTH_RECORDING", 0)
     before = torch.get_rng_state()
-    steppers = loop._steppers(
-        [loop.Member(task(0, phases=[Phase("fit", 1, dropped)]))], [0], "auto"
-    )
+    way, steppers = engines.steppers([task(0, phases=[Phase("fit", 1, dropped)])], [0], "auto")
+    assert way == "eager"
     assert isinstance(steppers[0], steps.Eager)
     assert torch.equal(torch.get_rng_state(), before)  # trying it has drawn nothing
 
 
 def test_auto__records_long_trainings_only(monkeypatch):
-    monkeypatch.setattr(loop, "STEPS_WORTH_RECORDING", 16)  # 4 epochs of 4 batches
+    monkeypatch.setattr(engines, "STEPS_WORTH_RECORDING", 16)  # 4 epochs of 4 batches
     assert loop.train([task(0)])[0].engine == "trace"
     assert loop.train([task(0, n=40)])[0].engine == "eager"
 

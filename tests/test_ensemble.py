@@ -6,12 +6,12 @@ import pandas as pd
 import pytest
 import torch
 from pyod.models.iforest import IForest
+from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.metrics import make_scorer, roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-import deepod
 from deepod import PLAD, AutoEncoder, SeedEnsemble, StackedSearchCV, fit_many
 from deepod._training import fitting
 from deepod.callbacks import EarlyStopping
@@ -52,63 +52,108 @@ def test_fit_many__equals_fitting_one_by_one(name, stacks):
         assert [h["epoch"] for h in member.history_] == [h["epoch"] for h in alone.history_]
 
 
+# A second value of every hyper-parameter, for those that the losses read and those that they do not.
+OTHERS = {
+    "alpha": "raw",
+    "batch_size": 16,
+    "calibration_fraction": 0.2,
+    "callbacks": (EarlyStopping(patience=1),),
+    "center_eps": 0.3,
+    "checkpoint_every": 3,
+    "contamination": 0.2,
+    "corruption": "masking",
+    "detection_weight": 0.6,
+    "device": "cpu",
+    "epochs": 3,
+    "error": "mse",
+    "false_alarm_rate": 0.2,
+    "fusion": "detection",
+    "gate": None,
+    "gates": ("input",),
+    "input_shape": (5,),
+    "k_neighbors": 2,
+    "kl": "gaussian",
+    "kl_weight": 0.02,
+    "known_ratio": 0.2,
+    "l0": "hard_concrete",
+    "l0_weight": 0.0,
+    "lam": 2.0,
+    "latent_dim": 3,
+    "lr": 3e-3,
+    "masked_share": 0.5,
+    "max_grad_norm": 0.5,
+    "memory_limit": 1 << 20,
+    "milestones": (2,),
+    "missing": "impute",
+    "n_members": 3,
+    "network": MLP(hidden=(5,), activation="tanh"),
+    "noise_ratio": 0.03,
+    "noise_std": 0.9,
+    "normalize": None,
+    "novelty_layers": 1,
+    "novelty_weight": 0.2,
+    "nu": 0.3,
+    "objective": "soft",
+    "optimizer": "adamw",
+    "penalty": "sum",
+    "perturbator": "mlp",
+    "perturbator_hidden": (4,),
+    "pretrain_epochs": 1,
+    "random_state": 7,
+    "reach": (1.0, 3.0),
+    "reconstruction_weight": 0.3,
+    "scaler": "minmax",
+    "score_by": "distance",
+    "supervision": None,
+    "svdd_weight": 0.5,
+    "symmetry": "none",
+    "synthetic_ratio": 0.06,
+    "validation_fraction": 0.2,
+    "warmup_epochs": 1,
+    "weight_decay": 0.01,
+    "z0": "output",
+}
+NOT_COMPARED = {"checkpoint", "engine", "use_decoder", "verbose"}
+# Settings under which more of them are read.
+SPECIAL = {"DAE": {"corruption": "masking"}, "DeepSVDD": {"objective": "soft"}}
+
+
 @pytest.mark.parametrize("name", NAMES)
-def test_hyper_parameters_that_may_differ__side_by_side_as_alone(name, stacks):
-    """Everything that a class lists in numbers_in_loss and absent_from_loss."""
-    cls = getattr(deepod, name)
-    listed = {
-        *fitting.listed(cls(), "numbers_in_loss"),
-        *fitting.listed(cls(), "absent_from_loss"),
-    }
-    others = {
-        "contamination": 0.2,
-        "false_alarm_rate": 0.2,
-        "calibration_fraction": 0.0,
-        "lr": 3e-3,
-        "weight_decay": 0.01,
-        "max_grad_norm": 0.5,
-        "scaler": "minmax",
-        "validation_fraction": 0.0,
-        "callbacks": (lambda event: False,),
-        "random_state": 7,
-        "memory_limit": 1 << 20,
-        "checkpoint_every": 3,
-        "verbose": 0,
-        "lam": 2.0,
-        "kl_weight": 0.02,
-        "reach": (1.0, 3.0),
-        "detection_weight": 0.6,
-        "noise_ratio": 0.02,
-        "synthetic_ratio": 0.05,
-        "noise_std": 0.9,
-        "missing": "impute",
-        "k_neighbors": 2,
-        "known_ratio": 0.2,
-        "fusion": "detection",
-        "masked_share": 0.5,
-        "nu": 0.3,
-        "warmup_epochs": 1,
-        "center_eps": 0.3,
-        "reconstruction_weight": 0.3,
-        "score_by": "distance",
-        "novelty_weight": 0.2,
-    }
-    assert listed <= set(others)
-    base = {"network": SMOOTH, "epochs": 4, "batch_size": 32}
-    special = {
-        "PLAD": {"perturbator": "vae"},
-        "DAE": {"corruption": "masking"},
-        "DeepSVDD": {"objective": "soft"},
-    }
-    changes = [{name: others[name]} for name in sorted(listed)]
-    build = [lambda c=c: fast(name, **(base | special.get(name, {}) | c)) for c in changes]
-    side_by_side = [make() for make in build]
-    assert fitting.fit_all(side_by_side, [X] * len(build), [None] * len(build)) == [None] * len(
-        build
-    )
-    assert stacks == [len(build)]
-    for change, ours, make in zip(changes, side_by_side, build, strict=True):
+def test_fit_all__any_hyper_parameter_differs__as_alone(name, stacks):
+    """Nobody lists what may differ: it is found out, and a loss never sees another's value."""
+    base = {"network": SMOOTH, "epochs": 4, "batch_size": 32} | SPECIAL.get(name, {})
+    names = sorted(set(fast(name).get_params(deep=False)) - NOT_COMPARED)
+    changes = [{}, *({name: OTHERS[name]} for name in names)]
+    build = [lambda c=c: fast(name, **(base | clone(c, safe=False))) for c in changes]
+    together = [make() for make in build]
+    errors = fitting.fit_all(together, [X] * len(build), [None] * len(build))
+    assert errors == [None] * len(build)
+    assert max(stacks) > 10  # what training does not read, and numbers in the loss
+    for change, ours, make in zip(changes, together, build, strict=True):
         assert relative(ours, make().fit(X)) < 1e-4, change
+
+
+def test_fit_all__loss_that_branches_on_a_number__equal_numbers_side_by_side(stacks):
+    detectors = [
+        fast("IAELSTMKL", network=SMOOTH, svdd_weight=weight, random_state=seed)
+        for weight in (0.5, 1.0)
+        for seed in (0, 1)
+    ]
+    assert fitting.fit_all(detectors, [X] * 4, [None] * 4) == [None] * 4
+    assert stacks == [4, 2, 2]  # together it fails, and each weight by itself does not
+
+
+def test_fit_all__loss_reads_behind_our_back__in_turn(stacks):
+    class Odd(AutoEncoder):
+        def _loss(self, module, batch):
+            weight = 2.0 if vars(self)["random_state"] == 0 else 1.0  # not seen as it is read
+            return {k: weight * v for k, v in super()._loss(module, batch).items()}
+
+    detectors = [Odd(epochs=2, network=SMOOTH, random_state=k) for k in range(3)]
+    assert fitting.fit_all(detectors, [X] * 3, [None] * 3) == [None] * 3
+    assert stacks == [3, 1, 1, 1]
+    alone = Odd(epochs=2, network=SMOOTH, random_state=1).fit(X)
+    np.testing.assert_array_equal(detectors[1].decision_scores_, alone.decision_scores_)
 
 
 @pytest.mark.parametrize(

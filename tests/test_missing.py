@@ -22,11 +22,11 @@ from deepod import (
     SeedEnsemble,
     SklearnOutlierAdapter,
     StackedSearchCV,
-    _data,
     data,
     fit_many,
 )
 from deepod._inputs import scaling
+from deepod._training import fitting
 from deepod._training.fitting import fit_all
 
 from .cases import NAMES, NAMES_AND_KINDS, fast, samples
@@ -349,7 +349,7 @@ def test_tags__allow_nan__follows_the_parameter(name):
 
 def test_fit_many__rows_with_gaps__each_as_alone_and_medians_once(monkeypatch):
     counted, medians = [], scaling.medians
-    monkeypatch.setattr(_data, "medians", lambda *a: counted.append(a) or medians(*a))
+    monkeypatch.setattr(fitting, "medians", lambda *a: counted.append(a) or medians(*a))
     X = with_gaps()
     before = X.copy()
     detector = fast("AutoEncoder", missing="impute", network=SMOOTH)

@@ -134,6 +134,8 @@ class _Turn:
         require(isinstance(parts, list) and len(parts) == len(self.steppers), "parts")
         for stepper, state in zip(self.steppers, parts, strict=True):
             stepper.load_state_dict(state)
+            for epoch in range(resumed["epochs"]):
+                stepper.optimizer.end_epoch(epoch)  # for the learning rate
         return int(resumed["epochs"])
 
     def _train_epoch(self, epoch: int) -> None:

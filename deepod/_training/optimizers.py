@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import inf
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -106,36 +104,27 @@ class Optimizer:
                 if known:
                     self._moments[tensors[tensor]] = known
 
-    def state_dict(self) -> dict[str, Any]:
-        """Give what the next step takes from those before it."""
-        known = {
-            str(number): self._moments[tensor]
-            for number, tensor in enumerate(self.tensors)
-            if tensor in self._moments
-        }
-        return {"lr": [group.lr for group in self.groups], "moments": known}
+    def state_dict(self) -> dict[str, Moments]:
+        """Return the moments of the tensors that have been updated, by their numbers."""
+        tensors = self.tensors
+        return {str(k): self._moments[t] for k, t in enumerate(tensors) if t in self._moments}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there.
+    def load_state_dict(self, state: Mapping[str, Moments]) -> None:
+        """Go on with these moments.
 
         Raises
         ------
         InvalidFileError
-            If that cannot be the state of this optimiser after some steps.
+            If they cannot be those of this optimiser after some steps.
         """
-        rates, tensors = state["lr"], self.tensors
-        require(isinstance(rates, list) and len(rates) == len(self.groups), "learning rates")
-        for group, rate in zip(self.groups, rates, strict=True):
-            require(type(rate) in (int, float) and 0 < rate < inf, "learning rates")
-            group.lr = rate
-        require(state["moments"], "optimizer")  # it has taken steps
-        for number, moments in state["moments"].items():
+        tensors = self.tensors
+        require(state, "optimizer")  # it has taken steps
+        for number, moments in state.items():
             require(number.isdecimal() and int(number) < len(tensors), "optimizer")
             tensor = tensors[int(number)]
             shapes = {k: tensor.shape if v is None else v for k, v in self._shapes.items()}
-            found = {name: value.shape for name, value in moments.items()}
-            require(found == shapes, "optimizer")
-            self._moments[tensor] = {k: v.to(tensor.device) for k, v in moments.items()}
+            require({name: m.shape for name, m in moments.items()} == shapes, "optimizer")
+            self._moments[tensor] = {k: m.to(tensor.device) for k, m in moments.items()}
 
 
 # Shapes of the moments; None: that of the tensor.

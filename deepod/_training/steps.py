@@ -36,11 +36,11 @@ class Stepper(abc.ABC):
 
     def state_dict(self) -> dict[str, Any]:
         """Give what the next step takes from those before it, apart from the module."""
-        return {"optimizer": self.optimizer.state_dict()}
+        return {"moments": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Go on from there."""
-        self.optimizer.load_state_dict(state["optimizer"])
+        self.optimizer.load_state_dict(state["moments"])
 
 
 class Eager(Stepper):
