@@ -138,7 +138,7 @@ def sizes(cls: type) -> set[str]:
     shared = _root(cls).__dataclass_fields__
     return {
         f.name
-        for f in dataclasses.fields(cls)  # type: ignore[arg-type]
+        for f in dataclasses.fields(cls)
         if f.name in ("network", "input_shape")
         or f.name not in shared
         and not any(isinstance(c, Interval) and c.type is Real for c in f.metadata["accepts"])

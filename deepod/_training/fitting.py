@@ -182,6 +182,7 @@ class Fit:
         # NumPy's scalars, as searches draw them, become Python's, which torch insists on.
         plain = {k: v.item() if isinstance(v, np.generic) else v for k, v in self.params.items()}
         self.trained = type(self.detector)(**plain)
+        self.hooks: Hooks = self.trained
         try:
             self._validate()
         except Exception as error:  # other processes would wait for this one
@@ -368,7 +369,7 @@ class Fit:
         """Let the method prepare scaled samples, and move them to the device."""
         whole, given = x, x.view()
         given.flags.writeable = False  # other detectors may train on the same rows
-        x, y = self.trained._prepare(given, y, np.random.default_rng(seed))
+        x, y = self.hooks._prepare(given, y, np.random.default_rng(seed))
         to: Any = {"dtype": torch.float32, "device": self.trained.device_}
         target = None if y is None else torch.as_tensor(y, **to)
         x = whole if x is given else np.ascontiguousarray(x)
@@ -406,8 +407,8 @@ class Fit:
         return Task(
             detector.module_,
             rows,
-            detector._phases(),
-            lambda n, generator: detector._noise(n, detector.input_shape_, generator),
+            self.hooks._phases(),
+            lambda n, generator: self.hooks._noise(n, detector.input_shape_, generator),
             batch_size=detector.batch_size,
             lr=detector.lr,
             weight_decay=detector.weight_decay,
@@ -447,7 +448,7 @@ class Fit:
     def _refresh_after_training(self, member: Member) -> None:
         """Set what the score needs to know of all rows but those that calibrate."""
         detector, rows = self.trained, self.task.rows
-        how = detector._after_training()
+        how = self.hooks._after_training()
         if how is None:
             return
         size = chunk_rows(detector.input_shape_)
@@ -465,7 +466,7 @@ class Fit:
         detector, X = self.trained, self.rows
         limit = None if isinstance(X, np.ndarray) else detector.memory_limit
         scores = Scores(sum(self.ranks.gather(len(X))), limit)
-        for part in apply_in_parts(detector, X, detector._score, at_once=member.at_once):
+        for part in apply_in_parts(detector, X, self.hooks._score, at_once=member.at_once):
             if detector.calibration_fraction:  # an array, all of whose rows are one part
                 calibrating = self.ranks.gather(part[self.division.calibrate])
                 detector.calibration_scores_ = np.sort(np.concatenate(calibrating))

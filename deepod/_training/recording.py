@@ -62,6 +62,11 @@ def _compiled(source: str) -> Function:
 class _Recorder(TorchDispatchMode):
     """Sees every operation below autograd and vmap."""
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Keep torch from importing its compiler, which it does to keep it out of here."""
+        return False
+
     def __init__(self, inputs: Sequence[Tensor]) -> None:
         super().__init__()
         self.lines: list[str] = []
