@@ -14,8 +14,8 @@ from torch import nn
 
 import deepod
 from deepod import data
+from deepod._scoring.apply import ROW_BLOCK, chunk_rows
 from deepod._scoring.explain import NODES
-from deepod._training.loop import ROW_BLOCK, chunk_rows
 from deepod.networks import MLP, Recurrent
 
 from .cases import NAMES, NAMES_AND_KINDS, SHAPES, fast, samples
@@ -56,7 +56,7 @@ def gaps(detector, X, contributions):
 
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize(("name", "params"), SUMS)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 2**31 - 1), scale=st.floats(1e-2, 1e2))
 def test_explain__score_is_a_sum__terms_add_up_to_it(name, params, kind, seed, scale):
     detector = fast(name, epochs=1, **params).fit(samples(kind))
@@ -69,7 +69,7 @@ def test_explain__score_is_a_sum__terms_add_up_to_it(name, params, kind, seed, s
 
 
 @every_input
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=5)
 @given(seed=st.integers(0, 2**31 - 1), scale=st.floats(0.1, 10))
 def test_explain__gradients__add_up_to_the_difference_from_the_baseline(name, kind, seed, scale):
     detector = fast(name, epochs=1).fit(samples(kind))
