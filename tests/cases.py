@@ -1,5 +1,7 @@
 """One line per detector: settings with which it trains in milliseconds; and who stands for all."""
 
+import functools
+
 import numpy as np
 
 import deepod
@@ -26,6 +28,12 @@ def fast(name: str, **params) -> deepod.BaseDetector:
 def samples(kind: str = "table", n: int = 40, seed: int = 0) -> np.ndarray:
     """Normal samples of the given kind."""
     return np.random.default_rng(seed).normal(size=(n, *SHAPES[kind])).astype(np.float32)
+
+
+@functools.cache
+def fitted(name: str, kind: str = "table") -> deepod.BaseDetector:
+    """A detector that tests share, who only ask it."""
+    return fast(name).fit(samples(kind))
 
 
 NAMES = sorted(deepod.DETECTORS)
