@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from deepod import PLAD, AutoEncoder, SeedEnsemble, StackedSearchCV, fit_many
-from deepod._training import fitting
+from deepod._training import together
 from deepod.callbacks import EarlyStopping
 from deepod.networks import MLP, Recurrent
 from deepod.params import param, parameters
@@ -29,13 +29,13 @@ X = samples(n=90)
 def stacks(monkeypatch):
     """Numbers of members of every training."""
     sizes = []
-    train = fitting.train
+    train = together.train
 
     def counted(tasks, engine):
         sizes.append(len(tasks))
         return train(tasks, engine)
 
-    monkeypatch.setattr(fitting, "train", counted)
+    monkeypatch.setattr(together, "train", counted)
     return sizes
 
 
@@ -125,11 +125,11 @@ def test_fit_all__any_hyper_parameter_differs__as_alone(name, stacks):
     names = sorted(set(fast(name).get_params(deep=False)) - NOT_COMPARED)
     changes = [{}, *({name: OTHERS[name]} for name in names)]
     build = [lambda c=c: fast(name, **(base | clone(c, safe=False))) for c in changes]
-    together = [make() for make in build]
-    errors = fitting.fit_all(together, [X] * len(build), [None] * len(build))
+    members = [make() for make in build]
+    errors = together.fit_all(members, [X] * len(build), [None] * len(build))
     assert errors == [None] * len(build)
     assert max(stacks) > 10  # what training does not read, and numbers in the loss
-    for change, ours, make in zip(changes, together, build, strict=True):
+    for change, ours, make in zip(changes, members, build, strict=True):
         assert relative(ours, make().fit(X)) < 1e-4, change
 
 
@@ -139,7 +139,7 @@ def test_fit_all__loss_that_branches_on_a_number__equal_numbers_side_by_side(sta
         for weight in (0.5, 1.0)
         for seed in (0, 1)
     ]
-    assert fitting.fit_all(detectors, [X] * 4, [None] * 4) == [None] * 4
+    assert together.fit_all(detectors, [X] * 4, [None] * 4) == [None] * 4
     assert stacks == [4, 2, 2]  # together it fails, and each weight by itself does not
 
 
@@ -150,7 +150,7 @@ def test_fit_all__loss_reads_behind_our_back__in_turn(stacks):
             return {k: weight * v for k, v in super()._loss(module, batch).items()}
 
     detectors = [Odd(epochs=2, network=SMOOTH, random_state=k) for k in range(3)]
-    assert fitting.fit_all(detectors, [X] * 3, [None] * 3) == [None] * 3
+    assert together.fit_all(detectors, [X] * 3, [None] * 3) == [None] * 3
     assert stacks == [3, 1, 1, 1]
     alone = Odd(epochs=2, network=SMOOTH, random_state=1).fit(X)
     np.testing.assert_array_equal(detectors[1].decision_scores_, alone.decision_scores_)
@@ -258,7 +258,7 @@ def test_side_by_side__long_arrays_as_parameters__told_apart(stacks):
     heavy = light.copy()
     heavy[3] = 50
     detectors = [Weighted(epochs=2, random_state=0, weights=w) for w in (light, heavy)]
-    assert fitting.fit_all(detectors, [X, X], [None, None]) == [None, None]
+    assert together.fit_all(detectors, [X, X], [None, None]) == [None, None]
     assert stacks == [1, 1]
 
 
