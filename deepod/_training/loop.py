@@ -218,7 +218,7 @@ class _Turn:
             if self.interrupt.asked:
                 raise self.interrupt.error()
 
-    def _columns(self) -> list[tuple[str, str]]:
+    def _terms_in_order(self) -> list[tuple[str, str]]:
         """Phase and name of all loss terms."""
         phases = zip(self._phases(self.members[0]), self.steppers, strict=True)
         return [(phase.name, name) for phase, stepper in phases for name in stepper.names]
@@ -226,7 +226,7 @@ class _Turn:
     def _by_name(self, values: Sequence[float]) -> dict[str, float]:
         """Add up the terms that have the same name in several phases."""
         found: dict[str, float] = {}
-        for (_, name), value in zip(self._columns(), values, strict=True):
+        for (_, name), value in zip(self._terms_in_order(), values, strict=True):
             found[name] = found.get(name, 0.0) + value
         return found
 
@@ -238,7 +238,7 @@ class _Turn:
         if not spots:  # only their sum is too large
             return None
         step, column, value = min(spots)
-        phase, name = self._columns()[column]
+        phase, name = self._terms_in_order()[column]
         return FloatingPointError(
             f"The loss term {name!r} became {value} in step {steps + step} of epoch {epoch} of "
             f"phase {phase!r}, both counted from 0. Lower lr, bound gradients by max_grad_norm, or "

@@ -14,7 +14,7 @@ from torch.nn.functional import mse_loss
 EPS = 1e-8
 
 
-class Autoencoder(nn.Module):
+class EncoderDecoder(nn.Module):
     """Encoder and decoder: (B, *shape) -> (B, *shape)."""
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
