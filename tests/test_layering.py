@@ -232,3 +232,14 @@ def test_trunk__readable():
                     body = node.body[1:] if ast.get_docstring(node) else node.body
                     lines = body[-1].end_lineno - body[0].lineno + 1 if body else 0
                     assert lines <= 50, f"{path.name}: {node.name} has {lines} lines of code"
+
+
+def test_detectors__told_to_type_checkers_and_the_root():
+    from deepod import models
+
+    assert set(models.__all__) == set(deepod.DETECTORS)
+    assert set(deepod.DETECTORS) <= set(deepod.__all__)
+    for file in ("__init__.py", "models/__init__.py"):
+        known = imports(PACKAGE / file)
+        for name in deepod.DETECTORS:
+            assert any(line.endswith(f".{name}") for line in known), f"{file} lacks {name}"
