@@ -358,7 +358,7 @@ class BaseDetector(PyODVocabulary):
     # --- scores and labels ----------------------------------------------------------------------
 
     def decision_function(self, X: Any, batch_size: int | None = None) -> np.ndarray:
-        """Anomaly scores; higher = more anomalous.
+        """Return anomaly scores; higher = more anomalous.
 
         Parameters
         ----------

@@ -77,7 +77,7 @@ _TIMEOUT = 60  # seconds without an answer
 
 
 def get_data_home(data_home: str | os.PathLike[str] | None = None) -> Path:
-    """Folder of the datasets: the argument, ``$DEEPOD_DATA``, or ``~/deepod_data``.
+    """Return the folder of the datasets: the argument, ``$DEEPOD_DATA``, or ``~/deepod_data``.
 
     It holds ``tabular/*.npz`` (arrays X and y, as ADBench ships them) and ``images/*.npz``.
     """
@@ -308,7 +308,7 @@ def load_images(
 
 
 def holds_images(path: Path) -> bool:
-    """Whether a file is one for :func:`load_images`."""
+    """Return whether a file is one for :func:`load_images`."""
     if path.suffix != ".npz" or not is_zipfile(path):
         return False
     with np.load(path) as archive:
@@ -322,7 +322,7 @@ def _archive(path: Path) -> Any:
 
 
 def checksum(X: np.ndarray, y: np.ndarray) -> str:
-    """Checksum of a table, as :data:`ADBENCH_TABLES` has it."""
+    """Return the checksum of a table, as :data:`ADBENCH_TABLES` has it."""
     digest = hashlib.sha256(np.ascontiguousarray(X, dtype="<f4").tobytes())
     digest.update(np.ascontiguousarray(y, dtype="i1").tobytes())
     return digest.hexdigest()[:32]

@@ -243,7 +243,7 @@ class SeedEnsemble(PyODVocabulary):
         return self
 
     def decision_function(self, X: Any, batch_size: int | None = None) -> np.ndarray:
-        """Joint anomaly scores; higher = more anomalous.
+        """Return joint anomaly scores; higher = more anomalous.
 
         Parameters
         ----------

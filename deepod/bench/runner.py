@@ -377,7 +377,7 @@ def load(cell: Cell, dataset: Dataset) -> protocols.Split:
 
 
 def scores_file(folder: Path, cell: Cell) -> Path:
-    """Where the scores of a cell are kept."""
+    """Return where the scores of a cell are kept."""
     return folder / f"{joblib.hash(tuple(cell))}.npz"
 
 

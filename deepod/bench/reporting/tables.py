@@ -166,12 +166,12 @@ def split_common(results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def per_dataset(common: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Mean over the seeds: datasets x detectors."""
+    """Return the means over the seeds: datasets x detectors."""
     return common.pivot_table(values=metric, index="dataset", columns="detector", sort=False)
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether it counts what should not be."""
+    """Return whether it counts what should not be."""
     return metric == "false_alarms"
 
 
