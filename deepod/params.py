@@ -117,15 +117,13 @@ def watched(instance: T) -> tuple[T, set[str]]:
     cls: Any = type(instance)
     names, read = cls._parameter_constraints, set[str]()
 
-    def __getattribute__(self: Any, name: str) -> Any:
+    def get(self: Any, name: str) -> Any:
         if name in names:
             read.add(name)
         return object.__getattribute__(self, name)
 
     same = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
-    twin: Any = object.__new__(
-        type(cls.__name__, (cls,), same | {"__getattribute__": __getattribute__})
-    )
+    twin: Any = object.__new__(type(cls.__name__, (cls,), same | {"__getattribute__": get}))
     twin.__dict__ = instance.__dict__
     return twin, read
 
@@ -140,8 +138,10 @@ def sizes(cls: type) -> set[str]:
         f.name
         for f in dataclasses.fields(cls)
         if f.name in ("network", "input_shape")
-        or f.name not in shared
-        and not any(isinstance(c, Interval) and c.type is Real for c in f.metadata["accepts"])
+        or (
+            f.name not in shared
+            and not any(isinstance(c, Interval) and c.type is Real for c in f.metadata["accepts"])
+        )
     }
 
 

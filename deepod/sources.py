@@ -48,7 +48,7 @@ class Source(Protocol):
         """Count the rows."""
 
     def blocks(self) -> list[tuple[int, int]]:
-        """Return the ranges (start, stop) that are stored together, in order, all rows among them."""
+        """Return the ranges (start, stop) that are stored together, in order, of all rows."""
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Read rows ``start`` to ``stop``, and no others for long."""

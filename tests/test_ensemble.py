@@ -52,7 +52,7 @@ def test_fit_many__equals_fitting_one_by_one(name, stacks):
         assert [h["epoch"] for h in member.history_] == [h["epoch"] for h in alone.history_]
 
 
-# A second value of every hyper-parameter, for those that the losses read and those that they do not.
+# A second value of every hyper-parameter, whether losses read it or not.
 OTHERS = {
     "alpha": "raw",
     "batch_size": 16,

@@ -30,27 +30,32 @@ class InMemory:
         return len(self.x)
 
     def sizes(self, batch_size: int) -> list[int]:
+        """List the different sizes of the batches of an epoch."""
         rows = torch.arange(len(self.x))
         return sorted({len(part) for part in even_parts(rows, batch_size, self.parts)})
 
     def batches(
         self, stream: torch.Generator, batch_size: int
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Give rows and labels of one epoch in a new order."""
         order = torch.randperm(len(self.x), generator=stream, device="cpu").to(self.device)
         for rows in even_parts(order, batch_size, self.parts):
             yield self._take(rows)
 
     def head(self, n: int) -> tuple[Tensor, Tensor | None]:
+        """Return n rows and their labels, always the same."""
         return self._take(torch.arange(n, device=self.device) % len(self.x))
 
     def chunks(self, n: int) -> Iterator[Tensor]:
+        """Give all rows in order, at most n at a time."""
         yield from self.x.split(n)
 
     def state_dict(self) -> dict[str, int]:
+        """Return what the next epoch takes from those before it."""
         return {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        pass
+        """Go on from there."""
 
     def _take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         y = None if self.y is None else self.y.index_select(0, rows)

@@ -127,7 +127,8 @@ class Checkpoint:
             )
         other = there["identity"]
         different = [
-            f"{name} is {_shortened(self.identity.get(name))} here and {_shortened(other.get(name))} there"
+            f"{name} is {_shortened(self.identity.get(name))} here "
+            f"and {_shortened(other.get(name))} there"
             for name in {**self.identity, **other}
             if self.identity.get(name) != other.get(name)
         ]

@@ -58,9 +58,9 @@ def report(
         Draw curves and histograms of this one; by default of the one, among those with kept
         scores, on which the detectors differ most.
     reference : path-like or mapping, optional
-        .csv of published figures, see :func:`deepod.bench.reporting.tables.with_published`, for the results
-        of the protocol "published-semi" or "published-unsupervised"; if there are both, a mapping
-        of protocols to files.
+        .csv of published figures, see :func:`deepod.bench.reporting.tables.with_published`, for
+        the results of the protocol "published-semi" or "published-unsupervised"; if there are both,
+        a mapping of protocols to files.
 
     Returns
     -------
