@@ -13,8 +13,8 @@ import deepod
 from deepod import data, sources
 from deepod._inputs import rows, tables
 from deepod._scoring import apply
-from deepod.cli import main
 from deepod.cli import demo as _demo_module
+from deepod.cli import main
 
 from .cases import fast
 
