@@ -2,10 +2,15 @@ import os
 
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
 
 # Before torch's first parallel region; several workers share the cores.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 torch.set_num_threads(1)
+
+# No test depends on the clock: a loaded machine takes any time for an example.
+settings.register_profile("any clock", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("any clock")
 
 
 @pytest.fixture(autouse=True)

@@ -158,7 +158,7 @@ def test_split__repeatable_and_labels_stay_with_their_rows(protocol, caps):
 
 
 @pytest.mark.parametrize("protocol", CLEAN)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(
     n=st.integers(20, 300),
     share=st.floats(0.1, 0.5),

@@ -562,7 +562,8 @@ def test_file__damaged__refused_and_left_alone(path):
 
 
 @settings(
-    max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
 )
 @given(place=st.floats(0, 1, exclude_max=True), value=st.integers(0, 255))
 def test_file__any_byte_changed__refused_or_without_effect(place, value, path):

@@ -80,7 +80,7 @@ def test_array__chunks__are_the_blocks():
     assert source.blocks() == [(0, 10), (10, 20), (20, 25)]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     sizes=st.lists(st.integers(0, 20), min_size=1, max_size=4).filter(sum),
     row_group_size=st.integers(1, 9),
@@ -185,7 +185,6 @@ class Blocks:
         return list(zip([0, *self.ends[:-1]], self.ends, strict=True))
 
 
-@settings(deadline=None)
 @given(
     sizes=blocks_of_any_size,
     turns=st.none() | st.integers(1, 9),
@@ -203,7 +202,7 @@ def test_shuffled__every_row_once__in_even_buffers_that_repeat(sizes, turns, mos
     assert buffers == list(shuffled(source, most, generator(seed)))
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(
     n=st.integers(2, 2000),
     limit=st.integers(1, 1 << 16),
@@ -280,7 +279,7 @@ def test_buffers__rows_held_out_and_labels__kept_apart_and_together():
 # --- one pass of statistics ---------------------------------------------------------------------
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     n=st.integers(2, 500),
     shape=st.sampled_from([(3,), (4, 2), (2, 3, 3)]),

@@ -85,7 +85,7 @@ def test_loss__not_finite_in_one_step__error_names_term_step_epoch_and_phase(eng
     assert [entry["epoch"] for entry in member.history] == [0, 0, 1]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(when=st.integers(0, 19), at_once=st.integers(1, 12))
 def test_loss__not_finite__found_however_many_steps_are_looked_at_together(when, at_once):
     """Also: training stops there, not at the end of the epoch."""
@@ -255,7 +255,7 @@ def test_max_grad_norm__all_in_one_tensor__each_by_its_own_norm(optimizer, engin
     assert len({m.task.module.line.bias.item() for m in alone}) == 4
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(
     norms=st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=4),
     widths=st.lists(st.integers(1, 5), min_size=1, max_size=3),

@@ -280,7 +280,7 @@ def test_auto__records_long_trainings_only(monkeypatch):
     assert loop.train([task(0, n=40)])[0].engine == "eager"
 
 
-@settings(deadline=None, max_examples=8)
+@settings(max_examples=8)
 @given(n=st.integers(2, 40), batch_size=st.integers(2, 20), seed=st.integers(0, 5))
 def test_trace__any_size_of_batch(n, batch_size, seed):
     changes = {"n": n, "batch_size": batch_size, "phases": [Phase("fit", 2, loss)]}

@@ -2,6 +2,7 @@
 
 import contextlib
 import copy
+import functools
 
 import numpy as np
 import pandas as pd
@@ -14,14 +15,15 @@ from torch import nn
 
 import deepod
 from deepod import data
+from deepod._scoring.apply import ROW_BLOCK, chunk_rows
 from deepod._scoring.explain import NODES
-from deepod._training.loop import ROW_BLOCK, chunk_rows
 from deepod.networks import MLP, Recurrent
 
-from .cases import NAMES, NAMES_AND_KINDS, SHAPES, fast, samples
+from .cases import IN_TURNS, NAMES, REPRESENTATIVES, SHAPES, fast, fitted, samples
 
 every_detector = pytest.mark.parametrize("name", NAMES)
-every_input = pytest.mark.parametrize(("name", "kind"), NAMES_AND_KINDS)
+representatives = pytest.mark.parametrize("name", REPRESENTATIVES)
+in_turns = pytest.mark.parametrize(("name", "kind"), IN_TURNS)
 
 # Settings with which the score is a sum over values.
 SUMS = [
@@ -54,12 +56,17 @@ def gaps(detector, X, contributions):
 # --- they add up --------------------------------------------------------------------------------
 
 
+@functools.cache
+def of_sums(name, kind, *params):
+    return fast(name, epochs=1, **dict(params)).fit(samples(kind))
+
+
 @pytest.mark.parametrize("kind", SHAPES)
 @pytest.mark.parametrize(("name", "params"), SUMS)
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=4)
 @given(seed=st.integers(0, 2**31 - 1), scale=st.floats(1e-2, 1e2))
 def test_explain__score_is_a_sum__terms_add_up_to_it(name, params, kind, seed, scale):
-    detector = fast(name, epochs=1, **params).fit(samples(kind))
+    detector = of_sums(name, kind, *params.items())
     X = scale * samples(kind, n=9, seed=seed)
     terms = detector.explain(X)
     assert terms.dtype == np.float64
@@ -68,11 +75,11 @@ def test_explain__score_is_a_sum__terms_add_up_to_it(name, params, kind, seed, s
     np.testing.assert_allclose(sums, detector.decision_function(X), rtol=1e-5)
 
 
-@every_input
-@settings(max_examples=5, deadline=None)
+@in_turns
+@settings(max_examples=4)
 @given(seed=st.integers(0, 2**31 - 1), scale=st.floats(0.1, 10))
 def test_explain__gradients__add_up_to_the_difference_from_the_baseline(name, kind, seed, scale):
-    detector = fast(name, epochs=1).fit(samples(kind))
+    detector = fitted(name, kind)
     X = scale * samples(kind, n=9, seed=seed)
     contributions = detector.explain(X, rule="gradients")
     assert contributions.dtype == np.float64
@@ -112,7 +119,7 @@ def test_explain__linear_score__by_hand():
 def test_explain__default_rule__gradients_only_where_the_score_is_no_sum():
     X = samples(n=5, seed=1)
     for name in NAMES:
-        detector = fast(name).fit(samples())
+        detector = fitted(name)
         same = np.array_equal(detector.explain(X), detector.explain(X, rule="gradients"))
         assert same == (name not in SUMS_BY_DEFAULT)
 
@@ -139,30 +146,30 @@ def test_explain__one_value_shifted__is_blamed(name):
 
 @pytest.mark.parametrize(
     ("name", "kind", "rule"),
-    [(name, kind, "gradients") for name, kind in NAMES_AND_KINDS]
-    + [(name, kind, "auto") for name, kind in NAMES_AND_KINDS if name in SUMS_BY_DEFAULT],
+    [(name, kind, "gradients") for name, kind in IN_TURNS]
+    + [(name, kind, "auto") for name, kind in IN_TURNS if name in SUMS_BY_DEFAULT],
 )
 def test_explain__neighbours_order_and_batch_size__do_not_matter(name, kind, rule):
-    detector = fast(name).fit(samples(kind))
-    X = samples(kind, n=40, seed=1)
+    detector = fitted(name, kind)
+    X = samples(kind, n=12, seed=1)
     whole = detector.explain(X, rule=rule)
     # A point that lies on a kink but for rounding may move by one node's share of it.
     close = {"rtol": 1e-3, "atol": 1e-3 * np.abs(whole).max()}
     assert whole.shape == X.shape
-    order = np.random.default_rng(0).permutation(40)
-    np.testing.assert_allclose(detector.explain(X[order], rule=rule), whole[order], **close)
-    for size in (3, 33):
-        np.testing.assert_allclose(detector.explain(X, size, rule), whole, **close)
-    one_by_one = [detector.explain(row[None], rule=rule) for row in X[:5]]
-    np.testing.assert_allclose(np.concatenate(one_by_one), whole[:5], **close)
-    twice = detector.explain(np.concatenate([X[:5], X[4:5], X[:5]]), rule=rule)
-    np.testing.assert_allclose(twice[6:], twice[:5], **close)
+    order = np.random.default_rng(0).permutation(12)
+    shuffled = detector.explain(X[order], 33, rule)
+    np.testing.assert_allclose(shuffled, whole[order], **close)
+    for size in (1, 3):
+        np.testing.assert_allclose(detector.explain(X[:3], size, rule), whole[:3], **close)
+    np.testing.assert_allclose(detector.explain(X[:1], rule=rule), whole[:1], **close)
+    twice = detector.explain(np.concatenate([X[:3], X[2:3], X[:3]]), rule=rule)
+    np.testing.assert_allclose(twice[4:], twice[:3], **close)
 
 
 @every_detector
 @pytest.mark.parametrize("rule", ["auto", "gradients"])
 def test_explain__far_outside_the_training_range__finite(name, rule):
-    detector = fast(name).fit(samples())
+    detector = fitted(name)
     far = np.array([[1e300, -1e300, 0, 0, 0], [1e10] * 5])
     assert np.isfinite(detector.explain(far, rule=rule)).all()
     assert np.isfinite(detector.explain(base_row(detector), rule=rule)).all()
@@ -179,9 +186,9 @@ def test_explain__never_scores_more_rows_at_once_than_decision_function(batch_si
 
     detector = Watched(epochs=1, random_state=0).fit(samples())
     seen.clear()
-    detector.explain(samples(n=200), batch_size)
+    detector.explain(samples(n=40), batch_size)
     assert max(seen) <= most
-    assert sum(seen) == NODES * 200  # and no copy of a row, with which blocks are filled up
+    assert sum(seen) == NODES * 40  # and no copy of a row, with which blocks are filled up
 
 
 def test_explain__memory_runs_out__goes_on_with_fewer_points():
@@ -219,19 +226,20 @@ AMBIENT = {
 }
 
 
-@pytest.mark.parametrize("mode", AMBIENT)
-@every_input
-def test_explain__ambient_torch_state__does_not_matter(name, kind, mode):
-    detector = fast(name).fit(samples(kind))
-    X = samples(kind, n=5, seed=1)
+@in_turns
+def test_explain__ambient_torch_state__does_not_matter(name, kind):
+    detector = fitted(name, kind)
+    X = samples(kind, n=3, seed=1)
     expected = detector.explain(X, rule="gradients")
-    with AMBIENT[mode]():
-        before = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
-        np.testing.assert_array_equal(detector.explain(X, rule="gradients"), expected)
-        assert before == (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+    for mode, ambient in AMBIENT.items():
+        with ambient():
+            before = torch.is_grad_enabled(), torch.is_inference_mode_enabled()
+            found = detector.explain(X, rule="gradients")
+            assert before == (torch.is_grad_enabled(), torch.is_inference_mode_enabled())
+        np.testing.assert_array_equal(found, expected, mode)
 
 
-@every_detector
+@representatives
 def test_explain__does_not_change_the_detector(name):
     detector = fast(name).fit(samples())
     before = copy.deepcopy(detector.module_.state_dict())
@@ -244,7 +252,7 @@ def test_explain__does_not_change_the_detector(name):
 
 @every_detector
 def test_explain__deep_copy_and_saved_model__the_same(name, tmp_path):
-    detector = fast(name).fit(samples())
+    detector = fitted(name)
     detector.save(tmp_path / "model.deepod")
     expected = detector.explain(samples(seed=1), rule="gradients")
     for twin in (copy.deepcopy(detector), deepod.load(tmp_path / "model.deepod")):
@@ -255,7 +263,7 @@ def test_explain__deep_copy_and_saved_model__the_same(name, tmp_path):
 # --- shapes and bad input -----------------------------------------------------------------------
 
 
-@every_input
+@in_turns
 def test_explain__flat_rows__flat_contributions(name, kind):
     X = samples(kind)
     flat = X.reshape(len(X), -1)
@@ -276,7 +284,7 @@ def test_explain__data_frame_list_and_source__like_arrays():
     np.testing.assert_array_equal(plain.explain(data.array(X)), expected)
 
 
-@every_detector
+@representatives
 def test_explain__unfitted_or_bad_input__says_so(name):
     with pytest.raises(NotFittedError):
         fast(name).explain(samples())
@@ -294,7 +302,7 @@ def test_explain__unfitted_or_bad_input__says_so(name):
 # --- the baseline -------------------------------------------------------------------------------
 
 
-@every_input
+@in_turns
 def test_baseline__median_of_the_scaled_training_rows(name, kind):
     X = samples(kind, n=41)
     detector = fast(name, scaler="standard").fit(X)
@@ -336,7 +344,7 @@ def test_baseline__many_rows_or_rows_on_disk__of_a_sample(tmp_path):
 # --- devices ------------------------------------------------------------------------------------
 
 
-@every_input
+@in_turns
 @pytest.mark.gpu
 def test_cuda__contributions_like_those_of_the_cpu(name, kind):
     X = samples(kind)

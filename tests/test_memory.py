@@ -86,7 +86,7 @@ def test_ran_out__other_errors__not(error):
 # --- scoring --------------------------------------------------------------------------------------
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     n=st.integers(1, 400),
     most=st.integers(32, 300),

@@ -33,7 +33,6 @@ def search(examples, strategy):
     def run(holds):
         searching = settings(
             max_examples=examples,
-            deadline=None,
             database=None,
             derandomize=examples == FEW,
             suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],

@@ -1,0 +1,59 @@
+"""What the default tests cost, by file and by detector, in seconds of the processor.
+
+::
+
+    python -m tests.cost                     # all default tests, one after the other
+    python -m tests.cost tests/test_pyod.py  # what follows is given to pytest
+
+A new detector may add 5 seconds. Counted as its own are the cases in which its name stands of the
+tests that have a case for every detector: what representatives do beyond that is not.
+"""
+
+import os
+import re
+import sys
+from collections import defaultdict
+
+import pytest
+
+from .cases import NAMES
+
+
+def seconds():
+    """Return the time that this process and its children have used the processor."""
+    return sum(os.times()[:4])
+
+
+class Cost:
+    """A plugin of pytest that adds up what tests cost."""
+
+    def __init__(self):
+        self.files = defaultdict(list)
+        self.cases = defaultdict(lambda: defaultdict(list))  # by test and detector
+        self.began = seconds()
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_protocol(self, item):
+        before = seconds()
+        done = yield
+        cost = seconds() - before
+        test, _, case = item.nodeid.partition("[")
+        self.files[test.partition("::")[0]].append(cost)
+        for name in set(re.findall(r"\w+", case)) & set(NAMES):
+            self.cases[test][name].append(cost)
+        return done
+
+    def pytest_terminal_summary(self, terminalreporter):
+        show = terminalreporter.write_line
+        show("\nseconds of the processor, tests:")
+        for file, costs in sorted(self.files.items(), key=lambda of: -sum(of[1])):
+            show(f"{sum(costs):8.1f} {len(costs):5} {file}")
+        of_all = [cases for cases in self.cases.values() if len(cases) == len(NAMES)]
+        for name in NAMES:
+            costs = [cost for cases in of_all for cost in cases[name]]
+            show(f"{sum(costs):8.1f} {len(costs):5} {name}")
+        show(f"{seconds() - self.began:8.1f}       all, with imports")
+
+
+if __name__ == "__main__":
+    sys.exit(pytest.main(sys.argv[1:], plugins=[Cost()]))
