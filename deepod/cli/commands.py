@@ -12,7 +12,7 @@ import numpy as np
 
 import deepod
 from deepod import sources
-from deepod._inputs import rows as _rows
+from deepod._scoring.apply import parts_of
 from deepod._storage.atomic import prepare, replacing
 from deepod._storage.models import check_place
 from deepod.cli import tables
@@ -279,10 +279,7 @@ def _open_new(model: Path, new: Path, out: Path, label: str | None = None) -> _O
 def _scores(opened: _Opened, quiet: bool) -> Iterator[np.ndarray]:
     """Score part by part."""
     detector, source = opened.detector, opened.source
-    # Whole chunks, so that rows are scored as decision_function scores those of one array.
-    chunk = detector._chunk_rows(None)
-    size = chunk * max(1, _rows.block_rows(source.shape[1:]) // chunk)
-    ranges = list(sources.cut(0, len(source), size))
+    ranges = list(parts_of(len(source), source.shape[1:]))
     scored = detector.score_batches(opened.read(start, stop) for start, stop in ranges)
     with _progress(len(source), quiet) as bar:
         for start, stop in ranges:
