@@ -23,8 +23,8 @@ from deepod._scoring.memory import AtOnce
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
 from deepod._scoring.vocabulary import PyODVocabulary
 from deepod._storage import models, rebuild
-from deepod._training.fitting import fit_all
 from deepod._training.task import ENGINES
+from deepod._training.together import fit_all
 from deepod.networks import FAMILIES, Network, family_with, resolve
 from deepod.params import integer, one_of, param, parameters, positive, real
 from deepod.types import Batch, Losses, Phase, Refresh, Shape
@@ -358,7 +358,7 @@ class BaseDetector(PyODVocabulary):
     # --- scores and labels ----------------------------------------------------------------------
 
     def decision_function(self, X: Any, batch_size: int | None = None) -> np.ndarray:
-        """Anomaly scores; higher = more anomalous.
+        """Return anomaly scores; higher = more anomalous.
 
         Parameters
         ----------

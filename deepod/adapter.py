@@ -105,15 +105,15 @@ class SklearnOutlierAdapter(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
         return self.detector_.feature_names_in_
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """Scores of shape (n,); lower = more anomalous."""
+        """Return scores of shape (n,); lower = more anomalous."""
         check_is_fitted(self)
         return -self.detector_.decision_function(X)
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Scores of shape (n,), negative for anomalies."""
+        """Return scores of shape (n,), negative for anomalies."""
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: Any) -> np.ndarray:
-        """Labels of shape (n,): -1 (anomaly) or +1 (normal)."""
+        """Return labels of shape (n,): -1 (anomaly) or +1 (normal)."""
         check_is_fitted(self)
         return 1 - 2 * self.detector_.predict(X)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import re
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -19,6 +18,7 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.utils import Bunch
 
+from deepod._inputs.tables import number, read_csv
 from deepod._storage.atomic import write
 
 ADBENCH = "https://github.com/Minqi824/ADBench"
@@ -69,15 +69,11 @@ BUNDLED = {
     "iris": (load_iris, 2),  # virginica
     "wine": (load_wine, 2),
 }
-NO_NAME = (
-    "a column has no name; pandas writes the numbers of the rows like that, which are no feature: "
-    "save with to_csv(index=False), or give the column a name."
-)
 _TIMEOUT = 60  # seconds without an answer
 
 
 def get_data_home(data_home: str | os.PathLike[str] | None = None) -> Path:
-    """Folder of the datasets: the argument, ``$DEEPOD_DATA``, or ``~/deepod_data``.
+    """Return the folder of the datasets: the argument, ``$DEEPOD_DATA``, or ``~/deepod_data``.
 
     It holds ``tabular/*.npz`` (arrays X and y, as ADBench ships them) and ``images/*.npz``.
     """
@@ -154,9 +150,11 @@ def load_table(
     Parameters
     ----------
     path : path-like
-        ``.csv`` or ``.parquet`` with names of columns, or ``.npz`` with arrays X and y.
+        ``.csv`` or ``.parquet`` with names of columns, or ``.npz`` with arrays X and y. A .csv is
+        read as ``deepod fit`` reads it; an empty cell is NaN.
     label : str, default="label"
-        Column that says which rows are anomalies; of ``.npz`` it is always y.
+        Column that says which rows are anomalies; of ``.npz`` it is always y. In a .csv, labels are
+        numbers if all of them can be, and else text, "None" and "NA" like any other.
     anomaly : object, default=1
         Value of that column that stands for an anomaly, such as "fraud"; all others are normal.
     return_X_y : bool, default=False
@@ -172,10 +170,10 @@ def load_table(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the label column is missing, has gaps or never holds ``anomaly``, or a column is not of
-        numbers or has no name.
+        If the label column is missing, has gaps or never holds ``anomaly``, a column is not of
+        numbers, has no name or shares it, or rows have more or fewer values than there are columns.
     ImportError
-        If pandas is not installed (with ``deepod[bench]`` it is).
+        If the file is Parquet and pandas is not installed (with ``deepod[bench]`` it is).
 
     Examples
     --------
@@ -194,8 +192,6 @@ def load_table(
         raise FileNotFoundError(f"{path}: there is no such file.")
     try:
         X, values, names = _read(path, label)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not in UTF-8; save it so.") from error
     except (KeyError, ValueError, BadZipFile) as error:
         raise ValueError(f"{path}: {' '.join(map(str, error.args))}") from error
     target = np.asarray(values == anomaly).astype(int)
@@ -308,7 +304,7 @@ def load_images(
 
 
 def holds_images(path: Path) -> bool:
-    """Whether a file is one for :func:`load_images`."""
+    """Return whether a file is one for :func:`load_images`."""
     if path.suffix != ".npz" or not is_zipfile(path):
         return False
     with np.load(path) as archive:
@@ -322,7 +318,7 @@ def _archive(path: Path) -> Any:
 
 
 def checksum(X: np.ndarray, y: np.ndarray) -> str:
-    """Checksum of a table, as :data:`ADBENCH_TABLES` has it."""
+    """Return the checksum of a table, as :data:`ADBENCH_TABLES` has it."""
     digest = hashlib.sha256(np.ascontiguousarray(X, dtype="<f4").tobytes())
     digest.update(np.ascontiguousarray(y, dtype="i1").tobytes())
     return digest.hexdigest()[:32]
@@ -335,37 +331,53 @@ def _names(stem: str) -> Sequence[str]:
 def _read(path: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Values, labels and names of the columns."""
     if path.suffix == ".npz":
-        with _archive(path) as archive:
-            absent = {"X", "y"} - set(archive)
-            if absent:
-                raise KeyError(f"there is no array {' and no '.join(sorted(absent))} in it.")
-            X, values = archive["X"], archive["y"].ravel()
-        if values.dtype.kind == "f":
-            _check_known("y", np.isnan(values))
-        if X.ndim != 2 or X.dtype.kind not in "biuf":
-            raise ValueError(f"X must be a table of numbers, got shape {X.shape} of {X.dtype}.")
-        if not 0 < len(X) == len(values):
-            raise ValueError(
-                f"X has {len(X)} rows and y {len(values)}; expected as many, and some."
-            )
-        names = [str(i) for i in range(X.shape[1])]
-        return _narrow(X), values, names
+        return _read_npz(path)
+    if path.suffix == ".csv":
+        return _read_csv(path, label)
+    if path.suffix in (".parquet", ".pq"):
+        return _read_parquet(path, label)
+    raise ValueError("expected a .csv, .parquet or .npz file.")
+
+
+def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    with _archive(path) as archive:
+        absent = {"X", "y"} - set(archive)
+        if absent:
+            raise KeyError(f"there is no array {' and no '.join(sorted(absent))} in it.")
+        X, values = archive["X"], archive["y"].ravel()
+    if values.dtype.kind == "f":
+        _check_no_gaps("y", np.isnan(values))
+    if X.ndim != 2 or X.dtype.kind not in "biuf":
+        raise ValueError(f"X must be a table of numbers, got shape {X.shape} of {X.dtype}.")
+    if not 0 < len(X) == len(values):
+        raise ValueError(f"X has {len(X)} rows and y {len(values)}; expected as many, and some.")
+    return _narrow(X), values, [str(i) for i in range(X.shape[1])]
+
+
+def _read_csv(path: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+    blocks = list(read_csv(path, text=label))
+    cells = [cell for block in blocks for cell in block.text]
+    _check_no_gaps(f"column {label!r}", np.array([not cell.strip() for cell in cells]))
+    try:
+        values = np.array([number(cell) for cell in cells])
+    except ValueError:
+        values = np.array(cells, dtype=object)
+    else:
+        _check_no_gaps(f"column {label!r}", np.isnan(values))
+    X = np.concatenate([block.numbers for block in blocks])
+    return _narrow(X), values, blocks[0].names
+
+
+def _read_parquet(path: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
     try:
         import pandas as pd
     except ImportError as error:
         raise ImportError(f'{path.name} needs pandas: pip install "deepod[bench]".') from error
-    readers = {".csv": pd.read_csv, ".parquet": pd.read_parquet, ".pq": pd.read_parquet}
-    if path.suffix not in readers:
-        raise ValueError("expected a .csv, .parquet or .npz file.")
-    table = readers[path.suffix](path)
-    # What read_csv calls them.
-    if path.suffix == ".csv" and any(re.fullmatch(r"Unnamed: \d+", str(name)) for name in table):
-        raise ValueError(NO_NAME)
+    table = pd.read_parquet(path)
     if label not in table:
         raise KeyError(f"there is no column {label!r}; there are {', '.join(map(str, table))}.")
     column = table.pop(label)
-    _check_known(f"column {label!r}", column.isna().to_numpy())
-    values = column.to_numpy()
+    _check_no_gaps(f"column {label!r}", column.isna().to_numpy())
     text = [name for name, kind in table.dtypes.items() if kind.kind not in "biuf"]
     if text:
         raise ValueError(
@@ -374,10 +386,10 @@ def _read(path: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
     X = table.to_numpy()
     if X.dtype.kind == "O":  # bool among numbers, or pandas' own integers, whose gaps are no float
         X = table.to_numpy(dtype=np.float64, na_value=np.nan)
-    return _narrow(X), values, [str(name) for name in table]
+    return _narrow(X), column.to_numpy(), [str(name) for name in table]
 
 
-def _check_known(what: str, gaps: np.ndarray) -> None:
+def _check_no_gaps(what: str, gaps: np.ndarray) -> None:
     if gaps.any():
         raise ValueError(
             f"{what} has {np.count_nonzero(gaps)} gaps, the first in row {np.argmax(gaps) + 1}; "

@@ -209,7 +209,7 @@ class Scorer:
         return np.asarray(self.detector.decision_function(X), dtype=np.float64)
 
     def pick(self, present: Sequence[str]) -> list[str]:
-        """Names of the columns to score, of those that are present.
+        """Return the names of the columns to score, of those that are present.
 
         Raises
         ------

@@ -18,7 +18,7 @@ from deepod._base import BaseDetector
 from deepod._inputs.seeds import spawn_seeds
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
 from deepod._scoring.vocabulary import PyODVocabulary
-from deepod._training.fitting import fit_all
+from deepod._training.together import fit_all
 from deepod.params import integer, one_of
 from deepod.sources import is_mapped
 
@@ -243,7 +243,7 @@ class SeedEnsemble(PyODVocabulary):
         return self
 
     def decision_function(self, X: Any, batch_size: int | None = None) -> np.ndarray:
-        """Joint anomaly scores; higher = more anomalous.
+        """Return joint anomaly scores; higher = more anomalous.
 
         Parameters
         ----------

@@ -38,37 +38,37 @@ T = TypeVar("T")
 
 
 def positive() -> Interval:
-    """Any real number above zero."""
+    """Accept any real number above zero."""
     return Interval(Real, 0, None, closed="neither")
 
 
 def real(low: float, high: float | None = None) -> Interval:
-    """Any real number between two bounds, both included."""
+    """Accept any real number between two bounds, both included."""
     return Interval(Real, low, high, closed="left" if high is None else "both")
 
 
 def share() -> Interval:
-    """Any real number above 0 and up to 0.5: the size of a minority."""
+    """Accept any real number above 0 and up to 0.5: the size of a minority."""
     return Interval(Real, 0, 0.5, closed="right")
 
 
 def zero() -> Options:
-    """Nothing but the number 0."""
+    """Accept nothing but the number 0."""
     return Options(Real, {0})
 
 
 def fraction() -> Interval:
-    """Any real number between 0 and 1, both excluded."""
+    """Accept any real number between 0 and 1, both excluded."""
     return Interval(Real, 0, 1, closed="neither")
 
 
 def integer(low: int) -> Interval:
-    """Any integer from ``low`` on."""
+    """Accept any integer from ``low`` on."""
     return Interval(Integral, low, None, closed="left")
 
 
 def one_of(*options: str) -> StrOptions:
-    """One of the given strings."""
+    """Accept one of the given strings."""
     return StrOptions(set(options))
 
 
@@ -89,7 +89,7 @@ def param(*, default: Any, accepts: list[Any], doc: str) -> Any:
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(param,))
 def parameters(cls: type[T]) -> type[T]:
-    """Class decorator: build ``__init__``, ``_parameter_constraints`` and the docstring.
+    """Decorate a class: build ``__init__``, ``_parameter_constraints`` and the docstring.
 
     The constructor only stores its keyword arguments, as scikit-learn asks. The ``Parameters``
     section of the docstring is generated from the declarations, inherited ones included. To change
@@ -117,15 +117,13 @@ def watched(instance: T) -> tuple[T, set[str]]:
     cls: Any = type(instance)
     names, read = cls._parameter_constraints, set[str]()
 
-    def __getattribute__(self: Any, name: str) -> Any:
+    def get(self: Any, name: str) -> Any:
         if name in names:
             read.add(name)
         return object.__getattribute__(self, name)
 
     same = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
-    twin: Any = object.__new__(
-        type(cls.__name__, (cls,), same | {"__getattribute__": __getattribute__})
-    )
+    twin: Any = object.__new__(type(cls.__name__, (cls,), same | {"__getattribute__": get}))
     twin.__dict__ = instance.__dict__
     return twin, read
 
@@ -140,8 +138,10 @@ def sizes(cls: type) -> set[str]:
         f.name
         for f in dataclasses.fields(cls)
         if f.name in ("network", "input_shape")
-        or f.name not in shared
-        and not any(isinstance(c, Interval) and c.type is Real for c in f.metadata["accepts"])
+        or (
+            f.name not in shared
+            and not any(isinstance(c, Interval) and c.type is Real for c in f.metadata["accepts"])
+        )
     }
 
 

@@ -48,19 +48,19 @@ class Source(Protocol):
         """Count the rows."""
 
     def blocks(self) -> list[tuple[int, int]]:
-        """Ranges (start, stop) that are stored together, in order, all rows among them."""
+        """Return the ranges (start, stop) that are stored together, in order, of all rows."""
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Read rows ``start`` to ``stop``, and no others for long."""
 
 
 def is_mapped(X: Any) -> bool:
-    """Whether X lies on disk; what NumPy computes from a memory map only keeps its type."""
+    """Return whether X lies on disk; what NumPy computes from a memory map only keeps its type."""
     return isinstance(X, np.memmap) and getattr(X, "_mmap", None) is not None
 
 
 def array(X: Any) -> Source:
-    """Rows of an array that can be sliced: a memory map, a zarr array, an HDF5 dataset.
+    """Return the rows of an array that can be sliced: a memory map, a zarr array, an HDF5 dataset.
 
     Parameters
     ----------
@@ -107,7 +107,7 @@ class _Array:
 
 
 def parquet(path: Any, columns: Sequence[str] | None = None) -> Source:
-    """Rows of Parquet files; needs ``pip install "deepod[data]"``.
+    """Return the rows of Parquet files; needs ``pip install "deepod[data]"``.
 
     Parameters
     ----------

@@ -35,13 +35,13 @@ class Rows(Protocol):
     def batches(
         self, stream: torch.Generator, batch_size: int
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Rows and labels of one epoch in a new order, on ``device``."""
+        """Give rows and labels of one epoch in a new order, on ``device``."""
 
     def head(self, n: int) -> tuple[Tensor, Tensor | None]:
         """Return n rows and their labels, always the same; repeated if there are not as many."""
 
     def chunks(self, n: int) -> Iterator[Tensor]:
-        """All rows in order, at most n at a time; of very many, a sample."""
+        """Give all rows in order, at most n at a time; of very many, a sample."""
 
     def state_dict(self) -> dict[str, int]:
         """Give what the next epoch takes from those before it."""

@@ -27,7 +27,7 @@ from deepod._storage import atomic
 from deepod._storage import tensors as _tensors
 from deepod._storage.tensors import InvalidFileError
 from deepod._training import checkpoint as checkpoint_module
-from deepod._training import engines, fitting, loop, processes, stacked
+from deepod._training import engines, loop, processes, stacked, together
 from deepod.callbacks import EarlyStopping
 from deepod.networks import MLP
 from deepod.params import param, parameters
@@ -836,7 +836,7 @@ def test_several_detectors__one_file__refused(path):
 def test_several_detectors__each_its_file__train_alone_to_the_last_bit(path):
     files = [path, path.with_name("other.ckpt"), None]
     detectors = [fast("AutoEncoder", random_state=k, checkpoint=f) for k, f in enumerate(files)]
-    assert fitting.fit_all(detectors, [X] * 3, [None] * 3) == [None] * 3
+    assert together.fit_all(detectors, [X] * 3, [None] * 3) == [None] * 3
     for k, detector in enumerate(detectors):
         assert_same(detector, fast("AutoEncoder", random_state=k).fit(X))
 

@@ -142,7 +142,6 @@ def test_table__labels_of_any_kind__names_of_columns(suffix, tmp_path):
 
 
 def test_table__missing_values_and_large_numbers__kept(tmp_path):
-    pytest.importorskip("pandas")
     path = tmp_path / "t.csv"
     path.write_text("a,time,label\n1,1700000000.25,0\n,1700000000.5,1\n")
     bunch = datasets.load_table(path)
@@ -154,13 +153,12 @@ def test_table__missing_values_and_large_numbers__kept(tmp_path):
     [
         (CARDS, {}, "there is no column 'label'; there are amount, hour, kind"),
         (CARDS, {"label": "kind"}, r"no row has the label 1 \(int\); there are 'fine', 'fraud'"),
-        (CARDS, {"label": "amount", "anomaly": 7}, "kind are not of numbers"),
+        (CARDS, {"label": "amount", "anomaly": 7}, "row 1, column 'kind': .* number, got 'fine'"),
         (",amount,label\n0,9.5,0\n1,2e4,1\n", {}, r"a column has no name.*to_csv\(index=False\)"),
-        ("", {}, "No columns"),
+        ("", {}, "the file is empty"),
     ],
 )
 def test_table__not_usable__says_what_to_do(text, options, words, tmp_path):
-    pytest.importorskip("pandas")
     path = tmp_path / "cards.csv"
     path.write_text(text)
     with pytest.raises(ValueError, match=words) as caught:
@@ -186,7 +184,6 @@ def test_table__no_file_and_other_kinds__refused(tmp_path):
 
 
 def test_table__labels_with_gaps__refused(tmp_path):
-    pytest.importorskip("pandas")
     (tmp_path / "a.csv").write_text("a,label\n1,0\n2,\n3,1\n")
     np.savez(tmp_path / "a.npz", X=np.ones((3, 1)), y=[0, np.nan, 1])
     for name in ("a.csv", "a.npz"):
@@ -204,7 +201,6 @@ def test_table__nullable_integers__gaps_are_nan(tmp_path):
 
 
 def test_table__not_utf8__said(tmp_path):
-    pytest.importorskip("pandas")
     (tmp_path / "a.csv").write_bytes(b"a,label\n\xe9,1\n")
     with pytest.raises(ValueError, match="UTF-8"):
         datasets.load_table(tmp_path / "a.csv")
@@ -217,7 +213,6 @@ def test_table__pickles_inside__not_loaded(tmp_path):
 
 
 def test_table__columns_that_are_called_unnamed__read(tmp_path):
-    pytest.importorskip("pandas")
     (tmp_path / "a.csv").write_text("Unnamed: price,label\n1,0\n2,1\n")
     assert datasets.load_table(tmp_path / "a.csv").feature_names == ["Unnamed: price"]
 

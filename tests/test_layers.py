@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from deepod.networks.layers import (
-    Autoencoder,
+    EncoderDecoder,
     Gate,
     HardConcrete,
     RunningMinMax,
@@ -189,6 +189,6 @@ def test_error_norm__zero_error__finite_gradient():
 
 
 def test_autoencoder__encodes_and_decodes():
-    net = Autoencoder(nn.Linear(4, 2), nn.Linear(2, 4))
+    net = EncoderDecoder(nn.Linear(4, 2), nn.Linear(2, 4))
     x = torch.randn(3, 4)
     torch.testing.assert_close(net(x), net.decoder(net.encoder(x)))

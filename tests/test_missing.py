@@ -27,7 +27,7 @@ from deepod import (
 )
 from deepod._inputs import scaling
 from deepod._training import fitting
-from deepod._training.fitting import fit_all
+from deepod._training.together import fit_all
 
 from .cases import IN_TURNS, NAMES, REPRESENTATIVES, fast, samples
 from .test_engines import SMOOTH

@@ -656,14 +656,16 @@ def test_reference__both_protocols__has_to_be_named(tmp_path):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("name,KNN\na,1\n", "expected a column 'dataset'"),
-        ("dataset,KNN\nset0,high\n", "column 'KNN' must hold AUC-ROC in percent"),
+        ("name,KNN\na,1\n", "There should be a column 'dataset'"),
+        ("dataset,KNN\nset0,high\n", "row 1, column 'KNN': expected a number, got 'high'"),
+        ("dataset,KNN,New\nset0,99,10,\n", "row 1: 4 values for 3 columns"),
+        ("dataset,KNN\nset0,100.5\n", "column 'KNN' must hold AUC-ROC in percent"),
         ("dataset,KNN\nset0,1\nset0,2\n", "dataset 'set0' is there twice"),
         ("dataset,KNN\nset0,0.9\nset1,0.8\n", "in percent"),
         ("dataset,n,KNN\nset0,1000,90\n", "column 'n' must hold"),
         ("dataset\nset0\n", "one per detector"),
         ("dataset,PLAD\nset0,inf\n", "from 0 to 100"),
-        ("", "No columns"),
+        ("", "the file is empty"),
     ],
 )
 def test_reference__another_kind_of_file__refused(text, message, tmp_path):

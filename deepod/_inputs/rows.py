@@ -30,47 +30,49 @@ class InMemory:
         return len(self.x)
 
     def sizes(self, batch_size: int) -> list[int]:
-        return sorted(
-            {len(part) for part in self._even_parts(torch.arange(len(self.x)), batch_size)}
-        )
+        """List the different sizes of the batches of an epoch."""
+        rows = torch.arange(len(self.x))
+        return sorted({len(part) for part in even_parts(rows, batch_size, self.parts)})
 
     def batches(
         self, stream: torch.Generator, batch_size: int
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Give rows and labels of one epoch in a new order."""
         order = torch.randperm(len(self.x), generator=stream, device="cpu").to(self.device)
-        for rows in self._even_parts(order, batch_size):
+        for rows in even_parts(order, batch_size, self.parts):
             yield self._take(rows)
 
-    def _even_parts(self, rows: Tensor, batch_size: int) -> Sequence[Tensor]:
-        return even_parts(rows, batch_size) if self.parts is None else rows.tensor_split(self.parts)
-
     def head(self, n: int) -> tuple[Tensor, Tensor | None]:
+        """Return n rows and their labels, always the same."""
         return self._take(torch.arange(n, device=self.device) % len(self.x))
 
     def chunks(self, n: int) -> Iterator[Tensor]:
+        """Give all rows in order, at most n at a time."""
         yield from self.x.split(n)
 
     def state_dict(self) -> dict[str, int]:
+        """Return what the next epoch takes from those before it."""
         return {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        pass
+        """Go on from there."""
 
     def _take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         y = None if self.y is None else self.y.index_select(0, rows)
         return self.x.index_select(0, rows), y
 
 
-def even_parts(rows: Tensor, batch_size: int) -> Sequence[Tensor]:
-    """Cut rows into even parts of at most ``batch_size``.
+def even_parts(rows: Tensor, batch_size: int, parts: int | None = None) -> Sequence[Tensor]:
+    """Cut rows into even parts of at most ``batch_size``, or into so many ``parts``.
 
     Even, because the statistics of BatchNorm would follow a short last part as much as a full one.
     A part of one row would have no variance: there may be one row more than ``batch_size`` instead.
     """
     n = len(rows)
-    parts = -(-n // batch_size)
-    if batch_size > 1 and n < 2 * parts:
-        parts = max(1, n // 2)
+    if parts is None:
+        parts = -(-n // batch_size)
+        if batch_size > 1 and n < 2 * parts:
+            parts = max(1, n // 2)
     return rows.tensor_split(parts)
 
 

@@ -18,7 +18,7 @@ _CACHE_VALUES = 1 << 15  # values scaled at once: what is made of them stays in 
 
 
 def medians(rows: np.ndarray, shape: Shape) -> np.ndarray:
-    """Return the medians of each feature of a table, or each channel of images and windows, without the NaNs.
+    """Return the medians, without NaN, of each feature of a table or channel of other samples.
 
     Parameters
     ----------

@@ -231,6 +231,7 @@ class Streamed(InMemory):
         return self._n
 
     def sizes(self, batch_size: int) -> list[int]:
+        """List the different sizes of the batches of an epoch."""
         buffers = -(-len(self._stream.source) // self._stream.most_rows)
         rows = {self._n // buffers, -(-self._n // buffers)}
         parts = [even_parts(torch.arange(n), batch_size) for n in rows]
@@ -239,6 +240,7 @@ class Streamed(InMemory):
     def batches(
         self, stream: torch.Generator, batch_size: int
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Give rows and labels of one epoch in a new order."""
         n = 0
         for number, (x, y) in enumerate(self._stream.buffers(self._scaler, stream)):
             buffer = self._prepare(x, y, [self._seed, self._epoch, number])
@@ -249,9 +251,11 @@ class Streamed(InMemory):
         self._n, self._epoch = n, self._epoch + 1
 
     def state_dict(self) -> dict[str, int]:
+        """Return what the next epoch takes from those before it."""
         return {"n": self._n, "epoch": self._epoch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from there."""
         n, epoch = state["n"], state["epoch"]
         most = 10 * (self._n + len(self._stream.source))  # a method may make more rows of them
         if not (type(n) is type(epoch) is int and 0 < n <= most and epoch >= 0):

@@ -67,14 +67,23 @@ def apply_in_parts(
         return
     from tqdm.auto import tqdm
 
-    # Whole chunks, so that rows are scored as those of an array are.
-    part = size * max(1, block_rows(detector.input_shape_) // size)
     shown = {"desc": "score", "unit": "row", "unit_scale": True, "disable": not detector.verbose}
     columns, allow_nan = column_names(detector, X), detector.fill_ is not None
     with tqdm(total=len(X), **shown) as bar:
-        for start, stop in cut(0, len(X), part):
+        for start, stop in parts_of(len(X), detector.input_shape_, batch_size):
             yield values(read(X, start, stop, columns, allow_nan=allow_nan))
             bar.update(stop - start)
+
+
+def parts_of(
+    n: int, shape: Sequence[int], batch_size: int | None = None
+) -> Iterator[tuple[int, int]]:
+    """Divide n rows that are read from disk into the ranges that are scored one after the other.
+
+    Of whole chunks, so that rows are scored as those of an array are.
+    """
+    size = rows_at_once(shape, batch_size)
+    yield from cut(0, n, size * max(1, block_rows(tuple(shape)) // size))
 
 
 def finite(scores: np.ndarray) -> np.ndarray:

@@ -85,7 +85,7 @@ class PyODVocabulary(PyODBaseDetector):
         return (labels, self._confidence(scores)) if return_confidence else labels
 
     def predict_proba(self, X: Any, method: str = "linear", return_confidence: bool = False) -> Any:
-        """Probabilities of being normal and of being an anomaly.
+        """Return the probabilities of being normal and of being an anomaly.
 
         Parameters
         ----------
@@ -136,7 +136,7 @@ class PyODVocabulary(PyODBaseDetector):
         raise ValueError(f"method must be 'linear', 'unify' or 'conformal', got {method!r}.")
 
     def p_values(self, X: Any) -> np.ndarray:
-        """Conformal p-values: how rarely a normal row scores as high as each row of X.
+        """Return conformal p-values: how rarely a normal row scores as high as each row of X.
 
         The p-value of a score s is (1 + number of calibration scores >= s) / (n + 1), of n
         calibration scores: those of the rows that ``calibration_fraction`` held out of training,
@@ -230,7 +230,7 @@ class PyODVocabulary(PyODBaseDetector):
         return self
 
     def predict_confidence(self, X: Any) -> np.ndarray:
-        """How surely the label would be the same had other rows been drawn for training.
+        """Return how surely the label would be the same had other rows been drawn for training.
 
         The measure of Perini et al. (ECML PKDD 2020), in [0, 1].
 

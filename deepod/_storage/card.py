@@ -16,12 +16,11 @@ def card(description: dict[str, Any], detector: Any) -> str:
     name, fitted = description["detector"], description["fitted"]
     names = fitted.get("feature_names_in_")
     given = {k: v for k, v in detector.get_params(deep=False).items() if k != PLACE}
-    params = _table(("parameter", "value"), given.items())
     history = fitted["history_"]
     terms = list(dict.fromkeys(key for entry in history for key in entry))
     ends = [e for e, after in zip(history, [*history[1:], {}], strict=False)
             if e["phase"] != after.get("phase")]  # fmt: skip
-    last = _table(terms, [[_short(entry.get(term, "")) for term in terms] for entry in ends])
+    last = _table(terms, [[_rounded(entry.get(term, "")) for term in terms] for entry in ends])
     threshold = description["threshold"]
     label = (
         "it needs calibrate(X) first" if threshold is None else f"1: score above {threshold:.6g}"
@@ -31,9 +30,24 @@ def card(description: dict[str, Any], detector: Any) -> str:
         rule = f"false_alarm_rate={detector.false_alarm_rate!r}"
     if detector._given() is not None:
         rule = "set_threshold"
-    summary = (inspect.getdoc(type(detector)) or name).partition("\n")[0]
-    versions = ", ".join(f"{key} {value}" for key, value in description["versions"].items())
-    return f"""---
+    return _TEMPLATE.format(
+        name=name,
+        summary=(inspect.getdoc(type(detector)) or name).partition("\n")[0],
+        label=label,
+        shape=detector.input_shape_,
+        n=fitted["_n_training"],
+        features="without names" if names is None else ", ".join(names),
+        threshold=repr(threshold),
+        rule=rule,
+        versions=", ".join(f"{key} {value}" for key, value in description["versions"].items()),
+        params=_table(("parameter", "value"), given.items()),
+        last=last,
+        weights=WEIGHTS,
+        config=CONFIG,
+    )
+
+
+_TEMPLATE = """---
 library_name: deepod
 tags:
 - anomaly-detection
@@ -53,9 +67,9 @@ scores = detector.decision_function(X)  # higher = more anomalous
 labels = detector.predict(X)  # {label}
 ```
 
-- Samples: shape {detector.input_shape_}, {fitted["_n_training"]} of them in training
-- Features: {"without names" if names is None else ", ".join(names)}
-- Threshold: {threshold!r}, by {rule}
+- Samples: shape {shape}, {n} of them in training
+- Features: {features}
+- Threshold: {threshold}, by {rule}
 - Versions: {versions}
 
 ## Parameters
@@ -68,7 +82,7 @@ The last epoch of every phase:
 
 {last}
 
-`{WEIGHTS}` holds everything that is loaded; `{CONFIG}` and this card are copies to read.
+`{weights}` holds everything that is loaded; `{config}` and this card are copies to read.
 """
 
 
@@ -79,5 +93,5 @@ def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:
     return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
-def _short(value: Any) -> str:
+def _rounded(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value)

@@ -53,7 +53,7 @@ _OBJECTS |= {cls.__name__: cls for cls in (callbacks.EarlyStopping, callbacks.Pr
 # --- what fit leaves on a detector besides the module -------------------------------------------
 
 
-def _plain(*types: type) -> Callable[[Any], bool]:
+def _has_type(*types: type) -> Callable[[Any], bool]:
     return lambda value: type(value) in types
 
 
@@ -80,11 +80,11 @@ def _rule(value: Any) -> bool:
 # Attributes in the description, with what they must look like there, and attributes that are
 # tensors. Whatever else fit should leave behind has to be listed here, or it cannot be saved.
 PLAIN: dict[str, Callable[[Any], bool]] = {
-    "contrast_": _plain(bool),
-    "engine_": _plain(str),
+    "contrast_": _has_type(bool),
+    "engine_": _has_type(str),
     "epochs_": _count,
     "feature_names_in_": _names,
-    "given_threshold_": _plain(float, type(None)),
+    "given_threshold_": _has_type(float, type(None)),
     "given_under_": _rule,
     "history_": _tensors.is_history,
     "input_shape_": _sizes,
@@ -97,7 +97,7 @@ ARRAYS = (
 )
 # The only ones that may be missing.
 _SOMETIMES = {"feature_names_in_", "calibration_scores_", "given_under_"}
-_OR_NONE = {"fill_": _plain(type(None))}  # the only tensor that may be None
+_OR_NONE = {"fill_": _has_type(type(None))}  # the only tensor that may be None
 # Made again of the others when a model is loaded.
 _DERIVED = {
     *("module_", "device_", "scaler_"),

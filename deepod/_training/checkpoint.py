@@ -127,7 +127,8 @@ class Checkpoint:
             )
         other = there["identity"]
         different = [
-            f"{name} is {_short(self.identity.get(name))} here and {_short(other.get(name))} there"
+            f"{name} is {_shortened(self.identity.get(name))} here "
+            f"and {_shortened(other.get(name))} there"
             for name in {**self.identity, **other}
             if self.identity.get(name) != other.get(name)
         ]
@@ -342,6 +343,6 @@ def _hash(arrays: Iterable[np.ndarray]) -> str:
     return found.hexdigest()
 
 
-def _short(value: Any) -> str:
+def _shortened(value: Any) -> str:
     text = repr(value)
     return text if len(text) < 100 else text[:100] + "..."

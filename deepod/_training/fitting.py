@@ -1,9 +1,8 @@
-"""Fits: detectors on their way from the user's rows to a trained module, alone or side by side."""
+"""A fit: one detector on its way from the user's rows to a trained module."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from collections.abc import Iterable
 from numbers import Integral
 from typing import Any, Protocol
 
@@ -23,18 +22,15 @@ from deepod._scoring.memory import explained, too_little
 from deepod._scoring.sketch import Scores
 from deepod._scoring.threshold import check_enough
 from deepod._storage.rebuild import built_by
-from deepod._training.alike import groups_alike
 from deepod._training.checkpoint import Checkpoint, NoCheckpoint, describe, describe_data
-from deepod._training.loop import refresh, train
+from deepod._training.loop import refresh
 from deepod._training.processes import current
-from deepod._training.stacked import NotRecordableError
 from deepod._training.task import Member, Task, remembers
 from deepod.callbacks import Progress
 from deepod.networks import StartsFromRows
 from deepod.params import watched
 from deepod.types import Batch, Losses, Phase, Refresh, Shape
 
-MOST_MEMBERS = 64  # side by side: more are no faster, and take more memory
 # Rows that each of several processes shows, for medians and for layers that start from rows.
 _SHOWN_ROWS = 4096
 # Hyper-parameters that training does without, or that a checkpoint says in other words.
@@ -54,91 +50,6 @@ class Hooks(Protocol):
     def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> Any: ...
     def _phases(self) -> list[Phase]: ...
     def _after_training(self) -> Refresh | None: ...
-
-
-# --- one detector or many ------------------------------------------------------------------------
-
-
-def fit_all(
-    detectors: Sequence[Any], Xs: Sequence[Any], ys: Sequence[Any]
-) -> list[Exception | None]:
-    """Fit every detector on its X and y; those that are alike train side by side.
-
-    Returns
-    -------
-    errors : list of Exception or None
-        Why a detector could not be fitted. Such a detector is as it was before.
-    """
-    errors: list[Exception | None] = [None] * len(detectors)
-    shared: dict[Any, Any] = {}
-    fits = []
-    # Gradients whatever mode the caller is in.
-    with torch.inference_mode(False), torch.enable_grad():
-        for k, (detector, X, y) in enumerate(zip(detectors, Xs, ys, strict=True)):
-            fit = Fit(k, detector, X, y)
-            try:
-                fit.set_up(shared)
-            except Exception as error:
-                errors[k] = error
-            else:
-                fits.append(fit)
-        del shared
-        waiting = groups_alike(fits)
-        del fits
-        while waiting:
-            group = waiting.pop()  # with its data, once it is trained
-            for start in range(0, len(group), MOST_MEMBERS):
-                _train_and_complete(group[start : start + MOST_MEMBERS], errors)
-    return errors
-
-
-def _train_and_complete(fits: Sequence[Fit], errors: list[Exception | None]) -> None:
-    differing = _differing_numbers(fits)
-    tasks = [replace(fit.task, values=own) for fit, own in zip(fits, differing, strict=True)]
-    try:
-        members = train(tasks, fits[0].trained.engine)
-    except NotRecordableError as error:
-        if len(fits) == 1:
-            errors[fits[0].number] = error
-            return
-        for group in _smaller_groups(fits, differing):
-            for fit in group:  # from the beginning
-                fit.set_up({})
-            _train_and_complete(group, errors)
-        return
-    except Exception as error:
-        if len(fits) > 1:
-            raise
-        errors[fits[0].number] = error
-        return
-    for fit, member in zip(fits, members, strict=True):
-        try:
-            fit.complete(member)
-        except Exception as error:
-            errors[fit.number] = error
-
-
-def _differing_numbers(fits: Sequence[Fit]) -> list[dict[str, float]]:
-    """Numbers in the losses that are not the same for all fits, of each of them."""
-    read = sorted(fits[0].numbers_in_loss)
-    values = [{name: float(fit.trained.get_params()[name]) for name in read} for fit in fits]
-    differing = [name for name in read if len({own[name] for own in values}) > 1]
-    return [{name: own[name] for name in differing} for own in values]
-
-
-def _smaller_groups(
-    fits: Sequence[Fit], differing: Sequence[dict[str, float]]
-) -> Iterable[list[Fit]]:
-    """Put together those without a difference in their losses, or none if there was none."""
-    if not differing[0]:
-        return [[fit] for fit in fits]
-    groups: dict[tuple[float, ...], list[Fit]] = {}
-    for fit, own in zip(fits, differing, strict=True):
-        groups.setdefault(tuple(own.values()), []).append(fit)
-    return groups.values()
-
-
-# --- a fit ---------------------------------------------------------------------------------------
 
 
 class Fit:
@@ -163,7 +74,7 @@ class Fit:
         What the loop is to train.
     numbers_in_loss : set of str
         Hyper-parameters that are numbers and are read by the losses; found out by
-        :func:`deepod._training.alike.groups_alike` where detectors are fitted together.
+        :func:`deepod._training.together.fit_all` where detectors are fitted together.
     """
 
     task: Task

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Iterator, Sequence
-from itertools import chain, islice
+from itertools import chain
 from typing import Any
 
 import torch
@@ -194,31 +194,25 @@ class _Turn:
         """
         for member in self.members:
             member.task.module.train()
-        message = too_large([member.task for member in self.members])
-        steps = self._one_by_one(going)
-        while True:
-            with explained(message):
-                taken = list(islice(steps, STEPS_AT_ONCE))
-            if not taken:
-                return
-            rows, terms = zip(*taken, strict=True)
-            of_phases = [torch.stack(of_phase) for of_phase in zip(*terms, strict=True)]
-            yield (
-                torch.tensor(rows, dtype=torch.float64, device="cpu"),
-                torch.cat(of_phases, 2).cpu().double(),
-            )
-
-    def _one_by_one(self, going: Sequence[int]) -> Iterator[tuple[int, list[Tensor]]]:
         # Those that stopped are fed with the batches of another, and what they learn is not used.
         source = [going.index(k) if k in going else 0 for k in range(len(self.members))]
         epochs = [self.members[k].task.draw() for k in going]
-        for drawn in zip(*epochs, strict=True):
-            batch: list[Batch] = [drawn[position] for position in source]
-            yield len(batch[0].x), [stepper.step(batch) for stepper in self.steppers]
-            if self.interrupt.asked:
-                raise self.interrupt.error()
+        rows: list[int] = []
+        terms: list[list[Tensor]] = []
+        with explained(too_large([member.task for member in self.members])):
+            for drawn in zip(*epochs, strict=True):
+                batch: list[Batch] = [drawn[position] for position in source]
+                rows.append(len(batch[0].x))
+                terms.append([stepper.step(batch) for stepper in self.steppers])
+                if self.interrupt.asked:
+                    raise self.interrupt.error()
+                if len(rows) == STEPS_AT_ONCE:
+                    yield _read(rows, terms)
+                    rows, terms = [], []
+            if rows:
+                yield _read(rows, terms)
 
-    def _columns(self) -> list[tuple[str, str]]:
+    def _terms_in_order(self) -> list[tuple[str, str]]:
         """Phase and name of all loss terms."""
         phases = zip(self._phases(self.members[0]), self.steppers, strict=True)
         return [(phase.name, name) for phase, stepper in phases for name in stepper.names]
@@ -226,7 +220,7 @@ class _Turn:
     def _by_name(self, values: Sequence[float]) -> dict[str, float]:
         """Add up the terms that have the same name in several phases."""
         found: dict[str, float] = {}
-        for (_, name), value in zip(self._columns(), values, strict=True):
+        for (_, name), value in zip(self._terms_in_order(), values, strict=True):
             found[name] = found.get(name, 0.0) + value
         return found
 
@@ -238,7 +232,7 @@ class _Turn:
         if not spots:  # only their sum is too large
             return None
         step, column, value = min(spots)
-        phase, name = self._columns()[column]
+        phase, name = self._terms_in_order()[column]
         return FloatingPointError(
             f"The loss term {name!r} became {value} in step {steps + step} of epoch {epoch} of "
             f"phase {phase!r}, both counted from 0. Lower lr, bound gradients by max_grad_norm, or "
@@ -270,6 +264,13 @@ class _Turn:
         if not over and task.checkpoint.is_due(len(member.history)):
             parts = [stepper.state_dict() for stepper in self.steppers]
             member.save({"epochs": epoch + 1, "parts": parts})
+
+
+def _read(rows: Sequence[int], terms: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
+    """Read what some steps have put out: for each, the rows and the terms of all phases."""
+    of_phases = [torch.stack(of_phase) for of_phase in zip(*terms, strict=True)]
+    count = torch.tensor(rows, dtype=torch.float64, device="cpu")
+    return count, torch.cat(of_phases, 2).cpu().double()
 
 
 def _end(member: Member) -> None:

@@ -146,6 +146,7 @@ def _flat(values: Any) -> list[Any]:
 
 
 def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copy every tensor."""
     return [tensor.clone() for tensor in tensors]
 
 

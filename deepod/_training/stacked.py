@@ -129,14 +129,14 @@ class Functional(Stepper):
         names = groupby(self.stack.columns, key=reached.__contains__)
         return [(trained, list(part)) for trained, part in names]
 
-    def _columns(self, part: Sequence[str]) -> slice:
+    def _place(self, part: Sequence[str]) -> slice:
         return slice(self.stack.columns[part[0]][0], self.stack.columns[part[-1]][1])
 
     def _trained(self) -> list[list[Tensor]]:
         """List what the optimiser updates: all at once, or the trained parts of every member."""
         if self.jointly:
             return [[self.stack.flat]]
-        columns = [self._columns(part) for trained, part in self.parts if trained]
+        columns = [self._place(part) for trained, part in self.parts if trained]
         return [[row[part] for part in columns] for row in self.stack.flat]
 
     def _prepare(self) -> None:
@@ -204,7 +204,7 @@ class Functional(Stepper):
         return terms.detach(), *torch.autograd.grad(total.sum(), trained)
 
     def _inputs(self, batches: Sequence[Batch]) -> list[Tensor]:
-        state = [self.stack.flat[:, self._columns(part)] for _, part in self.parts]
+        state = [self.stack.flat[:, self._place(part)] for _, part in self.parts]
         state += self.stack.buffers.values()
         leaves = [_tensors(batch) for batch in batches]
         if self.alone:

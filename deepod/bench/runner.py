@@ -45,7 +45,7 @@ class Dataset(NamedTuple):
         """Read it, or what this process has read last."""
         if self.path is None:
             return self.bunch
-        return _read(self.path, self.path.stat().st_mtime_ns, self.label, self.anomaly)
+        return _read_dataset(self.path, self.path.stat().st_mtime_ns, self.label, self.anomaly)
 
     def checksum(self) -> str:
         """Identify its values and labels."""
@@ -377,7 +377,7 @@ def load(cell: Cell, dataset: Dataset) -> protocols.Split:
 
 
 def scores_file(folder: Path, cell: Cell) -> Path:
-    """Where the scores of a cell are kept."""
+    """Return where the scores of a cell are kept."""
     return folder / f"{joblib.hash(tuple(cell))}.npz"
 
 
@@ -578,7 +578,7 @@ def _datasets(data: Any) -> list[Dataset]:
 
 
 @lru_cache(maxsize=1)
-def _read(path: Path, changed: int, label: str, anomaly: Any) -> Bunch:
+def _read_dataset(path: Path, changed: int, label: str, anomaly: Any) -> Bunch:
     if datasets.holds_images(path):
         return datasets.load_images(str(path))
     return datasets.load_table(path, label=label, anomaly=anomaly)

@@ -30,43 +30,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0; 1 after a failure, and 130 after Ctrl-C, with a line on standard error;
         141 if nobody reads what is printed.
     """
-    parser = argparse.ArgumentParser(
-        prog="deepod", description="Deep anomaly detection that behaves like scikit-learn."
-    )
-    parser.add_argument("--version", action="version", version=f"deepod {deepod.__version__}")
-    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
-
-    demo = commands.add_parser(
-        "demo",
-        help="compare PLAD with PyOD's detectors on a real dataset",
-        description="Fit PLAD and PyOD's IForest, ECOD and KNN on normal rows of the breast cancer "
-        "data that scikit-learn ships, print a table of how well each finds the malignant ones, "
-        "and save a picture of the score distributions. Takes less than a minute on a laptop.",
-        epilog="example: deepod demo --out scores.png --seed 1",
-    )
-    demo.add_argument(
-        "--out", type=Path, default=Path("demo.png"), help="picture to write (default: %(default)s)"
-    )
-    demo.add_argument("--seed", type=int, default=0, help="seed of split and training (default: 0)")
-    commands.add_parser("list", help="list the detectors with family, inputs and paper")
-    _add_fit(commands)
-    _add_score(commands)
-    _add_bench(commands)
-    _add_report(commands)
-    _add_plot(commands)
-
-    arguments = parser.parse_args(argv)
-    run = {
-        "demo": _run_demo,
-        "list": _run_list,
-        "fit": _run_fit,
-        "score": _run_score,
-        "plot": _run_plot,
-        "bench": _run_bench,
-        "report": _run_report,
-    }[arguments.command]
+    arguments = _parser().parse_args(argv)
     try:
-        run(arguments)
+        arguments.run(arguments)
         if _nobody_reads():
             return 141  # as a process that SIGPIPE ends
     except (OSError, ImportError, ValueError) as error:
@@ -97,6 +63,46 @@ def _failed(command: str, error: BaseException, code: int) -> int:
     return code
 
 
+# --- the parser: each command has the function that runs it as ``run`` ----------------------------
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="deepod", description="Deep anomaly detection that behaves like scikit-learn."
+    )
+    parser.add_argument("--version", action="version", version=f"deepod {deepod.__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="command")
+    _add_demo(commands)
+    _add_list(commands)
+    _add_fit(commands)
+    _add_score(commands)
+    _add_bench(commands)
+    _add_report(commands)
+    _add_plot(commands)
+    return parser
+
+
+def _add_demo(commands: Any) -> None:
+    demo = commands.add_parser(
+        "demo",
+        help="compare PLAD with PyOD's detectors on a real dataset",
+        description="Fit PLAD and PyOD's IForest, ECOD and KNN on normal rows of the breast cancer "
+        "data that scikit-learn ships, print a table of how well each finds the malignant ones, "
+        "and save a picture of the score distributions. Takes less than a minute on a laptop.",
+        epilog="example: deepod demo --out scores.png --seed 1",
+    )
+    demo.set_defaults(run=_run_demo)
+    demo.add_argument(
+        "--out", type=Path, default=Path("demo.png"), help="picture to write (default: %(default)s)"
+    )
+    demo.add_argument("--seed", type=int, default=0, help="seed of split and training (default: 0)")
+
+
+def _add_list(commands: Any) -> None:
+    listing = commands.add_parser("list", help="list the detectors with family, inputs and paper")
+    listing.set_defaults(run=_run_list)
+
+
 def _add_fit(commands: Any) -> None:
     fit = commands.add_parser(
         "fit",
@@ -109,6 +115,7 @@ def _add_fit(commands: Any) -> None:
         epilog="example: deepod fit train.csv --detector AutoEncoder --set random_state=0 "
         "--set lr=0.01 --out model",
     )
+    fit.set_defaults(run=_run_fit)
     fit.add_argument("train", type=Path, metavar="TRAIN", help="rows to fit on")
     fit.add_argument(
         "--detector",
@@ -127,13 +134,13 @@ def _add_fit(commands: Any) -> None:
     )
     fit.add_argument(
         "--columns",
-        type=_columns,
+        type=_names,
         metavar="a,b,c",
         help="columns of Parquet or .csv to read (default: all)",
     )
     fit.add_argument(
         "--drop",
-        type=_columns,
+        type=_names,
         default=[],
         metavar="a,b,c",
         help="columns of Parquet or .csv to leave out, such as labels",
@@ -156,6 +163,7 @@ def _add_score(commands: Any) -> None:
         "they had names.",
         epilog="example: deepod score model new.csv --out scores.csv",
     )
+    score.set_defaults(run=_run_score)
     score.add_argument("model", type=Path, metavar="MODEL", help="as deepod fit has saved it")
     score.add_argument("new", type=Path, metavar="NEW", help="rows to score")
     score.add_argument(
@@ -178,6 +186,7 @@ def _add_bench(commands: Any) -> None:
         epilog="example: deepod bench --data tables/ --detectors PLAD,AnoRand,pyod:KNN --jobs 2 "
         "--out results.jsonl",
     )
+    bench.set_defaults(run=_run_bench)
     bench.add_argument(
         "--data",
         type=Path,
@@ -189,7 +198,7 @@ def _add_bench(commands: Any) -> None:
     )
     bench.add_argument(
         "--datasets",
-        type=_columns,
+        type=_names,
         default=[],
         metavar="a,b,c",
         help="only these; for images mnist (every class in turn is normal) or mnist:3",
@@ -216,6 +225,7 @@ def _add_plot(commands: Any) -> None:
         "column adds to the score of that row. NEW is read as deepod score reads it.",
         epilog="example: deepod plot model new.csv --label fraud --out scores.png",
     )
+    plot.set_defaults(run=_run_plot)
     plot.add_argument("model", type=Path, metavar="MODEL", help="as deepod fit has saved it")
     plot.add_argument("new", type=Path, metavar="NEW", nargs="?", help="rows to score")
     what = plot.add_mutually_exclusive_group()
@@ -242,6 +252,7 @@ def _add_report(commands: Any) -> None:
         "the datasets and seeds that all of them have a result for.",
         epilog="example: deepod report results.jsonl --out report --rename pyod:KNN=KNN",
     )
+    report.set_defaults(run=_run_report)
     reporting.add_options(report)
 
 
@@ -261,11 +272,14 @@ def _literal(text: str) -> Any:
         return text
 
 
-def _columns(text: str) -> list[str]:
+def _names(text: str) -> list[str]:
     names = [name.strip() for name in text.split(",")]
     if "" in names or len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(f"expected different names like a,b,c, got {text!r}")
     return names
+
+
+# --- what the commands do, and print --------------------------------------------------------------
 
 
 def _check_out(out: Path, suffixes: Sequence[str]) -> None:

@@ -9,7 +9,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from deepod._base import BaseDetector
-from deepod.networks.layers import ERRORS, Autoencoder, error_terms, squared_error
+from deepod.networks.layers import ERRORS, EncoderDecoder, error_terms, squared_error
 from deepod.params import integer, one_of, param, parameters
 from deepod.types import Batch, Losses, Shape
 
@@ -76,7 +76,7 @@ class Reconstruction(ErrorMaps):
 
     def _build_module(self, shape: Shape) -> nn.Module:
         network, code = self._network(shape), self.latent_dim
-        return Autoencoder(network.encoder(shape, code), network.decoder(code, shape))
+        return EncoderDecoder(network.encoder(shape, code), network.decoder(code, shape))
 
     def _loss(self, module: Any, batch: Batch) -> Losses:
         return {"reconstruction": ERRORS[self.error](module(batch.x), batch.x).mean()}

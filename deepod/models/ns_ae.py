@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from deepod.models._reconstruction import ErrorMaps
 from deepod.networks import MLP
-from deepod.networks.layers import ERRORS, Autoencoder, HardConcrete, RunningMinMax, drawn_by
+from deepod.networks.layers import ERRORS, EncoderDecoder, HardConcrete, RunningMinMax, drawn_by
 from deepod.params import integer, one_of, param, parameters, real
 from deepod.types import Batch, Losses, Shape
 
@@ -19,7 +19,7 @@ COUNTED = 1e-10  # weights above it count as non-zero (paper, section 3)
 class _Net(nn.Module):
     """Autoencoder and novelty head."""
 
-    def __init__(self, autoencoder: Autoencoder, novelty: nn.Module) -> None:
+    def __init__(self, autoencoder: EncoderDecoder, novelty: nn.Module) -> None:
         super().__init__()
         self.autoencoder = autoencoder
         self.novelty = novelty
@@ -116,7 +116,7 @@ class NSAE(ErrorMaps):
                              "the normalised loss is constant.")  # fmt: skip
         network = self._network(shape)
         code = self.latent_dim or (32 if len(shape) == 3 else 8)
-        autoencoder = Autoencoder(network.encoder(shape, code), network.decoder(code, shape))
+        autoencoder = EncoderDecoder(network.encoder(shape, code), network.decoder(code, shape))
         head = MLP(hidden=(code,) * (self.novelty_layers - 1)).encoder((code,), 1)
         net: nn.Module = _Net(autoencoder, head)
         if self.l0 == "hard_concrete":

@@ -14,7 +14,7 @@ from torch.nn.functional import mse_loss
 EPS = 1e-8
 
 
-class Autoencoder(nn.Module):
+class EncoderDecoder(nn.Module):
     """Encoder and decoder: (B, *shape) -> (B, *shape)."""
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
@@ -28,7 +28,7 @@ class Autoencoder(nn.Module):
 
 
 def squared_error(reconstruction: Tensor, x: Tensor) -> Tensor:
-    """Mean over the values of each sample, (B,)."""
+    """Return the mean over the values of each sample, (B,)."""
     return mse_loss(reconstruction, x, reduction="none").flatten(1).mean(1)
 
 
@@ -49,7 +49,7 @@ def error_terms(name: str, reconstruction: Tensor, x: Tensor) -> Tensor:
 
 
 def drawn_by(generator: torch.Generator) -> dict[str, Any]:
-    """Arguments that make a draw come from ``generator``, on its device, in float32."""
+    """Return arguments that make a draw come from ``generator``, on its device, in float32."""
     return {"generator": generator, "device": generator.device, "dtype": torch.float32}
 
 
@@ -174,7 +174,7 @@ class HardConcrete(nn.Module):
         self.log_odds = nn.Parameter(torch.full((sum(sizes),), start))
 
     def gates(self, noise: Tensor | None = None) -> Tensor:
-        """Gates of all weights, flat; ``noise`` is uniform on (0, 1)."""
+        """Return the gates of all weights, flat; ``noise`` is uniform on (0, 1)."""
         odds: Tensor = self.log_odds
         if noise is not None:
             odds = (odds + torch.logit(noise, eps=1e-6)) / self.BETA

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deepod.bench import rows
+from deepod.bench.options import listed
 from deepod.bench.reporting import tables
 
 _PUBLISHED = "published-"  # protocols whose results may be set beside published ones
@@ -58,9 +59,9 @@ def report(
         Draw curves and histograms of this one; by default of the one, among those with kept
         scores, on which the detectors differ most.
     reference : path-like or mapping, optional
-        .csv of published figures, see :func:`deepod.bench.reporting.tables.with_published`, for the results
-        of the protocol "published-semi" or "published-unsupervised"; if there are both, a mapping
-        of protocols to files.
+        .csv of published figures, see :func:`deepod.bench.reporting.tables.with_published`, for
+        the results of the protocol "published-semi" or "published-unsupervised"; if there are both,
+        a mapping of protocols to files.
 
     Returns
     -------
@@ -103,7 +104,7 @@ def report(
     if out is not None:
         _check_own(Path(out))
     try:
-        table = tables.frame(_read(results))
+        table = tables.frame(_read_results(results))
         found = tables.groups(tables.choose(table, detectors, datasets, rename), metric)
         published = _references(reference, [group.protocol for group in found])
         if published and out is None:
@@ -130,8 +131,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--metric", choices=list(tables.METRICS), default="auc_roc", help="for Markdown and "
         "pictures (default: %(default)s)")  # fmt: skip
     add("--per-dataset", action="store_true", help="print a table of datasets x detectors, too")
-    add("--detectors", type=_listed, metavar="a,b,c", help="only these")
-    add("--datasets", type=_listed, metavar="a,b,c", help="only these")
+    add("--detectors", type=listed, metavar="a,b,c", help="only these")
+    add("--datasets", type=listed, metavar="a,b,c", help="only these")
     add("--rename", type=_pair, action="append", default=[], metavar="OLD=NEW", help="give a "
         "detector another name; may be repeated")  # fmt: skip
     add("--test", choices=tables.TESTS, default="nemenyi", help="of pairs of detectors, for the "
@@ -165,7 +166,7 @@ def run_report(args: argparse.Namespace) -> str:
     return markdown + (f"\n\nPage: {args.out / 'index.html'}" if args.out else "")
 
 
-def _read(results: Any) -> list[dict[str, Any]]:
+def _read_results(results: Any) -> list[dict[str, Any]]:
     """Read all rows, the last of those of one cell, and where their scores would be kept."""
     from deepod.bench.runner import scores_file
 
@@ -250,10 +251,6 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     write({folder / name: text.encode() for name, text in files.items()})
-
-
-def _listed(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _pair(text: str) -> tuple[str, str]:

@@ -79,7 +79,7 @@ def looks(detectors: Mapping[str, bool]) -> dict[str, Look]:
             line = "-" if ours and not turn else _DASHES[(i + turn) % len(_DASHES)]
             marker = _MARKERS[(turn + (0 if ours else 1)) % len(_MARKERS)]
             color = _darker(palette[i % len(palette)], turn % 3)
-            found[name] = Look(_short(name, detectors), color, marker, line, ours)
+            found[name] = Look(_label(name, detectors), color, marker, line, ours)
     return found
 
 
@@ -88,7 +88,7 @@ def _darker(color: str, times: int) -> str:
     return "#" + "".join(f"{part:02x}" for part in parts)
 
 
-def _short(name: str, names: Iterable[str]) -> str:
+def _label(name: str, names: Iterable[str]) -> str:
     """Drop the folder in front of a name, and keep its end, unless another has the same end."""
     end = name.rpartition("/")[2][-_LONGEST:]
     alone = sum(other.endswith(end) for other in names) == 1
@@ -237,7 +237,7 @@ def heat_map(scores: pd.DataFrame, look: Mapping[str, Look], lower_is_better: bo
     ax.xaxis.set_ticks_position("top")
     for tick, each in zip(ax.get_xticklabels(), of, strict=True):
         tick.set_fontweight(each.weight)
-    ax.set_yticks(range(n), [_short(name, scores.index) for name in scores.index])
+    ax.set_yticks(range(n), [_label(name, scores.index) for name in scores.index])
     ax.tick_params(length=0, pad=5)
     for side in ax.spines.values():
         side.set_visible(False)
@@ -302,7 +302,7 @@ def time_against_quality(
         )
         for name, x, y, ahead in zip(table.index, seconds, quality, front, strict=True)
     ]
-    _part(texts, stairs, ax)
+    _move_apart(texts, stairs, ax)
     ax.set_xlabel("mean seconds of a fit (log scale)")
     ax.set_ylabel(f"mean {metric}, percent")
     return figure
@@ -455,7 +455,7 @@ def _whole_numbers() -> Any:
     return MaxNLocator(integer=True)
 
 
-def _part(texts: Sequence[Any], line: Any, ax: Any) -> None:
+def _move_apart(texts: Sequence[Any], line: Any, ax: Any) -> None:
     """Move each label to the nearest free place around its point, off all points and the line.
 
     Where the axes are full, labels go below each other at their right.

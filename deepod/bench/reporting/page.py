@@ -127,7 +127,7 @@ class _Section:
     # --- parts ---
 
     def summary(self) -> str:
-        """All metrics in one table."""
+        """Return all metrics in one table."""
         table = tables.overview(self.group.common, self.options.metric)
         file = self.save("summary", table)
         shown = list(METRICS)
@@ -224,7 +224,7 @@ class _Section:
         )
 
     def time(self) -> str:
-        """Seconds against quality."""
+        """Draw seconds against quality."""
         table = tables.summary(self.group.common, self.options.metric)
         if table[["fit_seconds", "mean"]].isna().any(axis=None):
             return ""
@@ -237,7 +237,7 @@ class _Section:
         return self.part("time", "Time and quality", self.figure("time", drawn, title, caption))
 
     def curves(self, scores: pd.DataFrame) -> str:
-        """Curves and histograms of one dataset."""
+        """Draw curves and histograms of one dataset."""
         title = "Curves and scores on one dataset"
         dataset, seed, kept = _kept(self.group.common, scores, self.options.dataset)
         if dataset is None or not kept:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from deepod._inputs.tables import read_csv
 from deepod.bench.rows import Cell
 
 if TYPE_CHECKING:
@@ -166,12 +168,12 @@ def split_common(results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
 
 
 def per_dataset(common: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Mean over the seeds: datasets x detectors."""
+    """Return the means over the seeds: datasets x detectors."""
     return common.pivot_table(values=metric, index="dataset", columns="detector", sort=False)
 
 
 def lower_is_better(metric: str) -> bool:
-    """Whether it counts what should not be."""
+    """Return whether it counts what should not be."""
     return metric == "false_alarms"
 
 
@@ -302,7 +304,8 @@ def with_published(common: pd.DataFrame, path: str | os.PathLike[str]) -> tuple[
         Rows of cells that all detectors have.
     path : path-like
         .csv with a column ``dataset`` and one for each detector, AUC-ROC in percent. A dataset is
-        the same with or without ADBench's number, in upper or lower case.
+        the same with or without ADBench's number, in upper or lower case. An empty cell is a figure
+        that is not known.
 
     Returns
     -------
@@ -322,23 +325,10 @@ def with_published(common: pd.DataFrame, path: str | os.PathLike[str]) -> tuple[
     """
     import pandas as pd
 
-    try:
-        published = pd.read_csv(path)
-    except ValueError as error:  # not UTF-8, no table
-        raise ValueError(f"reference {path}: {error}") from error
-    if "dataset" not in published or published.shape[1] < 2:
-        raise ValueError(f"reference {path}: expected a column 'dataset' and one per detector.")
-    published = published.set_index("dataset")
-    for name, column in published.items():
-        numbers = column.dtype.kind in "fiu"
-        if not numbers or ((column < 0) | (column > 100)).any() or column.max() <= 1:
-            raise ValueError(
-                f"reference {path}: column {name!r} must hold AUC-ROC in percent, from 0 to 100; "
-                "leave out all columns but 'dataset' and those of detectors."
-            )
+    published = _read_published(path)
     ours = 100 * per_dataset(common, "auc_roc")
     for table in (published, ours):
-        table.index = [_plain(name) for name in table.index]
+        table.index = [_without_number(name) for name in table.index]
         if not table.index.is_unique:
             twice = table.index[table.index.duplicated()][0]
             raise ValueError(f"reference {path}: dataset {twice!r} is there twice, or in results.")
@@ -423,11 +413,35 @@ def flat(value: Any) -> str:
     return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
 
 
+def _read_published(path: str | os.PathLike[str]) -> pd.DataFrame:
+    """Read published figures: datasets x detectors, in percent."""
+    import pandas as pd
+
+    try:
+        blocks = list(read_csv(Path(path), text="dataset"))
+    except ValueError as error:
+        raise ValueError(
+            f"reference {path}: {error} There should be a column 'dataset' and one per detector."
+        ) from error
+    published = pd.DataFrame(
+        np.concatenate([block.numbers for block in blocks]),
+        index=[name for block in blocks for name in block.text],
+        columns=blocks[0].names,
+    )
+    for name, column in published.items():
+        if ((column < 0) | (column > 100)).any() or column.max() <= 1:
+            raise ValueError(
+                f"reference {path}: column {name!r} must hold AUC-ROC in percent, from 0 to 100; "
+                "leave out all columns but 'dataset' and those of detectors."
+            )
+    return published
+
+
 def _ranks(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
     return scores.round(_DIGITS).rank(axis=1, ascending=lower_is_better(metric))
 
 
-def _plain(name: str) -> str:
+def _without_number(name: str) -> str:
     """Drop ADBench's number: 38_thyroid -> thyroid."""
     return re.sub(r"^\d+_", "", str(name)).casefold()
 

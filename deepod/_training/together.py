@@ -1,0 +1,175 @@
+"""Fitting one detector, or many: those whose steps are the same but for numbers go side by side."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pickle import PicklingError
+from typing import Any
+
+import numpy as np
+import torch
+from joblib import hash as fingerprint
+from torch import nn
+
+from deepod._inputs.seeds import global_generator
+from deepod._training.fitting import Fit
+from deepod._training.loop import train
+from deepod._training.stacked import NotRecordableError
+from deepod.params import watched
+
+MOST_MEMBERS = 64  # side by side: more are no faster, and take more memory
+
+
+def fit_all(
+    detectors: Sequence[Any], Xs: Sequence[Any], ys: Sequence[Any]
+) -> list[Exception | None]:
+    """Fit every detector on its X and y; those that are alike train side by side.
+
+    Returns
+    -------
+    errors : list of Exception or None
+        Why a detector could not be fitted. Such a detector is as it was before.
+    """
+    errors: list[Exception | None] = [None] * len(detectors)
+    shared: dict[Any, Any] = {}
+    fits = []
+    # Gradients whatever mode the caller is in.
+    with torch.inference_mode(False), torch.enable_grad():
+        for k, (detector, X, y) in enumerate(zip(detectors, Xs, ys, strict=True)):
+            fit = Fit(k, detector, X, y)
+            try:
+                fit.set_up(shared)
+            except Exception as error:
+                errors[k] = error
+            else:
+                fits.append(fit)
+        del shared
+        waiting = _groups_alike(fits)
+        del fits
+        while waiting:
+            group = waiting.pop()  # with its data, once it is trained
+            for start in range(0, len(group), MOST_MEMBERS):
+                _train_and_complete(group[start : start + MOST_MEMBERS], errors)
+    return errors
+
+
+def _train_and_complete(fits: Sequence[Fit], errors: list[Exception | None]) -> None:
+    differing = _differing_numbers(fits)
+    tasks = [replace(fit.task, values=own) for fit, own in zip(fits, differing, strict=True)]
+    try:
+        members = train(tasks, fits[0].trained.engine)
+    except NotRecordableError as error:
+        if len(fits) == 1:
+            errors[fits[0].number] = error
+            return
+        for group in _smaller_groups(fits, differing):
+            for fit in group:  # from the beginning
+                fit.set_up({})
+            _train_and_complete(group, errors)
+        return
+    except Exception as error:
+        if len(fits) > 1:
+            raise
+        errors[fits[0].number] = error
+        return
+    for fit, member in zip(fits, members, strict=True):
+        try:
+            fit.complete(member)
+        except Exception as error:
+            errors[fit.number] = error
+
+
+def _differing_numbers(fits: Sequence[Fit]) -> list[dict[str, float]]:
+    """Numbers in the losses that are not the same for all fits, of each of them."""
+    read = sorted(fits[0].numbers_in_loss)
+    values = [{name: float(fit.trained.get_params()[name]) for name in read} for fit in fits]
+    differing = [name for name in read if len({own[name] for own in values}) > 1]
+    return [{name: own[name] for name in differing} for own in values]
+
+
+def _smaller_groups(
+    fits: Sequence[Fit], differing: Sequence[dict[str, float]]
+) -> Iterable[list[Fit]]:
+    """Put together those without a difference in their losses, or none if there was none."""
+    if not differing[0]:
+        return [[fit] for fit in fits]
+    groups: dict[tuple[float, ...], list[Fit]] = {}
+    for fit, own in zip(fits, differing, strict=True):
+        groups.setdefault(tuple(own.values()), []).append(fit)
+    return groups.values()
+
+
+# --- which fits are alike -------------------------------------------------------------------------
+
+
+def _groups_alike(fits: Sequence[Fit]) -> list[list[Fit]]:
+    """Group fits that can train side by side, and note which numbers their losses read."""
+    if len(fits) < 2:
+        return [list(fits)] if fits else []
+    groups: dict[Any, list[Fit]] = {}
+    for fit in fits:
+        groups.setdefault(_likeness(fit), []).append(fit)
+    return list(groups.values())
+
+
+def _likeness(fit: Fit) -> tuple[Any, ...]:
+    """Return what is equal for fits whose steps are the same but for numbers."""
+    task, detector = fit.task, fit.trained
+    # torch has no rule for many recurrent layers at once, and convolutions gain nothing. Rows that
+    # are read from disk take up the memory of one fit.
+    unfit = nn.RNNBase | nn.modules.conv._ConvNd
+    if (
+        not isinstance(fit.rows, np.ndarray)
+        or task.ranks.size > 1
+        or any(isinstance(part, unfit) for part in task.module.modules())
+    ):
+        return (fit.number,)
+    try:
+        read = {name: detector.get_params()[name] for name in _read_by_losses(fit)}
+    except Exception:  # a mistake in the loss: training says which
+        return (fit.number,)
+    numbers = {name for name, value in read.items() if type(value) in (int, float)}
+    fit.numbers_in_loss = numbers
+    others = tuple((k, _description(v)) for k, v in sorted(read.items()) if k not in numbers)
+    sizes = len(task.rows), task.rows.shape, task.held_out and len(task.held_out.x)
+    steps = task.batch_size, task.optimizer, detector.engine, str(task.rows.device)
+    phases = tuple((p.name, p.epochs, p.params, p.milestones, p.cycle) for p in task.phases)
+    structure = _structure(task.module)
+    return type(detector), others, frozenset(numbers), sizes, steps, phases, structure
+
+
+def _read_by_losses(fit: Fit) -> set[str]:
+    """Find the hyper-parameters that the losses read, by computing them once."""
+    reader, read = watched(fit.trained)
+    phases = reader._phases()
+    read.clear()
+    module, batch = copy.deepcopy(fit.task.module).train(), fit.task.example(2)
+    with global_generator():  # dropout draws from it
+        for phase in phases:
+            phase.loss(module, batch)
+    return set(read)
+
+
+def _structure(module: nn.Module) -> tuple[Any, ...]:
+    """Describe all of a module but the values of its parameters and buffers."""
+    internal = vars(nn.Module())
+    parts = tuple(
+        (name, type(part), tuple((k, _description(v)) for k, v in vars(part).items()
+                                 if k not in internal))
+        for name, part in module.named_modules()
+    )  # fmt: skip
+    return parts, tuple((name, t.shape, t.dtype) for name, t in module.state_dict().items())
+
+
+def _description(value: Any) -> Any:
+    """Return something that is equal for equal values."""
+    if value is None or type(value) in (bool, int, float, str):
+        return type(value), value
+    if type(value) in (tuple, list):
+        return type(value), tuple(_description(part) for part in value)
+    try:
+        return fingerprint(value)
+    except (PicklingError, TypeError, AttributeError):  # equal to itself alone
+        return id(value)
