@@ -26,8 +26,8 @@ import numpy as np
 
 from . import children
 
-SECONDS = 2.0  # of the processor, for one file
-HANGS = 60  # seconds without an end: the machine may have other work
+SECONDS = 20.0  # of the processor, for one file: usual are hundredths
+HANGS = 600  # seconds without an end: the machine may have other work
 MIB = 300  # beyond what the process has before a file
 MAX_BYTES = 1 << 25  # for deepod.load: larger files than this are not among the models
 

@@ -273,7 +273,7 @@ def test_fusion__auto_with_labels__mean(supervision):
     np.testing.assert_array_equal(*scores)
 
 
-@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("seed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_few_labels__six_known_eights_among_digits__worth_much(seed):
     """Trained on once each, they are worth nothing."""
     digits = load_bundled("digits")
@@ -326,8 +326,8 @@ def test_labels__anomalies_among_normal_rows__are_learned(supervision):
     odd = 0.1 * generator.normal(size=(60, 4))
     everything, y = np.concatenate([rows, odd]), np.repeat([0, 1], [600, 60])
     shown = np.where(np.arange(660) % 2, y, 0) if supervision == "few_labels" else y
-    detector = AnoRand(supervision=supervision, fusion="detection", epochs=200)
-    seen = fit_many(detector, everything, shown, seeds=range(4))
+    detector = AnoRand(supervision=supervision, fusion="detection", epochs=100)
+    seen = fit_many(detector, everything, shown, seeds=range(2))
     found = [roc_auc_score(y, d.decision_function(everything)) for d in seen]
     # Half of the known anomalies are shown as unlabelled rows: contradictory labels, with which
     # single seeds reach 0.75 to 0.96.
