@@ -151,7 +151,7 @@ def test_source__in_parts__told_once_and_no_part_tries_again(memory, told, monke
     X = samples(n=3000)
     detector = fast("AutoEncoder", network=SMOOTH).fit(X)
     expected = detector.decision_function(X)
-    monkeypatch.setattr("deepod._inputs.scaling._BLOCK_VALUES", 5 * 1024)
+    monkeypatch.setattr("deepod._inputs.rows._BLOCK_VALUES", 5 * 1024)
     monkeypatch.setattr(apply, "MOST_ROWS", 512)  # two chunks in a part
     memory.scoring = 64
     for call in (

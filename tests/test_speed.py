@@ -225,7 +225,7 @@ def test_quick__valid_rows_and_no_cuda(tmp_path, monkeypatch):
 
 def test_members__skipped_until_there(tmp_path, monkeypatch):
     for name in ("fit_many", "StackedSearchCV"):
-        monkeypatch.delitem(deepod._LAZY, name, raising=False)
+        monkeypatch.delitem(deepod._CLASSES_AND_FUNCTIONS, name, raising=False)
         monkeypatch.delattr(deepod, name, raising=False)
     out = tmp_path / "r.jsonl"
     found = call(out, "--quick", sections="members")
