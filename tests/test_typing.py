@@ -97,23 +97,14 @@ def of_pyright(folder: Path) -> list[tuple[str, int, str]]:
     ]
 
 
-@pytest.fixture(scope="module", params=[of_mypy, of_pyright])
-def errors(request, tmp_path_factory):
-    """Errors of one checker as (file, line, message)."""
-    folder = tmp_path_factory.mktemp("scripts")
-    (folder / "mistakes.py").write_text(HEAD + "\n".join(MISTAKES) + "\n")
-    shutil.copy(correct_use.__file__, folder)
-    return request.param(folder)
-
-
-def test_mistakes__each_is_found(errors):
+@pytest.mark.parametrize("errors_of", [of_mypy, of_pyright])
+def test_type_checker__finds_every_mistake_and_nothing_else(errors_of, tmp_path):
     lines = (HEAD + "\n".join(MISTAKES)).splitlines()
-    found = {lines[line - 1] for file, line, _ in errors if file == "mistakes.py"}
-    assert found == set(MISTAKES)
-
-
-def test_correct_use__no_error(errors):
+    (tmp_path / "mistakes.py").write_text("\n".join(lines) + "\n")
+    shutil.copy(correct_use.__file__, tmp_path)
+    errors = errors_of(tmp_path)
     assert [e for e in errors if e[0] == "correct_use.py"] == []
+    assert {lines[number - 1] for _, number, _ in errors} == set(MISTAKES)
 
 
 def test_correct_use__runs(tmp_path):
