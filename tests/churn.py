@@ -15,20 +15,20 @@ from torch import Tensor, nn
 import deepod
 
 from . import children
-from .cases import NAMES, NAMES_AND_KINDS, fast, samples
+from .cases import NAMES_AND_KINDS, REPRESENTATIVES, fast, samples
 
 LOOKS = 6
 
 
-def _detectors(tables: bool) -> Iterator[tuple[Any, np.ndarray]]:
-    """Every detector on every kind of samples, and of each round one that is traced, for ever."""
-    turns = [(name, "table") for name in NAMES] if tables else NAMES_AND_KINDS
+def _detectors(few: bool) -> Iterator[tuple[Any, np.ndarray]]:
+    """Detectors on kinds of samples, and of each round one that is traced, for ever."""
+    turns = [(name, "table") for name in REPRESENTATIVES] if few else NAMES_AND_KINDS
     number = 0
     while True:
         for name, kind in turns:
             yield fast(name, random_state=number), samples(kind, seed=number)
             number += 1
-        name = NAMES[number % len(NAMES)]
+        name = turns[number % len(turns)][0]
         yield fast(name, random_state=number, network="mlp", epochs=90, batch_size=16), samples()
 
 
@@ -62,11 +62,11 @@ def _anonymous() -> float:
     raise ValueError("RssAnon")
 
 
-def _churn(fits: int, folder: Path, tables: bool, python: bool) -> None:
+def _churn(fits: int, folder: Path, few: bool, python: bool) -> None:
     looks, traced = [], 0
     if python:
         tracemalloc.start()
-    for number, (detector, X) in enumerate(_detectors(tables)):
+    for number, (detector, X) in enumerate(_detectors(few)):
         if number * (LOOKS - 1) % fits < LOOKS - 1:
             looks.append(_look())
         if number == fits:
@@ -76,15 +76,15 @@ def _churn(fits: int, folder: Path, tables: bool, python: bool) -> None:
     (folder / "churn.json").write_text(json.dumps(found | {"fits": fits, "traced": traced}))
 
 
-def churn(fits: int, folder: Path, *, tables: bool = False, python: bool = False) -> dict[str, Any]:
+def churn(fits: int, folder: Path, *, few: bool = False, python: bool = False) -> dict[str, Any]:
     """Fit, save, load and drop detectors in a process of their own.
 
     Parameters
     ----------
     fits : int
     folder : Path
-    tables : bool, default=False
-        Whether to leave out windows and images.
+    few : bool, default=False
+        Whether to fit representatives on tables, and not every detector on every kind of samples.
     python : bool, default=False
         Whether to measure the memory of Python's objects, which takes three times as long.
 
@@ -95,7 +95,7 @@ def churn(fits: int, folder: Path, *, tables: bool = False, python: bool = False
         to after the last, living ``objects``, ``modules`` and ``tensors``, and MiB of the
         ``process`` and of ``python``.
     """
-    process = children.start(_churn, fits, folder, tables, python)
+    process = children.start(_churn, fits, folder, few, python)
     process.join()
     assert process.exitcode == 0
     return json.loads((folder / "churn.json").read_text())

@@ -24,7 +24,7 @@ import deepod
 from deepod import distributed
 from deepod.distributed import Scorer, score_dask, score_ray, score_spark
 
-from .cases import NAMES_AND_KINDS, fast, samples
+from .cases import IN_TURNS, fast, samples
 
 pd = pytest.importorskip("pandas")
 
@@ -116,7 +116,7 @@ def shuffled(frame):
 # --- the scorer -----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("name", "kind"), NAMES_AND_KINDS)
+@pytest.mark.parametrize(("name", "kind"), IN_TURNS)
 def test_scorer__every_detector__scores_of_the_whole(name, kind):
     X = samples(kind, n=sum(PARTS))
     detector = fast(name).fit(X)
@@ -337,7 +337,7 @@ def spark(free):
     session.stop()
     gateway.shutdown()
     gateway.proc.stdin.close()  # which ends the Java process
-    gateway.proc.wait(timeout=30)
+    gateway.proc.wait(timeout=600)
 
 
 def parts_of(spark, frame):

@@ -16,7 +16,7 @@ from deepod._scoring import apply
 from deepod._scoring import memory as _memory_module
 from deepod.networks import MLP
 
-from .cases import NAMES, fast, samples
+from .cases import REPRESENTATIVES, fast, samples
 from .test_contract import TOLERANCE
 from .test_engines import SMOOTH
 
@@ -115,8 +115,10 @@ def test_score__any_number_of_rows__results_in_order_and_no_more_at_once(n, most
     assert max(size for size in sizes if size <= most) >= min(most // 64 * 32, min(n, chunk))
 
 
-@pytest.mark.parametrize("kind", ERRORS)
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("AutoEncoder", kind) for kind in ERRORS] + [(name, "device") for name in REPRESENTATIVES],
+)
 def test_decision_function__memory_runs_out__same_scores_and_told_once(name, kind, memory, told):
     X = samples(n=5000, seed=1)
     detector = fast(name, network=SMOOTH).fit(samples())
@@ -134,7 +136,7 @@ def test_decision_function__memory_runs_out__same_scores_and_told_once(name, kin
     assert len(told) == 2  # another call
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_fit__memory_runs_out_in_scoring__same_detector_and_told_once(name, memory, told):
     """At the beginning of phases, after epochs, in calibration and for the training scores."""
     X = samples(n=300)

@@ -29,11 +29,12 @@ from deepod._inputs import scaling
 from deepod._training import fitting
 from deepod._training.together import fit_all
 
-from .cases import NAMES, NAMES_AND_KINDS, fast, samples
+from .cases import IN_TURNS, NAMES, REPRESENTATIVES, fast, samples
 from .test_engines import SMOOTH
 from .test_sklearn import EXPECTED_FAILURES
 
 every_detector = pytest.mark.parametrize("name", NAMES)
+representatives = pytest.mark.parametrize("name", REPRESENTATIVES)
 CHANNELS = {"table": (5,), "windows": (3,), "images": (1, 1, 1)}
 CHANNEL_AXIS = {"table": 1, "windows": 2, "images": 1}
 
@@ -178,7 +179,7 @@ def test_impute__every_detector__as_with_an_imputer_in_front(name):
     np.testing.assert_array_equal(detector.predict(new), pipeline.predict(new))
 
 
-@pytest.mark.parametrize(("name", "kind"), NAMES_AND_KINDS)
+@pytest.mark.parametrize(("name", "kind"), IN_TURNS)
 def test_impute__every_kind_of_rows__by_channel_and_a_copy(name, kind):
     X = with_gaps(kind)
     before = X.copy()
@@ -197,7 +198,7 @@ def test_impute__every_kind_of_rows__by_channel_and_a_copy(name, kind):
     np.testing.assert_array_equal(flat.decision_function(X), detector.decision_scores_)
 
 
-@every_detector
+@representatives
 def test_impute__nothing_missing__scores_of_refuse(name):
     imputing, refusing = (fast(name, missing=m).fit(samples()) for m in ("impute", "refuse"))
     np.testing.assert_array_equal(imputing.decision_scores_, refusing.decision_scores_)
@@ -335,7 +336,7 @@ def test_impute__every_detector__scikit_learn_check_passes(estimator, check):
     check(estimator)
 
 
-@every_detector
+@representatives
 def test_tags__allow_nan__follows_the_parameter(name):
     detector = fast(name)
     for missing, allowed in (("refuse", False), ("impute", True)):
@@ -420,7 +421,7 @@ def large(n=3000):
     return X
 
 
-@every_detector
+@representatives
 def test_stream__gaps__filled_while_they_are_read(name, tmp_path):
     X = large()
     np.save(tmp_path / "x.npy", X)

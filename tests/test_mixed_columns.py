@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV, StratifiedKFold
 from sklearn.pipeline import Pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
-from .cases import NAMES, fast
+from .cases import REPRESENTATIVES, fast
 
 NUMBERS, CATEGORIES = ["age", "income"], ["city", "member"]
 
@@ -43,7 +43,7 @@ def model(name="AutoEncoder", **params):
     return Pipeline([("encode", encode), ("det", fast(name, scaler=None, **params))])
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_pipeline__mixed_columns__fits_scores_and_predicts(name):
     frame = people()
     pipeline = model(name).fit(frame)
@@ -57,7 +57,7 @@ def test_pipeline__mixed_columns__fits_scores_and_predicts(name):
     np.testing.assert_array_equal(pipeline.decision_function(frame[frame.columns[::-1]]), scores)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_pipeline__category_not_seen_in_fit__finite_score(name):
     pipeline = model(name).fit(people())
     new = people(5, seed=1)

@@ -23,11 +23,10 @@ from deepod.callbacks import EarlyStopping
 from deepod.networks import MLP, LeNet
 from deepod.params import integer, param, parameters
 
-from .cases import NAMES, NAMES_AND_KINDS, fast, samples
+from .cases import NAMES, NAMES_AND_KINDS, REPRESENTATIVES, fast, fitted, samples
 from .test_pyod import Thresholder
 
 every_detector = pytest.mark.parametrize("name", NAMES)
-every_input = pytest.mark.parametrize(("name", "kind"), NAMES_AND_KINDS)
 
 # Settings whose modules or scores differ from those of the defaults.
 SETTINGS = [
@@ -61,10 +60,12 @@ def assert_same(one, other, X):
 # --- what comes back ----------------------------------------------------------------------------
 
 
-@every_input
-@pytest.mark.parametrize("file", ["model", "model.deepod"])
+@pytest.mark.parametrize(
+    ("name", "kind", "file"),
+    [(*case, ["model", "model.deepod"][i % 2]) for i, case in enumerate(NAMES_AND_KINDS)],
+)
 def test_save_and_load__every_detector_and_input__scores_bit_for_bit(name, kind, file, tmp_path):
-    detector = fast(name).fit(samples(kind))
+    detector = fitted(name, kind)
     detector.save(tmp_path / file)
     again = deepod.load(tmp_path / file)
     assert_same(again, detector, samples(kind, n=7, seed=1))
@@ -172,7 +173,7 @@ def test_fitted_attributes__all_known_to_files(name):
     assert left <= {*_models.PLAIN, *_models.ARRAYS, *_models._DERIVED}
 
 
-@every_detector
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_load__then_fit__like_a_new_detector(name, tmp_path):
     fast(name).fit(samples()).save(tmp_path / "m")
     wide = np.hstack([samples(), samples(seed=1)])

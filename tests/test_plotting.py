@@ -5,7 +5,7 @@ import pytest
 
 from deepod import plotting
 
-from .cases import NAMES, fast, samples
+from .cases import REPRESENTATIVES, fast, samples
 
 figure = pytest.importorskip("matplotlib.figure")
 
@@ -23,7 +23,7 @@ def test_plot_scores__classes_and_threshold(ax):
     assert heights == pytest.approx([1, 1])  # shares of each class
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_plot_history__one_line_per_term(name, ax):
     detector = fast(name, validation_fraction=0.2).fit(samples())
     plotting.plot_history(detector, ax=ax)

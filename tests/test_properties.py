@@ -17,14 +17,18 @@ from hypothesis import strategies as st
 import deepod
 from deepod.networks import MLP
 
-from .cases import NAMES_AND_KINDS, fast
+from .cases import IN_TURNS, NAMES_AND_KINDS, fast
 from .test_contract import TOLERANCE
 
 FEW, MANY = 4, 100
-every_input = pytest.mark.parametrize(("name", "kind"), NAMES_AND_KINDS)
-few_or_many = pytest.mark.parametrize(
-    "examples", [FEW, pytest.param(MANY, marks=pytest.mark.slow)], ids=["few", "many"]
-)
+FEW_OR_MANY = [
+    *(pytest.param(*case, FEW, id="-".join(case)) for case in IN_TURNS),
+    *(
+        pytest.param(*case, MANY, id="-".join(case) + "-many", marks=pytest.mark.slow)
+        for case in NAMES_AND_KINDS
+    ),
+]
+few_or_many = pytest.mark.parametrize(("name", "kind", "examples"), FEW_OR_MANY)
 
 
 def search(examples, strategy):
@@ -196,7 +200,6 @@ def fitted(detector, X):
 # --- properties ---------------------------------------------------------------------------------
 
 
-@every_input
 @few_or_many
 def test_fit_and_score__any_rows__finite(name, kind, examples):
     @search(examples, cases(name, kind))
@@ -219,7 +222,6 @@ def test_fit_and_score__any_rows__finite(name, kind, examples):
             assert ((probabilities >= 0) & (probabilities <= 1)).all()
 
 
-@every_input
 @few_or_many
 def test_score__any_rows__neighbours_do_not_matter(name, kind, examples):
     @search(examples, st.tuples(cases(name, kind), st.integers(1, 40)))
@@ -265,7 +267,6 @@ def same(one, other, X):
     assert terms(one) == terms(other)
 
 
-@every_input
 @few_or_many
 def test_copy__before_or_after_fit__the_same_detector(name, kind, examples):
     @search(examples, cases(name, kind))
@@ -339,7 +340,6 @@ EVENTS = [
 ]
 
 
-@every_input
 @few_or_many
 def test_refit__after_anything__equals_a_fresh_fit(name, kind, examples):
     happened = st.lists(st.sampled_from(EVENTS), min_size=1, max_size=4)

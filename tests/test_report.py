@@ -781,7 +781,7 @@ def test_page__in_a_browser(tmp_path):
     def look(*more):
         command = [browser, *flags.split(), f"--user-data-dir={tmp_path / 'profile'}"]
         return subprocess.run(
-            [*command, *more, address], capture_output=True, text=True, check=True, timeout=120
+            [*command, *more, address], capture_output=True, text=True, check=True, timeout=600
         ).stdout
 
     dom = Page(look("--dump-dom"))

@@ -25,11 +25,11 @@ from deepod._scoring.threshold import (
     p_values,
 )
 
-from .cases import NAMES, fast, samples
+from .cases import NAMES, REPRESENTATIVES, fast, samples
 from .test_pyod import Thresholder
 from .test_sklearn import EXPECTED_FAILURES
 
-every_detector = pytest.mark.parametrize("name", NAMES)
+representatives = pytest.mark.parametrize("name", REPRESENTATIVES)
 GOOD, NEW = samples(), samples(n=200, seed=1)
 
 
@@ -184,7 +184,7 @@ def test_rows_needed__as_the_error_says__enough_and_one_fewer_is_not(rate):
 # --- contamination 0 and "auto", every detector -------------------------------------------------
 
 
-@every_detector
+@pytest.mark.parametrize("name", NAMES)
 def test_contamination_zero__training_rows_scored_again__all_normal(name):
     detector = fast(name, contamination=0).fit(GOOD)
     assert detector.labels_.sum() == 0
@@ -198,7 +198,7 @@ def test_contamination_zero__training_rows_scored_again__all_normal(name):
         detector.compute_rejection_stats()
 
 
-@every_detector
+@representatives
 @pytest.mark.parametrize("contamination", [0, "auto"])
 def test_contamination_zero_and_auto__tiny_scores__same_labels(name, contamination):
     plain = fast(name, contamination=contamination).fit(GOOD)
@@ -216,7 +216,7 @@ def test_contamination_zero_and_auto__tiny_scores__same_labels(name, contaminati
         assert tiny.predict(100 * NEW).all()
 
 
-@every_detector
+@representatives
 def test_contamination_auto__before_or_after_fit__fence_of_the_training_scores(name):
     X = np.concatenate([GOOD, 30 + 10 * samples(n=4, seed=2)])
     detector = fast(name, contamination="auto").fit(X)
@@ -262,7 +262,7 @@ def position(rows):
     return [int(np.flatnonzero((row == GOOD).all(1))[0]) for row in rows]
 
 
-@every_detector
+@representatives
 def test_calibration_fraction__rows_held_out__of_training_and_watching(name):
     detector = calibrated(name, validation_fraction=0.2, scaler=None)
     trained, watched = map(position, prepared_by(detector, GOOD))
@@ -275,7 +275,7 @@ def test_calibration_fraction__rows_held_out__of_training_and_watching(name):
     np.testing.assert_array_equal(detector.calibration_scores_, np.sort(scores[held_out]))
 
 
-@every_detector
+@representatives
 def test_calibration_fraction__other_values_in_these_rows__change_nothing_but_their_scores(name):
     settings = {"validation_fraction": 0.2, "random_state": 3, "missing": "impute"}
     (trained, watched) = map(position, prepared_by(calibrated(name, scaler=None, **settings), GOOD))
@@ -292,7 +292,7 @@ def test_calibration_fraction__other_values_in_these_rows__change_nothing_but_th
     assert not np.array_equal(one.calibration_scores_, other.calibration_scores_)
 
 
-@every_detector
+@representatives
 def test_calibration_fraction__seed__draws_the_rows(name):
     first, again, other = (calibrated(name, random_state=s).fit(GOOD) for s in (0, 0, 1))
     np.testing.assert_array_equal(first.calibration_scores_, again.calibration_scores_)
@@ -321,7 +321,7 @@ def test_calibration_fraction__labelled_rows__normal_ones_only(name, supervision
         calibrated(name, supervision=supervision).fit(GOOD, one_normal)
 
 
-@every_detector
+@representatives
 def test_calibration_fraction__tiny_sets__one_row_or_a_clear_error(name):
     assert len(calibrated(name, calibration_fraction=0.01).fit(GOOD[:4]).calibration_scores_) == 1
     with pytest.raises(ValueError, match=r"calibration_fraction=0.5 leaves 1 of 3 rows"):
@@ -353,14 +353,17 @@ def test_calibration_fraction__rows_read_from_disk__refused_with_the_way_out():
 # --- false alarms -------------------------------------------------------------------------------
 
 
-@every_detector
-@pytest.mark.parametrize("how", ["calibration_fraction", "calibrate"])
+@pytest.mark.parametrize(
+    ("name", "how"),
+    [(name, "calibration_fraction") for name in NAMES]
+    + [(name, "calibrate") for name in REPRESENTATIVES],
+)
 def test_false_alarm_rate__new_normal_rows__flagged_as_often_as_asked(name, how):
     """Without ties the number of flagged rows is beta-binomial, whatever the scores are."""
     generator = np.random.default_rng(7)
     mix = generator.normal(size=(5, 5))
     X, more, new = (generator.normal(size=(n, 5)) @ mix for n in (1000, 400, 4000))
-    settings = {"epochs": 5, "false_alarm_rate": 0.1}
+    settings = {"epochs": 2, "false_alarm_rate": 0.1}
     if how == "calibrate":
         detector = fast(name, **settings).fit(X).calibrate(more)
     else:
@@ -372,7 +375,7 @@ def test_false_alarm_rate__new_normal_rows__flagged_as_often_as_asked(name, how)
     assert low <= flagged <= high
 
 
-@every_detector
+@representatives
 def test_false_alarm_rate__labels__where_p_values_are_at_most_the_rate(name):
     detector = calibrated(name, false_alarm_rate=0.2).fit(GOOD)
     rows = np.concatenate([GOOD, NEW])
@@ -391,7 +394,7 @@ def test_false_alarm_rate__labels__where_p_values_are_at_most_the_rate(name):
     assert detector.labels_.sum() == 4  # contamination=0.1 again
 
 
-@every_detector
+@representatives
 def test_false_alarm_rate__confidence_and_rejection__follow_its_labels(name):
     detector = calibrated(name, false_alarm_rate=0.2).fit(GOOD)
     labels, confidence = detector.predict(NEW, return_confidence=True)
@@ -401,7 +404,7 @@ def test_false_alarm_rate__confidence_and_rejection__follow_its_labels(name):
     assert np.isfinite(detector.compute_rejection_stats()).all()
 
 
-@every_detector
+@representatives
 def test_false_alarm_rate__too_few_rows__error_before_training_says_how_many(name):
     epochs = []
     detector = calibrated(name, false_alarm_rate=0.05, callbacks=[epochs.append])
@@ -424,7 +427,7 @@ def test_false_alarm_rate__too_few_rows__error_before_training_says_how_many(nam
     assert detector.calibrate(NEW[:99]).predict(NEW[:99]).sum() == 0  # p = 2 / 100 at least
 
 
-@every_detector
+@representatives
 def test_no_calibration_scores__error_names_both_ways(name):
     detector = fast(name, false_alarm_rate=0.1).fit(GOOD)
     assert detector.decision_scores_.shape == (40,)
@@ -446,7 +449,7 @@ def assert_refused_before_training(estimator, ways):
     assert not estimator.__sklearn_is_fitted__()
 
 
-@every_detector
+@representatives
 def test_fit_predict__false_alarm_rate_without_calibration_rows__error_before_training(name):
     epochs = []
     detector = fast(name, false_alarm_rate=0.1, callbacks=[epochs.append])
@@ -460,7 +463,7 @@ def test_fit_predict__false_alarm_rate_without_calibration_rows__error_before_tr
     assert set(labels) <= {0, 1}
 
 
-@every_detector
+@representatives
 def test_calibrate__other_rows__take_the_place_of_those_held_out(name):
     detector = calibrated(name, false_alarm_rate=0.1).fit(GOOD)
     before, labels = detector.threshold_, detector.predict(NEW)
@@ -476,7 +479,7 @@ def test_calibrate__other_rows__take_the_place_of_those_held_out(name):
     np.testing.assert_array_equal(detector.calibration_scores_, np.sort(scores))
 
 
-@every_detector
+@representatives
 def test_predict_proba__conformal__one_minus_the_p_value(name):
     detector = calibrated(name).fit(GOOD)
     proba, confidence = detector.predict_proba(NEW, method="conformal", return_confidence=True)
@@ -488,7 +491,7 @@ def test_predict_proba__conformal__one_minus_the_p_value(name):
 # --- a number -----------------------------------------------------------------------------------
 
 
-@every_detector
+@representatives
 def test_set_threshold__labels_and_confidence__follow(name):
     detector = fast(name).fit(GOOD)
     middle = float(np.median(detector.decision_scores_))
@@ -517,7 +520,7 @@ CHANGES = {
 }
 
 
-@every_detector
+@representatives
 @pytest.mark.parametrize("change", CHANGES)
 def test_set_threshold__other_rule_or_fit__takes_its_place(name, change):
     detector = calibrated(name).fit(GOOD).set_threshold(-1e12)
@@ -582,7 +585,7 @@ def test_set_threshold__copied_under_another_rule__holds_when_its_own_is_back(
     assert again.set_params(false_alarm_rate=None).threshold_ == -1e12
 
 
-@every_detector
+@representatives
 def test_set_threshold__refit_that_fails__kept(name):
     detector = fast(name).fit(GOOD).set_threshold(-1e12)
     with pytest.raises(ValueError, match="NaN"):
@@ -590,7 +593,7 @@ def test_set_threshold__refit_that_fails__kept(name):
     assert detector.threshold_ == -1e12
 
 
-@every_detector
+@representatives
 def test_set_threshold__pickle_and_deepcopy__keep_it_and_the_calibration(name):
     detector = calibrated(name).fit(GOOD).set_threshold(0.5)
     for loaded in (pickle.loads(pickle.dumps(detector)), copy.deepcopy(detector)):
@@ -660,7 +663,7 @@ class Rescaled(Thresholder):
         return ((np.asarray(scores) - self.low) / self.size >= self.thresh_).astype(int)
 
 
-@every_detector
+@representatives
 def test_thresholder__threshold_of_rescaled_scores__ours_is_in_their_units(name):
     detector = fast(name, contamination=Rescaled()).fit(GOOD)
     scores = detector.decision_scores_

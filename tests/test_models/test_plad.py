@@ -397,7 +397,7 @@ def ring(n, seed):
     return np.column_stack([radius * np.cos(angle), radius * np.sin(angle)])
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
 def test_default__ring__inside_and_outside_are_found(seed):
     generator = np.random.default_rng(100 + seed)
     middle = generator.normal(0, 0.2, (50, 2))
