@@ -229,7 +229,7 @@ class BaseDetector(Fitted):
         default=1 << 28,
         accepts=[integer(1)],
         doc="Bytes that ``fit`` may hold of a memory map larger than this, or of a source of "
-        ":mod:`deepod.data`: such rows are read from disk anew in every epoch. Scoring reads them "
+        ":mod:`deepod.sources`: such rows are read from disk anew in every epoch. Scoring reads them "
         "a few MiB at a time.",
     )
     checkpoint: str | os.PathLike[str] | None = param(
@@ -319,7 +319,7 @@ class BaseDetector(Fitted):
         X : array-like of shape (n, d), (n, time, channels) or (n, channels, height, width)
             Training samples: numbers without infinity, and without NaN unless
             ``missing="impute"``; at least two rows. Memory maps above ``memory_limit`` and sources
-            of :mod:`deepod.data` are read from disk as needed.
+            of :mod:`deepod.sources` are read from disk as needed.
         y : array-like of shape (n,), optional
             Ignored, unless a ``supervision`` parameter of the method asks for it.
 
@@ -376,7 +376,7 @@ class BaseDetector(Fitted):
         Parameters
         ----------
         X : array-like of shape (n, d), (n, time, channels) or (n, channels, height, width)
-            Samples shaped like those of ``fit``, or a source of :mod:`deepod.data`. NaN are allowed
+            Samples shaped like those of ``fit``, or a source of :mod:`deepod.sources`. NaN are allowed
             after a fit with ``missing="impute"``.
         batch_size : int, optional
             Rows to score at once, for when memory is short. Scores do not depend on it.
@@ -424,7 +424,7 @@ class BaseDetector(Fitted):
         Parameters
         ----------
         X : array-like of shape (n, d), (n, time, channels) or (n, channels, height, width)
-            Samples shaped like those of ``fit``, or a source of :mod:`deepod.data`.
+            Samples shaped like those of ``fit``, or a source of :mod:`deepod.sources`.
         batch_size : int, optional
             As in :meth:`decision_function`.
         rule : {"auto", "gradients"}, default="auto"

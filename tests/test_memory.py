@@ -300,7 +300,7 @@ def test_fit__rows_do_not_fit__says_how_many_bytes(from_disk):
     ) as caught:
         Large(memory_limit=1 << 12).fit(data.array(X) if from_disk else X)
     assert caught.value.__cause__ is ERRORS["device"]
-    assert ("deepod.data.array(X)" in str(caught.value)) is not from_disk
+    assert ("deepod.sources.array(X)" in str(caught.value)) is not from_disk
 
 
 def test_fit_many__too_many_side_by_side__in_turn_or_an_error(memory, monkeypatch):
