@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import abc
 import os
-from collections.abc import Iterable, Iterator
-from typing import Any, ClassVar, Self
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import torch
@@ -21,17 +21,30 @@ from deepod._scoring.apply import Function, apply, finite, rows_at_once
 from deepod._scoring.explain import integrated_gradients
 from deepod._scoring.memory import AtOnce
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
-from deepod._scoring.vocabulary import PyODVocabulary
+from deepod._scoring.vocabulary import Contamination, PyODVocabulary
 from deepod._storage import models, rebuild
 from deepod._training.task import ENGINES
 from deepod._training.together import fit_all
 from deepod.networks import FAMILIES, Network, family_with, resolve
 from deepod.params import integer, one_of, param, parameters, positive, real
-from deepod.types import Batch, Losses, Phase, Refresh, Shape
+from deepod.types import Batch, Callback, Losses, Phase, Refresh, Shape
+
+
+class Fitted(PyODVocabulary):
+    """What ``fit`` leaves on a detector, apart from its hyper-parameters."""
+
+    history_: list[dict[str, Any]]
+    module_: nn.Module
+    device_: torch.device
+    baseline_: np.ndarray
+    epochs_: int
+    engine_: str
+    input_shape_: Shape
+    scaler_: Scaler
 
 
 @parameters
-class BaseDetector(PyODVocabulary):
+class BaseDetector(Fitted):
     """Deep anomaly detector: validates, scales, trains, scores and sets the threshold.
 
     A method declares its own hyper-parameters with :func:`deepod.params.param` and defines
@@ -87,7 +100,7 @@ class BaseDetector(PyODVocabulary):
         Only if X had column names.
     """
 
-    contamination: Any = param(
+    contamination: Contamination = param(
         default=0.1,
         accepts=CONTAMINATION,
         doc="Share of anomalies expected in the training rows: the threshold leaves this share of "
@@ -97,7 +110,7 @@ class BaseDetector(PyODVocabulary):
         "PyThresh-like thresholder, of which a copy is fitted on the training scores. May be "
         "changed after ``fit``.",
     )
-    false_alarm_rate: Any = param(
+    false_alarm_rate: float | None = param(
         default=None,
         accepts=FALSE_ALARM_RATE,
         doc="Share of new normal rows that may be flagged, on average: those whose ``p_values`` "
@@ -112,7 +125,7 @@ class BaseDetector(PyODVocabulary):
         "new normal rows score: for ``false_alarm_rate`` and ``p_values``. Of rows with labels, "
         "under ``supervision``, normal ones only.",
     )
-    epochs: Any = param(
+    epochs: int | Literal["auto"] = param(
         default="auto",
         accepts=[integer(0), one_of("auto")],
         doc="Passes over the training rows. 'auto' makes about as many optimiser steps as the "
@@ -125,7 +138,7 @@ class BaseDetector(PyODVocabulary):
         accepts=[positive()],
         doc="Learning rate.",
     )
-    milestones: Any = param(
+    milestones: tuple[int, ...] | list[int] = param(
         default=(),
         accepts=[tuple, list],
         doc="Epochs after which the learning rate is divided by ten.",
@@ -135,7 +148,7 @@ class BaseDetector(PyODVocabulary):
         accepts=[real(0)],
         doc="Weight of the L2 penalty.",
     )
-    optimizer: str = param(
+    optimizer: Literal["adam", "adamw", "sgd"] = param(
         default="adam",
         accepts=[one_of("adam", "adamw", "sgd")],
         doc="Optimiser; 'sgd' has momentum 0.9.",
@@ -147,7 +160,7 @@ class BaseDetector(PyODVocabulary):
         "is scaled down if it is longer (Pascanu et al., ICML 2013). Helps where losses explode. "
         "None leaves gradients alone.",
     )
-    network: Any = param(
+    network: Literal["auto", "mlp", "lenet", "recurrent", "prototypes"] | Network = param(
         default="auto",
         accepts=[one_of("auto", *FAMILIES), Network],
         doc="Architecture: a name, or a description such as "
@@ -157,13 +170,13 @@ class BaseDetector(PyODVocabulary):
         "``network__hidden`` and the like may be set on a name too; on 'auto', ``hidden`` stands "
         "for an MLP.",
     )
-    input_shape: Any = param(
+    input_shape: tuple[int, ...] | list[int] | None = param(
         default=None,
         accepts=[tuple, list, None],
         doc="Shape of one sample when the rows of X are flat: (channels, height, width) or "
         "(time, channels). None takes the shape of X's rows.",
     )
-    scaler: str | None = param(
+    scaler: Literal["standard", "minmax", "symmetric", "gcn"] | None = param(
         default="standard",
         accepts=[one_of("standard", "minmax", "symmetric", "gcn"), None],
         doc="Scaling learned from the training rows, per feature of a table and per channel of "
@@ -171,7 +184,7 @@ class BaseDetector(PyODVocabulary):
         "'gcn' first divides each image, less its mean, by its mean absolute value (global "
         "contrast normalisation), then maps to [0, 1].",
     )
-    missing: str = param(
+    missing: Literal["refuse", "impute"] = param(
         default="refuse",
         accepts=[one_of("refuse", "impute")],
         doc="What is done about NaN (also None, pandas' NA, and what a masked array masks): "
@@ -187,7 +200,7 @@ class BaseDetector(PyODVocabulary):
         doc="Share of the other rows that is held out of training and watched: their losses are in "
         "``history_`` and steer :class:`deepod.callbacks.EarlyStopping`.",
     )
-    callbacks: Any = param(
+    callbacks: Sequence[Callback] = param(
         default=(),
         accepts=[tuple, list],
         doc="Functions told a :class:`deepod.callbacks.Event` after every epoch; one that returns "
@@ -198,12 +211,12 @@ class BaseDetector(PyODVocabulary):
         accepts=[str],
         doc="'auto' (CUDA where there is any, else the CPU), 'cpu', 'cuda', 'cuda:1' or 'mps'.",
     )
-    random_state: Any = param(
+    random_state: int | np.random.RandomState | None = param(
         default=None,
         accepts=["random_state"],
         doc="Seed of everything random; an int repeats results exactly.",
     )
-    engine: str = param(
+    engine: Literal["auto", "eager", "trace", "compile", "cuda_graph"] = param(
         default="auto",
         accepts=[one_of("auto", *ENGINES)],
         doc="How an optimiser step is carried out; results are the same, rounding aside. 'eager' "
@@ -216,10 +229,10 @@ class BaseDetector(PyODVocabulary):
         default=1 << 28,
         accepts=[integer(1)],
         doc="Bytes that ``fit`` may hold of a memory map larger than this, or of a source of "
-        ":mod:`deepod.data`: such rows are read from disk anew in every epoch. Scoring reads them "
+        ":mod:`deepod.sources`: such rows are read from disk anew in every epoch. Scoring reads them "
         "a few MiB at a time.",
     )
-    checkpoint: Any = param(
+    checkpoint: str | os.PathLike[str] | None = param(
         default=None,
         accepts=[str, os.PathLike, None],
         doc="File that says how far training is, for a fit that was killed to go on from when it "
@@ -306,7 +319,7 @@ class BaseDetector(PyODVocabulary):
         X : array-like of shape (n, d), (n, time, channels) or (n, channels, height, width)
             Training samples: numbers without infinity, and without NaN unless
             ``missing="impute"``; at least two rows. Memory maps above ``memory_limit`` and sources
-            of :mod:`deepod.data` are read from disk as needed.
+            of :mod:`deepod.sources` are read from disk as needed.
         y : array-like of shape (n,), optional
             Ignored, unless a ``supervision`` parameter of the method asks for it.
 
@@ -363,7 +376,7 @@ class BaseDetector(PyODVocabulary):
         Parameters
         ----------
         X : array-like of shape (n, d), (n, time, channels) or (n, channels, height, width)
-            Samples shaped like those of ``fit``, or a source of :mod:`deepod.data`. NaN are allowed
+            Samples shaped like those of ``fit``, or a source of :mod:`deepod.sources`. NaN are allowed
             after a fit with ``missing="impute"``.
         batch_size : int, optional
             Rows to score at once, for when memory is short. Scores do not depend on it.
@@ -403,13 +416,15 @@ class BaseDetector(PyODVocabulary):
         for X in batches:
             yield finite(self._apply(X, self._score, at_once=at_once))
 
-    def explain(self, X: Any, batch_size: int | None = None, rule: str = "auto") -> np.ndarray:
+    def explain(
+        self, X: Any, batch_size: int | None = None, rule: Literal["auto", "gradients"] = "auto"
+    ) -> np.ndarray:
         """Find what each value of a row adds to its score.
 
         Parameters
         ----------
         X : array-like of shape (n, d), (n, time, channels) or (n, channels, height, width)
-            Samples shaped like those of ``fit``, or a source of :mod:`deepod.data`.
+            Samples shaped like those of ``fit``, or a source of :mod:`deepod.sources`.
         batch_size : int, optional
             As in :meth:`decision_function`.
         rule : {"auto", "gradients"}, default="auto"
@@ -464,7 +479,7 @@ class BaseDetector(PyODVocabulary):
 
         return self._apply(X, contributions, batch_size, at_once).reshape(np.shape(X))
 
-    def save(self, path: Any) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted detector to a folder or a file, for :func:`deepod.load`.
 
         Safetensors and JSON, no pickle. A failed or killed save leaves an older model as it was.

@@ -2,15 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, MetaEstimatorMixin, OutlierMixin, clone
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
+if TYPE_CHECKING:  # scikit-learn's own have no types, see Estimator
+    from deepod._scoring.vocabulary import PyODVocabulary
+    from deepod.params import Estimator as _OutlierEstimator
+else:
 
-class SklearnOutlierAdapter(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
+    class _OutlierEstimator(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
+        pass
+
+
+class SklearnOutlierAdapter(_OutlierEstimator):
     """Labels -1 (anomaly) and +1 (normal), and lower scores = more anomalous.
 
     Parameters
@@ -35,15 +43,17 @@ class SklearnOutlierAdapter(MetaEstimatorMixin, OutlierMixin, BaseEstimator):
     [-1, 1]
     """
 
-    def __init__(self, detector: Any) -> None:
+    detector_: Any  # of the class of ``detector``
+
+    def __init__(self, detector: PyODVocabulary) -> None:
         self.detector = detector
 
-    def fit(self, X: Any, y: Any = None) -> SklearnOutlierAdapter:
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Fit a clone of the detector."""
         self.detector_ = clone(self.detector).fit(X, y)
         return self
 
-    def calibrate(self, X: Any) -> SklearnOutlierAdapter:
+    def calibrate(self, X: Any) -> Self:
         """Take these rows for calibration, as the detector's ``calibrate`` does.
 
         Parameters

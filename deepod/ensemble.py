@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from itertools import pairwise
 from numbers import Integral
 from pathlib import Path
-from typing import Any, ClassVar, cast
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
 import numpy as np
 from joblib import Parallel, delayed, effective_n_jobs
@@ -17,20 +17,22 @@ from sklearn.utils.validation import check_is_fitted
 from deepod._base import BaseDetector
 from deepod._inputs.seeds import spawn_seeds
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
-from deepod._scoring.vocabulary import PyODVocabulary
+from deepod._scoring.vocabulary import Contamination, PyODVocabulary
 from deepod._training.together import fit_all
 from deepod.params import integer, one_of
 from deepod.sources import is_mapped
 
+Detector = TypeVar("Detector", bound=BaseDetector)
+
 
 def fit_many(
-    detector: BaseDetector,
+    detector: Detector,
     X: Any,
     y: Any = None,
     *,
     seeds: Iterable[int],
     n_jobs: int | None = None,
-) -> list[Any]:
+) -> list[Detector]:
     """Fit a detector once per seed.
 
     They train side by side as one network where the method allows it (not on images, nor with
@@ -182,6 +184,8 @@ class SeedEnsemble(PyODVocabulary):
     array([0, 1])
     """
 
+    members_: list[BaseDetector]
+
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "detector": [BaseDetector],
         "n_members": [integer(1)],
@@ -194,14 +198,14 @@ class SeedEnsemble(PyODVocabulary):
 
     def __init__(
         self,
-        detector: Any,
+        detector: BaseDetector,
         n_members: int = 5,
         *,
-        combination: str = "mean",
-        contamination: Any = 0.1,
+        combination: Literal["mean", "median", "max"] = "mean",
+        contamination: Contamination = 0.1,
         false_alarm_rate: float | None = None,
         n_jobs: int | None = None,
-        random_state: Any = None,
+        random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.detector = detector
         self.n_members = n_members
@@ -211,7 +215,7 @@ class SeedEnsemble(PyODVocabulary):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None) -> SeedEnsemble:
+    def fit(self, X: Any, y: Any = None) -> Self:
         """Fit the members.
 
         Parameters

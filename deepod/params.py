@@ -8,7 +8,7 @@ import inspect
 import re
 import textwrap
 from numbers import Integral, Real
-from typing import Any, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, Self, TypeVar, dataclass_transform
 
 # Private in scikit-learn and imported nowhere else, so that a move upstream is repaired here.
 from sklearn.utils._param_validation import (
@@ -19,7 +19,28 @@ from sklearn.utils._param_validation import (
     make_constraint,
 )
 
+if TYPE_CHECKING:
+
+    class Estimator:
+        """scikit-learn's base class, whose source has no types.
+
+        A type checker takes it for Any, and believes any name of a subclass.
+        """
+
+        def get_params(self, deep: bool = True) -> dict[str, Any]:
+            """Return the hyper-parameters; with ``deep``, also those of what they hold."""
+
+        def set_params(self, **params: Any) -> Self:
+            """Set hyper-parameters, those of what they hold included."""
+
+        def _validate_params(self) -> None: ...
+        def __sklearn_tags__(self) -> Any: ...
+
+else:
+    from sklearn.base import BaseEstimator as Estimator
+
 __all__ = [
+    "Estimator",
     "HasMethods",
     "fraction",
     "integer",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 from sklearn.base import BaseEstimator, clone
@@ -58,7 +58,7 @@ class StackedSearchCV(GridSearchCV):
     ['lam', 'lr']
     """
 
-    def fit(self, X: Any, y: Any = None, *, groups: Any = None) -> StackedSearchCV:
+    def fit(self, X: Any, y: Any = None, *, groups: Any = None) -> Self:
         """Train all candidates on all folds, score them, and refit the best on all rows.
 
         Parameters
@@ -164,11 +164,11 @@ class _LookUp(BaseEstimator):
     def __init__(self, table: _Table) -> None:
         self.table = table
 
-    def set_params(self, **params: Any) -> _LookUp:
+    def set_params(self, **params: Any) -> Self:
         self.candidate = params
         return self
 
-    def fit(self, rows: np.ndarray, y: Any = None) -> _LookUp:
+    def fit(self, rows: np.ndarray, y: Any = None) -> Self:
         table = self.table
         if table.used < len(table.fitted):
             self.detector_ = table.next(rows)

@@ -75,8 +75,8 @@ def array(X: Any) -> Source:
     Examples
     --------
     >>> import numpy as np
-    >>> from deepod import data
-    >>> data.array(np.arange(6).reshape(3, 2)).read(1, 3)
+    >>> from deepod import sources
+    >>> sources.array(np.arange(6).reshape(3, 2)).read(1, 3)
     array([[2, 3],
            [4, 5]])
     """

@@ -12,7 +12,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepod import data
+from deepod import data, sources
 from deepod._inputs import rows as _rows
 from deepod._inputs import scaling
 from deepod._inputs.stream import Stream, shuffled
@@ -105,7 +105,7 @@ def test_parquet__any_files_and_row_groups__any_range_is_read(
 
 
 def test_parquet__large_row_group__read_in_parts(tmp_path, monkeypatch):
-    monkeypatch.setattr(data, "_BATCH_VALUES", 30)
+    monkeypatch.setattr(sources, "_BATCH_VALUES", 30)
     X = rows_of(100)
     source = data.parquet(write(tmp_path, X, sizes=[100], row_group_size=100))
     order = [(0, 5), (5, 37), (90, 100), (3, 4), (4, 4), (50, 60)]

@@ -274,6 +274,18 @@ def test_dropout__is_not_recorded(monkeypatch):
     assert torch.equal(torch.get_rng_state(), before)  # trying it has drawn nothing
 
 
+def test_auto__torchscript_is_gone__plain_torch_in_its_place(monkeypatch):
+    def gone(source):
+        raise RuntimeError("TorchScript is no longer there")
+
+    monkeypatch.setattr(recording, "_compiled", gone)
+    monkeypatch.setattr(engines, "STEPS_WORTH_RECORDING", 0)
+    detector = fast("AutoEncoder").fit(samples())
+    assert detector.engine_ == "eager"
+    plain = fast("AutoEncoder", engine="eager").fit(samples())
+    np.testing.assert_array_equal(detector.decision_scores_, plain.decision_scores_)
+
+
 def test_auto__records_long_trainings_only(monkeypatch):
     monkeypatch.setattr(engines, "STEPS_WORTH_RECORDING", 16)  # 4 epochs of 4 batches
     assert loop.train([task(0)])[0].engine == "trace"

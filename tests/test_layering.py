@@ -49,8 +49,16 @@ def part_of(path: Path) -> str:
     return relative.parts[0] if len(relative.parts) > 1 else relative.stem
 
 
+class WithoutTypes(ast.NodeTransformer):
+    """Leaves out what type checkers alone import: no code runs by it."""
+
+    def visit_If(self, node: ast.If) -> ast.AST | list[ast.stmt]:
+        only_for_types = isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+        return node.orelse if only_for_types else self.generic_visit(node)
+
+
 def imports(path: Path, *, top_level_only: bool = False) -> set[str]:
-    tree = ast.parse(path.read_text())
+    tree = WithoutTypes().visit(ast.parse(path.read_text()))
     nodes = tree.body if top_level_only else ast.walk(tree)
     found = set()
     for node in nodes:

@@ -231,6 +231,8 @@ def assert_equal(one, other, where):
         assert len(one) == len(other), where
         for number, (a, b) in enumerate(zip(one, other, strict=True)):
             assert_equal(a, b, f"{where}.{number}")
+    elif hasattr(one, "state"):  # of a scaler
+        assert_equal(one.state(), other.state(), where)
     elif hasattr(one, "get_params"):
         assert_equal(one.get_params(), other.get_params(), where)
     elif type(one).__module__.startswith("deepod."):

@@ -153,7 +153,7 @@ def test_source__in_parts__told_once_and_no_part_tries_again(memory, told, monke
     X = samples(n=3000)
     detector = fast("AutoEncoder", network=SMOOTH).fit(X)
     expected = detector.decision_function(X)
-    monkeypatch.setattr("deepod._inputs.scaling._BLOCK_VALUES", 5 * 1024)
+    monkeypatch.setattr("deepod._inputs.rows._BLOCK_VALUES", 5 * 1024)
     monkeypatch.setattr(apply, "MOST_ROWS", 512)  # two chunks in a part
     memory.scoring = 64
     for call in (
@@ -300,7 +300,7 @@ def test_fit__rows_do_not_fit__says_how_many_bytes(from_disk):
     ) as caught:
         Large(memory_limit=1 << 12).fit(data.array(X) if from_disk else X)
     assert caught.value.__cause__ is ERRORS["device"]
-    assert ("deepod.data.array(X)" in str(caught.value)) is not from_disk
+    assert ("deepod.sources.array(X)" in str(caught.value)) is not from_disk
 
 
 def test_fit_many__too_many_side_by_side__in_turn_or_an_error(memory, monkeypatch):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import abc
 import copy
 from numbers import Real
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, NamedTuple, Protocol, Self, overload
 
 import numpy as np
-from pyod.models.base import BaseDetector as PyODBaseDetector
 from pyod.utils.utility import precision_n_scores
 from scipy.special import erf
 from scipy.stats import binom
@@ -17,6 +17,41 @@ from sklearn.metrics import roc_auc_score
 from sklearn.utils.validation import check_is_fitted
 
 from deepod._scoring import threshold as _threshold_module
+
+if TYPE_CHECKING:
+    from deepod.params import Estimator
+
+    class PyODBaseDetector(Estimator, metaclass=abc.ABCMeta):
+        """PyOD's base class, whose source has no types: see ``Estimator``."""
+
+        @abc.abstractmethod
+        def fit(self, X: Any, y: Any = None) -> Self:
+            """Learn from the rows of X."""
+
+        @abc.abstractmethod
+        def decision_function(self, X: Any, batch_size: int | None = None) -> np.ndarray:
+            """Return one score per row; higher = more anomalous."""
+
+        def compute_rejection_stats(self, *args: Any, **kwargs: Any) -> tuple[float, float, float]:
+            """Return three rates."""
+
+else:
+    from pyod.models.base import BaseDetector as PyODBaseDetector
+
+
+class Thresholder(Protocol):
+    """What tells anomalies by the scores of the training rows, as PyThresh's classes do."""
+
+    def fit(self, scores: Any, /) -> Any:
+        """Learn from the scores of the training rows."""
+
+    def predict(self, scores: Any, /) -> Any:
+        """Return the labels of scores, 0 or 1."""
+
+
+Contamination = float | Literal["auto"] | Thresholder
+Metric = Literal["roc_auc_score", "prc_n_score"]
+Probability = Literal["linear", "unify", "conformal"]
 
 
 class _Thresholded(NamedTuple):
@@ -35,17 +70,18 @@ class PyODVocabulary(PyODBaseDetector):
     thresholder given by the user, and loop over rows in Python.
     """
 
-    contamination: Any
-    false_alarm_rate: Any
+    contamination: Contamination
+    false_alarm_rate: float | None
 
-    # scikit-learn's own, which PyOD's base class replaces.
-    get_params = BaseEstimator.get_params
-    set_params = BaseEstimator.set_params
-    _get_param_names: ClassVar[Any] = classmethod(
-        cast(Any, BaseEstimator._get_param_names).__func__
-    )
-    __repr__ = BaseEstimator.__repr__
+    if not TYPE_CHECKING:  # scikit-learn's own, which PyOD's base class replaces
+        get_params = BaseEstimator.get_params
+        set_params = BaseEstimator.set_params
+        _get_param_names: ClassVar[Any] = classmethod(BaseEstimator._get_param_names.__func__)
+        __repr__ = BaseEstimator.__repr__
 
+    n_features_in_: int
+    feature_names_in_: np.ndarray
+    calibration_scores_: np.ndarray
     given_threshold_: float | None
     given_under_: tuple[Any, Any] | None
 
@@ -63,6 +99,14 @@ class PyODVocabulary(PyODBaseDetector):
         self._classes = 2
         self._mu, self._sigma = scores.mean(), scores.std()
 
+    @overload
+    def predict(self, X: Any, return_confidence: Literal[False] = False) -> np.ndarray: ...
+    @overload
+    def predict(
+        self, X: Any, return_confidence: Literal[True]
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+    @overload
+    def predict(self, X: Any, return_confidence: bool) -> Any: ...
     def predict(self, X: Any, return_confidence: bool = False) -> Any:
         """Label rows: 0 (normal) or 1 (anomaly).
 
@@ -84,7 +128,21 @@ class PyODVocabulary(PyODBaseDetector):
         labels = self._labels(scores)
         return (labels, self._confidence(scores)) if return_confidence else labels
 
-    def predict_proba(self, X: Any, method: str = "linear", return_confidence: bool = False) -> Any:
+    @overload
+    def predict_proba(
+        self, X: Any, method: Probability = "linear", return_confidence: Literal[False] = False
+    ) -> np.ndarray: ...
+    @overload
+    def predict_proba(
+        self, X: Any, method: Probability = "linear", *, return_confidence: Literal[True]
+    ) -> tuple[np.ndarray, np.ndarray]: ...
+    @overload
+    def predict_proba(
+        self, X: Any, method: Probability = "linear", return_confidence: bool = False
+    ) -> Any: ...
+    def predict_proba(
+        self, X: Any, method: Probability = "linear", return_confidence: bool = False
+    ) -> Any:
         """Return the probabilities of being normal and of being an anomaly.
 
         Parameters
@@ -331,7 +389,7 @@ class PyODVocabulary(PyODBaseDetector):
                 f"rows, and fit_predict has none: {first}."
             )
 
-    def fit_predict_score(self, X: Any, y: Any, scoring: str = "roc_auc_score") -> float:
+    def fit_predict_score(self, X: Any, y: Any, scoring: Metric = "roc_auc_score") -> float:
         """Fit on X and compare the training scores with y, which is not trained on.
 
         Parameters
@@ -463,7 +521,8 @@ class PyODVocabulary(PyODBaseDetector):
 
     def _find_threshold(self) -> None:
         self._validate_params()
-        scores, thresholder, labels = self._training_scores, None, None
+        scores, labels = self._training_scores, None
+        thresholder: Any = None
         given = self._given()
         if given is not None:
             threshold = given

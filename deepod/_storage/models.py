@@ -14,7 +14,7 @@ from contextlib import suppress
 from io import BytesIO
 from math import inf, prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import sklearn
@@ -33,6 +33,9 @@ from deepod._storage.card import CARD, CONFIG, PLACE, WEIGHTS, card
 from deepod._storage.tensors import Header, InvalidFileError
 from deepod.params import sizes
 from deepod.types import Shape
+
+if TYPE_CHECKING:
+    from deepod._base import BaseDetector
 
 FORMAT = 1  # of the files; a newer one is refused
 _SUFFIXES = (".deepod", ".safetensors")
@@ -276,12 +279,12 @@ def _listed(value: Any) -> Any:
 
 
 def load(
-    path: Any,
+    path: str | os.PathLike[str],
     *,
     device: str | None = None,
-    detectors: Iterable[type] = (),
+    detectors: Iterable[type[BaseDetector]] = (),
     max_bytes: int = 1 << 30,
-) -> Any:
+) -> BaseDetector:
     """Load a detector that :meth:`deepod.BaseDetector.save` has written.
 
     No code from the file is run and none is imported: it holds numbers and names, and a name is

@@ -212,7 +212,7 @@ class Fit:
         way = f"a memory_limit below {detector.memory_limit}"
         if isinstance(X, np.ndarray):
             limit = f"memory_limit={detector.memory_limit}"
-            way = f"deepod.data.array(X), of which fit holds {limit} bytes"
+            way = f"deepod.sources.array(X), of which fit holds {limit} bytes"
         purpose = f"the rows to train on, {len(X)} of shape {detector.input_shape_}, {size} bytes"
         return too_little(detector.device_, purpose, way)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
@@ -62,7 +62,7 @@ class Reconstruction(ErrorMaps):
     """Autoencoder whose score is its mean squared error."""
 
     latent_dim: int = param(default=32, accepts=[integer(1)], doc="Length of the code.")
-    error: str = param(
+    error: Literal["norm", "mse"] = param(
         default="norm",
         accepts=[one_of("norm", "mse")],
         doc="Error that training minimises: its Euclidean norm, in which rows with large errors, "

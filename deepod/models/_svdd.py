@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -42,7 +42,7 @@ class SVDD(BaseDetector):
         accepts=[integer(1), None],
         doc="Length of the code; None: half as many as a sample has values, from 2 to 32.",
     )
-    objective: str = param(
+    objective: Literal["hard", "soft"] = param(
         default="hard",
         accepts=[one_of("hard", "soft")],
         doc="'hard' pulls every row to the centre (one-class Deep SVDD); 'soft' only those outside "
@@ -56,7 +56,7 @@ class SVDD(BaseDetector):
     warmup_epochs: int = param(
         default=10, accepts=[integer(0)], doc="Epochs before the radius leaves 0. 'soft' only."
     )
-    pretrain_epochs: Any = param(
+    pretrain_epochs: int | Literal["auto"] = param(
         default="auto",
         accepts=[integer(0), one_of("auto")],
         doc="Epochs of training as an autoencoder, before the centre is set, without "

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -21,7 +21,7 @@ class SVDDAutoencoder(SVDD, ErrorMaps):
     reconstruction_weight: float = param(
         default=0.01, accepts=[real(0)], doc="Weight of the mean squared error of reconstruction."
     )
-    score_by: str = param(
+    score_by: Literal["distance", "reconstruction", "combined"] = param(
         default="combined",
         accepts=[one_of("distance", "reconstruction", "combined")],
         doc="Squared distance of the code to the centre, mean squared error of the reconstruction, "

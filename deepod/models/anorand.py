@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -75,7 +75,7 @@ class AnoRand(ErrorMaps):
     k_neighbors: int = param(
         default=5, accepts=[integer(1)], doc="Neighbours that SMOTE interpolates to; at most all."
     )
-    supervision: str | None = param(
+    supervision: Literal["few_labels", "supervised"] | None = param(
         default=None,
         accepts=[one_of("few_labels", "supervised"), None],
         doc="None ignores y. 'few_labels': y is 1 for known anomalies, which join the noisy rows, "
@@ -84,18 +84,18 @@ class AnoRand(ErrorMaps):
     known_ratio: float = param(
         default=0.5, accepts=[real(0, 0.5)], doc="Share of known anomalies, repeated; 0: once each."
     )
-    fusion: str = param(
+    fusion: Literal["auto", "paper", "swapped", "mean", "reconstruction", "detection"] = param(
         default="auto",
         accepts=[one_of("auto", "paper", "swapped", "mean", "reconstruction", "detection")],
         doc="How the score joins both blocks: by the paper's weights, these exchanged, equal ones, "
         "or one block alone. 'auto': 'reconstruction' without labels, 'mean' with them.",
     )
-    error: str = param(
+    error: Literal["norm", "mse"] = param(
         default="norm",
         accepts=[one_of("norm", "mse")],
         doc="Error of the reconstruction in the loss; the score always takes the norm.",
     )
-    z0: str = param(
+    z0: Literal["hidden", "output"] = param(
         default="hidden",
         accepts=[one_of("hidden", "output")],
         doc="What the decoder is told of the detection block: its last hidden layer or its output.",

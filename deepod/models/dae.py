@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
@@ -41,7 +41,7 @@ class DAE(Reconstruction):
     array([0, 1])
     """
 
-    corruption: str = param(
+    corruption: Literal["gaussian", "masking"] = param(
         default="gaussian",
         accepts=[one_of("gaussian", "masking")],
         doc="Gaussian noise is added to the scaled values, or a share of them is set to 0.",

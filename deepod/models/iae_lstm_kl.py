@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -59,15 +60,15 @@ class IAELSTMKL(SVDDAutoencoder):
     array([0, 1])
     """
 
-    gate: str | None = param(
+    gate: Literal["lstm"] | None = param(
         default="lstm", accepts=[one_of("lstm"), None], doc="The gated layer, or none."
     )
-    gates: Any = param(
+    gates: Sequence[Literal["input", "output"]] = param(
         default=("input", "output"),
         accepts=[tuple, list],
         doc="Gates that are learned; one left out is 1.",
     )
-    kl: str | None = param(
+    kl: Literal["shift", "moments", "gaussian"] | None = param(
         default="shift",
         accepts=[one_of("shift", "moments", "gaussian"), None],
         doc="The term on the codes, see the notes; or none.",

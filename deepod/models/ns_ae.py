@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -79,7 +79,7 @@ class NSAE(ErrorMaps):
         accepts=[integer(1), None],
         doc="Length of the code; None: 32 for images, 8 otherwise.",
     )
-    error: str = param(
+    error: Literal["mse", "norm"] = param(
         default="mse",
         accepts=[one_of("mse", "norm")],
         doc="Error of the reconstruction: mean squared, or the Euclidean norm (printed).",
@@ -90,13 +90,13 @@ class NSAE(ErrorMaps):
     novelty_layers: int = param(
         default=2, accepts=[integer(1)], doc="Dense layers of the novelty head, wide as the code."
     )
-    normalize: str | None = param(
+    normalize: Literal["detach", "attached"] | None = param(
         default="detach",
         accepts=[one_of("detach", "attached"), None],
         doc="Normalisation of the loss by the extremes of the batch: without gradients through "
         "them, with (as printed), or none.",
     )
-    l0: str = param(
+    l0: Literal["count", "hard_concrete"] = param(
         default="count",
         accepts=[one_of("count", "hard_concrete")],
         doc="The term of the non-zero weights: counted and logged, or gates that can be trained.",
@@ -127,7 +127,7 @@ class NSAE(ErrorMaps):
     def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> Tensor | None:
         if self.l0 == "count":
             return None
-        gates = self.module_["net"].log_odds
+        gates = self.module_.get_parameter("net.log_odds")
         return torch.rand(gates.shape, **drawn_by(generator))
 
     def _reconstruct(self, module: Any, x: Tensor) -> Tensor:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -55,37 +56,37 @@ class PLAD(BaseDetector):
     array([0, 1])
     """
 
-    perturbator: str = param(
+    perturbator: Literal["vae", "mlp"] = param(
         default="vae",
         accepts=[one_of("vae", "mlp")],
         doc="Whether the perturbation of a row is drawn from a learned distribution (equation 5) "
         "or deterministic (equation 3).",
     )
-    symmetry: str = param(
+    symmetry: Literal["none", "mirror", "random_signs"] = param(
         default="random_signs",
         accepts=[one_of("none", "mirror", "random_signs")],
         doc="How the move x~ - x is used in training: as learned (the paper), also backwards, or "
         "with a random sign per row and feature.",
     )
-    reach: Any = param(
+    reach: Sequence[float] = param(
         default=(0.1, 3.0),
         accepts=[tuple, list],
         doc="Range of the factor of the move, drawn log-uniformly per row; (1, 1) is the paper.",
     )
     lam: float = param(default=3.0, accepts=[real(0)], doc="Weight of |alpha - 1|^2 + |beta|^2.")
-    penalty: str = param(
+    penalty: Literal["mean", "sum"] = param(
         default="mean", accepts=[one_of("mean", "sum")], doc="Its reduction; printed as a sum."
     )
     kl_weight: float = param(
         default=1.0, accepts=[real(0)], doc="Weight of the KL divergence of the VAE's code."
     )
-    perturbator_hidden: Any = param(
+    perturbator_hidden: tuple[int, ...] | list[int] | None = param(
         default=None, accepts=[tuple, list, None], doc="g's hidden widths; None: min(size, 256)."
     )
     latent_dim: int | None = param(
         default=None, accepts=[integer(1), None], doc="Length of g's code; None: min(size, 64)."
     )
-    alpha: str = param(
+    alpha: Literal["identity", "raw"] = param(
         default="identity",
         accepts=[one_of("identity", "raw")],
         doc="Whether g puts out alpha - 1, so that it starts near no perturbation, or alpha.",
@@ -93,7 +94,7 @@ class PLAD(BaseDetector):
     n_members: int = param(
         default=5, accepts=[integer(1)], doc="Pairs of f and g; their probabilities are averaged."
     )
-    supervision: str | None = param(
+    supervision: Literal["drop_anomalies"] | None = param(
         default=None,
         accepts=[one_of("drop_anomalies"), None],
         doc="'drop_anomalies' trains on the rows with y == 0 alone; None ignores y.",
@@ -173,7 +174,9 @@ class PLAD(BaseDetector):
         # The logit of the members' mean probability, written so that it does not saturate.
         return torch.logsumexp(logsigmoid(f), 0) - torch.logsumexp(logsigmoid(-f), 0)
 
-    def perturb(self, X: Any, random_state: Any = None) -> np.ndarray:
+    def perturb(
+        self, X: Any, random_state: int | np.random.RandomState | None = None
+    ) -> np.ndarray:
         """Perturb rows as the first member learned to: x~ in the units of X.
 
         Parameters

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import abc
 from numbers import Integral
+from typing import Literal
 
 import torch
-from sklearn.base import BaseEstimator
 from torch import Tensor, nn
 
+from deepod.params import Estimator
 from deepod.types import Shape
 
-ACTIVATIONS: dict[str, type[nn.Module]] = {
+Activation = Literal["leaky_relu", "relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
+ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "leaky_relu": nn.LeakyReLU,
     "relu": nn.ReLU,
     "elu": nn.ELU,
@@ -22,7 +24,7 @@ ACTIVATIONS: dict[str, type[nn.Module]] = {
 }
 
 
-class Network(BaseEstimator, metaclass=abc.ABCMeta):
+class Network(Estimator, metaclass=abc.ABCMeta):
     """A network to be built: holds sizes and options, no weights.
 
     Subclasses hold their parameters as scikit-learn estimators do (``get_params``,

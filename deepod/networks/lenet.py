@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from deepod.networks._spec import ACTIVATIONS, Network
+from deepod.networks._spec import ACTIVATIONS, Activation, Network
 from deepod.networks.mlp import MLP
 from deepod.params import integer, one_of, param, parameters
 from deepod.types import Shape
@@ -30,12 +30,12 @@ class LeNet(Network):
     torch.Size([2, 3])
     """
 
-    channels: tuple[int, ...] | None = param(
+    channels: tuple[int, ...] | list[int] | None = param(
         default=None,
         accepts=[tuple, list, None],
         doc="Channels of the convolutions; None chooses by the image's size.",
     )
-    hidden: tuple[int, ...] = param(
+    hidden: tuple[int, ...] | list[int] = param(
         default=(128,),
         accepts=[tuple, list],
         doc="Widths of the fully connected hidden layers after the convolutions.",
@@ -43,7 +43,7 @@ class LeNet(Network):
     kernel_size: int = param(
         default=5, accepts=[integer(1)], doc="Side of the convolution kernels, odd, in pixels."
     )
-    activation: str = param(
+    activation: Activation = param(
         default="leaky_relu",
         accepts=[one_of(*ACTIVATIONS)],
         doc="Non-linearity between the layers.",

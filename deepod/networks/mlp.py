@@ -7,7 +7,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor, nn
 
-from deepod.networks._spec import ACTIVATIONS, Network
+from deepod.networks._spec import ACTIVATIONS, Activation, Network
 from deepod.params import one_of, param, parameters
 from deepod.types import Shape
 
@@ -28,12 +28,12 @@ class MLP(Network):
     )
     """
 
-    hidden: tuple[int, ...] = param(
+    hidden: tuple[int, ...] | list[int] = param(
         default=(64, 32),
         accepts=[tuple, list],
         doc="Widths of the hidden layers, from the input of an encoder on.",
     )
-    activation: str = param(
+    activation: Activation = param(
         default="leaky_relu",
         accepts=[one_of(*ACTIVATIONS)],
         doc="Non-linearity between the layers.",

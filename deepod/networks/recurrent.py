@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 from torch import Tensor, nn
 
 from deepod.networks._spec import Network
@@ -21,12 +23,12 @@ class Recurrent(Network):
     torch.Size([5, 2])
     """
 
-    hidden: tuple[int, ...] = param(
+    hidden: tuple[int, ...] | list[int] = param(
         default=(64,),
         accepts=[tuple, list],
         doc="Widths of the recurrent layers, from the input of an encoder on.",
     )
-    cell: str = param(
+    cell: Literal["gru", "lstm"] = param(
         default="gru", accepts=[one_of("gru", "lstm")], doc="Kind of recurrent layer."
     )
     bias: bool = param(default=True, accepts=["boolean"], doc="Whether the layers add a bias.")

@@ -9,6 +9,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from deepod import AnoRand, fit_many
+from deepod._inputs.division import divide
+from deepod._inputs.seeds import draw_seeds
 from deepod.bench.detectors import find
 from deepod.bench.protocols import split_table
 from deepod.datasets import load_bundled
@@ -293,8 +295,9 @@ def test_supervision__rows_held_out__some_anomalies_stay_in_training(supervision
     y = np.repeat([0, 1], [38, 2])
     params = {"validation_fraction": 0.5, "random_state": seed, "noise_ratio": 0}
     detector = small(supervision=supervision, **params)
-    _, held_out = detector._split(np.arange(40), y, seed)
-    assert y[held_out].sum() == 1
+    shares = {"validation_fraction": 0.5, "calibration_fraction": 0}
+    division = divide(40, y, seeds=draw_seeds(seed), **shares)
+    assert y[division.watch].sum() == 1
     assert np.isfinite(detector.fit(X[:40], y).decision_scores_).all()
 
 
