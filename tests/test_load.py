@@ -14,11 +14,11 @@ import pytest
 import torch
 
 import deepod
+from benchmarks.stress.churn import churn
 from deepod import SeedEnsemble
 
 from . import children
 from .cases import NAMES, NAMES_AND_KINDS, fast, samples
-from .churn import churn
 
 every_detector = pytest.mark.parametrize("name", NAMES)
 every_input = pytest.mark.parametrize(("name", "kind"), NAMES_AND_KINDS)

@@ -17,7 +17,7 @@ def add_options(parser: argparse.ArgumentParser, detectors: str | None = None) -
     """Add all options but those that say which datasets there are."""
     add = parser.add_argument
     usual = "" if detectors is None else " (default: %(default)s)"
-    add("--detectors", type=_listed, required=detectors is None, default=detectors, help="with "
+    add("--detectors", type=listed, required=detectors is None, default=detectors, help="with "
         "commas: PLAD, pyod:IForest, module:Class, file.toml:section" + usual)  # fmt: skip
     add("--protocol", default="one-class", help="images, "
         + ", ".join(k if p.least is None else f"{k}-N" for k, p in PROTOCOLS.items())
@@ -98,5 +98,6 @@ def count(text: str) -> int:
     return number
 
 
-def _listed(text: str) -> list[str]:
+def listed(text: str) -> list[str]:
+    """Read names with commas between them."""
     return [name.strip() for name in text.split(",") if name.strip()]

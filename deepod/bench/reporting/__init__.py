@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from deepod.bench import rows
+from deepod.bench.options import listed
 from deepod.bench.reporting import tables
 
 _PUBLISHED = "published-"  # protocols whose results may be set beside published ones
@@ -130,8 +131,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add("--metric", choices=list(tables.METRICS), default="auc_roc", help="for Markdown and "
         "pictures (default: %(default)s)")  # fmt: skip
     add("--per-dataset", action="store_true", help="print a table of datasets x detectors, too")
-    add("--detectors", type=_listed, metavar="a,b,c", help="only these")
-    add("--datasets", type=_listed, metavar="a,b,c", help="only these")
+    add("--detectors", type=listed, metavar="a,b,c", help="only these")
+    add("--datasets", type=listed, metavar="a,b,c", help="only these")
     add("--rename", type=_pair, action="append", default=[], metavar="OLD=NEW", help="give a "
         "detector another name; may be repeated")  # fmt: skip
     add("--test", choices=tables.TESTS, default="nemenyi", help="of pairs of detectors, for the "
@@ -175,13 +176,13 @@ def _read(results: Any) -> list[dict[str, Any]]:
     for given in results:
         if isinstance(given, Mapping):
             _check_row(given, "results")
-            found[rows.Cell.of(dict(given))] = {**given, "scores": None}
+            found[rows.cell_of(given)] = {**given, "scores": None}
             continue
         path = Path(given)
         folder = path.with_name(path.name + ".scores")
         for row in rows.read(path):
             _check_row(row, str(path))
-            cell = rows.Cell.of(row)
+            cell = rows.cell_of(row)
             found[cell] = row | {"scores": scores_file(folder, cell) if folder.is_dir() else None}
     if not found:
         raise ValueError("results: there are no rows.")
@@ -250,10 +251,6 @@ def _write(folder: Path, files: Mapping[str, str]) -> None:
 
     folder.mkdir(parents=True, exist_ok=True)
     write({folder / name: text.encode() for name, text in files.items()})
-
-
-def _listed(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 def _pair(text: str) -> tuple[str, str]:

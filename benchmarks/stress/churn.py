@@ -13,6 +13,7 @@ import numpy as np
 from torch import Tensor, nn
 
 import deepod
+from benchmarks.memory import kib
 
 from . import children
 from .cases import NAMES, NAMES_AND_KINDS, fast, samples
@@ -49,17 +50,9 @@ def _look() -> dict[str, float]:
         "objects": len(objects),
         "modules": sum(issubclass(type(thing), nn.Module) for thing in objects),
         "tensors": sum(issubclass(type(thing), Tensor) for thing in objects),
-        "process": _anonymous(),
+        "process": kib("RssAnon") / 1024,  # what is no page of a file
         "python": python / (1 << 20),
     }
-
-
-def _anonymous() -> float:
-    """MiB of this process that are no pages of files."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) / 1024
-    raise ValueError("RssAnon")
 
 
 def _churn(fits: int, folder: Path, tables: bool, python: bool) -> None:
