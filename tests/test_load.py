@@ -14,11 +14,11 @@ import pytest
 import torch
 
 import deepod
+from benchmarks.stress.churn import churn
 from deepod import SeedEnsemble
 
 from . import children
 from .cases import IN_TURNS, NAMES_AND_KINDS, fast, samples
-from .churn import churn
 
 in_turns = pytest.mark.parametrize(("name", "kind"), IN_TURNS)
 X = samples()

@@ -13,16 +13,19 @@ import numpy as np
 from torch import Tensor, nn
 
 import deepod
+from benchmarks.memory import kib
 
 from . import children
-from .cases import NAMES_AND_KINDS, REPRESENTATIVES, fast, samples
+from .cases import NAMES_AND_KINDS, fast, samples
 
 LOOKS = 6
+# Detectors of different kinds: with noise, with phases, plain.
+FEW = [(name, "table") for name in ("PLAD", "IAELSTMKL", "AutoEncoder")]
 
 
 def _detectors(few: bool) -> Iterator[tuple[Any, np.ndarray]]:
     """Detectors on kinds of samples, and of each round one that is traced, for ever."""
-    turns = [(name, "table") for name in REPRESENTATIVES] if few else NAMES_AND_KINDS
+    turns = FEW if few else NAMES_AND_KINDS
     number = 0
     while True:
         for name, kind in turns:
@@ -49,17 +52,9 @@ def _look() -> dict[str, float]:
         "objects": len(objects),
         "modules": sum(issubclass(type(thing), nn.Module) for thing in objects),
         "tensors": sum(issubclass(type(thing), Tensor) for thing in objects),
-        "process": _anonymous(),
+        "process": kib("RssAnon") / 1024,  # what is no page of a file
         "python": python / (1 << 20),
     }
-
-
-def _anonymous() -> float:
-    """MiB of this process that are no pages of files."""
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) / 1024
-    raise ValueError("RssAnon")
 
 
 def _churn(fits: int, folder: Path, few: bool, python: bool) -> None:
