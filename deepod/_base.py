@@ -229,8 +229,8 @@ class BaseDetector(Fitted):
         default=1 << 28,
         accepts=[integer(1)],
         doc="Bytes that ``fit`` may hold of a memory map larger than this, or of a source of "
-        ":mod:`deepod.sources`: such rows are read from disk anew in every epoch. Scoring reads them "
-        "a few MiB at a time.",
+        ":mod:`deepod.sources`: such rows are read from disk anew in every epoch. Scoring reads "
+        "them a few MiB at a time.",
     )
     checkpoint: str | os.PathLike[str] | None = param(
         default=None,
@@ -376,8 +376,8 @@ class BaseDetector(Fitted):
         Parameters
         ----------
         X : array-like of shape (n, d), (n, time, channels) or (n, channels, height, width)
-            Samples shaped like those of ``fit``, or a source of :mod:`deepod.sources`. NaN are allowed
-            after a fit with ``missing="impute"``.
+            Samples shaped like those of ``fit``, or a source of :mod:`deepod.sources`. NaN are
+            allowed after a fit with ``missing="impute"``.
         batch_size : int, optional
             Rows to score at once, for when memory is short. Scores do not depend on it.
 
