@@ -1,4 +1,4 @@
-"""What the default tests cost, by file and by detector, in seconds of the processor.
+"""What the default tests cost, by file, test and detector, in seconds of the processor.
 
 ::
 
@@ -21,6 +21,8 @@ import pytest
 
 from .cases import NAMES
 
+MOST = 30  # tests that are named
+
 
 def seconds(process="self"):
     """Return how long a process has used the processor, and all that it has started."""
@@ -41,6 +43,7 @@ class Cost:
 
     def __init__(self):
         self.files = defaultdict(list)
+        self.tests = defaultdict(float)  # with all of their cases
         self.cases = defaultdict(lambda: defaultdict(list))  # by test and detector
         self.began = seconds()
 
@@ -51,6 +54,7 @@ class Cost:
         cost = seconds() - before
         test, _, case = item.nodeid.partition("[")
         self.files[test.partition("::")[0]].append(cost)
+        self.tests[test] += cost
         for name in set(re.findall(r"\w+", case)) & set(NAMES):
             self.cases[test][name].append(cost)
         return done
@@ -60,6 +64,8 @@ class Cost:
         show("\nseconds of the processor, tests:")
         for file, costs in sorted(self.files.items(), key=lambda of: -sum(of[1])):
             show(f"{sum(costs):8.1f} {len(costs):5} {file}")
+        for test in sorted(self.tests, key=self.tests.get, reverse=True)[:MOST]:
+            show(f"{self.tests[test]:8.1f}       {test}")
         of_all = [cases for cases in self.cases.values() if len(cases) == len(NAMES)]
         for name in NAMES:
             costs = [cost for cases in of_all for cost in cases[name]]

@@ -201,14 +201,14 @@ def test_stepper__late_sizes__recorded_again_as_far_as_they_were(monkeypatch):
 
 @pytest.mark.parametrize("name", ["AutoEncoder", "AnoRand", "PLAD"])
 def test_stopped__rows_on_disk__go_on(name, path):
-    rows = data.array(samples(n=800))
+    rows = data.array(samples(n=300))
 
     def make(**params):
         return fast(
-            name, network=TINY, epochs=5, batch_size=20, memory_limit=1 << 13, **params
-        )  # buffers of some 50 rows: AnoRand's are of many sizes
+            name, network=TINY, epochs=4, batch_size=8, memory_limit=1 << 12, **params
+        )  # buffers of some 25 rows: AnoRand's are of many sizes
 
-    whole = assert_stopping_changes_nothing(make, path, rows, step=3)
+    whole = assert_stopping_changes_nothing(make, path, rows, step=2)
     assert whole.engine_ == "trace"
 
 

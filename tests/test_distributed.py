@@ -214,11 +214,18 @@ def test_scorer__many_detectors__the_last_are_kept(monkeypatch):
 @pytest.fixture(scope="module")
 def dask_client(free):
     dask_distributed = pytest.importorskip("distributed")
-    cluster = dask_distributed.LocalCluster(
-        n_workers=2, threads_per_worker=2, dashboard_address=None, memory_limit=None
-    )
-    with cluster, dask_distributed.Client(cluster) as client:
-        yield client
+    dask = pytest.importorskip("dask")
+    # For nothing but to end what hangs: a loaded machine may take minutes to start a worker.
+    timeouts = {
+        "distributed.comm.timeouts.connect": "600s",
+        "distributed.comm.timeouts.tcp": "600s",
+    }
+    with dask.config.set(timeouts):
+        cluster = dask_distributed.LocalCluster(
+            n_workers=2, threads_per_worker=2, dashboard_address=None, memory_limit=None
+        )
+        with cluster, dask_distributed.Client(cluster, timeout=600) as client:
+            yield client
 
 
 @pytest.mark.parametrize("kind", ["table", "windows", "images"])

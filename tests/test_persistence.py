@@ -17,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 import deepod
+from deepod._scoring import sketch
 from deepod._storage import models as _models
 from deepod._storage import tensors as _tensors
 from deepod.callbacks import EarlyStopping
@@ -225,11 +226,12 @@ def test_load__another_process__same_scores(tmp_path):
     assert json.loads(out) == detector.decision_function(X).tolist()
 
 
-def test_load__scores_of_a_stream__stand_ins_kept(tmp_path):
-    X = np.random.default_rng(0).normal(size=(120_000, 2)).astype(np.float32)
+def test_load__scores_of_a_stream__stand_ins_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(sketch, "_STAND_INS", 1001)
+    X = np.random.default_rng(0).normal(size=(8000, 2)).astype(np.float32)
     np.save(tmp_path / "X.npy", X)
     mapped = np.load(tmp_path / "X.npy", mmap_mode="r")
-    detector = fast("AutoEncoder", epochs=1, batch_size=4096, memory_limit=1 << 18).fit(mapped)
+    detector = fast("AutoEncoder", epochs=1, batch_size=512, memory_limit=1 << 14).fit(mapped)
     detector.save(tmp_path / "m")
     again = deepod.load(tmp_path / "m")
     assert again.threshold_ == detector.threshold_
@@ -373,12 +375,12 @@ def test_save_and_load__input_shape_changed_after_fit__kept(tmp_path):
 
 
 def test_save_and_load__large_images__no_more_than_they_need(tmp_path):
-    images = samples("images", n=2).repeat(80, 2).repeat(80, 3)
+    images = samples("images", n=2).repeat(32, 2).repeat(32, 3)
     network = LeNet(channels=(32, 8), hidden=())
     params = {"network": network, "pretrain_epochs": 0, "epochs": 0, "latent_dim": 2}
     detector = fast("DeepSVDD", **params).fit(images)
     detector.save(tmp_path / "m")
-    assert deepod.load(tmp_path / "m").input_shape_ == (1, 640, 640)
+    assert deepod.load(tmp_path / "m").input_shape_ == (1, 256, 256)
 
 
 def test_save__parameter_made_invalid_after_fit__named(tmp_path):

@@ -12,6 +12,7 @@ from sklearn.metrics import roc_auc_score
 
 import deepod
 from deepod import AnoRand, AutoEncoder, SeedEnsemble, data, fit_many
+from deepod._inputs import rows as _rows
 from deepod._scoring import sketch
 from deepod.callbacks import EarlyStopping
 from deepod.distributed import Scorer
@@ -255,9 +256,10 @@ def test_fit_many__array_in_several_processes__not_taken_for_a_map():
 # --- memory, progress, batches ------------------------------------------------------------------
 
 
-def test_fit__large_map__memory_within_the_limit(tmp_path):
-    X = mapped(tmp_path, np.tile(TRAIN, (100, 4)))  # 16 MB
-    limit = 1 << 22
+def test_fit__large_map__memory_within_the_limit(tmp_path, monkeypatch):
+    monkeypatch.setattr(_rows, "_BLOCK_VALUES", 1 << 17)
+    X = mapped(tmp_path, np.tile(TRAIN, (50, 4)))  # 8 MB
+    limit = 1 << 20
     detector = AutoEncoder(memory_limit=limit, batch_size=4096, epochs=1, random_state=0)
     detector.fit(mapped(tmp_path, np.tile(TRAIN, (1, 4)), "first"))  # what is imported
     tracemalloc.start()
@@ -267,7 +269,7 @@ def test_fit__large_map__memory_within_the_limit(tmp_path):
     finally:
         tracemalloc.stop()
     # Beside the limit, a block of rows in float64 that is being scaled.
-    assert peak < limit + 4 * 8 * (1 << 20)
+    assert peak < limit + 4 * 8 * (1 << 17)
 
 
 def test_verbose__scoring_a_source__shows_progress(capsys):

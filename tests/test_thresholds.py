@@ -7,7 +7,7 @@ from fractions import Fraction
 import numpy as np
 import pytest
 import torch
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from scipy.stats import betabinom, binom
@@ -543,6 +543,7 @@ steps = st.lists(
 )
 
 
+@settings(max_examples=40)
 @given(steps)
 def test_threshold__attributes_read_in_between__change_nothing(changes):
     quiet, read = copy.deepcopy(FITTED), copy.deepcopy(FITTED)

@@ -340,7 +340,7 @@ def test_labels__anomalies_among_normal_rows__are_learned(supervision):
 
 
 @pytest.mark.parametrize("contaminated", [False, True])
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
 def test_easy_problem__far_outliers__found(contaminated, seed):
     generator = np.random.default_rng(seed)
     normal = generator.normal(size=(500, 5))

@@ -365,7 +365,7 @@ def test_prototypes__few_rows__finite(n):
     assert np.isfinite(detector.decision_function(X)).all()
 
 
-@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize("seed", [0, *(pytest.param(s, marks=pytest.mark.slow) for s in (1, 2))])
 def test_threshold__new_normal_rows__not_flagged_wholesale(seed):
     """A classifier that learned the rows by heart would flag nearly all new ones."""
     generator = np.random.default_rng(seed)
