@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import argparse
 import os
-import signal
 from collections.abc import Sequence
 from pathlib import Path
 
 from sklearn.utils import Bunch
 
+from benchmarks import _common
 from deepod import bench
 from deepod.bench import options
 
@@ -74,12 +74,8 @@ def main(argv: Sequence[str] | None = None) -> None:
         "(default: %(default)s)")  # fmt: skip
     options.add_options(parser, detectors=f"{OURS},{PEERS}")
     args = parser.parse_args(argv)
-    try:
+    with _common.explained(parser):
         print(options.run_with_options(find(args.datasets, args.protocol), args))
-    except (OSError, ImportError, ValueError) as error:
-        parser.error(str(error))
-    except KeyboardInterrupt as error:
-        parser.exit(128 + signal.SIGINT, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

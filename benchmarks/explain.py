@@ -15,12 +15,12 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-from tqdm import tqdm
 
 import deepod
-from benchmarks import adbench
+from benchmarks import _common, adbench
 from deepod._scoring import explain as _explain_module
-from deepod.bench import environment, protocols, rows
+from deepod.bench import environment, protocols
+from deepod.bench.reporting.tables import markdown
 
 NODES = (32, 64, _explain_module.NODES, 256)
 SHIFT = 5.0  # standard deviations by which one value of a normal row is moved
@@ -34,11 +34,6 @@ class Cell(NamedTuple):
     dataset: str
     detector: str
     seed: int
-
-    @classmethod
-    def of(cls, row: dict[str, Any]) -> Cell:
-        """Identify the cell that a row is the result of."""
-        return cls(*(row[name] for name in cls._fields))
 
 
 def measure(cell: Cell) -> dict[str, Any]:
@@ -129,14 +124,7 @@ def report(found: Sequence[dict[str, Any]]) -> str:
         pd.DataFrame(gaps).groupby("detector").median(),
         pd.DataFrame(shares).groupby("detector").mean(),
     ]
-    return "\n\n".join(_markdown(100 * table) for table in tables)
-
-
-def _markdown(table: pd.DataFrame) -> str:
-    lines = [["detector", *table.columns], ["---", *["--:"] * table.shape[1]]]
-    for name, values in table.iterrows():
-        lines.append([str(name), *(f"{value:.2g}" for value in values)])
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return "\n\n".join(markdown(100 * table, "{:.2g}".format) for table in tables)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -152,11 +140,8 @@ def main(argv: Sequence[str] | None = None) -> None:
     detectors = args.detectors.split(",")
     cells = [Cell(*c) for c in product(names, detectors, range(args.seeds))]
     torch.set_num_threads(1)
-    there = {Cell.of(row) for row in rows.read_and_repair(args.out, Cell)}
     about = environment.describe() | environment.machine()
-    for cell in tqdm([cell for cell in cells if cell not in there], unit="fit"):
-        rows.append(args.out, cell._asdict() | measure(cell) | about, Cell)
-    print(report(rows.read(args.out, Cell)))
+    print(report(_common.measure_missing(args.out, Cell, cells, measure, about, "fit")))
 
 
 if __name__ == "__main__":

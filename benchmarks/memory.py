@@ -62,11 +62,17 @@ def peak_of(function: Callable[[], Any]) -> dict[str, Any]:
 
 def _anonymous() -> float | None:
     """MiB that are not backed by a file, if the system tells."""
+    found = kib("RssAnon")
+    return None if found is None else found / 1024
+
+
+def kib(name: str) -> int | None:
+    """Return KiB of this process under a name of Linux's ``/proc/self/status``, if it is there."""
     if not _STATUS.exists():
         return None
     for line in _STATUS.read_text(encoding="ascii").splitlines():
-        if line.startswith("RssAnon:"):
-            return int(line.split()[1]) / 1024
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1])
     return None
 
 

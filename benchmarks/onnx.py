@@ -15,11 +15,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from tqdm import tqdm
 
 import deepod
+from benchmarks import _common
 from deepod import onnx
-from deepod.bench import environment, rows
+from deepod.bench import environment
+from deepod.bench.reporting.tables import pipe_table
 
 # Shape of a sample, and rows to score at once besides a single one.
 KINDS = {"table": ((32,), 100_000), "windows": ((50, 4), 5_000), "images": ((1, 16, 16), 5_000)}
@@ -31,11 +32,6 @@ class Cell(NamedTuple):
 
     detector: str
     kind: str
-
-    @classmethod
-    def of(cls, row: dict[str, Any]) -> Cell:
-        """Identify the cell that a row is the result of."""
-        return cls(*(row[name] for name in cls._fields))
 
 
 def measure(cell: Cell, largest: int) -> dict[str, Any]:
@@ -93,7 +89,7 @@ def report(found: Sequence[dict[str, Any]]) -> str:
     """Render a table, milliseconds and all."""
     head = ["detector", "input", "export, s", "KiB", "one row, ms: file", "detector"]
     head += ["rows", "microseconds a row: file", "detector", "deviation"]
-    lines = [head, ["---", "---", *["--:"] * 8]]
+    lines = [head]
     for row in sorted(found, key=lambda row: (row["kind"], row["detector"])):
         one, whole = (row[key] for key in ("one", "all"))
         names = ("onnxruntime", "decision_function")
@@ -103,7 +99,7 @@ def report(found: Sequence[dict[str, Any]]) -> str:
             *(f"{1e6 * whole[name] / row['rows']:.2f}" for name in names),
             f"{row['deviation']:.1e}",
         ])  # fmt: skip
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return pipe_table(lines, text=(0, 1))
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -117,13 +113,13 @@ def main(argv: Sequence[str] | None = None) -> None:
     args = parser.parse_args(argv)
     torch.set_num_threads(1)
     cells = [Cell(d, k) for k in args.kinds.split(",") for d in args.detectors.split(",")]
-    there = {Cell.of(row) for row in rows.read_and_repair(args.out, Cell)}
     about = environment.describe() | environment.machine()
     about["versions"] |= {name: version(name) for name in ("onnx", "onnxscript", "onnxruntime")}
-    for cell in tqdm([cell for cell in cells if cell not in there], unit="detector"):
-        measured = measure(cell, args.largest) | {"load": environment.load()}
-        rows.append(args.out, cell._asdict() | measured | about, Cell)
-    print(report(rows.read(args.out, Cell)))
+
+    def measured(cell: Cell) -> dict[str, Any]:
+        return measure(cell, args.largest) | {"load": environment.load()}
+
+    print(report(_common.measure_missing(args.out, Cell, cells, measured, about, "detector")))
 
 
 if __name__ == "__main__":

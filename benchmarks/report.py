@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Sequence
 
+from benchmarks import _common
 from benchmarks.adbench import GROUPS
 from deepod.bench import reporting, rows
 
@@ -18,13 +19,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     reporting.add_options(parser)
     args = parser.parse_args(argv)
-    try:
+    with _common.explained(parser):
         if args.datasets and args.datasets[0] in GROUPS:
             there = {row["dataset"] for path in args.results for row in rows.read(path)}
             args.datasets = [name for name in GROUPS[args.datasets[0]] if name in there]
         print(reporting.run_report(args))
-    except (OSError, ImportError, ValueError) as error:
-        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -23,11 +23,6 @@ class Cell(NamedTuple):
     quantity: str
     quick: bool = False
 
-    @classmethod
-    def of(cls, row: dict[str, Any]) -> Cell:
-        """Identify the cell that a row is the result of."""
-        return cls(*(row[name] for name in cls._fields))
-
 
 class Contender(NamedTuple):
     """One side of a comparison, set up and ready to be measured.

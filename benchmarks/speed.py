@@ -84,8 +84,7 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _measure(args: argparse.Namespace, sections: Sequence[str], repeats: int) -> None:
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    there = {Cell.of(row): row for row in rows.read_and_repair(args.out, Cell)}
+    there = rows.resume(args.out, Cell)
     about = environment.describe() | environment.machine() | {"threads": THREADS}
     torch.set_num_threads(THREADS)
     with ExitStack() as resources, threadpool_limits(THREADS):

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from itertools import groupby
 from pathlib import Path
 from typing import Any, NamedTuple
+
+from deepod.bench.reporting.tables import pipe_table
 
 Row = dict[str, Any]
 
@@ -48,12 +51,12 @@ def table(rows: Iterable[Row]) -> str:
     str
     """
     rows = list(rows)
-    lines = ["| figure | at least | aim | measured |", "|---|--:|--:|---|"]
+    lines = [["figure", "at least", "aim", "measured"]]
     for target in TARGETS:
         bound = f"{'≥' if target.sign > 0 else '≤'} {_number(target.bound)}{target.unit}"
         aim = "" if target.aim is None else f"{_number(target.aim)}{target.unit}"
-        lines.append(f"| {target.text} | {bound} | {aim} | {_measured(target, rows)} |")
-    return "\n".join(lines)
+        lines.append([target.text, bound, aim, _measured(target, rows)])
+    return pipe_table(lines, text=(0, 3))
 
 
 def where(rows: Iterable[Row]) -> str:
@@ -108,26 +111,23 @@ def _number(value: float) -> str:
 
 def listing(rows: Iterable[Row]) -> str:
     """Write every measured median and every ratio as Markdown, section by section."""
-    lines: list[str] = []
-    heading = None
-    for row in rows:
-        if (row["section"], row["setting"]) != heading:
-            heading = row["section"], row["setting"]
-            trial = " (trial)" if row["quick"] else ""
-            lines += ["", f"**{': '.join(heading)}**{trial}", ""]
-            lines += [
-                "| contender | quantity | median | lowest | highest |",
-                "|---|---|--:|--:|--:|",
-            ]
-        name = f"| {row['contender']} | {row['quantity']} |"
-        if "values" not in row:
-            lines.append(f"{name} {row.get('error') or row.get('skipped')} | | |")
-            continue
-        scale, unit = (1.0, "") if "ratio" in row else _scale(_value(row), row["unit"])
-        numbers = (_value(row), min(row["values"]), max(row["values"]))
-        cells = [f"{_number(number * scale)}{unit}" for number in numbers]
-        lines.append(f"{name} {' | '.join(cells)} |")
-    return "\n".join(lines[1:])
+    parts = []
+    for (section, setting), found in groupby(rows, lambda row: (row["section"], row["setting"])):
+        together = list(found)
+        trial = " (trial)" if together[0]["quick"] else ""
+        lines = [["contender", "quantity", "median", "lowest", "highest"]]
+        lines += [[row["contender"], row["quantity"], *_numbers(row)] for row in together]
+        parts.append(f"**{section}: {setting}**{trial}\n\n{pipe_table(lines, text=(0, 1))}")
+    return "\n\n".join(parts)
+
+
+def _numbers(row: Row) -> list[str]:
+    """Write median, lowest and highest value, or why there are none."""
+    if "values" not in row:
+        return [str(row.get("error") or row.get("skipped")), "", ""]
+    scale, unit = (1.0, "") if "ratio" in row else _scale(_value(row), row["unit"])
+    numbers = (_value(row), min(row["values"]), max(row["values"]))
+    return [f"{_number(number * scale)}{unit}" for number in numbers]
 
 
 def _scale(value: float, unit: str) -> tuple[float, str]:

@@ -18,10 +18,11 @@ import pandas as pd
 import torch
 from sklearn.metrics import f1_score, roc_auc_score
 from threadpoolctl import threadpool_limits
-from tqdm import tqdm
 
-from benchmarks import adbench
+from benchmarks import _common, adbench
 from deepod.bench import detectors, environment, protocols, rows
+from deepod.bench.options import listed
+from deepod.bench.reporting.tables import markdown
 from deepod.bench.runner import load
 
 DETECTORS = "PLAD,AutoEncoder,DeepSVDD,IAELSTMKL,AnoRand"
@@ -96,7 +97,7 @@ def run_cell(cell: rows.Cell, thresholders: Sequence[str] = ()) -> dict[str, Any
 
     Returns
     -------
-    row : dict
+    dict
         ``rules`` has METRICS, in their order, by rule: of all that apply to such scores.
     """
     split = load(cell, adbench.find(cell.dataset)[0])
@@ -128,7 +129,7 @@ def run_cell(cell: rows.Cell, thresholders: Sequence[str] = ()) -> dict[str, Any
             rules[CALIBRATED] = _compare(split, labels, held_out.labels_ == 1)
             row["auc_roc_held_out"] = _auc(split, scores)
     sizes = {"n_train": len(split.X_train), "n_test": len(split.X_test)}
-    return cell._asdict() | sizes | row | {"rules": rules}
+    return sizes | row | {"rules": rules}
 
 
 def _compare(split: protocols.Split, test: np.ndarray, training: np.ndarray) -> list[float]:
@@ -167,13 +168,13 @@ def render(results: Sequence[dict[str, Any]]) -> str:
         count, seeds = part["dataset"].nunique(), part["seed"].nunique()
         parts.append(f"## {protocol}: {count} datasets, {seeds} seeds, percent")
         by_rule = _means(part, ["rule"], list(METRICS)).sort_values("f1", ascending=False)
-        parts.append(_markdown(by_rule))
+        parts.append(markdown(by_rule, _percent))
         asked = part[part["rule"].isin(["contamination=0.1", "contamination='auto'", CALIBRATED])]
         alarms = _means(asked, ["detector", "rule"], ["false_alarms"])["false_alarms"]
         worst = 100 * asked.groupby(["dataset", "rule"])["false_alarms"].mean().unstack("rule")
         table = alarms.unstack("rule")
         table.loc["worst dataset"] = worst.max()
-        parts.append(f"False alarms:\n\n{_markdown(table)}")
+        parts.append(f"False alarms:\n\n{markdown(table, _percent)}")
     return "\n\n".join(parts)
 
 
@@ -183,13 +184,8 @@ def _means(table: pd.DataFrame, by: list[str], metrics: list[str]) -> pd.DataFra
     return 100 * per_dataset.groupby(by, sort=False).mean()
 
 
-def _markdown(table: pd.DataFrame) -> str:
-    lines = [[table.index.name or "", *table.columns], ["---", *["--:"] * table.shape[1]]]
-    lines += [
-        [index, *("" if pd.isna(value) else f"{value:.1f}" for value in values)]
-        for index, *values in table.itertuples(name=None)
-    ]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _percent(value: float) -> str:
+    return "" if np.isnan(value) else f"{value:.1f}"
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -222,13 +218,15 @@ def main(argv: Sequence[str] | None = None) -> None:
         for dataset in names
         for detector in args.detectors.split(",")
     ]
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    done = {rows.Cell.of(row) for row in rows.read_and_repair(args.out)}
-    about = environment.describe()
-    for cell in tqdm([cell for cell in cells if cell not in done], unit="cell"):
-        rows.append(args.out, run_cell(cell, [n for n in args.pythresh.split(",") if n]) | about)
+    found = _common.measure_missing(
+        args.out,
+        rows.Cell,
+        cells,
+        lambda cell: run_cell(cell, listed(args.pythresh)),
+        environment.describe(),
+    )
     wanted = set(cells)
-    print(render([row for row in rows.read(args.out) if rows.Cell.of(row) in wanted]))
+    print(render([row for row in found if rows.cell_of(row) in wanted]))
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """Saved models beside joblib's files, memory after a thousand fits, damaged files, killed saves.
 
-``python -m benchmarks.trust --help``; on Linux, with the tests beside it, whose functions it calls.
+``python -m benchmarks.trust --help``; on Linux.
 """
 
 from __future__ import annotations
@@ -20,9 +20,10 @@ import torch
 from tqdm import tqdm
 
 import deepod
-from benchmarks import adbench
-from deepod.bench import environment, protocols, rows
-from tests import churn, faults, fuzzing
+from benchmarks import _common, adbench
+from benchmarks.stress import churn, faults, fuzzing
+from deepod.bench import environment, protocols
+from deepod.bench.reporting.tables import pipe_table
 
 DATASET, TRAINING, ROUNDS = "cardio", 2000, 9
 SHARES = 4  # the damaged files are told off in as many processes
@@ -34,11 +35,6 @@ class Cell(NamedTuple):
     section: str
     detector: str
     number: int  # of rows, fits, files or kills
-
-    @classmethod
-    def of(cls, row: dict[str, Any]) -> Cell:
-        """Identify the cell that a row is the result of."""
-        return cls(*(row[name] for name in cls._fields))
 
 
 def saved(cell: Cell) -> dict[str, Any]:
@@ -129,7 +125,7 @@ def report(found: Sequence[dict[str, Any]]) -> str:
     """Render all rows."""
     head = ["detector", "rows", "KiB", "of them weights", "joblib: KiB"]
     head += ["save, ms", "joblib", "load, ms", "joblib"]
-    lines = [head, ["---", *["--:"] * 8]]
+    lines = [head]
     others = []
     for row in found:
         if row["section"] == "saved":
@@ -147,8 +143,7 @@ def report(found: Sequence[dict[str, Any]]) -> str:
             counts = ", ".join(f"{n} {what}" for what, n in row["counts"].items())
             failures = f", {len(row['failures'])} failures" if "failures" in row else ""
             others.append(f"{row['section']}: {counts}{failures}")
-    table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return "\n".join([table, "", *others])
+    return "\n".join([pipe_table(lines), "", *others])
 
 
 def main(argv: Sequence[str] | None = None) -> None:
@@ -170,12 +165,12 @@ def main(argv: Sequence[str] | None = None) -> None:
             cells += [Cell(section, name, TRAINING) for name in args.detectors.split(",")]
         else:
             cells.append(Cell(section, "all", numbers[section]))
-    there = {Cell.of(row) for row in rows.read_and_repair(args.out, Cell)}
     about = environment.describe() | environment.machine()
-    for cell in tqdm([cell for cell in cells if cell not in there], unit="measurement"):
-        measured = SECTIONS[cell.section](cell) | {"load": environment.load()}
-        rows.append(args.out, cell._asdict() | measured | about, Cell)
-    print(report(rows.read(args.out, Cell)))
+
+    def measure(cell: Cell) -> dict[str, Any]:
+        return SECTIONS[cell.section](cell) | {"load": environment.load()}
+
+    print(report(_common.measure_missing(args.out, Cell, cells, measure, about, "measurement")))
 
 
 if __name__ == "__main__":

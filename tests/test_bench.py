@@ -358,7 +358,7 @@ def test_guard__scaled_by_training_rows_and_labels_only_where_the_protocol_has_t
     monkeypatch.setattr(runner, "_warm", {(__name__, "Spy")})
     (row,) = call(home / "r", protocol=protocol, names="small", detector=f"{__name__}:Spy", seeds=1)
     ((X, y),) = Spy.seen
-    split = runner.load(rows.Cell.of(row), bench.find_data(names=["small"])[0])
+    split = runner.load(rows.cell_of(row), bench.find_data(names=["small"])[0])
     np.testing.assert_allclose(X, StandardScaler().fit_transform(split.X_train))
     assert (y is None) == (split.given is None)
     if y is not None:
@@ -473,7 +473,7 @@ def test_rows(home):
 
 def test_false_alarms__share_of_normal_test_rows_above_the_threshold(home):
     row = call(home / "r")[0]
-    split = runner.load(rows.Cell.of(row), bench.find_data(names=["small"])[0])
+    split = runner.load(rows.cell_of(row), bench.find_data(names=["small"])[0])
     scaler = StandardScaler().fit(split.X_train)
     norm = Norm(verbose=0).fit(scaler.transform(split.X_train))
     scores = norm.decision_function(scaler.transform(split.X_test))
@@ -491,7 +491,7 @@ def test_own_detector__seeds_side_by_side__as_one_by_one(home):
     assert (alone[0]["scaling"], alone[0]["params"]) == ("own", {"epochs": 2})
     assert [row["seed"] for row in together] == [row["seed"] for row in alone] == [0, 1, 2]
     scores = [
-        [np.load(runner.scores_file(home / name, rows.Cell.of(row)))["scores"] for row in alone]
+        [np.load(runner.scores_file(home / name, rows.cell_of(row)))["scores"] for row in alone]
         for name in ("a.scores", "b.scores")
     ]
     np.testing.assert_allclose(scores[0], scores[1], rtol=1e-4)
@@ -604,12 +604,12 @@ def test_scores__kept_on_request__give_the_same_figures(home):
     from sklearn.metrics import roc_auc_score
 
     (row,) = call(home / "r", "--keep-scores", names="small", seeds=1)
-    with np.load(runner.scores_file(home / "r.scores", rows.Cell.of(row))) as kept:
+    with np.load(runner.scores_file(home / "r.scores", rows.cell_of(row))) as kept:
         assert roc_auc_score(kept["y"], kept["scores"]) == row["auc_roc"]
     call(home / "s", names="small", seeds=1)
     assert not (home / "s.scores").exists()
     (again,) = call(home / "s", "--keep-scores", names="small", seeds=1)
-    assert runner.scores_file(home / "s.scores", rows.Cell.of(again)).exists()
+    assert runner.scores_file(home / "s.scores", rows.cell_of(again)).exists()
 
 
 def test_scores__disk_full__run_stops_and_goes_on(home, capsys, monkeypatch):

@@ -1,16 +1,109 @@
 """What benchmarks/ adds to the runner: tables, thresholds, contributions, ONNX files."""
 
+import argparse
+import ast
 import json
+import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 pytest.importorskip("pandas")
-from benchmarks import explain, thresholds
+from benchmarks import _common, explain, side_by_side, thresholds, trust
 from deepod import bench
 from deepod.bench import detectors, rows, runner
 
 from .test_bench import home  # noqa: F401  # pytest finds the fixture here
+
+FOLDER = Path(_common.__file__).parent
+
+
+def test_imports__nothing_of_the_tests():
+    for path in FOLDER.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text())):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert "tests" not in [name.partition(".")[0] for name in names], path
+
+
+# --- the loop that goes on ------------------------------------------------------------------------
+
+CELLS = [side_by_side.Cell("fit", "", name, "time") for name in "ABC"]
+
+
+def test_measure_missing__stopped_and_cut__goes_on_with_what_is_not_there(tmp_path):
+    out, calls = tmp_path / "new folder" / "r.jsonl", []
+
+    def measure(cell):
+        calls.append(cell.contender)
+        if calls == ["A", "B"]:
+            raise RuntimeError("stopped")
+        return {"values": len(calls)}
+
+    def go_on():
+        return _common.measure_missing(out, side_by_side.Cell, CELLS, measure, {"cores": 2})
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        go_on()
+    kept = out.read_bytes()
+    out.write_bytes(kept + kept[:20])  # killed in the middle of a line
+    found = go_on()
+    assert "".join(calls) == "AB" + "BC"
+    assert [rows.cell_of(row, side_by_side.Cell) for row in found] == CELLS
+    assert [(row["values"], row["cores"]) for row in found] == [(1, 2), (3, 2), (4, 2)]
+    content = out.read_bytes()
+    assert content.startswith(kept)
+    assert go_on() == found
+    assert "".join(calls) == "AB" + "BC"
+    assert out.read_bytes() == content
+
+
+def test_measure_missing__row_with_an_error_or_of_another_cell__stays(tmp_path):
+    out, other = tmp_path / "r.jsonl", CELLS[0]._replace(quick=True)
+    for cell in (other, CELLS[0]):
+        rows.append(out, cell._asdict() | {"error": "no"}, side_by_side.Cell)
+    found = _common.measure_missing(
+        out, side_by_side.Cell, CELLS[:2], lambda cell: {"values": 1}, {}
+    )
+    assert [row.get("error") for row in found] == ["no", "no", None]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [
+        ("explain", explain.Cell),
+        ("papers", rows.Cell),
+        ("speed", side_by_side.Cell),
+        ("thresholds", rows.Cell),
+        ("trust", trust.Cell),
+    ],
+)
+def test_committed_results__read_and_gone_on_with(name, kind, tmp_path):
+    results = FOLDER / "results" / f"{name}.jsonl"
+    if not results.exists():
+        pytest.skip("a source distribution has no results")
+    out = Path(shutil.copy(results, tmp_path))
+    there = list(rows.resume(out, kind))
+    assert out.read_bytes() == results.read_bytes()
+    assert len(there) == len(out.read_text().splitlines())
+    assert len(_common.measure_missing(out, kind, there, None, {})) == len(there)
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "message"),
+    [
+        (ValueError("no such paper"), 2, "error: no such paper"),
+        (KeyboardInterrupt("the same command goes on"), 130, "a command: the same command goes on"),
+        (KeyboardInterrupt(), 130, "a command: stopped by Ctrl-C."),
+    ],
+)
+def test_explained__one_line_and_a_status(error, code, message, capsys):
+    with pytest.raises(SystemExit) as end, _common.explained(argparse.ArgumentParser("a command")):
+        raise error
+    assert end.value.code == code
+    assert capsys.readouterr().err.endswith(f"{message}\n")
+
 
 # --- thresholds -----------------------------------------------------------------------------------
 
@@ -32,7 +125,7 @@ def test_thresholds__row_by_hand__table_and_going_on(home, capsys, monkeypatch):
     assert len(found) == 4
 
     row = next(row for row in found if row["protocol"] == "one-class")
-    split = runner.load(rows.Cell.of(row), bench.find_data(names=[row["dataset"]])[0])
+    split = runner.load(rows.cell_of(row), bench.find_data(names=[row["dataset"]])[0])
     detector = detectors.find(name).build(0)[0].fit(split.X_train)
     labels, y = detector.predict(split.X_test), split.y_test
     f1, recall, alarms, flagged = row["rules"]["contamination=0.1"]

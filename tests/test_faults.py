@@ -15,14 +15,15 @@ import pytest
 from sklearn.exceptions import NotFittedError
 
 import deepod
+from benchmarks.stress import faults
+from benchmarks.stress.faults import tree
 from deepod._storage import atomic
 from deepod._storage import card as _card
 from deepod._storage import models as models_module
 from deepod.networks import MLP
 
-from . import children, faults
+from . import children
 from .cases import fast, samples
-from .faults import tree
 from .test_bench import NORM, home  # noqa: F401
 
 X = samples()

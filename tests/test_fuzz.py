@@ -4,7 +4,7 @@ import sys
 
 import pytest
 
-from . import fuzzing
+from benchmarks.stress import fuzzing
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="guards memory by /proc")
 

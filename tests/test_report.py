@@ -88,7 +88,7 @@ def keep_scores(path, found):
     rng = np.random.default_rng(0)
     for row in found:
         y = (np.arange(60) % 6 == 0).astype(np.int8)
-        file = runner.scores_file(path.with_name(path.name + ".scores"), rows.Cell.of(row))
+        file = runner.scores_file(path.with_name(path.name + ".scores"), rows.cell_of(row))
         file.parent.mkdir(exist_ok=True)
         np.savez(file, y=y, scores=rng.normal(size=60) + y)
 
@@ -464,7 +464,7 @@ def test_page__damaged_scores__said(damage, tmp_path):
     found = study(NAMES[:3], datasets=1, seeds=1)
     path = save(tmp_path / "r.jsonl", found)
     keep_scores(path, found)
-    files = [runner.scores_file(tmp_path / "r.jsonl.scores", rows.Cell.of(row)) for row in found]
+    files = [runner.scores_file(tmp_path / "r.jsonl.scores", rows.cell_of(row)) for row in found]
     y, scores = np.arange(60) % 2, np.arange(60.0)
     ways = {
         "half": lambda file: file.write_bytes(file.read_bytes()[:200]),
@@ -487,7 +487,7 @@ def test_page__scores_of_an_earlier_run__said(tmp_path):
     for row in found:
         keep_scores(path, [row])
         np.savez(
-            runner.scores_file(tmp_path / "r.jsonl.scores", rows.Cell.of(row)), y=y, scores=scores
+            runner.scores_file(tmp_path / "r.jsonl.scores", rows.cell_of(row)), y=y, scores=scores
         )
     areas = {"PLAD": 0.25, NAMES[1]: roc_auc_score(y, scores)}
     save(path, [row | {"auc_roc": areas[row["detector"]]} for row in found])
@@ -701,6 +701,15 @@ def test_reference__nothing_in_common__said(tmp_path):
 
 
 # --- command line ---------------------------------------------------------------------------------
+
+
+def test_pipe_table__columns_of_text_and_cells_that_are_no_table():
+    lines = [["name", "n", "why"], ["a|b", 3, "<i>\n\\"]]
+    assert tables.pipe_table(lines, text=(0, 2)).splitlines() == [
+        "| name | n | why |",
+        "| --- | --: | --- |",
+        r"| a\|b | 3 | \<i> \\ |",
+    ]
 
 
 def test_command__markdown_and_page(tmp_path, capsys):

@@ -75,7 +75,7 @@ def test_run__contenders_take_turns_after_an_untimed_round():
     assert [row.get("median") for row in found] == [2, 4, None]
     assert found[2]["ratio"] == 2  # of the medians
     assert (found[2]["contender"], found[2]["figure"]) == ("B / A", "fit_128")
-    assert [Cell.of(row) for row in found] == comparison().cells(quick=False)
+    assert [rows.cell_of(row, Cell) for row in found] == comparison().cells(quick=False)
 
 
 def test_run__fewer_rounds_and_less_warm_up_where_the_work_is_long():
@@ -161,7 +161,9 @@ def test_killed__measures_the_comparison_again_that_was_not_complete(sections, t
     sections.calls.clear()
     found = call(out)
     assert "".join(sections.calls) == {0: "ABABCC", 1: "ABABCC", 3: "CC", 4: ""}[keep]
-    assert [Cell.of(row) for row in found] == [Cell.of(json.loads(line)) for line in lines]
+    assert [rows.cell_of(row, Cell) for row in found] == [
+        rows.cell_of(json.loads(line), Cell) for line in lines
+    ]
     content = out.read_bytes()
     call(out)
     assert out.read_bytes() == content

@@ -25,16 +25,16 @@ from __future__ import annotations
 import argparse
 import math
 import os
-import signal
 import tomllib
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any, NamedTuple
 
-from benchmarks import adbench
+from benchmarks import _common, adbench
 from deepod import bench
-from deepod.bench.options import count, stoppable
+from deepod.bench.options import count, listed, stoppable
+from deepod.bench.reporting.tables import pipe_table
 
 FOLDER = Path(__file__).parent
 METRICS = {"f1": "F1", "auc_roc": "AUC-ROC", "auc_pr": "AUC-PR"}
@@ -128,7 +128,7 @@ def listing() -> str:
             shown = _printed(only) if len(names) == 1 or "mean" in published else "of each"
             row = [facts["protocol"], _joined(names), METRICS[facts["metric"]], shown]
             lines.append([paper, section.name, *row, facts["source"]])
-    return _markdown(lines)
+    return pipe_table(lines, text=range(len(lines[0])))
 
 
 def render(results: Sequence[Result], defaults: bool, beside: Sequence[str]) -> str:
@@ -160,7 +160,7 @@ def render(results: Sequence[Result], defaults: bool, beside: Sequence[str]) -> 
     about = "Percent: mean ± standard deviation (number of seeds)."
     if any("*" in cell for row in lines[1:] for cell in row[-2:]):
         about += " *: capped, the other rows were left out."
-    parts = [_markdown(lines), about]
+    parts = [pipe_table(lines, text=range(len(lines[0]))), about]
     return "\n\n".join([*parts, *map(_notes, results)])
 
 
@@ -217,7 +217,7 @@ def _notes(result: Result) -> str:
             each = [_printed(*_at(figures, i)) for i in range(len(result.datasets))]
             mean = [_printed(figures.get("mean", math.nan))] if many else []
             lines.append([name, *each, *mean])
-        parts.append(_markdown(lines))
+        parts.append(pipe_table(lines, text=range(len(lines[0]))))
     return "\n\n".join(parts)
 
 
@@ -243,11 +243,6 @@ def _summary(values: Sequence[float]) -> str:
 def _joined(names: Sequence[str]) -> str:
     """Write the classes of an image dataset as one name."""
     return ", ".join(dict.fromkeys(name.partition(":")[0] for name in names))
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    head, *rest = lines
-    return "\n".join(f"| {' | '.join(line)} |" for line in [head, ["---"] * len(head), *rest])
 
 
 # --- command --------------------------------------------------------------------------------------
@@ -282,23 +277,19 @@ def main(argv: Sequence[str] | None = None) -> None:
         return
     if args.paper is None or args.out is None:
         parser.error("expected the name of a paper, and --out; or --list")
-    beside = _listed(args.beside)
-    try:
+    beside = listed(args.beside)
+    with _common.explained(parser):
         results = _run(args, beside)
-    except (OSError, ImportError, ValueError) as error:
-        parser.error(str(error))
-    except KeyboardInterrupt as error:
-        parser.exit(128 + signal.SIGINT, f"{parser.prog}: {error}\n")
     print(render(results, args.defaults, beside))
 
 
 def _run(args: argparse.Namespace, beside: Sequence[str]) -> list[Result]:
-    names = _listed(args.sections)
+    names = listed(args.sections)
     sections = [section for section in read(args.paper, names) if names or section.paper]
     without = [section.name for section in sections if not section.paper]
     if without:
         raise ValueError(f"No printed figures for {', '.join(without)}; see --list.")
-    if chosen := _listed(args.datasets):
+    if chosen := listed(args.datasets):
         known = {name for section in sections for name in section.paper["datasets"]}
         if unknown := [name for name in chosen if name not in known]:
             raise ValueError(
@@ -350,10 +341,6 @@ def _only(section: Section, names: Sequence[str]) -> Section:
         },
     }
     return section._replace(spec=section.spec | {"paper": paper | less})
-
-
-def _listed(text: str) -> list[str]:
-    return [name.strip() for name in text.split(",") if name.strip()]
 
 
 if __name__ == "__main__":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,17 +19,19 @@ class Cell(NamedTuple):
     max_train: int | None = None
     max_test: int | None = None
 
-    @classmethod
-    def of(cls, row: dict[str, Any]) -> Cell:
-        """Identify the cell that a row is the result of."""
-        return cls(*(row[name] for name in cls._fields))
+
+def cell_of(row: Mapping[str, Any], kind: type[Any] = Cell) -> Any:
+    """Return the cell that a row is the result of.
+
+    ``kind`` is the class of the cells, a named tuple, for a benchmark that has one of its own.
+    """
+    return kind(*(row[name] for name in kind._fields))
 
 
 def read(path: str | Path, kind: type[Any] = Cell) -> list[dict[str, Any]]:
     """Read the complete lines of a results file; of several rows of one cell, the last.
 
-    ``kind`` is the class of the cells, for a benchmark that has one of its own. Half a last line,
-    as a kill in the middle of a write leaves it, is left out.
+    Half a last line, as a kill in the middle of a write leaves it, is left out.
 
     Raises
     ------
@@ -42,7 +45,7 @@ def read(path: str | Path, kind: type[Any] = Cell) -> list[dict[str, Any]]:
     for number, line in enumerate(lines, start=1):
         try:
             row = json.loads(line)
-            rows[kind.of(row)] = row
+            rows[cell_of(row, kind)] = row
         except KeyError as error:
             raise ValueError(
                 f"{path}, line {number}: not a row of results (no {error})."
@@ -80,9 +83,18 @@ def read_and_repair(path: str | Path, kind: type[Any] = Cell) -> list[dict[str, 
     return rows
 
 
+def resume(path: str | Path, kind: type[Any] = Cell) -> dict[Any, dict[str, Any]]:
+    """Return by cell what a file of results has, and make it ready for more rows.
+
+    It is repaired as :func:`read_and_repair` does; where there is none, its folder is made.
+    """
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    return {cell_of(row, kind): row for row in read_and_repair(path, kind)}
+
+
 def append(path: str | Path, row: dict[str, Any], kind: type[Any] = Cell) -> None:
     """Append a row: one write, on disk when this returns."""
-    line = json.dumps(kind.of(row)._asdict() | row, allow_nan=False).encode() + b"\n"
+    line = json.dumps(cell_of(row, kind)._asdict() | row, allow_nan=False).encode() + b"\n"
     file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
     try:
         if os.write(file, line) != len(line):

@@ -181,8 +181,7 @@ def run(
         for name, f in found.items()
         for group in _groups(f, seeds, stack)
     ]
-    out.parent.mkdir(parents=True, exist_ok=True)
-    there = {Cell.of(row): row for row in rows.read_and_repair(out)}
+    there = rows.resume(out)
     for name, f in found.items():
         _check_same(name, f, there.values(), out)
     for dataset in wanted:
@@ -205,12 +204,12 @@ def run(
         for part in results:
             for row in part:
                 # A unit of which a kill has left a part is run as a whole, as it would have been.
-                if Cell.of(row) in missing:
+                if rows.cell_of(row) in missing:
                     rows.append(out, row | about)
                     bar.update()
             bar.set_postfix_str(f"{part[0]['detector']} on {part[0]['dataset']}")
     asked = {cell for unit in units for cell in unit.cells()}
-    return [row for row in rows.read(out) if Cell.of(row) in asked] if asked else []
+    return [row for row in rows.read(out) if rows.cell_of(row) in asked] if asked else []
 
 
 def run_unit(

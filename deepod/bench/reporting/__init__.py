@@ -176,13 +176,13 @@ def _read_results(results: Any) -> list[dict[str, Any]]:
     for given in results:
         if isinstance(given, Mapping):
             _check_row(given, "results")
-            found[rows.Cell.of(dict(given))] = {**given, "scores": None}
+            found[rows.cell_of(given)] = {**given, "scores": None}
             continue
         path = Path(given)
         folder = path.with_name(path.name + ".scores")
         for row in rows.read(path):
             _check_row(row, str(path))
-            cell = rows.Cell.of(row)
+            cell = rows.cell_of(row)
             found[cell] = row | {"scores": scores_file(folder, cell) if folder.is_dir() else None}
     if not found:
         raise ValueError("results: there are no rows.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -345,17 +345,23 @@ def with_published(common: pd.DataFrame, path: str | os.PathLike[str]) -> tuple[
     return scores, means.sort_values("mean", ascending=False)
 
 
-def markdown(table: pd.DataFrame) -> str:
-    """Write a table with its index in Markdown, numbers with three digits."""
+def markdown(table: pd.DataFrame, number: Callable[[float], str] = "{:.3f}".format) -> str:
+    """Write a table with its index in Markdown; ``number`` writes what is no whole number."""
+    lines = [[table.index.name or "", *table.columns]]
+    for values in table.itertuples(name=None):
+        lines.append([number(v) if isinstance(v, float) else v for v in values])
+    return pipe_table(lines)
 
-    def cell(value: Any) -> str:
-        if isinstance(value, float):
-            return f"{value:.3f}"
-        return re.sub(r"([|<\\])", r"\\\1", flat(value))  # no name ends a cell or opens a tag
 
-    lines = [[table.index.name or "", *table.columns], ["---", *["--:"] * table.shape[1]]]
-    lines += [list(values) for values in table.itertuples(name=None)]
-    return "\n".join(f"| {' | '.join(map(cell, line))} |" for line in lines)
+def pipe_table(lines: Iterable[Sequence[Any]], text: Container[int] = (0,)) -> str:
+    """Write lines of cells in Markdown, the first line as the head.
+
+    The columns at the places ``text`` are text; the others are numbers, which stand to the right.
+    """
+    # No name ends a cell or opens a tag.
+    head, *rest = ([re.sub(r"([|<\\])", r"\\\1", flat(cell)) for cell in line] for line in lines)
+    rule = ["---" if place in text else "--:" for place in range(len(head))]
+    return "\n".join(f"| {' | '.join(line)} |" for line in (head, rule, *rest))
 
 
 def left_out(group: Group) -> list[str]:

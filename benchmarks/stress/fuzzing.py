@@ -24,6 +24,8 @@ from zipfile import ZipFile
 
 import numpy as np
 
+from benchmarks.memory import kib
+
 from . import children
 
 SECONDS = 2.0  # of the processor, for one file
@@ -106,6 +108,7 @@ class Model(NamedTuple):
 
     @classmethod
     def read(cls, path: Path) -> Model:
+        """Take a file apart."""
         data = path.read_bytes()
         start = 8 + int.from_bytes(data[:8], "little")
         entries = json.loads(data[8:start])
@@ -169,7 +172,7 @@ STRINGS = [
 
 
 def nested(depth: int) -> Any:
-    """Lists within lists."""
+    """Build lists within lists."""
     value: Any = []
     for _ in range(depth):
         value = [value]
@@ -572,7 +575,7 @@ def _gigabyte(text: str, model: Model) -> bytes:
 
 
 def _padding(model: Model, side: int) -> Wrong:
-    """A few weights that would turn a small image into one of side ``side``."""
+    """Choose a few weights that would turn a small image into one of side ``side``."""
     description = json.loads(json.dumps(model.description))
     blocks = side.bit_length() - 1
     params = description["params"]["network"]["params"]
@@ -725,7 +728,7 @@ class Guard:
         before = _reset_peak()
         faulthandler.dump_traceback_later(HANGS, exit=True)
         (self.folder / "last").write_text(ascii(label))
-        limit = _kib("VmSize") * 1024 + (MIB << 20)
+        limit = kib("VmSize") * 1024 + (MIB << 20)
         resource.setrlimit(resource.RLIMIT_AS, (limit, resource.RLIM_INFINITY))
         start = time.process_time()
         _writes = (str(self.folder),) if self.use is go_on else ()
@@ -759,7 +762,7 @@ class Guard:
         if _seen:
             self.failures.append(f"{label}: did {_seen[:3]}")
             _seen.clear()
-        mib = (_kib("VmHWM") - before) / 1024
+        mib = (kib("VmHWM") - before) / 1024
         self.slowest = max(self.slowest, (seconds, label))
         self.largest = max(self.largest, (mib, label))
         if seconds > SECONDS:
@@ -782,6 +785,7 @@ class Guard:
             self.counts[outcome] += 1
 
     def report(self) -> dict[str, Any]:
+        """Return what was found, for JSON."""
         return {
             "counts": dict(self.counts),
             "failures": self.failures,
@@ -790,17 +794,10 @@ class Guard:
         }
 
 
-def _kib(name: str) -> int:
-    for line in Path("/proc/self/status").read_text(encoding="ascii").splitlines():
-        if line.startswith(name + ":"):
-            return int(line.split()[1])
-    raise ValueError(name)
-
-
 def _reset_peak() -> int:
     """Forget the peak of memory; KiB that the process has now."""
     Path("/proc/self/clear_refs").write_text("5")
-    return _kib("VmRSS")
+    return kib("VmRSS")
 
 
 def _changing(guard: Guard, model: Model) -> None:

@@ -25,13 +25,13 @@ X = samples()
 
 
 def detector(seed: int) -> Any:
-    """A model of a few MiB, so that it takes some time to write."""
+    """Fit a model of a few MiB, so that it takes some time to write."""
     network = MLP(hidden=(700, 700))
     return fast("AutoEncoder", epochs=0, network=network, random_state=seed).fit(X)
 
 
 def tree(folder: Path) -> dict[str, Any]:
-    """Everything in a folder: contents, links and rights."""
+    """Return everything in a folder: contents, links and rights."""
     found: dict[str, Any] = {}
     for path in sorted(folder.rglob("*")):
         kind = path.readlink() if path.is_symlink() else path.is_file() and path.read_bytes()
@@ -40,7 +40,7 @@ def tree(folder: Path) -> dict[str, Any]:
 
 
 def partials(folder: Path) -> list[Path]:
-    """Files that were being written."""
+    """List the files that were being written."""
     return [path for path in folder.rglob("*") if atomic.is_partial(path)]
 
 
@@ -187,6 +187,6 @@ def kill_benchmarks(
 
 
 def untimed(path: Path) -> list[dict[str, Any]]:
-    """Rows of a results file, without their times."""
+    """Read the rows of a results file without their times."""
     found = [json.loads(line) for line in path.read_text().splitlines()]
     return [{k: v for k, v in row.items() if not k.endswith("_seconds")} for row in found]

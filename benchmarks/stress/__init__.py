@@ -1,0 +1,1 @@
+"""What detectors are put through: damaged files, killed processes, a thousand fits."""
