@@ -18,7 +18,7 @@ from benchmarks.stress.churn import churn
 from deepod import SeedEnsemble
 
 from . import children
-from .cases import IN_TURNS, NAMES_AND_KINDS, fast, samples
+from .cases import IN_TURNS, NAMES_AND_KINDS, REPRESENTATIVES, fast, samples
 
 in_turns = pytest.mark.parametrize(("name", "kind"), IN_TURNS)
 X = samples()
@@ -58,7 +58,7 @@ def assert_nothing_stays(found, capsys):
 
 @on_linux
 def test_forty_fits__dropped__nothing_stays(tmp_path, capsys):
-    found = churn(40, tmp_path, few=True)
+    found = churn(40, tmp_path, turns=[(name, "table") for name in REPRESENTATIVES])
     assert found["traced"] >= 5
     assert_nothing_stays(found, capsys)
 

@@ -10,7 +10,6 @@ import deepod
 
 FEW = {"epochs": 2, "n_members": 2}  # of what a detector has
 SHAPES = {"table": (5,), "windows": (6, 3), "images": (1, 8, 8)}
-NAMES = sorted(deepod.DETECTORS)
 NAMES_AND_KINDS = [(d["name"], kind) for d in deepod.list_detectors() for kind in d["inputs"]]
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import tracemalloc
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,11 @@ from . import children
 from .cases import NAMES_AND_KINDS, fast, samples
 
 LOOKS = 6
-# Detectors of different kinds: with noise, with phases, plain.
-FEW = [(name, "table") for name in ("PLAD", "IAELSTMKL", "AutoEncoder")]
+Turns = Sequence[tuple[str, str]]  # names of detectors, and kinds of samples
 
 
-def _detectors(few: bool) -> Iterator[tuple[Any, np.ndarray]]:
-    """Detectors on kinds of samples, and of each round one that is traced, for ever."""
-    turns = FEW if few else NAMES_AND_KINDS
+def _detectors(turns: Turns) -> Iterator[tuple[Any, np.ndarray]]:
+    """Yield detectors and samples in turns, and of each round one that is traced, for ever."""
     number = 0
     while True:
         for name, kind in turns:
@@ -57,11 +55,11 @@ def _look() -> dict[str, float]:
     }
 
 
-def _churn(fits: int, folder: Path, few: bool, python: bool) -> None:
+def _churn(fits: int, folder: Path, turns: Turns, python: bool) -> None:
     looks, traced = [], 0
     if python:
         tracemalloc.start()
-    for number, (detector, X) in enumerate(_detectors(few)):
+    for number, (detector, X) in enumerate(_detectors(turns)):
         if number * (LOOKS - 1) % fits < LOOKS - 1:
             looks.append(_look())
         if number == fits:
@@ -71,15 +69,17 @@ def _churn(fits: int, folder: Path, few: bool, python: bool) -> None:
     (folder / "churn.json").write_text(json.dumps(found | {"fits": fits, "traced": traced}))
 
 
-def churn(fits: int, folder: Path, *, few: bool = False, python: bool = False) -> dict[str, Any]:
+def churn(
+    fits: int, folder: Path, *, turns: Turns = NAMES_AND_KINDS, python: bool = False
+) -> dict[str, Any]:
     """Fit, save, load and drop detectors in a process of their own.
 
     Parameters
     ----------
     fits : int
     folder : Path
-    few : bool, default=False
-        Whether to fit representatives on tables, and not every detector on every kind of samples.
+    turns : sequence of (str, str), optional
+        Names of detectors and kinds of samples; by default, every detector on every kind.
     python : bool, default=False
         Whether to measure the memory of Python's objects, which takes three times as long.
 
@@ -90,7 +90,7 @@ def churn(fits: int, folder: Path, *, few: bool = False, python: bool = False) -
         to after the last, living ``objects``, ``modules`` and ``tensors``, and MiB of the
         ``process`` and of ``python``.
     """
-    process = children.start(_churn, fits, folder, few, python)
+    process = children.start(_churn, fits, folder, turns, python)
     process.join()
     assert process.exitcode == 0
     return json.loads((folder / "churn.json").read_text())
