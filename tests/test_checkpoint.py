@@ -205,7 +205,7 @@ def test_stopped__rows_on_disk__go_on(name, path):
 
     def make(**params):
         return fast(
-            name, network=TINY, epochs=4, batch_size=8, memory_limit=1 << 12, **params
+            name, network=TINY, epochs=6, batch_size=8, memory_limit=1 << 12, **params
         )  # buffers of some 25 rows: AnoRand's are of many sizes
 
     whole = assert_stopping_changes_nothing(make, path, rows, step=2)

@@ -556,10 +556,14 @@ def test_own_class__parameter_of_fit_that_no_file_can_hold__says_to_fit_again(tm
 
 
 def test_own_class__parameter_that_the_module_does_not_depend_on__is_no_hindrance(tmp_path):
-    detector = Demanding(epochs=1, random_state=0, hook=np.tanh).fit(samples())
+    @parameters
+    class Hooked(deepod.AutoEncoder):
+        hook: Any = param(default=None, accepts=[object, None], doc="Anything.")
+
+    detector = Hooked(epochs=1, random_state=0, hook=np.tanh).fit(samples())
     detector.set_params(hook=None)
     detector.save(tmp_path / "m")
-    assert_same(deepod.load(tmp_path / "m", detectors=[Demanding]), detector, samples())
+    assert_same(deepod.load(tmp_path / "m", detectors=[Hooked]), detector, samples())
 
 
 @every_detector
