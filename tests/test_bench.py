@@ -590,6 +590,14 @@ def test_class_in_the_current_folder__found(tmp_path, home, monkeypatch):
     assert sys.path == path
 
 
+def test_current_folder__on_the_path_already__stays_where_it_is(home, monkeypatch):
+    monkeypatch.chdir(home)
+    monkeypatch.syspath_prepend(str(home))
+    path = sys.path.copy()
+    call(home / "r", names="small", seeds=1)
+    assert sys.path == path
+
+
 def test_errors__retried_only_on_request(home, monkeypatch):
     out = home / "r"
     call(out, detector=BROKEN, names="small")

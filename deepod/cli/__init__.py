@@ -372,11 +372,14 @@ def _run_bench(arguments: argparse.Namespace) -> None:
         anomaly=arguments.anomaly,
     )
     here = str(Path.cwd())
-    sys.path.append(here)  # module:Class may be here, and workers look where this process does
+    added = here not in sys.path
+    if added:
+        sys.path.append(here)  # module:Class may be here, and workers look where this process does
     try:
         print(run_with_options(found, arguments))
     finally:
-        sys.path.remove(here)
+        if added:
+            sys.path.remove(here)
 
 
 def _run_plot(arguments: argparse.Namespace) -> None:
