@@ -26,11 +26,11 @@ from deepod._storage import models, rebuild
 from deepod._training.task import ENGINES
 from deepod._training.together import fit_all
 from deepod.networks import FAMILIES, Network, family_with, resolve
-from deepod.params import integer, one_of, param, parameters, positive, real
+from deepod.params import Noted, integer, one_of, param, parameters, positive, real
 from deepod.types import Batch, Callback, Losses, Phase, Refresh, Shape
 
 
-class Fitted(PyODVocabulary):
+class Fitted(Noted, PyODVocabulary):
     """What ``fit`` leaves on a detector, apart from its hyper-parameters."""
 
     history_: list[dict[str, Any]]

@@ -7,8 +7,11 @@ import dataclasses
 import inspect
 import re
 import textwrap
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from numbers import Integral, Real
-from typing import TYPE_CHECKING, Any, Self, TypeVar, dataclass_transform
+from typing import TYPE_CHECKING, Any, Self, TypeVar, cast, dataclass_transform
 
 # Private in scikit-learn and imported nowhere else, so that a move upstream is repaired here.
 from sklearn.utils._param_validation import (
@@ -42,8 +45,10 @@ else:
 __all__ = [
     "Estimator",
     "HasMethods",
+    "Noted",
     "fraction",
     "integer",
+    "noting_reads",
     "one_of",
     "param",
     "parameters",
@@ -51,7 +56,6 @@ __all__ = [
     "real",
     "share",
     "sizes",
-    "watched",
     "zero",
 ]
 
@@ -129,24 +133,32 @@ def parameters(cls: type[T]) -> type[T]:
     return cls
 
 
-def watched(instance: T) -> tuple[T, set[str]]:
-    """Return a twin that has the same attributes, and the set of hyper-parameters read of it.
+_reads: ContextVar[set[str] | None] = ContextVar("reads", default=None)
 
-    The set is empty at first. It tells what a hook of a method depends on, so that no author has
-    to keep a list of it.
+
+@contextmanager
+def noting_reads() -> Iterator[set[str]]:
+    """Collect the names of the hyper-parameters that are read of detectors meanwhile.
+
+    They tell what a hook of a method depends on, so that no author has to keep a list of it.
     """
-    cls: Any = type(instance)
-    names, read = cls._parameter_constraints, set[str]()
+    token = _reads.set(set())
+    try:
+        yield cast("set[str]", _reads.get())
+    finally:
+        _reads.reset(token)
 
-    def get(self: Any, name: str) -> Any:
-        if name in names:
-            read.add(name)
-        return object.__getattribute__(self, name)
 
-    same = {name: getattr(cls, name) for name in ("__module__", "__qualname__", "__doc__")}
-    twin: Any = object.__new__(type(cls.__name__, (cls,), same | {"__getattribute__": get}))
-    twin.__dict__ = instance.__dict__
-    return twin, read
+class Noted:
+    """An object whose hyper-parameters are noted when they are read: see :func:`noting_reads`."""
+
+    if not TYPE_CHECKING:  # type checkers would take every attribute to be there
+
+        def __getattribute__(self, name: str) -> Any:
+            reads = _reads.get()
+            if reads is not None and name in type(self)._parameter_constraints:
+                reads.add(name)
+            return super().__getattribute__(name)
 
 
 def sizes(cls: type) -> set[str]:

@@ -18,6 +18,7 @@ from sklearn.metrics import roc_auc_score
 import deepod
 from deepod.callbacks import EarlyStopping
 from deepod.networks import MLP
+from deepod.params import parameters
 
 from . import children
 from .cases import IN_TURNS, NAMES, NAMES_AND_KINDS, REPRESENTATIVES, SHAPES, fast, samples
@@ -691,3 +692,45 @@ def test_cuda__same_start_and_close_scores(name, kind):
     assert next(trained.module_.parameters()).is_cuda
     loaded = copy.deepcopy(trained)
     np.testing.assert_allclose(loaded.decision_function(X), trained.decision_scores_, rtol=1e-5)
+
+
+def test_watched_reads__class_that_looks_at_itself__fits_and_comes_back():
+    """What a method depends on is found out without another class or another object."""
+    builders, born = {}, []
+
+    @parameters
+    class Own(deepod.AutoEncoder):
+        __module__ = __name__
+
+        def __init_subclass__(cls, *, final=False, **kwargs):
+            born.append(cls)
+
+        def _build_module(self, shape):
+            assert builders[type(self)] == "own"
+            copy.deepcopy(self.get_params())
+            self.built_ = True
+            return super(type(self), self)._build_module(shape)
+
+    builders[Own] = "own"
+    detector = Own(epochs=1, random_state=0).fit(samples())
+    assert detector.built_
+    assert not born
+    several = [Own(epochs=1, random_state=k) for k in range(2)]
+    for one in deepod.fit_many(several[0], samples(), seeds=range(2)):
+        assert type(one) is Own
+
+
+def test_fit__nothing_to_train__a_random_projection():
+    @parameters
+    class Projection(deepod.AutoEncoder):
+        def _build_module(self, shape):
+            return super()._build_module(shape).requires_grad_(False)
+
+    detector = Projection(epochs=0, random_state=0).fit(samples())
+    assert np.isfinite(detector.decision_scores_).all()
+
+
+def test_fitted_detector__keeps_no_work_space():
+    detector = fast("AutoEncoder").fit(samples(n=500))
+    detector.decision_function(samples(n=500))
+    assert not detector.scaler_._known

@@ -20,6 +20,7 @@ from deepod._training import together
 from deepod.callbacks import EarlyStopping
 from deepod.networks import MLP, Recurrent
 from deepod.params import param, parameters
+from deepod.types import Phase
 
 from .cases import NAMES, REPRESENTATIVES, fast, samples
 from .test_engines import SMOOTH, relative
@@ -166,6 +167,85 @@ def test_fit_all__loss_reads_behind_our_back__in_turn(stacks):
     assert stacks == [3, 1, 1, 1]
     alone = Odd(epochs=2, network=SMOOTH, random_state=1).fit(X)
     np.testing.assert_array_equal(detectors[1].decision_scores_, alone.decision_scores_)
+
+
+@parameters
+class Frozen(AutoEncoder):
+    """Its module differs in what is trained, which no name and no shape says."""
+
+    freeze: bool = param(default=False, accepts=["boolean"], doc="Whether the encoder stays.")
+
+    def _build_module(self, shape):
+        module = super()._build_module(shape)
+        module.encoder.requires_grad_(not self.freeze)
+        return module
+
+
+@parameters
+class Pulled(AutoEncoder):
+    """Its phases choose a loss that begins with the same value."""
+
+    pull: bool = param(default=False, accepts=["boolean"], doc="Towards the first weights.")
+
+    def _phases(self):
+        return [Phase("fit", self.epochs_, self._pulled if self.pull else self._loss)]
+
+    def _pulled(self, module, batch):
+        error = module(batch.x.detach()) - batch.x
+        return {"reconstruction": error.flatten(1).norm(dim=1).mean() ** 2 / 1.0}
+
+
+@pytest.mark.parametrize(("cls", "name"), [(Frozen, "freeze"), (Pulled, "pull")])
+def test_fit_all__module_or_phases_depend_on_it__apart(cls, name, stacks):
+    base = {"epochs": 5, "network": SMOOTH, "batch_size": 32, "random_state": 0}
+    members = [cls(**base, **{name: value}) for value in (False, True, False)]
+    assert together.fit_all(members, [X] * 3, [None] * 3) == [None] * 3
+    assert sorted(stacks) == [1, 2]
+    for member in members:
+        assert relative(member, cls(**base, **{name: getattr(member, name)}).fit(X)) < 1e-4
+
+
+def test_fit_all__checkpoints__each_alone(tmp_path, stacks):
+    names = [str(tmp_path / f"{k}.ckpt") for k in range(2)]
+    members = [fast("DeepSVDD", network=SMOOTH, checkpoint=name) for name in names]
+    assert together.fit_all(members, [X] * 2, [None] * 2) == [None] * 2
+    assert stacks == [1, 1]
+
+
+def test_search__random_state_that_goes_on__drawn_once():
+    """Candidates that do not train together are set up again, by the seeds of before."""
+    y = np.arange(len(X)) % 10 == 0
+
+    def searched(kind):
+        detector = fast("IAELSTMKL", random_state=np.random.RandomState(3), network=SMOOTH)
+        grid = {"svdd_weight": [0.5, 1.0]}
+        search = kind(detector, grid, scoring="roc_auc", cv=2, refit=False).fit(X, y)
+        return search.cv_results_["mean_test_score"]
+
+    np.testing.assert_allclose(searched(StackedSearchCV), searched(GridSearchCV), atol=1e-6)
+
+
+def test_fit_many__members_that_stop__recorded_anew_in_the_mode_of_training():
+    """Members that are left train on as alone, though the others were watched meanwhile."""
+
+    def make(seed):
+        return fast(
+            "DeepSVDD",
+            objective="soft",
+            validation_fraction=0.2,
+            epochs=30,
+            pretrain_epochs=0,
+            batch_size=16,
+            callbacks=(EarlyStopping(patience=2),),
+            random_state=seed,
+        )
+
+    many = fit_many(make(0), X, seeds=range(4))
+    assert len({len(member.history_) for member in many}) > 1
+    for seed, member in enumerate(many):
+        alone = make(seed).fit(X)
+        assert len(member.history_) == len(alone.history_)
+        assert relative(member, alone) < 1e-3
 
 
 @pytest.mark.parametrize(

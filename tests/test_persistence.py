@@ -544,26 +544,10 @@ def test_own_class__no_docstring_and_large_numbers__saved(tmp_path):
 
 
 def test_own_class__parameter_of_fit_that_no_file_can_hold__says_to_fit_again(tmp_path):
-    class BuiltByHook(Demanding):
-        def _build_module(self, shape):
-            assert self.hook is not None
-            return super()._build_module(shape)
-
-    detector = BuiltByHook(epochs=1, random_state=0, hook=np.tanh).fit(samples())
+    detector = Demanding(epochs=1, random_state=0, hook=np.tanh).fit(samples())
     detector.set_params(hook=None)
     with pytest.raises(TypeError, match=r"hook was .* in fit.*fit again"):
         detector.save(tmp_path / "m")
-
-
-def test_own_class__parameter_that_the_module_does_not_depend_on__is_no_hindrance(tmp_path):
-    @parameters
-    class Hooked(deepod.AutoEncoder):
-        hook: Any = param(default=None, accepts=[object, None], doc="Anything.")
-
-    detector = Hooked(epochs=1, random_state=0, hook=np.tanh).fit(samples())
-    detector.set_params(hook=None)
-    detector.save(tmp_path / "m")
-    assert_same(deepod.load(tmp_path / "m", detectors=[Hooked]), detector, samples())
 
 
 @every_detector

@@ -45,7 +45,7 @@ _LONGEST_PARAMS = 1 << 16  # characters of JSON
 # Integers that are no sizes of a network, or are at most as many as there are rows; and the largest
 # size there may be in a network of few weights.
 _NO_SIZES = {"epochs", "pretrain_epochs", "warmup_epochs", "k_neighbors"}
-_NO_SIZES |= {"n_prototypes", "rows_per_prototype"}
+_NO_SIZES |= {"n_prototypes", "rows_per_prototype", "reach"}
 _LARGEST_SIZE = 1 << 17
 _MOST_CHANNELS = 1024  # what a layer puts out for each value of a large image, at most
 # Parameters of detectors that are objects may be of these classes.
@@ -425,7 +425,7 @@ def _with_params(cls: Any, description: dict[str, Any], weights: dict[str, Tenso
         # Each layer and member has a value in the file: larger numbers would build more in vain.
         largest = max(_LARGEST_SIZE, sum(t.numel() for t in weights.values()))
         _check_sizes({name: built[name] for name in sizes(cls)}, largest)
-    detector._fitted_params = built
+    detector._fitted_params = rebuild.built_by(built)
     return detector
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from itertools import chain
 from typing import Any
 
@@ -12,25 +12,27 @@ from torch import Tensor, nn
 
 from deepod._inputs.seeds import global_generator
 from deepod._inputs.validation import resolve_device
-from deepod.params import watched
+
+# Shared hyper-parameters by which no module is built.
+_BUILD_NOTHING = {
+    *("calibration_fraction", "callbacks", "checkpoint", "checkpoint_every", "contamination"),
+    *("false_alarm_rate", "lr", "max_grad_norm", "memory_limit", "missing", "random_state"),
+    *("scaler", "validation_fraction", "verbose", "weight_decay"),
+}
 
 
-def built_by(params: Mapping[str, Any], read: Iterable[str]) -> dict[str, Any]:
-    """Copy the hyper-parameters that a module was built by: they may be changed after fit."""
-    names = {*read, "input_shape"}  # the latter says how X has to be given
-    return {name: clone(v, safe=False) for name, v in params.items() if name in names}
+def built_by(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Copy the hyper-parameters that a module may have been built by; others may follow."""
+    return {k: clone(v, safe=False) for k, v in params.items() if k not in _BUILD_NOTHING}
 
 
 def build_again(detector: Any, device: str) -> nn.Module:
     """Build the module as fit has built it; on "meta", its tensors take no memory."""
     params = detector.get_params(deep=False)
-    as_fitted = params | detector._fitted_params
-    builder, read = watched(type(detector)(**as_fitted))
+    builder = type(detector)(**params | detector._fitted_params)
     builder.__dict__ |= {k: v for k, v in vars(detector).items() if k not in params}
     with global_generator(), torch.device(device):
-        module = builder._build_module(detector.input_shape_).float().eval()
-    detector._fitted_params = built_by(as_fitted, read)
-    return module
+        return builder._build_module(detector.input_shape_).float().eval()
 
 
 def restore_module(detector: Any, tensors: dict[str, Tensor]) -> None:

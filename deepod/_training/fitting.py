@@ -28,7 +28,7 @@ from deepod._training.processes import current
 from deepod._training.task import Member, Task, remembers
 from deepod.callbacks import Progress
 from deepod.networks import StartsFromRows
-from deepod.params import watched
+from deepod.params import noting_reads
 from deepod.types import Batch, Losses, Phase, Refresh, Shape
 
 # Rows that each of several processes shows, for medians and for layers that start from rows.
@@ -72,6 +72,8 @@ class Fit:
         The twin.
     task : Task
         What the loop is to train.
+    read_by_build : set of str
+        Hyper-parameters that the module was built by.
     numbers_in_loss : set of str
         Hyper-parameters that are numbers and are read by the losses; found out by
         :func:`deepod._training.together.fit_all` where detectors are fitted together.
@@ -83,6 +85,7 @@ class Fit:
         self.number, self.detector, self.X, self.y = number, detector, X, y
         self.ranks = current()
         self.numbers_in_loss: set[str] = set()
+        self.drawn: Seeds | None = None
 
     def set_up(self, shared: dict[Any, Any]) -> None:
         """Do all that comes before training.
@@ -153,7 +156,8 @@ class Fit:
     def _draw_seeds(self) -> None:
         """Draw all seeds, or take those of a checkpoint; weights are the same on all ranks."""
         detector, ranks = self.trained, self.ranks
-        seeds = draw_seeds(detector.random_state)
+        # Once: a generator given as random_state would go on if a fit is set up again.
+        seeds = self.drawn = self.drawn or draw_seeds(detector.random_state)
         self.checkpoint = self._open_checkpoint(seeds)
         if isinstance(self.checkpoint, Checkpoint):
             seeds = Seeds(**self.checkpoint.seeds)
@@ -234,7 +238,7 @@ class Fit:
             if detector.missing == "impute":
                 fill = medians(self.ranks.some_rows(rows, _SHOWN_ROWS), shape)
             scaler = Scaler.fit(blocks(rows), shape, detector.scaler, self.ranks.gather, fill)
-        detector.scaler_ = scaler
+        detector.scaler_ = scaler.copy()  # without what this one keeps to be fast
 
         def batch(rows: np.ndarray, seed: int) -> Batch:
             part, whole = scaled, len(rows) == len(X)
@@ -264,8 +268,9 @@ class Fit:
         )
         if y is not None and np.count_nonzero(y == 0) == np.count_nonzero(y[stream.held_out] == 0):
             raise ValueError(NO_NORMAL_ROW)
-        detector.scaler_, sample, held_out = stream.survey(detector.scaler)
-        rows = Streamed(stream, detector.scaler_, sample, self._prepared, self.seeds.prepare)
+        scaler, sample, held_out = stream.survey(detector.scaler)
+        detector.scaler_ = scaler.copy()
+        rows = Streamed(stream, scaler, sample, self._prepared, self.seeds.prepare)
         if not len(rows.x):
             raise ValueError(
                 f"No row that the method learns from is in a sample of {len(sample)} rows; raise "
@@ -299,11 +304,11 @@ class Fit:
     def _build(self, rows: InMemory) -> None:
         """Build the module and start it from rows; note what it was built by."""
         detector, ranks = self.trained, self.ranks
-        builder, read = watched(detector)
-        with global_generator(self.seeds.weights), torch.device("cpu"):
-            module = builder._build_module(detector.input_shape_).float()
+        with global_generator(self.seeds.weights), torch.device("cpu"), noting_reads() as read:
+            module = self.hooks._build_module(detector.input_shape_).float()
+        self.read_by_build = set(read)
         detector.module_ = module.to(detector.device_)
-        detector._fitted_params = built_by(detector.get_params(deep=False), read)
+        detector._fitted_params = built_by(detector.get_params(deep=False))
         typical = ranks.gather_rows(explain.spread(rows.x, rows.y))
         detector.baseline_ = explain.typical(typical)
         for part in detector.module_.modules():

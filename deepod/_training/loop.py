@@ -157,6 +157,8 @@ class _Turn:
         going = [k for k, member in enumerate(self.members) if not member.stopped]
         # Rows of stopped members are trained for nothing, until it pays to record anew.
         if 2 * len(going) <= len(self.members):
+            for k in going:  # watching or a refresh has left them in the mode of evaluation
+                self.members[k].task.module.train()
             if going:
                 for stepper in self.steppers:
                     stepper.keep(going)

@@ -46,7 +46,7 @@ class Optimizer:
         self._shapes = {"momentum": None} if kind == "sgd" else _ADAM
         self._moments: dict[Tensor, Moments] = {}
         # One call for all tensors, on devices for which torch has one.
-        self._fused = self.groups[0].tensors[0].device.type in ("cpu", "cuda")
+        self._fused = all(t.device.type in ("cpu", "cuda") for t in self.tensors)
 
     @property
     def tensors(self) -> list[Tensor]:

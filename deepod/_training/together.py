@@ -17,7 +17,7 @@ from deepod._inputs.seeds import global_generator
 from deepod._training.fitting import Fit
 from deepod._training.loop import train
 from deepod._training.stacked import NotRecordableError
-from deepod.params import watched
+from deepod.params import noting_reads
 
 MOST_MEMBERS = 64  # side by side: more are no faster, and take more memory
 
@@ -118,38 +118,40 @@ def _likeness(fit: Fit) -> tuple[Any, ...]:
     """Return what is equal for fits whose steps are the same but for numbers."""
     task, detector = fit.task, fit.trained
     # torch has no rule for many recurrent layers at once, and convolutions gain nothing. Rows that
-    # are read from disk take up the memory of one fit.
+    # are read from disk take up the memory of one fit; a checkpoint is a file of one.
     unfit = nn.RNNBase | nn.modules.conv._ConvNd
     if (
         not isinstance(fit.rows, np.ndarray)
         or task.ranks.size > 1
+        or detector.checkpoint is not None
         or any(isinstance(part, unfit) for part in task.module.modules())
     ):
         return (fit.number,)
+    params = detector.get_params(deep=False)
     try:
-        read = {name: detector.get_params()[name] for name in _read_by_losses(fit)}
+        by_phases, by_losses = _read_by_training(fit)
     except Exception:  # a mistake in the loss: training says which
         return (fit.number,)
-    numbers = {name for name, value in read.items() if type(value) in (int, float)}
-    fit.numbers_in_loss = numbers
-    others = tuple((k, _description(v)) for k, v in sorted(read.items()) if k not in numbers)
+    fit.numbers_in_loss = {name for name in by_losses if type(params[name]) in (int, float)}
+    others = sorted((by_losses | by_phases | fit.read_by_build) - fit.numbers_in_loss)
+    values = tuple((name, _description(params[name])) for name in others)
     sizes = len(task.rows), task.rows.shape, task.held_out and len(task.held_out.x)
     steps = task.batch_size, task.optimizer, detector.engine, str(task.rows.device)
     phases = tuple((p.name, p.epochs, p.params, p.milestones, p.cycle) for p in task.phases)
     structure = _structure(task.module)
-    return type(detector), others, frozenset(numbers), sizes, steps, phases, structure
+    numbers = frozenset(fit.numbers_in_loss)
+    return type(detector), values, numbers, sizes, steps, phases, structure
 
 
-def _read_by_losses(fit: Fit) -> set[str]:
-    """Find the hyper-parameters that the losses read, by computing them once."""
-    reader, read = watched(fit.trained)
-    phases = reader._phases()
-    read.clear()
+def _read_by_training(fit: Fit) -> tuple[set[str], set[str]]:
+    """Find the hyper-parameters that phases and losses read, by computing the losses once."""
+    with noting_reads() as by_phases:
+        phases = fit.hooks._phases()
     module, batch = copy.deepcopy(fit.task.module).train(), fit.task.example(2)
-    with global_generator():  # dropout draws from it
+    with global_generator(), noting_reads() as by_losses:  # dropout draws from it
         for phase in phases:
             phase.loss(module, batch)
-    return set(read)
+    return by_phases, by_losses
 
 
 def _structure(module: nn.Module) -> tuple[Any, ...]:
@@ -160,7 +162,8 @@ def _structure(module: nn.Module) -> tuple[Any, ...]:
                                  if k not in internal))
         for name, part in module.named_modules()
     )  # fmt: skip
-    return parts, tuple((name, t.shape, t.dtype) for name, t in module.state_dict().items())
+    state = tuple((name, t.shape, t.dtype) for name, t in module.state_dict().items())
+    return parts, state, tuple(p.requires_grad for p in module.parameters())
 
 
 def _description(value: Any) -> Any:
