@@ -373,7 +373,7 @@ def assert_killing_changes_nothing(name, params, folder, longest, moments, least
 
 def test_killed__at_random_moments__ends_as_if_it_never_was(tmp_path):
     params = {"epochs": 20, "network": TINY, "batch_size": 16}
-    assert_killing_changes_nothing("DeepSVDD", params, tmp_path, 0.15, random.Random(0), 3)
+    assert_killing_changes_nothing("DeepSVDD", params, tmp_path, 0.15, random.Random(0), 2)
 
 
 LONG = {

@@ -193,6 +193,7 @@ def test_missing__imputed__by_the_graph_too(kind, dtype, tmp_path):
     assert_alike(detector, X, tmp_path, dtype=dtype)
 
 
+@pytest.mark.slow
 def test_export__long_windows__one_operator_per_layer(tmp_path):
     """Unrolled, the graph would grow with the time, and the export take minutes."""
     sizes = []

@@ -59,13 +59,15 @@ def size_of(scores):
 
 @given(some_scores)
 @example(np.zeros(3))
+@example(np.full(2, 1e-320))
 @example(np.full(3, -1e300))
 @example(np.array([-5.0, 1e300]))
 def test_contamination_zero__scores_that_move_by_rounding__below_but_not_far_below(scores):
     threshold, size = of_contamination(scores, 0), size_of(scores)
     assert (scores < threshold).all()
     assert (scores + 1e-6 * size <= threshold).all()
-    assert threshold <= max(scores.max() + 3e-6 * size, 5e-324)
+    # Among the smallest numbers there are, the next one is further away.
+    assert threshold <= max(scores.max() + 3e-6 * size, np.nextafter(scores.max(), np.inf))
 
 
 @pytest.mark.parametrize("contamination", [0, "auto"])
