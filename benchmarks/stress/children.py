@@ -7,7 +7,7 @@ from collections.abc import Callable
 from multiprocessing.process import BaseProcess
 from typing import Any
 
-import torch._dynamo  # or the first optimiser of every child would import it
+import torch
 
 context = multiprocessing.get_context("forkserver")
 context.set_forkserver_preload([__name__])

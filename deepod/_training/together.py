@@ -84,7 +84,7 @@ def _train_and_complete(fits: Sequence[Fit], errors: list[Exception | None]) -> 
 def _differing_numbers(fits: Sequence[Fit]) -> list[dict[str, float]]:
     """Numbers in the losses that are not the same for all fits, of each of them."""
     read = sorted(fits[0].numbers_in_loss)
-    values = [{name: float(fit.trained.get_params()[name]) for name in read} for fit in fits]
+    values = [{name: float(getattr(fit.trained, name)) for name in read} for fit in fits]
     differing = [name for name in read if len({own[name] for own in values}) > 1]
     return [{name: own[name] for name in differing} for own in values]
 
