@@ -2,7 +2,7 @@
 
 >>> from deepod import PLAD, list_detectors
 >>> [d["name"] for d in list_detectors()]
-['AnoRand', 'AutoEncoder', 'DAE', 'DeepSVDD', 'IAEAD', 'IAELSTMKL', 'NSAE', 'PLAD']
+['AnoRand', 'AutoEncoder', 'DAE', 'DeepSVDD', 'IAEAD', 'IAELSTMKL', 'NSAE', 'Neighbors', 'PLAD']
 """
 
 from __future__ import annotations
@@ -28,7 +28,17 @@ if TYPE_CHECKING:
     from deepod._storage.tensors import InvalidFileError
     from deepod.adapter import SklearnOutlierAdapter
     from deepod.ensemble import SeedEnsemble, fit_many
-    from deepod.models import DAE, IAEAD, IAELSTMKL, NSAE, PLAD, AnoRand, AutoEncoder, DeepSVDD
+    from deepod.models import (
+        DAE,
+        IAEAD,
+        IAELSTMKL,
+        NSAE,
+        PLAD,
+        AnoRand,
+        AutoEncoder,
+        DeepSVDD,
+        Neighbors,
+    )
     from deepod.search import StackedSearchCV
 
 # Imported on first use, so that ``import deepod`` is instant.
@@ -57,6 +67,7 @@ __all__ = [
     "BaseDetector",
     "DeepSVDD",
     "InvalidFileError",
+    "Neighbors",
     "SeedEnsemble",
     "SklearnOutlierAdapter",
     "StackedSearchCV",

@@ -41,6 +41,7 @@ class Fitted(Noted, PyODVocabulary):
     engine_: str
     input_shape_: Shape
     scaler_: Scaler
+    unseen_: bool
 
 
 @parameters
@@ -62,7 +63,10 @@ class BaseDetector(Fitted):
     Attributes
     ----------
     decision_scores_ : ndarray of shape (n_samples,), float64
-        Scores of the training rows, in their order; not if ``memory_limit`` does not allow it.
+        Scores of the training rows, in their order, of each as if it had not been trained on, see
+        ``cross_fitting``; not if ``memory_limit`` does not allow it.
+    unseen_ : bool
+        Whether it was: then ``p_values`` need no calibration rows.
     threshold_ : float
         Scores above it are labelled 1. Follows ``contamination`` and ``false_alarm_rate``, also
         when they are changed after ``fit``, and ``set_threshold``.
@@ -114,9 +118,9 @@ class BaseDetector(Fitted):
         default=None,
         accepts=FALSE_ALARM_RATE,
         doc="Share of new normal rows that may be flagged, on average: those whose ``p_values`` "
-        "are at most this. Replaces ``contamination`` where it is given; needs "
-        "``calibration_fraction``, or a call of ``calibrate``, and 1 / rate - 1 rows there. May be "
-        "changed after ``fit``.",
+        "are at most this. Replaces ``contamination`` where it is given; needs 1 / rate - 1 rows: "
+        "those of ``calibrate`` or ``calibration_fraction``, else of training, with "
+        "``cross_fitting``. May be changed after ``fit``.",
     )
     calibration_fraction: float = param(
         default=0.0,
@@ -124,6 +128,21 @@ class BaseDetector(Fitted):
         doc="Share of the rows that is held out of training, scaling and watching, to find out how "
         "new normal rows score: for ``false_alarm_rate`` and ``p_values``. Of rows with labels, "
         "under ``supervision``, normal ones only.",
+    )
+    cross_fitting: bool = param(
+        default=True,
+        accepts=["boolean"],
+        doc="Whether two more networks are trained, each on half of the rows, to find out how rows "
+        "score that were not trained on: threshold, ``decision_scores_`` and ``p_values`` then hold "
+        "for new rows. A fit takes up to twice as long. Not of rows that are read from disk, fewer "
+        "than 20, or passed over once or twice only, nor in several processes.",
+    )
+    suspects: float = param(
+        default=0.0,
+        accepts=[real(0, 0.5)],
+        doc="Share of the training rows, those farthest from the others by the distances of "
+        ":class:`deepod.Neighbors`, that are not learned from, because they may be anomalies. They "
+        "are scored like all others. 0.3 is for rows of which one does not know.",
     )
     epochs: int | Literal["auto"] = param(
         default="auto",
@@ -257,6 +276,8 @@ class BaseDetector(Fitted):
     # Optimiser steps that epochs="auto" aims at, and the most epochs it may take.
     auto_steps: ClassVar[int] = 2000
     auto_epochs: ClassVar[int] = 1000
+    # Whether rows score lower once they were trained on, so that cross_fitting is needed.
+    learns_by_heart: ClassVar[bool] = True
     # Whether the networks that network="auto" stands for have BatchNorm.
     auto_batch_norm: ClassVar[bool] = False
 
@@ -273,6 +294,10 @@ class BaseDetector(Fitted):
     @abc.abstractmethod
     def _score(self, module: nn.Module, x: Tensor) -> Tensor:
         """One score per sample, shape (B,), higher = more anomalous."""
+
+    def _score_trained(self, module: nn.Module, x: Tensor) -> Tensor:
+        """Score samples that were trained on, each as if it had not been, where that is known."""
+        return self._score(module, x)
 
     def _prepare(
         self, X: np.ndarray, y: np.ndarray | None, rng: np.random.Generator

@@ -16,6 +16,7 @@ DETECTORS = {
     "IAEAD": "deepod.models.iaead",
     "IAELSTMKL": "deepod.models.iae_lstm_kl",
     "NSAE": "deepod.models.ns_ae",
+    "Neighbors": "deepod.models.neighbors",
     "PLAD": "deepod.models.plad",
 }
 

@@ -14,6 +14,7 @@ FAST = {
     "IAEAD": {"epochs": 2},
     "IAELSTMKL": {"epochs": 2},
     "NSAE": {"epochs": 2},
+    "Neighbors": {},
     "PLAD": {"epochs": 2, "n_members": 2},
 }
 

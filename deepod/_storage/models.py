@@ -92,6 +92,7 @@ PLAIN: dict[str, Callable[[Any], bool]] = {
     "history_": _tensors.is_history,
     "input_shape_": _sizes,
     "n_features_in_": _count,
+    "unseen_": _has_type(bool),
     "_n_training": _count,
 }
 ARRAYS = (
@@ -99,7 +100,7 @@ ARRAYS = (
     *("_training_scores", "calibration_scores_"),
 )
 # The only ones that may be missing.
-_SOMETIMES = {"feature_names_in_", "calibration_scores_", "given_under_"}
+_SOMETIMES = {"feature_names_in_", "calibration_scores_", "given_under_", "unseen_"}
 _OR_NONE = {"fill_": _has_type(type(None))}  # the only tensor that may be None
 # Made again of the others when a model is loaded.
 _DERIVED = {

@@ -16,8 +16,8 @@ from deepod._inputs.validation import resolve_device
 # Shared hyper-parameters by which no module is built.
 _BUILD_NOTHING = {
     *("calibration_fraction", "callbacks", "checkpoint", "checkpoint_every", "contamination"),
-    *("false_alarm_rate", "lr", "max_grad_norm", "memory_limit", "missing", "random_state"),
-    *("scaler", "validation_fraction", "verbose", "weight_decay"),
+    *("cross_fitting", "false_alarm_rate", "lr", "max_grad_norm", "memory_limit", "missing"),
+    *("random_state", "scaler", "suspects", "validation_fraction", "verbose", "weight_decay"),
 }
 
 

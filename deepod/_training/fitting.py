@@ -10,7 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepod._inputs.division import NO_NORMAL_ROW, count_calibration, count_held_out, divide
+from deepod._inputs.division import (
+    NO_NORMAL_ROW,
+    Division,
+    count_calibration,
+    count_held_out,
+    divide,
+)
 from deepod._inputs.rows import InMemory, blocks, chunks
 from deepod._inputs.scaling import Scaler, medians
 from deepod._inputs.seeds import Seeds, draw_seeds, global_generator
@@ -20,11 +26,13 @@ from deepod._scoring import explain
 from deepod._scoring.apply import apply_in_parts, chunk_rows
 from deepod._scoring.memory import explained, too_little
 from deepod._scoring.sketch import Scores
+from deepod._scoring.tails import BY_HEART, Tail
 from deepod._scoring.threshold import check_enough
 from deepod._storage.rebuild import built_by
 from deepod._training.checkpoint import Checkpoint, NoCheckpoint, describe, describe_data
 from deepod._training.loop import refresh
 from deepod._training.processes import current
+from deepod._training.suspects import Suspects
 from deepod._training.task import Member, Task, remembers
 from deepod.callbacks import Progress
 from deepod.networks import StartsFromRows
@@ -46,6 +54,7 @@ class Hooks(Protocol):
     def _build_module(self, shape: Shape) -> nn.Module: ...
     def _loss(self, module: nn.Module, batch: Batch) -> Losses: ...
     def _score(self, module: nn.Module, x: Tensor) -> Tensor: ...
+    def _score_trained(self, module: nn.Module, x: Tensor) -> Tensor: ...
     def _prepare(self, X: np.ndarray, y: np.ndarray | None, rng: np.random.Generator) -> Any: ...
     def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> Any: ...
     def _phases(self) -> list[Phase]: ...
@@ -86,6 +95,8 @@ class Fit:
         self.ranks = current()
         self.numbers_in_loss: set[str] = set()
         self.drawn: Seeds | None = None
+        self.suspects: Suspects | None = None  # of a source: they are told buffer by buffer
+        self.halves: list[Any] = []  # of cross-fitting, once they are trained
 
     def set_up(self, shared: dict[Any, Any]) -> None:
         """Do all that comes before training.
@@ -225,6 +236,8 @@ class Fit:
         detector, X, y = self.trained, self.rows, self.labels
         shape = detector.input_shape_
         samples = X.reshape(len(X), *shape)
+        if detector.suspects:
+            self.division = self._without_suspects(samples)
         training, held_out, _ = self.division
         learned_from = training if y is None else training[y[training] != 1]
         if not len(learned_from):
@@ -252,6 +265,18 @@ class Fit:
         watched = batch(held_out, self.seeds.prepare + 1) if len(held_out) else None
         return InMemory(data.x, data.y), watched
 
+    def _without_suspects(self, samples: np.ndarray) -> Division:
+        """Leave the rows that may be anomalies out of those to train on; labelled ones stay."""
+        detector, y, training = self.trained, self.labels, self.division.train
+        judged = training if y is None else training[y[training] != 1]
+        rows, shape = samples[judged], detector.input_shape_
+        fill = medians(rows, shape) if detector.missing == "impute" else None
+        scaler = Scaler.fit(blocks(rows), shape, detector.scaler, fill=fill)
+        x = torch.from_numpy(scaler.transform(rows))
+        suspects = Suspects(detector.suspects, x, detector.device_, self.seeds.prepare)
+        left_out = np.delete(judged, suspects.others(x))
+        return self.division._replace(train=np.setdiff1d(training, left_out))
+
     def _read_from_disk(self) -> tuple[Streamed, Batch | None]:
         """Leave rows to train on where they are, and load those to watch."""
         detector, X, y = self.trained, self.rows, self.labels
@@ -270,6 +295,10 @@ class Fit:
             raise ValueError(NO_NORMAL_ROW)
         scaler, sample, held_out = stream.survey(detector.scaler)
         detector.scaler_ = scaler.copy()
+        if detector.suspects:
+            judged = sample if y is None else sample[y[stream.sampled] != 1]
+            x, share = torch.from_numpy(judged), detector.suspects
+            self.suspects = Suspects(share, x, detector.device_, self.seeds.prepare)
         rows = Streamed(stream, scaler, sample, self._prepared, self.seeds.prepare)
         if not len(rows.x):
             raise ValueError(
@@ -283,6 +312,10 @@ class Fit:
 
     def _prepared(self, x: np.ndarray, y: np.ndarray | None, seed: Any) -> Batch:
         """Let the method prepare scaled samples, and move them to the device."""
+        if self.suspects is not None:
+            kept = self.suspects.others(torch.from_numpy(x))
+            kept = kept if y is None else np.union1d(kept, np.flatnonzero(y == 1))
+            x, y = x[kept], None if y is None else y[kept]
         whole, given = x, x.view()
         given.flags.writeable = False  # other detectors may train on the same rows
         x, y = self.hooks._prepare(given, y, np.random.default_rng(seed))
@@ -382,10 +415,12 @@ class Fit:
         detector, X = self.trained, self.rows
         limit = None if isinstance(X, np.ndarray) else detector.memory_limit
         scores = Scores(sum(self.ranks.gather(len(X))), limit)
-        for part in apply_in_parts(detector, X, self.hooks._score, at_once=member.at_once):
+        for part in apply_in_parts(detector, X, self.hooks._score_trained, at_once=member.at_once):
             if detector.calibration_fraction:  # an array, all of whose rows are one part
                 calibrating = self.ranks.gather(part[self.division.calibrate])
                 detector.calibration_scores_ = np.sort(np.concatenate(calibrating))
+            if self.halves:  # of an array, too
+                part = self._as_unseen(part)
             part = np.concatenate(self.ranks.gather(part))
             if not np.isfinite(part).all():
                 raise FloatingPointError(
@@ -393,4 +428,19 @@ class Fit:
                     "scaler='standard' if the columns of X differ much in size."
                 )
             scores.add(part)
+        detector.unseen_ = bool(self.halves) or not detector.learns_by_heart
         detector._remember_scores(scores.result(), scores.n)
+
+    def _as_unseen(self, scores: np.ndarray) -> np.ndarray:
+        """Raise the scores of rows that were trained on to those of rows that were not.
+
+        Each half gives the rows left out of it a score. In units of this fit: what is as far out
+        among the rows that the half was trained on as it is among those of this one. The ranking
+        is the one of this fit, which has learned from twice as many rows.
+        """
+        trained = np.concatenate([half.left_out for half in self.halves])
+        own = Tail(BY_HEART).learn(torch.from_numpy(scores[trained]))
+        found = torch.cat([own.inverse(half.tails) for half in self.halves])
+        ranked = trained[np.argsort(scores[trained], kind="stable")]
+        scores[ranked] = found.sort().values.numpy()
+        return scores

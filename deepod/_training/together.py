@@ -14,9 +14,11 @@ from joblib import hash as fingerprint
 from torch import nn
 
 from deepod._inputs.seeds import global_generator
+from deepod._training.crossfit import halves_of
 from deepod._training.fitting import Fit
 from deepod._training.loop import train
 from deepod._training.stacked import NotRecordableError
+from deepod._training.task import Member
 from deepod.params import noting_reads
 
 MOST_MEMBERS = 64  # side by side: more are no faster, and take more memory
@@ -74,11 +76,33 @@ def _train_and_complete(fits: Sequence[Fit], errors: list[Exception | None]) -> 
             raise
         errors[fits[0].number] = error
         return
+    _cross_fit(fits, members)
     for fit, member in zip(fits, members, strict=True):
         try:
             fit.complete(member)
         except Exception as error:
             errors[fit.number] = error
+
+
+def _cross_fit(fits: Sequence[Fit], members: Sequence[Member]) -> None:
+    """Train each fit again on either half of its rows, the halves of all fits side by side."""
+    halves = [h for fit, member in zip(fits, members, strict=True) for h in halves_of(fit, member)]
+    errors: list[Exception | None] = [None] * len(halves)
+    ready = []
+    for number, half in enumerate(halves):
+        half.number = number
+        try:
+            half.set_up({})
+        except Exception as error:
+            errors[number] = error
+        else:
+            ready.append(half)
+    for group in _groups_alike(ready):
+        for start in range(0, len(group), MOST_MEMBERS):
+            _train_and_complete(group[start : start + MOST_MEMBERS], errors)
+    for half, error in zip(halves, errors, strict=True):
+        if error is not None:
+            half.give_up(error)
 
 
 def _differing_numbers(fits: Sequence[Fit]) -> list[dict[str, float]]:

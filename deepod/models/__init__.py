@@ -13,10 +13,21 @@ if TYPE_CHECKING:
     from deepod.models.deep_svdd import DeepSVDD
     from deepod.models.iae_lstm_kl import IAELSTMKL
     from deepod.models.iaead import IAEAD
+    from deepod.models.neighbors import Neighbors
     from deepod.models.ns_ae import NSAE
     from deepod.models.plad import PLAD
 
-__all__ = ["DAE", "IAEAD", "IAELSTMKL", "NSAE", "PLAD", "AnoRand", "AutoEncoder", "DeepSVDD"]
+__all__ = [
+    "DAE",
+    "IAEAD",
+    "IAELSTMKL",
+    "NSAE",
+    "PLAD",
+    "AnoRand",
+    "AutoEncoder",
+    "DeepSVDD",
+    "Neighbors",
+]
 
 if not TYPE_CHECKING:  # type checkers are to see that a misspelt name is none
 

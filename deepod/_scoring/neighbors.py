@@ -1,0 +1,163 @@
+"""Distances of samples to the nearest of the rows that are kept for comparison."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepod._scoring.tails import Tail
+from deepod.networks import StartsFromRows
+from deepod.types import Shape
+
+_BLOCK_DISTANCES = 1 << 20  # of them in memory at once
+_IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution of variance 1
+
+
+class References(StartsFromRows):
+    """Training rows, and how far from them a sample is: in two scalings, at two scales.
+
+    Scalings: each feature divided by its range, and by its interquartile range. Scales: the
+    mean distance to the ``near`` nearest rows, and the distance to the nearest share ``far`` of
+    them. Each of the four becomes a tail of what training rows have, with themselves left out; the
+    largest is the score.
+
+    Parameters
+    ----------
+    shape : tuple of int
+        Of a sample.
+    near : int
+        Rows whose mean distance is taken.
+    far : float
+        Share of the rows.
+    most : int
+        Rows that are kept.
+    """
+
+    rows: Tensor  # (n, values)
+    scales: Tensor  # (2, values)
+    picks: Tensor  # (most,), which rows are kept, as a fraction of the part that each is from
+
+    def __init__(self, shape: Shape, near: int, far: float, most: int) -> None:
+        super().__init__()
+        size = torch.Size(shape).numel()
+        self.shape, self.near, self.far = shape, near, far
+        self.register_buffer("rows", torch.zeros(most, size))
+        self.register_buffer("scales", torch.ones(2, size))
+        self.register_buffer("picks", torch.rand(most))
+        self.tails = nn.ModuleList(Tail() for _ in range(4))
+
+    @torch.no_grad()
+    def start_from_rows(self, x: Tensor) -> None:  # (n, *shape)
+        n, most = len(x), len(self.picks)
+        self.scales = _scales(x, self.shape)
+        if n > most:  # one of each part, so that every part is there
+            parts = (torch.arange(most, device=x.device) + self.picks) * (n / most)
+            x = x[parts.long().clamp_(max=n - 1)]
+        self.picks = self.picks[: len(x)].clone()
+        self.rows = x.flatten(1).clone()
+        distances = self.distances(self.rows, leave_out=True)
+        for tail, own in zip(self.tails, distances.unbind(1), strict=True):
+            tail.learn(own)
+
+    def forward(self, x: Tensor, leave_out: bool = False) -> Tensor:
+        """Score samples (B, *shape), as training rows if ``leave_out``: without themselves."""
+        return self._tails(self.distances(x.flatten(1), leave_out)).amax(1)
+
+    def contributions(self, x: Tensor) -> Tensor:
+        """Divide the score among the values of samples as they share in the distance behind it."""
+        squares = self._squares(x.flatten(1), leave_out=False)
+        totals = squares.sum(-1, keepdim=True)
+        # A distance is the sum over values of square / distance.
+        parts = torch.where(totals > 0, squares / totals.sqrt(), 0.0)
+        parts = torch.stack([parts[:, :, :-1].mean(2), parts[:, :, -1]], 2).flatten(1, 2)
+        tails = self._tails(parts.sum(-1))
+        score, which = tails.max(1)
+        behind = parts[torch.arange(len(x), device=x.device), which]
+        whole = behind.sum(-1, keepdim=True)
+        even = torch.full_like(behind, 1 / behind.shape[1])
+        shares = torch.where(whole > 0, behind / whole, even)
+        return (shares.double() * score.unsqueeze(-1)).unflatten(1, self.shape)
+
+    def _tails(self, distances: Tensor) -> Tensor:
+        pairs = zip(self.tails, distances.unbind(1), strict=True)
+        return torch.stack([tail(own) for tail, own in pairs], 1)
+
+    def distances(self, x: Tensor, leave_out: bool) -> Tensor:
+        """Give the four distances of samples (B, values): near and far in each scaling, (B, 4)."""
+        blocks = x.split(max(1, _BLOCK_DISTANCES // len(self.rows)))
+        if torch.compiler.is_exporting():  # of a number of samples that is not known yet
+            blocks = (x,)
+        return torch.cat([self._block(block, leave_out) for block in blocks])
+
+    def _block(self, x: Tensor, leave_out: bool) -> Tensor:
+        distances = self._squares(x, leave_out).sum(-1).sqrt()
+        near, far = distances[:, :, :-1].mean(2), distances[:, :, -1]
+        return torch.stack([near, far], 2).flatten(1)
+
+    def _squares(self, x: Tensor, leave_out: bool) -> Tensor:
+        """Give squared differences from the ``near`` nearest rows and the ``far``-th, and itself.
+
+        Of shape (B, 2, near + 1, values).
+        """
+        found = [self._nearest(x * scale, self.rows * scale, leave_out) for scale in self.scales]
+        return torch.stack(found, 1)
+
+    def _nearest(self, x: Tensor, rows: Tensor, leave_out: bool) -> Tensor:
+        n = len(rows)
+        most = max(1, n - 1)  # with itself left out
+        near, far = min(self.near, most), min(max(1, round(self.far * n)), most)
+        extra = min(int(leave_out), n - most)
+        # Which are nearest by one product of matrices, around the middle to lose few digits; how
+        # near by differences, which lose none: copies are at distance 0.
+        middle = rows.mean(0)
+        centred = rows - middle
+        order = centred.square().sum(1) - 2 * (x - middle) @ centred.T
+        nearest = order.topk(max(near, far) + extra, dim=1, largest=False).indices
+        places = [*range(near + extra), *range(far - 1, far + extra)]
+        squares = (x.unsqueeze(1) - rows[nearest[:, places]]).square()
+        if not extra:
+            return squares
+        # A row that is kept is at distance 0 from itself: without it, every other moves up.
+        totals = squares.sum(-1)
+        first, second = squares[:, : near + 1], squares[:, near + 1 :]
+        itself = totals[:, : near + 1].amin(1) == 0
+        leave = torch.where(itself, totals[:, : near + 1].argmin(1), near)
+        kept = torch.arange(near, device=x.device) + (
+            torch.arange(near, device=x.device) >= leave.unsqueeze(1)
+        )
+        first = first.gather(1, kept.unsqueeze(-1).expand(-1, -1, x.shape[1]))
+        second = torch.where(itself.view(-1, 1), second[:, 1], second[:, 0])
+        return torch.cat([first, second.unsqueeze(1)], 1)
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Take on the number of rows that were kept."""
+        n = len(state_dict.get(prefix + "picks", self.picks))
+        if 0 < n < len(self.picks):
+            self.picks, self.rows = self.picks[:n].clone(), self.rows[:n].clone()
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def _scales(x: Tensor, shape: Shape) -> Tensor:
+    """Find by what the values of a sample are multiplied in each scaling, (2, values).
+
+    1 over the range of each feature of a table, or channel of other samples, and 1 over its robust
+    standard deviation; 1 where all rows are the same.
+    """
+    channel = 0 if len(shape) == 3 else len(shape) - 1
+    columns = x.movedim(channel + 1, -1).flatten(0, -2).double().sort(0).values
+    whole = columns[-1] - columns[0]
+    robust = (_quantile(columns, 0.75) - _quantile(columns, 0.25)) / _IQR_OF_NORMAL
+    robust = torch.where(robust > 0, robust, columns.std(0, correction=0))
+    scales = torch.stack([whole, robust])
+    scales = 1 / torch.where(scales > 0, scales, 1.0)
+    per_value = scales.view(2, -1, *(1,) * (len(shape) - 1 - channel)).expand(2, *shape)
+    return per_value.flatten(1).to(x.dtype)
+
+
+def _quantile(columns: Tensor, level: float) -> Tensor:
+    """Interpolate between ordered rows, of which torch.quantile refuses 16 million values."""
+    place = level * (len(columns) - 1)
+    low, high = columns[int(place)], columns[min(int(place) + 1, len(columns) - 1)]
+    return low + (place - int(place)) * (high - low)

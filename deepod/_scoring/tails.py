@@ -1,0 +1,69 @@
+"""Scores of different detectors in one unit: how far out in the tail of the training scores."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor, nn
+
+LEVEL = 0.9  # above this quantile the tail is taken for exponential
+# The same where what networks make of rows that they know is compared with others, of which many
+# are above this quantile.
+BY_HEART = 0.98
+POINTS = 1024  # that stand for all training scores
+
+
+class Tail(nn.Module):
+    """Turns scores into tails: minus the log of the estimated share of scores as high.
+
+    Up to the quantile ``level`` of the training scores the share is that of these scores (half of
+    those that are equal), above it that of an exponential distribution with their mean excess, so
+    that scores beyond all of them are still told apart. It rises with the score.
+
+    Parameters
+    ----------
+    level : float, default=0.9
+    """
+
+    grid: Tensor  # (POINTS,), training scores in ascending order, evenly spaced ones of many
+    start: Tensor  # where the exponential part begins
+    excess: Tensor  # mean excess above it
+
+    def __init__(self, level: float = LEVEL) -> None:
+        super().__init__()
+        self.level = level
+        self.register_buffer("grid", torch.zeros(POINTS, dtype=torch.float64))
+        self.register_buffer("start", torch.zeros((), dtype=torch.float64))
+        self.register_buffer("excess", torch.ones((), dtype=torch.float64))
+
+    def learn(self, scores: Tensor) -> Tail:
+        """Learn from training scores, those of rows as if they had not been trained on."""
+        ordered = scores.detach().to(self.grid).sort().values
+        spread = torch.linspace(0, len(ordered) - 1, POINTS, dtype=torch.float64)
+        self.grid.copy_(ordered[spread.round().long().to(ordered.device)])
+        place = self.level * (len(ordered) - 1)
+        low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
+        self.start.copy_(low + (place - math.floor(place)) * (high - low))
+        above = ordered[ordered > self.start]
+        excess = above.mean() - self.start if len(above) else self.start - ordered.mean()
+        self.excess.copy_(excess if excess > 0 else torch.ones_like(excess))
+        return self
+
+    def forward(self, scores: Tensor) -> Tensor:
+        """Give the tails of scores of any shape, in float64."""
+        scores = scores.double()
+        below = (scores.unsqueeze(-1) > self.grid).double().mean(-1)
+        up_to = (scores.unsqueeze(-1) >= self.grid).double().mean(-1)
+        share = ((below + up_to) / 2).clamp(max=self.level)
+        beyond = ((scores - self.start) / self.excess).clamp(min=0)
+        return torch.where(scores > self.start, beyond - math.log(1 - self.level), -(-share).log1p())
+
+    def inverse(self, tails: Tensor) -> Tensor:
+        """Give the scores that have these tails; between two training scores, in proportion."""
+        place = -(-tails.clamp(max=-math.log(1 - self.level))).expm1() * POINTS - 0.5
+        place = place.clamp(0, POINTS - 1)
+        low = self.grid[place.floor().long()]
+        within = low + (place - place.floor()) * (self.grid[place.ceil().long()] - low)
+        beyond = self.start + (tails + math.log(1 - self.level)) * self.excess
+        return torch.where(tails > -math.log(1 - self.level), beyond, within.minimum(self.start))
