@@ -389,6 +389,9 @@ class BaseDetector(Fitted):
             raise error
         return self
 
+    def _scores_as_unseen(self) -> bool:
+        return self.cross_fitting or not self.learns_by_heart
+
     def _validate_y(self, y: Any, n: int) -> np.ndarray | None:
         """Return the labels of n rows, or None unless ``supervision`` asks for them."""
         return validate_labels(y, n, getattr(self, "supervision", None))

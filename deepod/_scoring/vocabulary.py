@@ -89,7 +89,8 @@ class PyODVocabulary(PyODBaseDetector):
         """Keep the scores of all training rows, and find the threshold that goes with them."""
         self._keep_scores(scores, n)
         self.given_threshold_ = self.given_under_ = None
-        if self.false_alarm_rate is None or hasattr(self, "calibration_scores_"):
+        calibrated = hasattr(self, "calibration_scores_") or getattr(self, "unseen_", False)
+        if self.false_alarm_rate is None or calibrated:
             self._current()  # what a thresholder objects to is said by fit
 
     def _keep_scores(self, scores: np.ndarray, n: int | None = None) -> None:
@@ -197,8 +198,9 @@ class PyODVocabulary(PyODBaseDetector):
         """Return conformal p-values: how rarely a normal row scores as high as each row of X.
 
         The p-value of a score s is (1 + number of calibration scores >= s) / (n + 1), of n
-        calibration scores: those of the rows that ``calibration_fraction`` held out of training,
-        or that :meth:`calibrate` was given.
+        calibration scores: those of the rows that :meth:`calibrate` was given, or that
+        ``calibration_fraction`` held out of training; without either ``decision_scores_``, if they
+        are scores of rows as if they had not been trained on (``unseen_``).
 
         Parameters
         ----------
@@ -380,14 +382,19 @@ class PyODVocabulary(PyODBaseDetector):
     def _check_calibrates_in_fit(self) -> None:
         """Refuse a rule that gives no labels when ``fit`` has ended."""
         self._validate_params()
-        if self.false_alarm_rate is not None and not getattr(self, "calibration_fraction", 0):
+        held_out = getattr(self, "calibration_fraction", 0) or self._scores_as_unseen()
+        if self.false_alarm_rate is not None and not held_out:
             first = "call fit(X), and calibrate(X) with normal rows that it was not trained on"
             if hasattr(self, "calibration_fraction"):
-                first = f"set calibration_fraction=0.2 or the like, or {first}"
+                first = f"set cross_fitting=True, calibration_fraction=0.2 or the like, or {first}"
             raise ValueError(
                 f"false_alarm_rate={self.false_alarm_rate} labels no row without calibration "
                 f"rows, and fit_predict has none: {first}."
             )
+
+    def _scores_as_unseen(self) -> bool:
+        """Whether ``fit`` finds how rows score that were not trained on, without further rows."""
+        return False
 
     def fit_predict_score(self, X: Any, y: Any, scoring: Metric = "roc_auc_score") -> float:
         """Fit on X and compare the training scores with y, which is not trained on.
@@ -503,9 +510,11 @@ class PyODVocabulary(PyODBaseDetector):
         """Calibration scores, in ascending order."""
         self._check_scores()
         if "calibration_scores_" not in self.__dict__:
+            if getattr(self, "unseen_", False):
+                return np.sort(self._training_scores)
             ways = ["call calibrate(X) with normal rows that it was not trained on"]
             if hasattr(self, "calibration_fraction"):
-                ways.insert(0, "fit it with calibration_fraction=0.2 or the like")
+                ways.insert(0, "fit it with cross_fitting=True, calibration_fraction=0.2 or so")
             raise NotFittedError(
                 f"This {type(self).__name__} has no calibration scores: {', or '.join(ways)}."
             )
