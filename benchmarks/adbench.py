@@ -38,8 +38,9 @@ CONFIRMATION = (
 # MVTec-AD were run once before there was this rule (published-mvtec.jsonl), and no default was
 # chosen on them.
 WIDE_DEVELOPMENT = ("ResNet18_CIFAR10_0", "ResNet18_SVHN_0", "BERT_20news_3", "arrhythmia")
-# Groups that are whole folders of DEEPOD_DATA. Their datasets are called "GROUP/NAME": two groups
-# may have a table of one name, and a report has a section for each group.
+# Groups that are read from folders of DEEPOD_DATA, in which OddBench's tables are divided by a hash
+# of their names. Datasets of these groups are called "GROUP/NAME": two groups may have a table of
+# one name, and a report has a section for each group.
 FOLDERS = {
     "oddbench-development": ("oddbench/development",),
     "oddbench-confirmation": ("oddbench/confirmation",),
