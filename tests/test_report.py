@@ -287,6 +287,8 @@ def test_differences__one_dataset__no_interval():
     table = tables.differences(tables.frame([r for r in tiny() if r["dataset"] == "x"]), "b")
     assert table["difference"].tolist() == pytest.approx([0.2, 0])
     assert table[["low", "high"]].isna().all(axis=None)
+    text = bench.report([r for r in tiny() if r["dataset"] == "x"], differences_of="b")
+    assert "| a | AUC-ROC | +0.200 | nan | nan | 1 | 0 | 1 |" in text
 
 
 def test_differences__metric_that_one_lacks__no_line():

@@ -461,7 +461,7 @@ def render(
             parts.append(markdown(summary(group.common, metric)))
             if differences_of is not None:
                 ahead = differences(group.common, differences_of)
-                parts.append(markdown(ahead, "{:+.3f}".format) if len(ahead) else NO_DIFFERENCES)
+                parts.append(markdown(ahead, _signed) if len(ahead) else NO_DIFFERENCES)
             if detailed:
                 parts.append(markdown(per_dataset(group.common, metric)))
         first, *others = left_out(group)
@@ -472,6 +472,10 @@ def render(
         where = [*commits, *group.rows["device"].dropna().unique()]
         parts.append(f"Commit and device: {', '.join(map(flat, where))}.")
     return "\n\n".join(parts)
+
+
+def _signed(value: float) -> str:
+    return "nan" if np.isnan(value) else f"{value:+.3f}"
 
 
 def unclean(rows: pd.DataFrame) -> int:
