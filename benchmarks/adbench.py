@@ -51,7 +51,6 @@ GROUPS = {
     "development": DEVELOPMENT,
     "confirmation": CONFIRMATION,
     "all": DEVELOPMENT + CONFIRMATION,
-    "wide": ("wide-development", "wide-confirmation"),
 }
 OURS = "PLAD,AnoRand,IAELSTMKL,NSAE,AutoEncoder,DAE,DeepSVDD,IAEAD"
 PEERS = "pyod:KNN,pyod:IForest,pyod:ECOD,pyod:OCSVM,pyod:LOF,pyod:AutoEncoder,pyod:DeepSVDD"
@@ -126,7 +125,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     )
     parser.add_argument("--datasets", default="all", help="with commas: groups (development, "
         "confirmation, all for both; oddbench-development, oddbench-confirmation; "
-        "wide-development, wide-confirmation, wide for both), or names such as thyroid and "
+        "wide-development, wide-confirmation), or names such as thyroid and "
         "oddbench-development/NAME; for images: mnist (every class in turn is normal) or mnist:3 "
         "(default: %(default)s)")  # fmt: skip
     options.add_options(parser, detectors=f"{OURS},{PEERS}")
