@@ -132,11 +132,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.explain", description=__doc__)
     add = parser.add_argument
     add("--out", type=Path, required=True, help="file of JSON lines to append to")
-    add("--datasets", default="development", help="a group, or names with commas")
+    add("--datasets", default="development", help="groups or names, with commas")
     add("--detectors", default=",".join(deepod.DETECTORS), help="names with commas")
     add("--seeds", type=int, default=3)
     args = parser.parse_args(argv)
-    names = adbench.GROUPS.get(args.datasets) or args.datasets.split(",")
+    names = [dataset.name for dataset in adbench.find(args.datasets)]
     detectors = args.detectors.split(",")
     cells = [Cell(*c) for c in product(names, detectors, range(args.seeds))]
     torch.set_num_threads(1)

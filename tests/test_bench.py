@@ -2,6 +2,8 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -989,3 +991,102 @@ def test_groups__disjoint_and_all_there():
     assert not set(adbench.DEVELOPMENT) & set(adbench.CONFIRMATION)
     known = set(datasets.ADBENCH_TABLES) | {"3_backdoor", "arrhythmia"}
     assert set(adbench.GROUPS["all"]) == known
+
+
+# --- groups of datasets of benchmarks/ ------------------------------------------------------------
+
+
+@pytest.fixture
+def groups(home):
+    """Small files in the places of OddBench's and of the embeddings."""
+    rng = np.random.default_rng(1)
+    wide = ("ResNet18_CIFAR10_0", "ResNet18_SVHN_0", "BERT_20news_3", "ResNet18_MVTec-AD_wood")
+    files = {
+        "oddbench/development": ("Ads", "1_small"),
+        "oddbench/confirmation": ("Bikes",),
+        "embeddings": (*wide, "RoBERTa_20news_3"),
+        "tabular": ("arrhythmia",),
+    }
+    y = (np.arange(60) % 10 == 0).astype(np.int8)
+    for folder, names in files.items():
+        (home / "data" / folder).mkdir(parents=True, exist_ok=True)
+        for name in names:
+            X = rng.normal(size=(60, 3)).astype(np.float32) + y[:, None]
+            np.savez(home / "data" / folder / f"{name}.npz", X=X, y=y)
+    return home
+
+
+def test_groups__names_say_the_group(groups):
+    from benchmarks import adbench
+
+    def names(text):
+        return [dataset.name for dataset in adbench.find(text)]
+
+    odd = ["oddbench-development/1_small", "oddbench-development/Ads"]
+    assert names("oddbench-development") == odd
+    assert names("oddbench-confirmation") == ["oddbench-confirmation/Bikes"]
+    assert names("wide-development") == [
+        f"wide-development/{name}" for name in adbench.WIDE_DEVELOPMENT
+    ]
+    confirmation = ["ResNet18_MVTec-AD_wood", "RoBERTa_20news_3"]
+    assert names("wide-confirmation") == [f"wide-confirmation/{name}" for name in confirmation]
+    assert names("small,oddbench-development,1_small") == ["1_small", *odd]
+    found = adbench.find("small,oddbench-development/1_small")
+    assert found[0].checksum() != found[1].checksum()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        ("oddbench-confirmation", "There is no .*confirmation, where oddbench-confirmation is"),
+        ("oddbench-development", "development: expected .npz.*no such file"),
+        ("wide-development", "0 files for dataset 'BERT_20news_3'"),
+        ("wide-confirmation", "no dataset of wide-confirmation in embeddings of"),
+        ("wide-development/RoBERTa_20news_3", "no dataset of wide-development/RoBERTa_20news_3"),
+    ],
+)
+def test_groups__data_absent__said(names, message, groups, capsys):
+    from benchmarks import adbench
+
+    shutil.rmtree(groups / "data" / "oddbench" / "confirmation")
+    for file in (groups / "data" / "oddbench" / "development").iterdir():
+        file.unlink()
+    for name in ("RoBERTa_20news_3", "ResNet18_MVTec-AD_wood"):
+        (groups / "data" / "embeddings" / f"{name}.npz").unlink()
+    if "/" not in names:
+        (groups / "data" / "embeddings" / "BERT_20news_3.npz").unlink()
+    with pytest.raises(SystemExit):
+        adbench.main(["--datasets", names, "--out", str(groups / "r")])
+    assert re.search(message, capsys.readouterr().err)
+    assert not (groups / "r").exists()
+
+
+def test_groups__protocol_of_images__refused(groups):
+    from benchmarks import adbench
+
+    with pytest.raises(ValueError, match="wide-development is a group of tables"):
+        adbench.find("wide-development", "images")
+
+
+def test_groups__run_and_reported_one_by_one(groups, capsys):
+    from benchmarks import adbench, report
+
+    out = str(groups / "r")
+    names = "small,2_wide,oddbench-development"
+    args = f"--datasets {names} --detectors {NORM},pyod:KNN --seeds 1 --quiet --max-train 20"
+    adbench.main([*args.split(), "--out", out])
+    assert "8 rows of 4 datasets, 0 with an error" in capsys.readouterr().out
+    report.main([out, "--differences-of", NORM])
+    shown = capsys.readouterr().out
+    assert re.findall("^## .*$", shown, re.MULTILINE) == [
+        "## one-class: auc_roc, at most 20 training rows",
+        "## one-class, oddbench-development: auc_roc, at most 20 training rows",
+    ]
+    assert len(re.findall(r"pyod:KNN \| AUC-PR \| .* \| 2 \|$", shown, re.MULTILINE)) == 2
+    report.main([out, "--datasets", "oddbench-development,1_small", "--per-dataset"])
+    shown = capsys.readouterr().out
+    assert "| oddbench-development/1_small |" in shown
+    assert "2_wide" not in shown
+    with pytest.raises(SystemExit):
+        report.main([out, "--datasets", "1_small,oddbench-confirmation"])
+    assert "the results have no 'oddbench-confirmation'" in capsys.readouterr().err

@@ -205,6 +205,20 @@ def test_report__protocols_and_caps__never_mixed():
     assert text.count("Left out: 0 of 4") == 3
 
 
+def test_report__groups_of_datasets__never_mixed(tmp_path):
+    others = [row | {"dataset": f"odd/{row['dataset']}", "auc_roc": 0.25} for row in tiny()]
+    text = bench.report([*tiny(), *others])
+    assert re.findall("^## .*$", text, re.MULTILINE) == [
+        "## one-class: auc_roc",
+        "## one-class, odd: auc_roc",
+    ]
+    assert "| a | 0.750 |" in text
+    assert "| a | 0.250 |" in text
+    page = written([*tiny(), *others], tmp_path)
+    assert "one-class, odd" in page.text
+    assert (tmp_path / "out" / "2-one-class-odd-summary.csv").is_file()
+
+
 def test_report__same_cell_in_two_files__the_last_counts(tmp_path):
     old, new = save(tmp_path / "old", tiny()), save(tmp_path / "new", tiny())
     save(new, [row | {"auc_roc": 0.25} for row in tiny()])
@@ -231,6 +245,73 @@ def test_overview__metric_that_some_rows_of_a_detector_lack__not_compared():
     assert table["false_alarms_mean"].isna().to_dict() == {"a": False, "b": False, "c": True}
     assert table["auc_roc_mean"].notna().all()
     assert table["false_alarms_rank"].dropna().to_dict() == pytest.approx({"a": 1.5, "b": 1.5})
+
+
+def test_differences__by_hand():
+    table = tables.differences(tables.frame(tiny()), "a")
+    # a - b in AUC-ROC: x -0.2, y +0.2; in AUC-PR they are equal.
+    columns = ["metric", "difference", "low", "high", "wins", "losses", "datasets"]
+    assert list(table.columns) == columns
+    assert table.index.tolist() == ["b", "b"]
+    assert table.iloc[0].tolist() == [
+        "AUC-ROC",
+        0,
+        pytest.approx(-0.2),
+        pytest.approx(0.2),
+        1,
+        1,
+        2,
+    ]
+    assert table.iloc[1].tolist() == ["AUC-PR", 0, 0, 0, 0, 0, 2]
+
+
+def test_differences__many_datasets__interval_as_the_normal_one():
+    rng, n = np.random.default_rng(0), 200
+    ahead = rng.normal(0.02, 0.1, n)
+    found = [
+        cell(f"set{i}", name, 0) | {"auc_roc": 0.5 + (name == "a") * ahead[i], "auc_pr": 0.5}
+        for name in "ab"
+        for i in range(n)
+    ]
+    row = tables.differences(tables.frame(found), "a").iloc[0]
+    assert row["difference"] == pytest.approx(ahead.mean())
+    half = 1.96 * ahead.std() / n**0.5
+    assert row["low"] == pytest.approx(ahead.mean() - half, abs=0.05 * half)
+    assert row["high"] == pytest.approx(ahead.mean() + half, abs=0.05 * half)
+    assert row["wins"] == (ahead > 0).sum()
+    back = tables.differences(tables.frame(found), "b").iloc[0]
+    assert back[["low", "high"]].tolist() == pytest.approx([-row["high"], -row["low"]])
+
+
+def test_differences__one_dataset__no_interval():
+    table = tables.differences(tables.frame([r for r in tiny() if r["dataset"] == "x"]), "b")
+    assert table["difference"].tolist() == pytest.approx([0.2, 0])
+    assert table[["low", "high"]].isna().all(axis=None)
+    text = bench.report([r for r in tiny() if r["dataset"] == "x"], differences_of="b")
+    assert "| a | AUC-ROC | +0.200 | nan | nan | 1 | 0 | 1 |" in text
+
+
+def test_differences__metric_that_one_lacks__no_line():
+    found = [*tiny(), *({**row, "detector": "c"} for row in tiny()[:4])]
+    del found[-1]["auc_pr"]
+    table = tables.differences(tables.frame(found), "a")
+    assert [*zip(table.index, table["metric"], strict=True)] == [
+        ("b", "AUC-ROC"), ("c", "AUC-ROC"), ("b", "AUC-PR"),
+    ]  # fmt: skip
+
+
+def test_report__differences__in_markdown_and_page(tmp_path):
+    found = [*tiny(), *(row | {"dataset": f"odd/{row['dataset']}"} for row in tiny()[:4])]
+    options = {"rename": {"a": "<A>"}, "differences_of": "<A>"}
+    text = bench.report(found, tmp_path / "out", **options)
+    assert r"| \<A> minus | metric | difference | low | high | wins | losses | datasets |" in text
+    assert "| b | AUC-ROC | +0.000 | -0.200 | +0.200 | 1 | 1 | 2 |" in text
+    assert text.count(tables.NO_DIFFERENCES) == 1  # in the group where it is alone
+    page = Page((tmp_path / "out" / "index.html").read_text())
+    check_whole(page, tmp_path / "out")
+    assert "AUC-ROC +0.0 -20.0 +20.0 1 1 2" in page.text
+    back = pd.read_csv(tmp_path / "out" / "1-one-class-differences.csv")
+    assert back["high"].tolist() == pytest.approx([0.2, 0])
 
 
 def test_compare__clear_order__friedman_and_nemenyi():
@@ -303,6 +384,7 @@ def test_rename__short_name_everywhere(tmp_path):
         ({"detectors": "a"}, "detectors: expected a list of names, got 'a'"),
         ({"datasets": ["z"]}, "datasets: the results have no 'z'"),
         ({"dataset": "z"}, "datasets: the results have no 'z'"),
+        ({"differences_of": "z"}, "detectors: the results have no 'z'"),
         ({"metric": "auc"}, "metric must be one of auc_roc"),
         ({"test": "t"}, "test must be one of nemenyi"),
         ({"reference": "some.csv"}, "got none"),

@@ -35,6 +35,7 @@ class Options(NamedTuple):
     test: str = "nemenyi"
     dataset: str | None = None  # for the curves
     reference: Mapping[str, Any] = {}  # protocol to file of published figures
+    differences_of: str | None = None  # detector to set beside the others
 
 
 def write(found: Sequence[Group], options: Options) -> dict[str, str]:
@@ -85,7 +86,7 @@ class _Section:
         files: dict[str, str],
     ) -> None:
         self.key = f"g{number}"
-        words = (group.protocol, group.max_train, group.max_test)
+        words = (group.protocol, group.prefix or None, group.max_train, group.max_test)
         name = "-".join(str(word) for word in words if word is not None)
         # A number in front: names that differ in other characters only are different files.
         self.stem = f"{number}-{''.join(c if c.isalnum() else '-' for c in name)[:60]}"
@@ -102,7 +103,8 @@ class _Section:
         )
         if len(group.common):
             scores = tables.per_dataset(group.common, self.options.metric)
-            done += self.summary() + self.ranks(scores) + self.datasets(scores)
+            done += self.summary() + self.differences() + self.ranks(scores)
+            done += self.datasets(scores)
             done += self.time() + self.curves(scores) + self.published()
         done += self.left_out()
         return f'<section id="{self.key}">{done}</section>'
@@ -170,6 +172,36 @@ class _Section:
         return self.part(
             "summary", "Summary", f"{lead}{text}<p class=note>{note} Table: {file}</p>"
         )
+
+    def differences(self) -> str:
+        """Return how far one detector is ahead of the others."""
+        if self.options.differences_of is None:
+            return ""
+        title = "Differences"
+        table = tables.differences(self.group.common, self.options.differences_of)
+        if not len(table):
+            return self.part("differences", title, f"<p>{tables.NO_DIFFERENCES}</p>")
+        lines = []
+        for name, row in table.iterrows():
+            interval = [_text(100 * row[end], "{:+.1f}") for end in ("low", "high")]
+            cells = (row["metric"], f"{100 * row['difference']:+.1f}", *interval)
+            cells += (row["wins"], row["losses"], row["datasets"])
+            text = "".join(f"<td>{cell}</td>" for cell in cells)
+            lines.append(f"<tr{self.ours(name)}>{self.name(name)}{text}</tr>")
+        heads = (str(table.index.name), "metric", "difference, points", "low", "high")
+        head = "".join(
+            f"<th scope=col>{escape(tables.flat(name))}</th>"
+            for name in (*heads, "wins", "losses", "datasets")
+        )
+        note = (
+            f"{escape(self.options.differences_of)} minus each other detector, in percentage "
+            "points: mean over the datasets of the difference of the means over the seeds. Low and "
+            "high are the ends of its 95 % interval by bootstrap over the datasets; of few "
+            "datasets it is too narrow. Wins and losses are numbers of datasets. Table: "
+            f"{self.save('differences', table)}"
+        )
+        text = f"{_table(f'<tr>{head}</tr>', lines)}<p class=note>{note}</p>"
+        return self.part("differences", title, text)
 
     def ranks(self, scores: pd.DataFrame) -> str:
         """Critical-difference diagram."""
@@ -467,7 +499,7 @@ def _warnings(found: Sequence[Group]) -> str:
 
 
 def _title(group: Group) -> str:
-    return tables.flat(group.protocol + (group.caps and f", {group.caps}"))
+    return tables.flat(group.name + (group.caps and f", {group.caps}"))
 
 
 def _about(protocol: str) -> str:

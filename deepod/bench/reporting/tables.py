@@ -18,8 +18,10 @@ if TYPE_CHECKING:
 
 METRICS = {"auc_roc": "AUC-ROC", "auc_pr": "AUC-PR", "f1": "F1", "false_alarms": "false alarms"}
 TESTS = ("nemenyi", "wilcoxon-holm")
-ALPHA = 0.05  # level of the tests
+NO_DIFFERENCES = "No differences: the detector, or another one, has no results here."
+ALPHA = 0.05  # level of the tests and intervals
 _LEAST_DETECTORS, _LEAST_DATASETS = 3, 5  # fewer say nothing about ranks
+_RESAMPLES = 10_000  # of the datasets, for an interval
 _DIGITS = 9  # beyond, a mean depends on the order of the rows; equal means have to be ties
 # What older or failed rows may lack.
 NUMBERS = (
@@ -33,14 +35,20 @@ _OPTIONAL = (
 
 
 class Group(NamedTuple):
-    """Results that may be compared with each other: of one protocol, with the same caps."""
+    """Results that may be compared: of one protocol, one group of datasets, and the same caps."""
 
     protocol: str
+    prefix: str  # that the names of the datasets share: "wide" of "wide/letters"; may be empty
     max_train: int | None
     max_test: int | None
     rows: pd.DataFrame
     common: pd.DataFrame
     missing: pd.DataFrame
+
+    @property
+    def name(self) -> str:
+        """Such as "one-class, wide"."""
+        return ", ".join(filter(None, (self.protocol, self.prefix)))
 
     @property
     def caps(self) -> str:
@@ -122,7 +130,7 @@ def choose(
 
 
 def groups(table: pd.DataFrame, metric: str = "auc_roc") -> list[Group]:
-    """Divide results by protocol and caps, which are never mixed.
+    """Divide results by protocol, prefix of the dataset's name and caps, which are never mixed.
 
     A row without the metric, as older versions may have written it, is one with an error.
     """
@@ -131,10 +139,11 @@ def groups(table: pd.DataFrame, metric: str = "auc_roc") -> list[Group]:
     found = []
     known = table["error"].notna() | table[metric].notna()
     table = table.assign(error=table["error"].astype(object).where(known, f"no {metric} recorded"))
-    by = ["protocol", "max_train", "max_test"]
-    for (protocol, *caps), part in table.groupby(by, dropna=False, sort=False):
+    prefix = table["dataset"].str.rpartition("/")[0].rename("prefix")
+    by = ["protocol", prefix, "max_train", "max_test"]
+    for (protocol, name, *caps), part in table.groupby(by, dropna=False, sort=False):
         train, test = (None if pd.isna(cap) else int(cap) for cap in caps)
-        found.append(Group(protocol, train, test, part, *split_common(part)))
+        found.append(Group(protocol, name, train, test, part, *split_common(part)))
     return found
 
 
@@ -227,10 +236,59 @@ def overview(common: pd.DataFrame, metric: str) -> pd.DataFrame:
     main = summary(common, metric)
     parts = []
     for m in METRICS:
-        lacking = common.loc[common[m].isna(), "detector"]
-        part = summary(common[~common["detector"].isin(lacking)], m)
+        part = summary(_with_metric(common, m), m)
         parts.append(part[["mean", "std", "rank"]].add_prefix(f"{m}_").reindex(main.index))
     return pd.concat([*parts, main[["datasets", "seeds", "fit_seconds", "score_seconds"]]], axis=1)
+
+
+def differences(common: pd.DataFrame, detector: str) -> pd.DataFrame:
+    """Return by how much a detector is ahead of each other one, over datasets.
+
+    Parameters
+    ----------
+    common : DataFrame
+        Rows of cells that all detectors have.
+    detector : str
+
+    Returns
+    -------
+    DataFrame
+        A line for each other detector and each ``metric``, AUC-ROC and AUC-PR; the hardest to beat
+        come first. ``difference``: mean over datasets of the difference of the means over seeds.
+        ``low`` and ``high``: its 95 % interval by bootstrap, the percentiles of the mean over
+        datasets drawn with replacement; NaN of a single dataset. ``wins`` and ``losses``: on how
+        many of the ``datasets``. A metric that one of the two lacks in some of the cells has no
+        line.
+    """
+    import pandas as pd
+
+    parts = []
+    for metric in ("auc_roc", "auc_pr"):
+        scores = per_dataset(_with_metric(common, metric), metric)
+        if detector in scores:
+            ahead = -scores.drop(columns=detector).sub(scores[detector], axis=0).round(_DIGITS)
+            low, high = _interval(ahead.to_numpy())
+            part = {"metric": METRICS[metric], "difference": ahead.mean(), "low": low, "high": high}
+            part |= {"wins": (ahead > 0).sum(), "losses": (ahead < 0).sum(), "datasets": len(ahead)}
+            parts.append(pd.DataFrame(part).sort_values("difference"))
+    found = pd.concat(parts) if parts else pd.DataFrame()
+    return found.rename_axis(f"{detector} minus")
+
+
+def _interval(values: np.ndarray) -> np.ndarray:
+    """Return the ends of the 95 % intervals of the means of columns, by bootstrap over rows."""
+    n, k = values.shape
+    if n < 2:
+        return np.full((2, k), np.nan)
+    # How often each row is drawn; the same draws for all columns, and in every report.
+    counts = np.random.default_rng(0).multinomial(n, np.full(n, 1 / n), size=_RESAMPLES)
+    return np.quantile(counts / n @ values, (ALPHA / 2, 1 - ALPHA / 2), axis=0)
+
+
+def _with_metric(common: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Keep the rows of detectors that have a metric in all of them."""
+    lacking = common.loc[common[metric].isna(), "detector"]
+    return common[~common["detector"].isin(lacking)]
 
 
 def compare(scores: pd.DataFrame, metric: str, test: str = "nemenyi") -> Comparison:
@@ -378,7 +436,9 @@ def left_out(group: Group) -> list[str]:
     return lines
 
 
-def render(found: Sequence[Group], metric: str, detailed: bool = False) -> str:
+def render(
+    found: Sequence[Group], metric: str, detailed: bool = False, differences_of: str | None = None
+) -> str:
     """Write Markdown: for every group a table, and what was left out of it.
 
     Parameters
@@ -387,6 +447,8 @@ def render(found: Sequence[Group], metric: str, detailed: bool = False) -> str:
     metric : {"auc_roc", "auc_pr", "f1", "false_alarms"}
     detailed : bool, default=False
         Whether to add a table of datasets x detectors.
+    differences_of : str, optional
+        Add a table of the differences between this detector and the others.
 
     Returns
     -------
@@ -394,9 +456,12 @@ def render(found: Sequence[Group], metric: str, detailed: bool = False) -> str:
     """
     parts = []
     for group in found:
-        parts.append(flat(f"## {group.protocol}: {metric}" + (group.caps and f", {group.caps}")))
+        parts.append(flat(f"## {group.name}: {metric}" + (group.caps and f", {group.caps}")))
         if len(group.common):
             parts.append(markdown(summary(group.common, metric)))
+            if differences_of is not None:
+                ahead = differences(group.common, differences_of)
+                parts.append(markdown(ahead, _signed) if len(ahead) else NO_DIFFERENCES)
             if detailed:
                 parts.append(markdown(per_dataset(group.common, metric)))
         first, *others = left_out(group)
@@ -407,6 +472,10 @@ def render(found: Sequence[Group], metric: str, detailed: bool = False) -> str:
         where = [*commits, *group.rows["device"].dropna().unique()]
         parts.append(f"Commit and device: {', '.join(map(flat, where))}.")
     return "\n\n".join(parts)
+
+
+def _signed(value: float) -> str:
+    return "nan" if np.isnan(value) else f"{value:+.3f}"
 
 
 def unclean(rows: pd.DataFrame) -> int:
