@@ -10,7 +10,6 @@ from typing import Any, ClassVar, Literal, Self
 import numpy as np
 import torch
 from sklearn.base import BaseEstimator
-from sklearn.exceptions import NotFittedError
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
@@ -19,29 +18,16 @@ from deepod._inputs.seeds import spawn_seeds
 from deepod._inputs.validation import validate_labels, validate_rows
 from deepod._scoring.apply import Function, apply, finite, rows_at_once
 from deepod._scoring.explain import integrated_gradients
+from deepod._scoring.fitted import Fitted
 from deepod._scoring.memory import AtOnce
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
-from deepod._scoring.vocabulary import Contamination, PyODVocabulary
+from deepod._scoring.vocabulary import Contamination
 from deepod._storage import models, rebuild
 from deepod._training.task import ENGINES
 from deepod._training.together import fit_all
 from deepod.networks import FAMILIES, Network, family_with, resolve
-from deepod.params import Noted, integer, one_of, param, parameters, positive, real
+from deepod.params import integer, one_of, param, parameters, positive, real
 from deepod.types import Batch, Callback, Losses, Phase, Refresh, Shape
-
-
-class Fitted(Noted, PyODVocabulary):
-    """What ``fit`` leaves on a detector, apart from its hyper-parameters."""
-
-    history_: list[dict[str, Any]]
-    module_: nn.Module
-    device_: torch.device
-    baseline_: np.ndarray
-    epochs_: int
-    engine_: str
-    input_shape_: Shape
-    scaler_: Scaler
-    unseen_: bool
 
 
 @parameters
@@ -545,26 +531,6 @@ class BaseDetector(Fitted):
     def _generator(self, random_state: Any) -> torch.Generator:
         """Return random numbers on the device, from a ``random_state`` parameter."""
         return torch.Generator(self.device_).manual_seed(spawn_seeds(random_state, 1)[0])
-
-    @property
-    def shift_(self) -> np.ndarray:
-        """What is subtracted from each feature or channel, broadcastable to one sample."""
-        return self._scaler().shift
-
-    @property
-    def scale_(self) -> np.ndarray:
-        """What each feature or channel is divided by, broadcastable to one sample."""
-        return self._scaler().scale
-
-    @property
-    def fill_(self) -> np.ndarray | None:
-        """What takes the place of NaN; None if they are refused."""
-        return self._scaler().fill
-
-    def _scaler(self) -> Scaler:
-        if "scaler_" not in self.__dict__:
-            raise NotFittedError(f"This {type(self).__name__} is not fitted yet; call fit first.")
-        return self.scaler_
 
     # --- scikit-learn's estimator API -----------------------------------------------------------
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -58,8 +58,8 @@ class References(StartsFromRows):
         self.picks = self.picks[: len(x)].clone()
         self.rows = x.flatten(1).clone()
         distances = self.distances(self.rows, leave_out=True)
-        for tail, own in zip(self.tails, distances.unbind(1), strict=True):
-            tail.learn(own)
+        for k, own in enumerate(distances.unbind(1)):
+            cast(Tail, self.tails[k]).learn(own)
 
     def forward(self, x: Tensor, leave_out: bool = False) -> Tensor:
         """Score samples (B, *shape), as training rows if ``leave_out``: without themselves."""

@@ -32,7 +32,7 @@ class Tail(nn.Module):
 
     def __init__(self, level: float = LEVEL) -> None:
         super().__init__()
-        self.level = level
+        self.level, self.at_start = level, -math.log(1 - level)
         self.register_buffer("grid", torch.zeros(POINTS, dtype=torch.float64))
         self.register_buffer("start", torch.zeros((), dtype=torch.float64))
         self.register_buffer("excess", torch.ones((), dtype=torch.float64))
@@ -57,13 +57,15 @@ class Tail(nn.Module):
         up_to = (scores.unsqueeze(-1) >= self.grid).double().mean(-1)
         share = ((below + up_to) / 2).clamp(max=self.level)
         beyond = ((scores - self.start) / self.excess).clamp(min=0)
-        return torch.where(scores > self.start, beyond - math.log(1 - self.level), -(-share).log1p())
+        return torch.where(
+            scores > self.start, beyond - math.log(1 - self.level), -(-share).log1p()
+        )
 
     def inverse(self, tails: Tensor) -> Tensor:
         """Give the scores that have these tails; between two training scores, in proportion."""
-        place = -(-tails.clamp(max=-math.log(1 - self.level))).expm1() * POINTS - 0.5
+        place = -(-tails.clamp(max=self.at_start)).expm1() * POINTS - 0.5
         place = place.clamp(0, POINTS - 1)
         low = self.grid[place.floor().long()]
         within = low + (place - place.floor()) * (self.grid[place.ceil().long()] - low)
-        beyond = self.start + (tails + math.log(1 - self.level)) * self.excess
-        return torch.where(tails > -math.log(1 - self.level), beyond, within.minimum(self.start))
+        beyond = self.start + (tails - self.at_start) * self.excess
+        return torch.where(tails > self.at_start, beyond, within.minimum(self.start))

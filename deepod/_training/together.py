@@ -100,9 +100,9 @@ def _cross_fit(fits: Sequence[Fit], members: Sequence[Member]) -> None:
     for group in _groups_alike(ready):
         for start in range(0, len(group), MOST_MEMBERS):
             _train_and_complete(group[start : start + MOST_MEMBERS], errors)
-    for half, error in zip(halves, errors, strict=True):
-        if error is not None:
-            half.give_up(error)
+    for half, reason in zip(halves, errors, strict=True):
+        if reason is not None:
+            half.give_up(reason)
 
 
 def _differing_numbers(fits: Sequence[Fit]) -> list[dict[str, float]]:

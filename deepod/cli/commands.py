@@ -243,7 +243,9 @@ def _set_up(detector: str, settings: dict[str, Any]) -> Any:
         model._validate_params()
         held_out = model.calibration_fraction or model._scores_as_unseen()
         if model.false_alarm_rate is not None and not held_out:
-            raise ValueError("false_alarm_rate needs rows: set calibration_fraction=0.2 or cross_fitting=True.")
+            raise ValueError(
+                "false_alarm_rate needs rows: set calibration_fraction=0.2 or cross_fitting=True."
+            )
     return model
 
 
