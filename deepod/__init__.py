@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from deepod._storage.models import load
     from deepod._storage.tensors import InvalidFileError
     from deepod.adapter import SklearnOutlierAdapter
-    from deepod.ensemble import SeedEnsemble, fit_many
+    from deepod.ensemble import Consensus, SeedEnsemble, fit_many
     from deepod.models import (
         DAE,
         IAEAD,
@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 # Imported on first use, so that ``import deepod`` is instant.
 _CLASSES_AND_FUNCTIONS = DETECTORS | {
     "BaseDetector": "deepod._base",
+    "Consensus": "deepod.ensemble",
     "InvalidFileError": "deepod._storage.tensors",
     "SeedEnsemble": "deepod.ensemble",
     "SklearnOutlierAdapter": "deepod.adapter",
@@ -65,6 +66,7 @@ __all__ = [
     "AnoRand",
     "AutoEncoder",
     "BaseDetector",
+    "Consensus",
     "DeepSVDD",
     "InvalidFileError",
     "Neighbors",

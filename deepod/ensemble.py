@@ -1,26 +1,32 @@
-"""Many detectors at once: one per seed, and the ensemble of these."""
+"""Many detectors at once: one per seed, and ensembles of any detectors."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import os
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from numbers import Integral
 from pathlib import Path
 from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 
 import numpy as np
+import torch
 from joblib import Parallel, delayed, effective_n_jobs
-from sklearn.base import clone
+from sklearn.base import clone, is_outlier_detector
+from sklearn.pipeline import Pipeline
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from deepod._base import BaseDetector
 from deepod._inputs.seeds import spawn_seeds
+from deepod._scoring.tails import BY_HEART, Tail, as_unseen, ranked_as
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
-from deepod._scoring.vocabulary import Contamination, PyODVocabulary
+from deepod._scoring.vocabulary import Contamination, PyODBaseDetector, PyODVocabulary
+from deepod._storage import models
 from deepod._training.together import fit_all
 from deepod.params import integer, one_of
 from deepod.sources import is_mapped
+from deepod.types import Shape
 
 Detector = TypeVar("Detector", bound=BaseDetector)
 
@@ -127,39 +133,39 @@ def check_detector(detector: Any, name: str) -> None:
         )
 
 
-class SeedEnsemble(PyODVocabulary):
-    """The same detector with several seeds; their scores are joined.
+class Consensus(PyODVocabulary):
+    """Several detectors of different kinds, whose scores are joined.
 
-    Networks that start elsewhere err elsewhere: the joint score varies less from run to run than a
-    single one, and often ranks better. Members train side by side, see :func:`deepod.fit_many`.
+    Each member's scores become tails: minus the log of the share of training rows that score as
+    high, so that members with scores in any unit count alike. The score of a row is their mean.
+    Training rows are scored by members as if they had not been trained on.
 
     Parameters
     ----------
-    detector : BaseDetector
-        Is cloned for every member; its ``random_state`` is replaced. Its ``calibration_fraction``
-        does not serve the ensemble: each member holds out other rows, all of which some other
-        member may have trained on.
-    n_members : int, default=5
-        How many.
+    detectors : sequence of detectors or None, default=None
+        Detectors of deepod, PyOD and scikit-learn, also at the end of a scikit-learn pipeline. Each
+        is cloned; a ``random_state`` of None is replaced. None stands for DEFAULT_MEMBERS
     combination : {"mean", "median", "max"}, default="mean"
-        How the members' scores of a row become one, after each member's scores are shifted and
-        scaled to mean 0 and standard deviation 1 over the training rows.
+        How the members' tails of a row become one score.
     contamination : float in [0, 0.5], "auto" or thresholder, default=0.1
-        As in the detectors, for the joint score; that of ``detector`` has no effect.
+        As in the detectors, for the joint score; those of the members have no effect.
     false_alarm_rate : float in (0, 1) or None, default=None
-        As in the detectors, for the joint score; takes a call of ``calibrate(X)`` after ``fit``,
-        so that ``fit_predict`` refuses it.
+        As in the detectors, for the joint score.
     n_jobs : int or None, default=None
-        Processes that train; None means 1.
+        Processes that train detectors of deepod; None means 1.
     random_state : int, RandomState or None, default=None
         Source of the members' seeds.
 
     Attributes
     ----------
-    members_ : list of BaseDetector
+    members_ : list
         Fitted detectors.
+    tails_ : list of Tail
+        What turns the scores of each into tails.
     decision_scores_ : ndarray of shape (n_samples,), float64
         Joint scores of the training rows.
+    unseen_ : bool
+        Whether all members score training rows as if they had not been trained on.
     threshold_ : float
         Scores above it are labelled 1.
     labels_ : ndarray of shape (n_samples,), int
@@ -174,6 +180,337 @@ class SeedEnsemble(PyODVocabulary):
     feature_names_in_ : ndarray of str
         Only if X had column names.
 
+    Notes
+    -----
+    Detectors of deepod that are alike train side by side. Of others, ``fit`` makes two more copies,
+    each of half of the rows, to learn how they score rows that they have not seen. PyOD's and
+    scikit-learn's detectors scale nothing by themselves: give them as
+    ``make_pipeline(StandardScaler(), KNN())``.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from pyod.models.iforest import IForest
+    >>> from deepod import Consensus, Neighbors
+    >>> X = np.random.default_rng(0).normal(size=(200, 3))
+    >>> Consensus(random_state=0).fit(X).predict([[0, 0, 0], [9, 9, 9]])
+    array([0, 1])
+    >>> mixed = Consensus([Neighbors(), IForest()], random_state=0).fit(X)
+    >>> mixed.predict([[0, 0, 0], [9, 9, 9]])
+    array([0, 1])
+    """
+
+    members_: list[Any]
+    tails_: list[Tail]
+    unseen_: bool
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "detectors": [list, tuple, None],
+        "combination": [one_of("mean", "median", "max")],
+        "contamination": CONTAMINATION,
+        "false_alarm_rate": FALSE_ALARM_RATE,
+        "n_jobs": [Integral, None],
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        detectors: Sequence[Any] | None = None,
+        *,
+        combination: Literal["mean", "median", "max"] = "mean",
+        contamination: Contamination = 0.1,
+        false_alarm_rate: float | None = None,
+        n_jobs: int | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.detectors = detectors
+        self.combination = combination
+        self.contamination = contamination
+        self.false_alarm_rate = false_alarm_rate
+        self.n_jobs = n_jobs
+        self.random_state = random_state
+
+    def _unfitted(self) -> list[Any]:
+        """Make the members to fit."""
+        given = default_members() if self.detectors is None else self.detectors
+        if not given:
+            raise ValueError("detectors must hold at least one detector, or be None.")
+        members = [clone(member) for member in given]
+        for member, seed in zip(members, spawn_seeds(self.random_state, len(given)), strict=True):
+            check_member(member)
+            seedless = {k: seed for k, v in member.get_params().items()
+                        if v is None and k.rpartition("__")[2] == "random_state"}  # fmt: skip
+            member.set_params(**seedless)
+        return members
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Fit the members.
+
+        Parameters
+        ----------
+        X, y : array-like
+            As in the detectors' ``fit``; detectors of others are not given y.
+
+        Returns
+        -------
+        self : object
+            If fit fails or is interrupted, self is as it was before.
+
+        Raises
+        ------
+        TypeError
+            If a member is no detector.
+        ValueError, FloatingPointError, MemoryError
+            As ``fit`` of the first member that failed.
+        """
+        self._validate_params()
+        params = self.get_params(deep=False)
+        fitted = type(self)(**params)
+        members = self._unfitted()
+        ours = [k for k, member in enumerate(members) if isinstance(member, BaseDetector)]
+        found, errors = fit_in_jobs(
+            [members[k] for k in ours], [X] * len(ours), [y] * len(ours), self.n_jobs
+        )
+        for error in errors:
+            if error is not None:
+                raise error
+        for k, member in zip(ours, found, strict=True):
+            members[k] = member
+        scores = [_training_scores(member, X) for member in members]
+        fitted.members_ = members
+        fitted.tails_ = [Tail().learn(torch.from_numpy(known)) for known, _, _ in scores]
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(members[0], name):
+                setattr(fitted, name, getattr(members[0], name))
+        fitted.unseen_ = all(getattr(member, "unseen_", True) for member in members)
+        unseen, own = (fitted._join([found[k] for found in scores]) for k in (1, 2))
+        fitted._remember_scores(ranked_as(unseen, own))
+        kept = {k: v for k, v in self.__dict__.items() if not k.endswith("_")}
+        self.__dict__ = kept | fitted.__dict__ | params
+        return self
+
+    def decision_function(self, X: Any, batch_size: int | None = None) -> np.ndarray:
+        """Return joint anomaly scores; higher = more anomalous.
+
+        Parameters
+        ----------
+        X : array-like
+            Samples shaped like those of ``fit``.
+        batch_size : int, optional
+            As in the detectors.
+
+        Returns
+        -------
+        scores : ndarray of shape (n,), float64
+        """
+        check_is_fitted(self)
+        return self._join([_scores(member, X, batch_size) for member in self.members_])
+
+    def score_batches(self, batches: Iterable[Any]) -> Iterator[np.ndarray]:
+        """Score batches as they come, each by :meth:`decision_function`.
+
+        Parameters
+        ----------
+        batches : iterable of array-like
+            Samples shaped like those of ``fit``, at least one in each batch.
+
+        Yields
+        ------
+        scores : ndarray of shape (n,), float64
+            Of one batch.
+        """
+        for X in batches:
+            yield self.decision_function(X)
+
+    def explain(self, X: Any, batch_size: int | None = None) -> np.ndarray:
+        """Find what each value of a row adds to its score.
+
+        Parameters
+        ----------
+        X : array-like
+            Samples shaped like those of ``fit``.
+        batch_size : int, optional
+            As in the detectors.
+
+        Returns
+        -------
+        contributions : ndarray shaped like X, float64
+            Each member's contributions, in proportion to the sum of their sizes, times its tail,
+            joined as the tails are: in units of the score.
+
+        Raises
+        ------
+        TypeError
+            If a member has no ``explain``.
+        """
+        check_is_fitted(self)
+        for member in self.members_:
+            if not hasattr(member, "explain"):
+                raise TypeError(f"{type(member).__name__} explains no scores.")
+        tails = self._tails([_scores(member, X, batch_size) for member in self.members_])
+        total = np.zeros(np.shape(X))
+        for member, own, weight in zip(self.members_, tails, self._weights(tails), strict=True):
+            parts = member.explain(X, batch_size)
+            sizes = np.abs(parts).reshape(len(parts), -1).sum(1)
+            factors = weight * own / np.where(sizes > 0, sizes, 1.0)
+            total += parts * factors.reshape(-1, *[1] * (parts.ndim - 1))
+        return total
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted ensemble to a folder or a file, for :func:`deepod.load`.
+
+        Parameters
+        ----------
+        path : str or path-like
+            As in the detectors.
+
+        Raises
+        ------
+        NotFittedError
+            If there is nothing to save yet.
+        TypeError
+            If a member is no detector of deepod, or cannot be saved itself.
+        OSError
+            If the file cannot be written, or a folder of this name holds other things.
+        """
+        check_is_fitted(self)
+        models.save(self, path)
+
+    @property
+    def input_shape_(self) -> Shape:
+        """Shape of one sample."""
+        shape: Shape = self.members_[0].input_shape_
+        return shape
+
+    @property
+    def fill_(self) -> np.ndarray | None:
+        """What takes the place of NaN in the first member; None if they are refused."""
+        fill: np.ndarray | None = self.members_[0].fill_
+        return fill
+
+    def _scores_as_unseen(self) -> bool:
+        return all(
+            not isinstance(member, BaseDetector) or member._scores_as_unseen()
+            for member in self._unfitted()
+        )
+
+    def _tails(self, scores: Sequence[np.ndarray]) -> np.ndarray:
+        """Tails, (members, rows), of one score per row and member."""
+        pairs = zip(self.tails_, scores, strict=True)
+        return np.stack([tail.of_array(own) for tail, own in pairs])
+
+    def _join(self, scores: Sequence[np.ndarray]) -> np.ndarray:
+        """One score per row from one per row and member."""
+        return cast(np.ndarray, getattr(np, self.combination)(self._tails(scores), axis=0))
+
+    def _weights(self, tails: np.ndarray) -> np.ndarray:
+        """By what the tails, (members, rows), are multiplied to make up the joint score."""
+        k = len(tails)
+        if self.combination == "mean":
+            return np.full(tails.shape, 1 / k)
+        place = tails.argsort(0).argsort(0)
+        if self.combination == "max":
+            return (place == k - 1).astype(float)
+        middle = (place == (k - 1) // 2) | (place == k // 2)
+        return middle / middle.sum(0)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "members_")
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        members = self._unfitted()
+        tags.input_tags.allow_nan = all(get_tags(m).input_tags.allow_nan for m in members)
+        return tags
+
+
+def default_members() -> list[BaseDetector]:
+    """Return what ``Consensus()`` is made of."""
+    from deepod.models import AutoEncoder, Neighbors
+
+    return [Neighbors(), AutoEncoder(suspects=0.3)]
+
+
+def check_member(member: Any) -> None:
+    """Refuse what is no detector."""
+    last = _last_step(member)
+    if not (isinstance(last, PyODBaseDetector) or is_outlier_detector(last)):
+        raise TypeError(
+            f"detectors must hold detectors of deepod, PyOD or scikit-learn, got {member!r}."
+        )
+
+
+def _last_step(member: Any) -> Any:
+    return member.steps[-1][1] if isinstance(member, Pipeline) else member
+
+
+def _scores(member: Any, X: Any, batch_size: int | None = None) -> np.ndarray:
+    """Scores of rows, higher = more anomalous."""
+    if isinstance(member, BaseDetector):
+        return member.decision_function(X, batch_size)
+    if isinstance(_last_step(member), PyODBaseDetector):
+        return np.asarray(member.decision_function(X), dtype=float)
+    return -np.asarray(member.score_samples(X), dtype=float)
+
+
+def _training_scores(member: Any, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Scores of training rows: to learn a tail from, as if not trained on, and to rank them by.
+
+    Fits a detector that is none of ours. Of ours, that may have been trained on rows from disk and
+    have kept few scores, the first may stand in for more.
+    """
+    if isinstance(member, BaseDetector):
+        known = member._training_scores
+        own = known if len(known) == member._n_training else member.decision_function(X)
+        return known, getattr(member, "_unseen_scores", own), own
+    X = np.asarray(X)
+    order = np.random.default_rng(len(X)).permutation(len(X))
+    halves = np.sort(order[: len(X) // 2]), np.sort(order[len(X) // 2 :])
+    found = []
+    for part, others in (halves, halves[::-1]):
+        half = clone(member).fit(X[part])
+        tail = Tail(BY_HEART).learn(torch.from_numpy(_scores(half, X[part])))
+        found.append((others, tail.of_array(_scores(half, X[others]))))
+    own = _scores(member.fit(X), X)
+    unseen = as_unseen(own, found)
+    return unseen, unseen, own
+
+
+class SeedEnsemble(Consensus):
+    """The same detector with several seeds; their scores are joined as :class:`Consensus` does.
+
+    Networks that start elsewhere err elsewhere: the joint score varies less from run to run than a
+    single one, and often ranks better. Members train side by side, see :func:`deepod.fit_many`.
+
+    Parameters
+    ----------
+    detector : BaseDetector
+        Is cloned for every member; its ``random_state`` is replaced. Its ``calibration_fraction``
+        does not serve the ensemble: each member holds out other rows, all of which some other
+        member may have trained on.
+    n_members : int, default=5
+        How many.
+    combination : {"mean", "median", "max"}, default="mean"
+        How the members' tails of a row become one score.
+    contamination : float in [0, 0.5], "auto" or thresholder, default=0.1
+        As in the detectors, for the joint score; that of ``detector`` has no effect.
+    false_alarm_rate : float in (0, 1) or None, default=None
+        As in the detectors, for the joint score.
+    n_jobs : int or None, default=None
+        Processes that train; None means 1.
+    random_state : int, RandomState or None, default=None
+        Source of the members' seeds.
+
+    Attributes
+    ----------
+    members_, tails_, decision_scores_, unseen_, threshold_, labels_ : object
+        As in :class:`Consensus`.
+    calibration_scores_, given_threshold_, given_under_ : object
+        As in :class:`Consensus`.
+    n_features_in_ : int
+    feature_names_in_ : ndarray of str
+        Only if X had column names.
+
     Examples
     --------
     >>> import numpy as np
@@ -184,16 +521,10 @@ class SeedEnsemble(PyODVocabulary):
     array([0, 1])
     """
 
-    members_: list[BaseDetector]
-
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "detector": [BaseDetector],
         "n_members": [integer(1)],
-        "combination": [one_of("mean", "median", "max")],
-        "contamination": CONTAMINATION,
-        "false_alarm_rate": FALSE_ALARM_RATE,
-        "n_jobs": [Integral, None],
-        "random_state": ["random_state"],
+        **{k: v for k, v in Consensus._parameter_constraints.items() if k != "detectors"},
     }
 
     def __init__(
@@ -215,65 +546,14 @@ class SeedEnsemble(PyODVocabulary):
         self.n_jobs = n_jobs
         self.random_state = random_state
 
-    def fit(self, X: Any, y: Any = None) -> Self:
-        """Fit the members.
-
-        Parameters
-        ----------
-        X, y : array-like
-            As in the detector's ``fit``.
-
-        Returns
-        -------
-        self : object
-            If fit fails or is interrupted, self is as it was before.
-        """
-        self._validate_params()
-        params = self.get_params(deep=False)
-        fitted = type(self)(**params)
+    def _unfitted(self) -> list[Any]:
         seeds = spawn_seeds(self.random_state, self.n_members)
-        fitted.members_ = fit_many(self.detector, X, y, seeds=seeds, n_jobs=self.n_jobs)
-        for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(fitted.members_[0], name):
-                setattr(fitted, name, getattr(fitted.members_[0], name))
-        # Of rows on disk, members may have kept no scores.
-        scores = [
-            m.decision_scores_ if hasattr(m, "decision_scores_") else m.decision_function(X)
-            for m in fitted.members_
-        ]
-        fitted._remember_scores(fitted._join(scores))
-        kept = {k: v for k, v in self.__dict__.items() if not k.endswith("_")}
-        self.__dict__ = kept | fitted.__dict__ | params
-        return self
+        return [clone(self.detector).set_params(random_state=seed) for seed in seeds]
 
-    def decision_function(self, X: Any, batch_size: int | None = None) -> np.ndarray:
-        """Return joint anomaly scores; higher = more anomalous.
-
-        Parameters
-        ----------
-        X : array-like
-            Samples shaped like those of ``fit``.
-        batch_size : int, optional
-            As in the detectors.
-
-        Returns
-        -------
-        scores : ndarray of shape (n,), float64
-        """
-        check_is_fitted(self)
-        return self._join([member.decision_function(X, batch_size) for member in self.members_])
-
-    def _join(self, scores: Sequence[np.ndarray]) -> np.ndarray:
-        """One score per row from one per row and member."""
-        standardized = []
-        for member, own in zip(self.members_, scores, strict=True):
-            standardized.append((own - member._mu) / (member._sigma or 1.0))
-        return cast(np.ndarray, getattr(np, self.combination)(standardized, axis=0))
-
-    def __sklearn_is_fitted__(self) -> bool:
-        return hasattr(self, "members_")
+    def _scores_as_unseen(self) -> bool:
+        return self.detector._scores_as_unseen()
 
     def __sklearn_tags__(self) -> Any:
-        tags = super().__sklearn_tags__()
+        tags = PyODVocabulary.__sklearn_tags__(self)
         tags.input_tags.allow_nan = get_tags(self.detector).input_tags.allow_nan
         return tags

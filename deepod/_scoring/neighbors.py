@@ -49,7 +49,8 @@ class References(StartsFromRows):
         self.tails = nn.ModuleList(Tail() for _ in range(4))
 
     @torch.no_grad()
-    def start_from_rows(self, x: Tensor) -> None:  # (n, *shape)
+    def start_from_rows(self, x: Tensor) -> None:
+        """Learn from training rows, (n, *shape)."""
         n, most = len(x), len(self.picks)
         self.scales = _scales(x, self.shape)
         if n > most:  # one of each part, so that every part is there

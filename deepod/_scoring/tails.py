@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -12,6 +14,7 @@ LEVEL = 0.9  # above this quantile the tail is taken for exponential
 # are above this quantile.
 BY_HEART = 0.98
 POINTS = 1024  # that stand for all training scores
+_AT_ONCE = 1 << 12  # scores of an array: each is compared with all points
 
 
 class Tail(nn.Module):
@@ -61,6 +64,11 @@ class Tail(nn.Module):
             scores > self.start, beyond - math.log(1 - self.level), -(-share).log1p()
         )
 
+    def of_array(self, scores: np.ndarray) -> np.ndarray:
+        """Give the tails of scores in an array."""
+        found = [self(part).numpy() for part in torch.from_numpy(scores).split(_AT_ONCE)]
+        return np.concatenate(found)
+
     def inverse(self, tails: Tensor) -> Tensor:
         """Give the scores that have these tails; between two training scores, in proportion."""
         place = -(-tails.clamp(max=self.at_start)).expm1() * POINTS - 0.5
@@ -69,3 +77,41 @@ class Tail(nn.Module):
         within = low + (place - place.floor()) * (self.grid[place.ceil().long()] - low)
         beyond = self.start + (tails - self.at_start) * self.excess
         return torch.where(tails > self.at_start, beyond, within.minimum(self.start))
+
+
+def as_unseen(scores: np.ndarray, halves: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Find the scores of rows that a detector was trained on, of each as if it had not been.
+
+    Two more detectors were each trained on half of these rows, and give those of the other half a
+    score. In units of the first: what is as far out among the rows that a half was trained on as it
+    is among its own.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (n,)
+        Of the first.
+    halves : sequence of (rows, tails)
+        Numbers of the rows left out of each half, and their tails (of level ``BY_HEART``) among the
+        rows that it was trained on.
+
+    Returns
+    -------
+    unseen : ndarray of shape (n,)
+        Scores of rows that are in no half as they were.
+    """
+    trained = np.concatenate([rows for rows, _ in halves])
+    own = Tail(BY_HEART).learn(torch.from_numpy(scores[trained]))
+    unseen = scores.copy()
+    tails = torch.from_numpy(np.concatenate([tails for _, tails in halves]))
+    unseen[trained] = own.inverse(tails).numpy()
+    return unseen
+
+
+def ranked_as(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
+    """Put scores in the order of others of the same rows.
+
+    Detectors that have learned from all rows rank better than those that have learned from half.
+    """
+    ranked = np.empty_like(scores)
+    ranked[np.argsort(others, kind="stable")] = np.sort(scores)
+    return ranked

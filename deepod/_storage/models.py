@@ -107,6 +107,8 @@ _DERIVED = {
     *("module_", "device_", "scaler_"),
     *("_fitted_params", "_thresholded_", "_mu", "_sigma", "_classes"),
 }
+# Nobody needs these of a model that was loaded.
+_DERIVED |= {"_unseen_scores"}
 
 
 # --- save ---------------------------------------------------------------------------------------

@@ -12,7 +12,6 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from deepod._scoring.apply import apply
 from deepod._scoring.tails import BY_HEART, Tail
@@ -69,11 +68,11 @@ class Half(Fit):
 
     Attributes
     ----------
-    tails : Tensor
+    tails : ndarray
         Of the scores of the rows left out, among those of the rows that were trained on.
     """
 
-    tails: Tensor
+    tails: np.ndarray
 
     def __init__(self, whole: Fit, member: Member, rows: np.ndarray, left_out: np.ndarray) -> None:
         self.whole, self.left_out = whole, left_out
@@ -103,12 +102,12 @@ class Half(Fit):
         detector = self.trained
         self._refresh_after_training(member)
         own, others = (
-            torch.from_numpy(apply(detector, rows, self.hooks._score, at_once=member.at_once))
+            apply(detector, rows, self.hooks._score, at_once=member.at_once)
             for rows in (self.rows, self.whole.rows[self.left_out])
         )
         if self.labels is not None:
-            own = own[torch.from_numpy(self.labels != 1)]
-        self.tails = Tail(BY_HEART).learn(own)(others)
+            own = own[self.labels != 1]
+        self.tails = Tail(BY_HEART).learn(torch.from_numpy(own)).of_array(others)
         del self.X, self.y, self.rows, self.task, self.trained, self.detector
 
     def give_up(self, error: Exception) -> None:

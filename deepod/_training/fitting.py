@@ -26,7 +26,7 @@ from deepod._scoring import explain
 from deepod._scoring.apply import apply_in_parts, chunk_rows
 from deepod._scoring.memory import explained, too_little
 from deepod._scoring.sketch import Scores
-from deepod._scoring.tails import BY_HEART, Tail
+from deepod._scoring.tails import as_unseen, ranked_as
 from deepod._scoring.threshold import check_enough
 from deepod._storage.rebuild import built_by
 from deepod._training.checkpoint import Checkpoint, NoCheckpoint, describe, describe_data
@@ -420,7 +420,8 @@ class Fit:
                 calibrating = self.ranks.gather(part[self.division.calibrate])
                 detector.calibration_scores_ = np.sort(np.concatenate(calibrating))
             if self.halves:  # of an array, too
-                part = self._as_unseen(part)
+                unseen = as_unseen(part, [(half.left_out, half.tails) for half in self.halves])
+                detector._unseen_scores, part = unseen, ranked_as(unseen, part)
             part = np.concatenate(self.ranks.gather(part))
             if not np.isfinite(part).all():
                 raise FloatingPointError(
@@ -430,17 +431,3 @@ class Fit:
             scores.add(part)
         detector.unseen_ = bool(self.halves) or not detector.learns_by_heart
         detector._remember_scores(scores.result(), scores.n)
-
-    def _as_unseen(self, scores: np.ndarray) -> np.ndarray:
-        """Raise the scores of rows that were trained on to those of rows that were not.
-
-        Each half gives the rows left out of it a score. In units of this fit: what is as far out
-        among the rows that the half was trained on as it is among those of this one. The ranking
-        is the one of this fit, which has learned from twice as many rows.
-        """
-        trained = np.concatenate([half.left_out for half in self.halves])
-        own = Tail(BY_HEART).learn(torch.from_numpy(scores[trained]))
-        found = torch.cat([own.inverse(half.tails) for half in self.halves])
-        ranked = trained[np.argsort(scores[trained], kind="stable")]
-        scores[ranked] = found.sort().values.numpy()
-        return scores

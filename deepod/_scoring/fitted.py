@@ -1,0 +1,49 @@
+"""What a fitted detector knows besides its hyper-parameters."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from sklearn.exceptions import NotFittedError
+from torch import nn
+
+from deepod._inputs.scaling import Scaler
+from deepod._scoring.vocabulary import PyODVocabulary
+from deepod.params import Noted
+from deepod.types import Shape
+
+
+class Fitted(Noted, PyODVocabulary):
+    """What ``fit`` leaves on a detector, apart from its hyper-parameters."""
+
+    history_: list[dict[str, Any]]
+    module_: nn.Module
+    device_: torch.device
+    baseline_: np.ndarray
+    epochs_: int
+    engine_: str
+    input_shape_: Shape
+    scaler_: Scaler
+    unseen_: bool
+
+    @property
+    def shift_(self) -> np.ndarray:
+        """What is subtracted from each feature or channel, broadcastable to one sample."""
+        return self._scaler().shift
+
+    @property
+    def scale_(self) -> np.ndarray:
+        """What each feature or channel is divided by, broadcastable to one sample."""
+        return self._scaler().scale
+
+    @property
+    def fill_(self) -> np.ndarray | None:
+        """What takes the place of NaN; None if they are refused."""
+        return self._scaler().fill
+
+    def _scaler(self) -> Scaler:
+        if "scaler_" not in self.__dict__:
+            raise NotFittedError(f"This {type(self).__name__} is not fitted yet; call fit first.")
+        return self.scaler_
