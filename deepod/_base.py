@@ -120,8 +120,8 @@ class BaseDetector(Fitted):
         accepts=["boolean"],
         doc="Whether two more networks are trained, each on half of the rows, to find out how rows "
         "score that were not trained on: threshold, ``decision_scores_`` and ``p_values`` then "
-        "hold for new rows. A fit takes up to twice as long. Not of rows that are read from disk, fewer "
-        "than 20, or passed over once or twice only, nor in several processes.",
+        "hold for new rows. A fit takes about twice as long. Not of rows that are read from disk, "
+        "fewer than 20, or passed over once or twice only, nor in several processes.",
     )
     suspects: float = param(
         default=0.0,
