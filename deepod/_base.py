@@ -60,7 +60,8 @@ class BaseDetector(Fitted):
         0 (normal) or 1 (anomaly) for the training rows; absent where ``decision_scores_`` is.
     calibration_scores_ : ndarray, float64
         Scores of the rows that ``calibration_fraction`` held out, or that ``calibrate`` was given,
-        in ascending order. Only if there are any.
+        in ascending order; under ``supervision`` with cross-fitting, without either, those of the
+        training rows that are not labelled 1. Only if there are any.
     given_threshold_ : float or None
         What ``set_threshold`` was given; it holds under the parameters of ``given_under_``.
     given_under_ : tuple or None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import torch
@@ -43,8 +44,9 @@ class Tail(nn.Module):
     def learn(self, scores: Tensor) -> Tail:
         """Learn from training scores, those of rows as if they had not been trained on."""
         ordered = scores.detach().to(self.grid).sort().values
-        spread = torch.linspace(0, len(ordered) - 1, POINTS, dtype=torch.float64)
-        self.grid.copy_(ordered[spread.round().long().to(ordered.device)])
+        to: Any = {"dtype": torch.float64, "device": ordered.device}
+        spread = torch.linspace(0, len(ordered) - 1, POINTS, **to)
+        self.grid.copy_(ordered[spread.round().long()])
         place = self.level * (len(ordered) - 1)
         low, high = ordered[math.floor(place)], ordered[math.ceil(place)]
         self.start.copy_(low + (place - math.floor(place)) * (high - low))

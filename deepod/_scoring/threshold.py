@@ -52,11 +52,16 @@ def of_false_alarms(calibration: np.ndarray, rate: float) -> float:
     return float(calibration[n - most])
 
 
+def enough(n: int, rate: float) -> bool:
+    """Tell whether n calibration scores allow a p-value as low as ``rate``."""
+    return 1 / (n + 1) <= rate
+
+
 def check_enough(n: int, rate: float) -> None:
     """Refuse fewer calibration scores than it takes for a p-value as low as ``rate``."""
-    if 1 / (n + 1) > rate:
+    if not enough(n, rate):
         about = math.ceil(1 / rate)  # rounding may have made it one more or less
-        needed = next((k for k in range(about - 2, about) if 1 / (k + 1) <= rate), about)
+        needed = next((k for k in range(about - 2, about) if enough(k, rate)), about)
         raise ValueError(
             f"false_alarm_rate={rate} needs at least {needed} calibration rows, got {n}: hold out "
             "more rows, or allow more false alarms."

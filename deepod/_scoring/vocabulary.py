@@ -89,8 +89,11 @@ class PyODVocabulary(PyODBaseDetector):
         """Keep the scores of all training rows, and find the threshold that goes with them."""
         self._keep_scores(scores, n)
         self.given_threshold_ = self.given_under_ = None
-        calibrated = hasattr(self, "calibration_scores_") or getattr(self, "unseen_", False)
-        if self.false_alarm_rate is None or calibrated:
+        rate, known = self.false_alarm_rate, hasattr(self, "calibration_scores_")
+        if rate is not None and not known and getattr(self, "unseen_", False):
+            # Where training rows are too few for the rate, it waits for calibrate.
+            known = _threshold_module.enough(len(scores), rate)
+        if rate is None or known:
             self._current()  # what a thresholder objects to is said by fit
 
     def _keep_scores(self, scores: np.ndarray, n: int | None = None) -> None:
@@ -514,7 +517,10 @@ class PyODVocabulary(PyODBaseDetector):
                 return np.sort(self._training_scores)
             ways = ["call calibrate(X) with normal rows that it was not trained on"]
             if hasattr(self, "calibration_fraction"):
-                ways.insert(0, "fit it with cross_fitting=True, calibration_fraction=0.2 or so")
+                first = "calibration_fraction=0.2 or so"
+                if not self._scores_as_unseen():
+                    first = f"cross_fitting=True, {first}"
+                ways.insert(0, f"fit it with {first}")
             raise NotFittedError(
                 f"This {type(self).__name__} has no calibration scores: {', or '.join(ways)}."
             )

@@ -422,6 +422,9 @@ class Fit:
             if self.halves:  # of an array, too
                 unseen = as_unseen(part, [(half.left_out, half.tails) for half in self.halves])
                 detector._unseen_scores, part = unseen, ranked_as(unseen, part)
+                if self.labels is not None and not detector.calibration_fraction:
+                    # Known anomalies are no measure of normal rows.
+                    detector.calibration_scores_ = np.sort(part[self.labels != 1])
             part = np.concatenate(self.ranks.gather(part))
             if not np.isfinite(part).all():
                 raise FloatingPointError(
