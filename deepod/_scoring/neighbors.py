@@ -153,7 +153,8 @@ def _scales(x: Tensor, shape: Shape) -> Tensor:
     robust = torch.where(robust > 0, robust, columns.std(0, correction=0))
     scales = torch.stack([whole, robust])
     scales = 1 / torch.where(scales > 0, scales, 1.0)
-    per_value = scales.view(2, -1, *(1,) * (len(shape) - 1 - channel)).expand(2, *shape)
+    places = (*(1,) * channel, -1, *(1,) * (len(shape) - 1 - channel))
+    per_value = scales.view(2, *places).expand(2, *shape)
     return per_value.flatten(1).to(x.dtype)
 
 
