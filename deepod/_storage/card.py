@@ -82,7 +82,7 @@ labels = detector.predict(X)  # {label}
 
 `{weights}` holds everything that is loaded; `{config}` and this card are copies to read.
 """
-_ROWS = """- **Holds training rows**: who has this file can read them. Share it as you would the data.
+_ROWS = """- **Holds training rows**: who has the file can read them; share it like the data.
 """
 
 

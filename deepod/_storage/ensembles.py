@@ -45,7 +45,8 @@ def described(ensemble: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             "load only files that you trust."
         )
     ensemble._validate_params()  # or the file could not be loaded
-    members, tensors = [], {}
+    members = []
+    tensors: dict[str, Any] = {}
     for k, (member, tail) in enumerate(zip(ensemble.members_, ensemble.tails_, strict=True)):
         description, own = _described_member(member, k)
         own |= {_TAIL + key: value for key, value in tail.state_dict().items()}
@@ -71,8 +72,8 @@ def described(ensemble: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 def _described_member(member: Any, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
     if not hasattr(member, "module_"):
         raise TypeError(
-            f"members_[{number}], {type(member).__name__}, is no detector of deepod, so no file can "
-            "hold it: use joblib.dump for the ensemble, and load only files that you trust."
+            f"members_[{number}], {type(member).__name__}, is no detector of deepod, and no file "
+            "can hold it: use joblib.dump for the ensemble, and load only files that you trust."
         )
     try:
         return detectors.described(member)
