@@ -99,9 +99,9 @@ class References(StartsFromRows):
 
     def distances(self, x: Tensor, leave_out: bool) -> Tensor:
         """Give the distances of samples (B, values): near and far in each scaling, (B, 6)."""
-        blocks = x.split(max(1, _BLOCK_DISTANCES // len(self.rows)))
         if torch.compiler.is_exporting():  # of a number of samples that is not known yet
-            blocks = (x,)
+            return self._block(x, leave_out)
+        blocks = x.split(max(1, _BLOCK_DISTANCES // len(self.rows)))
         return torch.cat([self._block(block, leave_out) for block in blocks])
 
     def _block(self, x: Tensor, leave_out: bool) -> Tensor:
