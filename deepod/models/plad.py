@@ -100,8 +100,8 @@ class PLAD(BaseDetector):
     n_members: int | None = param(
         default=None,
         accepts=[integer(1), None],
-        doc="Pairs of f and g; their probabilities are averaged. None: 5, or 3 where f sees samples "
-        "along random directions.",
+        doc="Pairs of f and g; their probabilities are averaged. None: 5, or 3 where f sees "
+        "samples along random directions.",
     )
     supervision: Literal["drop_anomalies"] | None = param(
         default=None,

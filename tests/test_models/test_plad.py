@@ -432,7 +432,7 @@ def test_default__more_columns__learns_no_more_parameters():
 
 @pytest.mark.parametrize("columns", [3, 100, 128])
 def test_default__up_to_128_columns__sees_all_of_them(columns):
-    rows = samples((columns,), n=40)
+    rows = np.random.default_rng(0).normal(size=(40, columns))
     default = PLAD(epochs=1, random_state=0).fit(rows)
     stated = PLAD(epochs=1, random_state=0, network=Prototypes(), n_members=5).fit(rows)
     assert np.array_equal(default.decision_scores_, stated.decision_scores_)
