@@ -19,6 +19,11 @@ DETECTORS = {
     "Neighbors": "deepod.models.neighbors",
     "PLAD": "deepod.models.plad",
 }
+# What detectors are joined by; in files, too.
+ENSEMBLES = {
+    "Consensus": "deepod.ensemble",
+    "SeedEnsemble": "deepod.ensemble",
+}
 
 
 def list_detectors() -> list[dict[str, Any]]:
@@ -44,5 +49,5 @@ def list_detectors() -> list[dict[str, Any]]:
 
 
 def detector_class(name: str) -> Any:
-    """Import the class of a detector of :data:`DETECTORS`."""
-    return getattr(import_module(DETECTORS[name]), name)
+    """Import a class of :data:`DETECTORS` or :data:`ENSEMBLES`."""
+    return getattr(import_module((DETECTORS | ENSEMBLES)[name]), name)

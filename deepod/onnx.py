@@ -31,6 +31,9 @@ _DTYPES = {"float64": torch.float64, "float32": torch.float32, "uint8": torch.ui
 def export(detector: Any, path: Any, dtype: str = "float64") -> None:
     """Write all that turns rows into scores and labels to an ONNX file.
 
+    Of a detector, or of a :class:`deepod.Consensus` or :class:`deepod.SeedEnsemble` whose members
+    are detectors of deepod.
+
     The graph has one input, ``X``: any number of samples in the units of ``fit`` and of the shape
     of its rows, which is that of flat rows if ``input_shape`` was given. Scaling, network, score
     and threshold are inside, and what takes the place of NaN if ``missing="impute"``. Its outputs
@@ -42,7 +45,7 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
 
     Parameters
     ----------
-    detector : BaseDetector
+    detector : BaseDetector, Consensus or SeedEnsemble
         Fitted, on any device; it is not changed.
     path : str or path-like
         File to write. An older file of this name is replaced when the new one is complete, not
@@ -56,7 +59,7 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
     NotFittedError
         If there is nothing to export yet, or ``false_alarm_rate`` waits for ``calibrate``.
     TypeError
-        If it is no detector of deepod.
+        If it, or a member of an ensemble, is no detector of deepod.
     ValueError
         If there is no such ``dtype``.
     RuntimeError
@@ -70,7 +73,10 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
     -----
     Rounding moves scores by 1e-5 at most, relative, and absolute for scores near zero, in all our
     tests; by more where a score is the difference of larger numbers, as the standardised score of
-    ``IAEAD`` and ``IAELSTMKL`` is if training rows were all alike.
+    ``IAEAD`` and ``IAELSTMKL`` is if training rows were all alike. ``Neighbors`` and ensembles
+    compare all rows of a call with training rows and scores at once: give them a few thousand rows
+    at a time. Their scores rise in steps, at the training scores: a row with the score of a
+    training row, but for rounding, may move by such a step, a 1024th of the share.
 
     The operators are those of opset 20; onnxruntime has them from version 1.17 on.
 
@@ -93,13 +99,19 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
     >>> bool(np.allclose(scores, detector.decision_function(X), rtol=1e-5, atol=1e-5))
     True
     """
-    if not isinstance(detector, deepod.BaseDetector):
+    if not isinstance(detector, deepod.BaseDetector | deepod.Consensus):
         raise TypeError(
             f"detector must be a deepod detector such as PLAD(), got {type(detector).__name__}."
         )
     if dtype not in _DTYPES:
         raise ValueError(f"dtype must be one of {sorted(_DTYPES)}, got {dtype!r}.")
     check_is_fitted(detector)
+    for member in getattr(detector, "members_", []):
+        if not isinstance(member, deepod.BaseDetector):
+            raise TypeError(
+                f"A member of the ensemble, {type(member).__name__}, is no detector of deepod and "
+                "has no graph."
+            )
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -109,7 +121,7 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
     try:
         # Whatever mode the caller is in.
         with _quietly(), torch.inference_mode(False), torch.no_grad():
-            graph = _Graph(detector).eval()
+            graph = _Labelled(detector).eval()
             X = torch.zeros(2, *graph.row_shape, dtype=_DTYPES[dtype], device="cpu")
             program = torch.onnx.export(
                 graph,
@@ -133,8 +145,49 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
     atomic.write({Path(path): model.SerializeToString()})
 
 
-class _Graph(nn.Module):
+class _Labelled(nn.Module):
     """From samples in the units of the user to scores and labels."""
+
+    def __init__(self, detector: Any) -> None:
+        super().__init__()
+        joined = isinstance(detector, deepod.Consensus)
+        self.scores: _Joined | _Scores = _Joined(detector) if joined else _Scores(detector)
+        self.row_shape = self.scores.row_shape
+        by_rule = detector._current().thresholder is None
+        self.threshold = detector.threshold_ if by_rule else None
+
+    def forward(self, X: Tensor) -> tuple[Tensor, ...]:
+        """Score and label."""
+        scores = self.scores(X)
+        return (scores,) if self.threshold is None else (scores, (scores > self.threshold).long())
+
+
+class _Joined(nn.Module):
+    """The scores of an ensemble."""
+
+    def __init__(self, ensemble: Any) -> None:
+        super().__init__()
+        self.members = nn.ModuleList(_Scores(member) for member in ensemble.members_)
+        self.tails = nn.ModuleList(copy.deepcopy(tail).cpu() for tail in ensemble.tails_)
+        self.combination = ensemble.combination
+        self.row_shape = ensemble.members_[0].input_shape_
+        if any(member.input_shape is not None for member in ensemble.members_):
+            self.row_shape = (ensemble.n_features_in_,)
+
+    def forward(self, X: Tensor) -> Tensor:
+        """Do what :meth:`deepod.Consensus.decision_function` does."""
+        pairs = zip(self.tails, self.members, strict=True)
+        tails = torch.stack([tail(member(X)) for tail, member in pairs])
+        if self.combination == "max":
+            return tails.amax(0)
+        if self.combination == "median":
+            k = len(self.tails)
+            tails = tails.sort(0).values[(k - 1) // 2 : k // 2 + 1]
+        return tails.mean(0)
+
+
+class _Scores(nn.Module):
+    """The scores of a detector."""
 
     shift_: Tensor
     scale_: Tensor
@@ -151,15 +204,12 @@ class _Graph(nn.Module):
             values = getattr(detector, name)
             known = None if values is None else torch.tensor(values, device="cpu")
             self.register_buffer(name, known)
-        by_rule = detector._current().thresholder is None
-        self.threshold = detector.threshold_ if by_rule else None
 
-    def forward(self, X: Tensor) -> tuple[Tensor, ...]:
-        """Score and label."""
+    def forward(self, X: Tensor) -> Tensor:
+        """Do what :meth:`deepod.BaseDetector.decision_function` does."""
         x = X.unflatten(1, self.detector.input_shape_) if X.dim() == 2 else X  # flat, or a table
         scores = self.detector._score(self.module, self._scaled(x)).double()
-        scores = scores.clamp(max=apply.LARGEST_SCORE)
-        return (scores,) if self.threshold is None else (scores, (scores > self.threshold).long())
+        return scores.clamp(max=apply.LARGEST_SCORE)
 
     def _scaled(self, x: Tensor) -> Tensor:
         """Do what :meth:`deepod._inputs.scaling.Scaler.transform` does."""

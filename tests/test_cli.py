@@ -15,6 +15,7 @@ from deepod._inputs import rows, tables
 from deepod._scoring import apply
 from deepod.cli import demo as _demo_module
 from deepod.cli import main
+from deepod.ensemble import default_members
 
 from .cases import fast
 
@@ -81,14 +82,20 @@ def test_demo_help__shows_an_example(capsys):
     assert "example: deepod demo" in capsys.readouterr().out
 
 
+def quick(name):
+    if name == "Consensus":
+        return deepod.Consensus([fast("Neighbors"), fast("AutoEncoder")], random_state=0)
+    return fast(name)
+
+
 def test_demo__table_and_picture(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr(
-        _demo_module, "PLAD", lambda random_state: fast("PLAD", random_state=random_state)
-    )
+    for name in ("PLAD", "Consensus"):
+        monkeypatch.setattr(_demo_module, name, lambda random_state, name=name: quick(name))
     assert main(["demo", "--out", str(tmp_path / "scores.png"), "--seed", "3"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    rows = [line.split() for line in lines if line.startswith(("PLAD", "IForest", "ECOD", "KNN"))]
-    assert [row[0] for row in rows] == ["PLAD", "IForest", "ECOD", "KNN"]
+    names = ["Consensus", "PLAD", "IForest", "ECOD", "KNN"]
+    rows = [line.split() for line in lines if line.startswith(tuple(names))]
+    assert [row[0] for row in rows] == names
     assert all(0 <= float(cell) <= 1 for row in rows for cell in row[1:3])
     assert (tmp_path / "scores.png").read_bytes().startswith(b"\x89PNG")
 
@@ -288,6 +295,29 @@ def test_score__set__literals_and_strings(folder):
     np.testing.assert_array_equal(np.load("scores.npy"), expected.decision_function(NEW))
 
 
+def test_consensus__default__gaps_filled_by_all_members_scored_and_drawn(folder, drawn, capsys):
+    X, new = TRAIN[:60].astype(float), NEW[:40].astype(float)
+    X[7, 1] = new[3, 0] = np.nan
+    write_csv("train.csv", "a,b,c", X)
+    write_csv("new.csv", "c,a,b", new[:, [2, 0, 1]])
+    settings = ("random_state=0", "missing=impute", "epochs=1", "combination=max")
+    words = [word for setting in settings for word in ("--set", setting)]
+    assert main(["fit", "train.csv", "--out", "model", *words]) == 0
+    assert capsys.readouterr().out.startswith("Consensus fitted on 60 rows, threshold ")
+    assert score(new="new.csv") == 0
+    members = [member.set_params(missing="impute", epochs=1) for member in default_members()]
+    expected = deepod.Consensus(members, combination="max", random_state=0).fit(X)
+    np.testing.assert_array_equal(np.load("scores.npy"), expected.decision_function(new))
+    assert main(["plot", "model", "new.csv", "--row", "4", "--out", "p.png"]) == 0
+    np.testing.assert_allclose(drawn[0][1], expected.explain(new[3:4])[0])
+    assert drawn[0][2] == ["a", "b", "c"]
+    loaded = deepod.load("model")
+    assert [m.feature_names_in_.tolist() for m in loaded.members_] == [["a", "b", "c"]] * len(
+        members
+    )
+    refuse(["plot", "model", "--out", "p.png"], "MODEL model: .*no loss of its own", folder, capsys)
+
+
 def test_score__large_file__read_no_more_than_a_part_at_a_time(folder, small_parts, monkeypatch):
     read, sizes = sources._Array.read, []
 
@@ -434,9 +464,14 @@ def test_score__bad_argument__one_line_that_names_it(options, said, bad_files, c
     [
         ({"train": "missing.npy"}, "TRAIN missing.npy: there is no such file"),
         ({"train": "text.npy"}, "TRAIN text.npy: .*expected numbers"),
-        ({"train": "holes.npy"}, "fitting PLAD on holes.npy: .*NaN"),
+        ({"train": "holes.npy"}, "fitting Consensus on holes.npy: .*NaN"),
+        ({"--set": "detectors=3"}, "--set: detectors cannot be set here: .*in Python"),
+        ({"--set": "combination=best"}, "--set: The 'combination' parameter"),
         ({"--set": "lr=-1"}, "--set: The 'lr' parameter"),
-        ({"--set": "false_alarm_rate=0.1"}, "--set: false_alarm_rate .* calibration_fraction"),
+        (
+            {"--set=cross_fitting=False": "--set=false_alarm_rate=0.1"},
+            "--set: false_alarm_rate .* cross_fitting=True",
+        ),
         ({"--set": "nonsense=1"}, "--set: Invalid parameter 'nonsense'.* Valid parameters are"),
         ({"--columns": "a"}, "TRAIN train.npy: --columns is for Parquet and .csv"),
         ({"--drop": "a"}, "TRAIN train.npy: --drop is for Parquet and .csv"),

@@ -19,7 +19,7 @@ from benchmarks.stress import faults
 from benchmarks.stress.faults import tree
 from deepod._storage import atomic
 from deepod._storage import card as _card
-from deepod._storage import models as models_module
+from deepod._storage import detectors as detectors_module
 from deepod.networks import MLP
 
 from . import children
@@ -419,7 +419,7 @@ def test_save__what_cannot_be_saved__older_model_stays(name, models, tmp_path):
 
 
 def test_save__network_that_load_would_refuse__said_at_once(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(models_module, "_MOST_CALLS", 10)
+    monkeypatch.setattr(detectors_module, "_MOST_CALLS", 10)
     with pytest.raises(ValueError, match=r"could not be loaded again: .*too many layers"):
         models[0].save(tmp_path / "model.deepod")
     assert not list(tmp_path.iterdir())

@@ -20,6 +20,7 @@ SPECS = [
     (LeNet(channels=(4, 4, 4)), (1, 3, 5)),
     (Recurrent(), (10, 3)),
     (Prototypes(n_prototypes=3), (4, 2)),
+    (Prototypes(n_prototypes=3, n_directions=5), (4, 2)),
     (Recurrent(hidden=(6, 4), cell="lstm"), (1, 1)),
     (Recurrent(hidden=tuple(np.array([4]))), (3, 2)),
     (LeNet(channels=tuple(np.array([4])), hidden=tuple(np.array([4]))), (1, 8, 8)),
@@ -85,6 +86,18 @@ def test_prototypes__formula_by_hand():
         torch.nn.init.normal_(parameter, std=0.3)
     x = torch.randn(5, 4)
     torch.testing.assert_close(net(x).double(), mixture_by_hand(net, x), rtol=1e-4, atol=1e-4)
+
+
+def test_prototypes__along_directions__equal_those_of_projected_rows():
+    torch.manual_seed(0)
+    along = Prototypes(n_prototypes=7, n_directions=3).encoder((8,), 1)
+    basis, x = along.directions[0], torch.randn(60, 8)
+    torch.testing.assert_close(basis.mT @ basis, torch.eye(3))
+    along.start_from_rows(x)
+    plain = Prototypes(n_prototypes=7).encoder((3,), 1)
+    plain.load_state_dict({k: v for k, v in along.state_dict().items() if k != "directions"})
+    torch.testing.assert_close(along(x), plain(x @ basis))
+    assert torch.cdist(along.centers[0], x @ basis).amin(-1).max() < 1e-3  # they start at rows
 
 
 def test_prototypes__far_away__grows_with_the_distance():

@@ -11,6 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from pyod.models.iforest import IForest
 from sklearn.exceptions import NotFittedError
 
 import deepod
@@ -103,6 +104,8 @@ def allowed(detector, X, scores):
     Of standardised scores what is subtracted, of values beyond 1e9 the products in the network.
     """
     offset, spread = 0.0, 1.0
+    if not hasattr(detector, "module_"):
+        return BOUND * (1 + np.abs(scores))
     known = dict(detector.module_.named_buffers())
     if getattr(detector, "score_by", None) == "combined":
         offset, spread = known["mean"], known["std"]
@@ -203,6 +206,35 @@ def test_export__long_windows__one_operator_per_layer(tmp_path):
     assert abs(sizes[1] - sizes[0]) < 100
 
 
+@pytest.mark.parametrize(
+    ("combination", "more"),
+    [
+        ("median", []),
+        *(pytest.param(c, ["DeepSVDD"], marks=pytest.mark.slow) for c in ("mean", "median", "max")),
+    ],
+)
+def test_export__consensus_with_gaps__scores_and_labels_like_it(combination, more, tmp_path):
+    shape = SHAPES["windows"]
+    X = normal(shape, 40).reshape(40, -1)
+    X[3, 2] = np.nan
+    members = [fast("Neighbors"), fast("AutoEncoder", input_shape=shape), *map(fast, more)]
+    for member in members:
+        member.set_params(missing="impute")
+    one = deepod.Consensus(members, combination=combination, random_state=0).fit(X)
+    new = rows(shape).reshape(48, -1)
+    new[::7, 3] = np.nan
+    assert_alike(one, new, tmp_path)
+    assert_alike(one.set_params(contamination=0.3).set_threshold(1.5), new[:5], tmp_path)
+
+
+def test_export__seed_ensemble__scores_and_labels_like_it(tmp_path):
+    one = deepod.SeedEnsemble(fast("DeepSVDD"), 2, random_state=0).fit(normal((5,), 40))
+    assert_alike(one, rows((5,)), tmp_path)
+    found = opened(one, tmp_path).get_modelmeta().custom_metadata_map
+    assert found["detector"] == "SeedEnsemble"
+    assert json.loads(found["parameters"])["n_members"] == 2
+
+
 # --- input and outputs --------------------------------------------------------------------------
 
 
@@ -291,8 +323,12 @@ def test_export__no_detector_unfitted_or_bad_dtype__refused(tmp_path):
     path = tmp_path / "a.onnx"
     with pytest.raises(NotFittedError):
         onnx.export(fast("PLAD"), path)
-    with pytest.raises(TypeError, match="SeedEnsemble"):
+    with pytest.raises(NotFittedError):
         onnx.export(deepod.SeedEnsemble(fast("PLAD")), path)
+    with pytest.raises(TypeError, match="IForest"):
+        onnx.export(deepod.Consensus([IForest()]).fit(samples()), path)
+    with pytest.raises(TypeError, match="IForest"):
+        onnx.export(IForest(), path)
     with pytest.raises(ValueError, match="dtype"):
         onnx.export(fitted("PLAD"), path, dtype="float16")
     assert not list(tmp_path.iterdir())

@@ -18,7 +18,7 @@ from sklearn.preprocessing import StandardScaler
 
 import deepod
 from deepod._scoring import sketch
-from deepod._storage import models as _models
+from deepod._storage import detectors as _detectors
 from deepod._storage import tensors as _tensors
 from deepod.callbacks import EarlyStopping
 from deepod.networks import MLP, LeNet
@@ -171,7 +171,7 @@ def test_save_and_load__gaps__filled_alike(tmp_path):
 def test_fitted_attributes__all_known_to_files(name):
     X = pd.DataFrame(samples(), columns=list("abcde"))
     left = {key for key in vars(fast(name).fit(X)) if key.endswith("_")}
-    assert left <= {*_models.PLAIN, *_models.ARRAYS, *_models._DERIVED}
+    assert left <= {*_detectors.PLAIN, *_detectors.ARRAYS, *_detectors._DERIVED}
 
 
 @pytest.mark.parametrize("name", REPRESENTATIVES)

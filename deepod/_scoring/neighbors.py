@@ -13,15 +13,16 @@ from deepod.types import Shape
 
 _BLOCK_DISTANCES = 1 << 20  # of them in memory at once
 _IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution of variance 1
+_GRID = 512  # values that stand for all of a feature
 
 
 class References(StartsFromRows):
-    """Training rows, and how far from them a sample is: in two scalings, at two scales.
+    """Training rows, and how far from them a sample is: in three scalings, at two scales.
 
-    Scalings: each feature divided by its range, and by its interquartile range. Scales: the
-    mean distance to the ``near`` nearest rows, and the distance to the nearest share ``far`` of
-    them. Each of the four becomes a tail of what training rows have, with themselves left out; the
-    largest is the score.
+    Scalings: each feature divided by its range; divided by its interquartile range; and turned into
+    the normal quantile of its rank. Scales: the mean distance to the ``near`` nearest rows, and the
+    distance to the nearest share ``far`` of them. Each of the six becomes a tail of what training
+    rows have, with themselves left out; the largest is the score.
 
     Parameters
     ----------
@@ -36,7 +37,10 @@ class References(StartsFromRows):
     """
 
     rows: Tensor  # (n, values)
-    scales: Tensor  # (2, values)
+    ranked: Tensor  # (n, values), the same in the third scaling
+    scales: Tensor  # (2, values), of the first two
+    grid: Tensor  # (values, _GRID), in ascending order, what ranks are among
+    quantiles: Tensor  # (2 * _GRID + 1,), normal ones of twice the rank
     picks: Tensor  # (most,), which rows are kept, as a fraction of the part that each is from
 
     def __init__(self, shape: Shape, near: int, far: float, most: int) -> None:
@@ -44,9 +48,14 @@ class References(StartsFromRows):
         size = torch.Size(shape).numel()
         self.shape, self.near, self.far = shape, near, far
         self.register_buffer("rows", torch.zeros(most, size))
+        self.register_buffer("ranked", torch.zeros(most, size))
         self.register_buffer("scales", torch.ones(2, size))
+        self.register_buffer("grid", torch.zeros(size, _GRID))
+        shares = torch.arange(2 * _GRID + 1, dtype=torch.float64) / (2 * _GRID)
+        shares = shares.clamp(0.5 / _GRID, 1 - 0.5 / _GRID)
+        self.register_buffer("quantiles", torch.special.ndtri(shares).float())
         self.register_buffer("picks", torch.rand(most))
-        self.tails = nn.ModuleList(Tail() for _ in range(4))
+        self.tails = nn.ModuleList(Tail() for _ in range(6))
 
     @torch.no_grad()
     def start_from_rows(self, x: Tensor) -> None:
@@ -58,6 +67,9 @@ class References(StartsFromRows):
             x = x[parts.long().clamp_(max=n - 1)]
         self.picks = self.picks[: len(x)].clone()
         self.rows = x.flatten(1).clone()
+        spread = torch.linspace(0, len(x) - 1, _GRID, device=x.device).round().long()
+        self.grid = self.rows.sort(0).values[spread].T.contiguous()
+        self.ranked = self._ranked(self.rows)
         distances = self.distances(self.rows, leave_out=True)
         for k, own in enumerate(distances.unbind(1)):
             cast(Tail, self.tails[k]).learn(own)
@@ -86,10 +98,10 @@ class References(StartsFromRows):
         return torch.stack([tail(own) for tail, own in pairs], 1)
 
     def distances(self, x: Tensor, leave_out: bool) -> Tensor:
-        """Give the four distances of samples (B, values): near and far in each scaling, (B, 4)."""
-        blocks = x.split(max(1, _BLOCK_DISTANCES // len(self.rows)))
+        """Give the distances of samples (B, values): near and far in each scaling, (B, 6)."""
         if torch.compiler.is_exporting():  # of a number of samples that is not known yet
-            blocks = (x,)
+            return self._block(x, leave_out)
+        blocks = x.split(max(1, _BLOCK_DISTANCES // len(self.rows)))
         return torch.cat([self._block(block, leave_out) for block in blocks])
 
     def _block(self, x: Tensor, leave_out: bool) -> Tensor:
@@ -100,10 +112,22 @@ class References(StartsFromRows):
     def _squares(self, x: Tensor, leave_out: bool) -> Tensor:
         """Give squared differences from the ``near`` nearest rows and the ``far``-th, and itself.
 
-        Of shape (B, 2, near + 1, values).
+        Of shape (B, 3, near + 1, values).
         """
-        found = [self._nearest(x * scale, self.rows * scale, leave_out) for scale in self.scales]
-        return torch.stack(found, 1)
+        views = [(x * scale, self.rows * scale) for scale in self.scales]
+        views.append((self._ranked(x), self.ranked))
+        return torch.stack([self._nearest(*view, leave_out) for view in views], 1)
+
+    def _ranked(self, x: Tensor) -> Tensor:
+        """Turn samples (B, values) into normal quantiles of their ranks; equal values share one."""
+        columns = x.T.contiguous()
+        if torch.compiler.is_exporting():  # ONNX has no search
+            below = (columns.unsqueeze(-1) > self.grid.unsqueeze(1)).long().sum(-1)
+            up_to = (columns.unsqueeze(-1) >= self.grid.unsqueeze(1)).long().sum(-1)
+        else:
+            below = torch.searchsorted(self.grid, columns)
+            up_to = torch.searchsorted(self.grid, columns, right=True)
+        return self.quantiles[below + up_to].T
 
     def _nearest(self, x: Tensor, rows: Tensor, leave_out: bool) -> Tensor:
         n = len(rows)
@@ -137,6 +161,7 @@ class References(StartsFromRows):
         n = len(state_dict.get(prefix + "picks", self.picks))
         if 0 < n < len(self.picks):
             self.picks, self.rows = self.picks[:n].clone(), self.rows[:n].clone()
+            self.ranked = self.ranked[:n].clone()
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 

@@ -6,6 +6,10 @@ import inspect
 from collections.abc import Iterable
 from typing import Any
 
+from sklearn.base import clone
+
+from deepod._scoring.neighbors import References
+
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 # The parameter that names a file of this machine: nobody else's business, and not to be followed.
 PLACE = "checkpoint"
@@ -14,13 +18,10 @@ PLACE = "checkpoint"
 def card(description: dict[str, Any], detector: Any) -> str:
     """Describe a saved model to a person, in the form of a card of the Hugging Face hub."""
     name, fitted = description["detector"], description["fitted"]
-    names = fitted.get("feature_names_in_")
-    given = {k: v for k, v in detector.get_params(deep=False).items() if k != PLACE}
-    history = fitted["history_"]
-    terms = list(dict.fromkeys(key for entry in history for key in entry))
-    ends = [e for e, after in zip(history, [*history[1:], {}], strict=False)
-            if e["phase"] != after.get("phase")]  # fmt: skip
-    last = _table(terms, [[_rounded(entry.get(term, "")) for term in terms] for entry in ends])
+    names = getattr(detector, "feature_names_in_", None)
+    unseen = {PLACE, "detectors", "detector"}
+    given = {k: v for k, v in detector.get_params(deep=False).items() if k not in unseen}
+    members = getattr(detector, "members_", None)
     threshold = description["threshold"]
     label = (
         "it needs calibrate(X) first" if threshold is None else f"1: score above {threshold:.6g}"
@@ -40,8 +41,9 @@ def card(description: dict[str, Any], detector: Any) -> str:
         threshold=repr(threshold),
         rule=rule,
         versions=", ".join(f"{key} {value}" for key, value in description["versions"].items()),
+        rows="" if not _holds_rows(members or [detector]) else _ROWS,
         params=_table(("parameter", "value"), given.items()),
-        last=last,
+        more=_training(fitted["history_"]) if members is None else _members(members),
         weights=WEIGHTS,
         config=CONFIG,
     )
@@ -71,19 +73,35 @@ labels = detector.predict(X)  # {label}
 - Features: {features}
 - Threshold: {threshold}, by {rule}
 - Versions: {versions}
-
+{rows}
 ## Parameters
 
 {params}
 
-## Training
-
-The last epoch of every phase:
-
-{last}
+{more}
 
 `{weights}` holds everything that is loaded; `{config}` and this card are copies to read.
 """
+_ROWS = """- **Holds training rows**: who has the file can read them; share it like the data.
+"""
+
+
+def _holds_rows(detectors: Iterable[Any]) -> bool:
+    """Tell whether a module keeps training rows to compare with."""
+    return any(isinstance(part, References) for d in detectors for part in d.module_.modules())
+
+
+def _training(history: list[dict[str, Any]]) -> str:
+    terms = list(dict.fromkeys(key for entry in history for key in entry))
+    ends = [e for e, after in zip(history, [*history[1:], {}], strict=False)
+            if e["phase"] != after.get("phase")]  # fmt: skip
+    last = _table(terms, [[_rounded(entry.get(term, "")) for term in terms] for entry in ends])
+    return f"## Training\n\nThe last epoch of every phase:\n\n{last}"
+
+
+def _members(members: Iterable[Any]) -> str:
+    unfitted = [clone(member).set_params(**{PLACE: None}) for member in members]
+    return f"## Members\n\n{_table(('number', 'detector'), enumerate(unfitted))}"
 
 
 def _table(head: Iterable[str], rows: Iterable[Iterable[Any]]) -> str:

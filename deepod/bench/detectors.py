@@ -21,9 +21,17 @@ class Found(NamedTuple):
 
     @property
     def own(self) -> bool:
-        """Whether it is a detector of deepod; of what cannot be imported, no."""
+        """Whether it is of deepod, and scales by itself; of what cannot be imported, no."""
+        return self._is(deepod.BaseDetector, deepod.Consensus)
+
+    @property
+    def stacks(self) -> bool:
+        """Whether it trains beside others that are alike."""
+        return self._is(deepod.BaseDetector)
+
+    def _is(self, *classes: type) -> bool:
         try:
-            return issubclass(self.load(), deepod.BaseDetector)
+            return issubclass(self.load(), classes)
         except Exception:
             return False
 
@@ -73,11 +81,11 @@ def find(name: str) -> Found:
     Parameters
     ----------
     name : str
-        "PLAD" (a key of ``deepod.DETECTORS``), "pyod:IForest", "module:Class", or
+        "PLAD" (a key of ``deepod.DETECTORS``), "Consensus", "pyod:IForest", "module:Class", or
         "file.toml:section": a section with the key ``detector``, one of the former, and a table
         ``params`` of constructor parameters, in which lists become tuples and a table such as
-        ``{name = "MLP", hidden = [64, 32]}`` becomes that class of ``deepod.networks``;
-        ``{none = true}`` is None.
+        ``{name = "MLP", hidden = [64, 32]}`` becomes that class of ``deepod.networks``, or a
+        detector of deepod of that name; ``{none = true}`` is None.
 
     Raises
     ------
@@ -86,9 +94,10 @@ def find(name: str) -> Found:
     """
     where, _, what = name.rpartition(":")
     if not where:
-        if what in deepod.DETECTORS:
-            return Found(deepod.DETECTORS[what], what, {})
-        raise ValueError(f"No detector {name!r} in deepod; it has {', '.join(deepod.DETECTORS)}.")
+        known = {"Consensus": "deepod.ensemble", **deepod.DETECTORS}
+        if what in known:
+            return Found(known[what], what, {})
+        raise ValueError(f"No detector {name!r} in deepod; it has {', '.join(known)}.")
     if where.endswith(".toml"):
         try:
             section = tomllib.loads(Path(where).read_text(encoding="utf-8")).get(what)
@@ -115,5 +124,6 @@ def _value(value: Any) -> Any:
         return None
     if isinstance(value, dict):
         rest = {key: _value(item) for key, item in value.items() if key != "name"}
-        return getattr(import_module("deepod.networks"), value["name"])(**rest)
+        module = deepod if value["name"] in deepod.DETECTORS else import_module("deepod.networks")
+        return getattr(module, value["name"])(**rest)
     return value

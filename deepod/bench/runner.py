@@ -343,7 +343,7 @@ def _fit(trials: Sequence[_Trial]) -> None:
     Scaling counts into the times, whether the detector does it or ``scaling="standard"`` asks for
     it to be done here.
     """
-    if not trials[0].unit.found.own or len(trials) == 1:
+    if not trials[0].unit.found.stacks or len(trials) == 1:
         for trial in trials:
             trial.attempt(trial.fit)
         return
@@ -428,7 +428,7 @@ def _warm_up(found: detectors.Found, split: protocols.Split) -> None:
 
 def _groups(found: detectors.Found, seeds: int, stack: bool) -> list[tuple[int, ...]]:
     numbers = tuple(range(seeds))
-    return [numbers] if stack and found.own and seeds else [(seed,) for seed in numbers]
+    return [numbers] if stack and found.stacks and seeds else [(seed,) for seed in numbers]
 
 
 def _found(names: Iterable[str]) -> dict[str, detectors.Found]:

@@ -85,10 +85,11 @@ def _parser() -> argparse.ArgumentParser:
 def _add_demo(commands: Any) -> None:
     demo = commands.add_parser(
         "demo",
-        help="compare PLAD with PyOD's detectors on a real dataset",
-        description="Fit PLAD and PyOD's IForest, ECOD and KNN on normal rows of the breast cancer "
-        "data that scikit-learn ships, print a table of how well each finds the malignant ones, "
-        "and save a picture of the score distributions. Takes less than a minute on a laptop.",
+        help="compare Consensus and PLAD with PyOD's detectors on a real dataset",
+        description="Fit Consensus, PLAD and PyOD's IForest, ECOD and KNN on normal rows of the "
+        "breast cancer data that scikit-learn ships, print a table of how well each finds the "
+        "malignant ones, and save a picture of the score distributions. Takes less than a minute "
+        "on a laptop.",
         epilog="example: deepod demo --out scores.png --seed 1",
     )
     demo.set_defaults(run=_run_demo)
@@ -111,7 +112,8 @@ def _add_fit(commands: Any) -> None:
         "deepod.load. A file is .npy (no pickles), .csv (numbers below a line of names; a copy "
         "takes 8 bytes per value beside MODEL meanwhile) or Parquet, which may be a folder. Above "
         "memory_limit it is read from disk part by part. Empty cells of .csv and nulls of Parquet "
-        "are refused, or filled by --set missing=impute.",
+        "are refused, or filled by --set missing=impute. What Consensus has no hyper-parameter for "
+        "is set for each of its members.",
         epilog="example: deepod fit train.csv --detector AutoEncoder --set random_state=0 "
         "--set lr=0.01 --out model",
     )
@@ -119,10 +121,11 @@ def _add_fit(commands: Any) -> None:
     fit.add_argument("train", type=Path, metavar="TRAIN", help="rows to fit on")
     fit.add_argument(
         "--detector",
-        choices=list(deepod.DETECTORS),
-        default="PLAD",
+        choices=["Consensus", *deepod.DETECTORS],
+        default="Consensus",
         metavar="NAME",
-        help="what to fit, see deepod list (default: %(default)s)",
+        help="what to fit: Consensus, several detectors that are joined, or one of deepod list "
+        "(default: %(default)s)",
     )
     fit.add_argument(
         "--set",

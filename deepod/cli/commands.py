@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+from sklearn.utils import get_tags
 
 import deepod
 from deepod import sources
@@ -17,6 +18,7 @@ from deepod._storage.atomic import prepare, replacing
 from deepod._storage.models import check_place
 from deepod.cli import tables
 from deepod.cli.tables import about
+from deepod.ensemble import default_members
 
 
 class Fitted(NamedTuple):
@@ -38,7 +40,7 @@ def fit(
     train: Path,
     out: Path,
     *,
-    detector: str = "PLAD",
+    detector: str = "Consensus",
     settings: dict[str, Any] | None = None,
     columns: Sequence[str] | None = None,
     drop: Sequence[str] = (),
@@ -51,10 +53,10 @@ def fit(
         .npy, .csv, or Parquet, a file or a folder.
     out : Path
         As in :meth:`deepod.BaseDetector.save`.
-    detector : str, default="PLAD"
-        One of ``deepod.DETECTORS``.
+    detector : str, default="Consensus"
+        Or one of ``deepod.DETECTORS``.
     settings : dict, optional
-        The detector's hyper-parameters.
+        The detector's hyper-parameters; those that Consensus lacks are set for each of its members.
     columns : sequence of str, optional
         Columns to read; None takes all.
     drop : sequence of str, default=()
@@ -75,12 +77,13 @@ def fit(
     with about(f"TRAIN {train}"):
         tables.check_file(train, out, columns, drop)
         rows, names = tables.open_to_fit(
-            train, out.parent, columns, drop, allow_nan=model.missing == "impute"
+            train, out.parent, columns, drop, allow_nan=get_tags(model).input_tags.allow_nan
         )
     with about(f"fitting {detector} on {train}"):
         model.fit(rows)
     if names is not None:  # new rows are read by them
-        model.feature_names_in_ = np.array(names, dtype=object)
+        for part in _with_members(model):
+            part.feature_names_in_ = np.array(names, dtype=object)
     with about(f"--out {out}"):
         model.save(out)
     return Fitted(len(rows), model.threshold_)
@@ -138,6 +141,11 @@ def plot_history(model: Path, out: Path) -> None:
     from deepod import plotting
 
     detector = _load(model)
+    if not hasattr(detector, "history_"):
+        raise ValueError(
+            f"MODEL {model}: {type(detector).__name__} has no loss of its own to draw; add NEW, "
+            "rows to score."
+        )
     with _drawn(out) as ax:
         plotting.plot_history(detector, ax=ax)
 
@@ -239,14 +247,39 @@ class _Opened(NamedTuple):
 
 def _set_up(detector: str, settings: dict[str, Any]) -> Any:
     with about("--set"):
-        model = getattr(deepod, detector)().set_params(**settings)
+        if detector == "Consensus":
+            model = _consensus(settings)
+        else:
+            model = getattr(deepod, detector)().set_params(**settings)
         model._validate_params()
-        held_out = model.calibration_fraction or model._scores_as_unseen()
+        held_out = getattr(model, "calibration_fraction", 0) or model._scores_as_unseen()
         if model.false_alarm_rate is not None and not held_out:
-            raise ValueError(
-                "false_alarm_rate needs rows: set calibration_fraction=0.2 or cross_fitting=True."
-            )
+            ways = ["calibration_fraction=0.2"] if hasattr(model, "calibration_fraction") else []
+            way = " or ".join([*ways, "cross_fitting=True"])
+            raise ValueError(f"false_alarm_rate needs rows: set {way}.")
     return model
+
+
+def _consensus(settings: dict[str, Any]) -> Any:
+    """Make a consensus, with settings of its own and of its members."""
+    if "detectors" in settings:
+        raise ValueError(
+            "detectors cannot be set here: fit and save deepod.Consensus([...]) in Python, or "
+            "choose a single --detector."
+        )
+    own = {k: v for k, v in settings.items() if k in deepod.Consensus().get_params(deep=False)}
+    model = deepod.Consensus(**own)
+    rest = {name: value for name, value in settings.items() if name not in own}
+    if rest:
+        model.detectors = [member.set_params(**rest) for member in default_members()]
+        for member in model.detectors:
+            member._validate_params()
+    return model
+
+
+def _with_members(model: Any) -> list[Any]:
+    """List what knows the names of the columns."""
+    return [model, *getattr(model, "members_", [])]
 
 
 def _load(model: Path) -> Any:
@@ -260,7 +293,7 @@ def _open_new(model: Path, new: Path, out: Path, label: str | None = None) -> _O
     """Open rows to score; ``label`` is a column that is none of those to score."""
     detector = _load(model)
     # Parts of the rows are read by the names, and come without.
-    found = vars(detector).pop("feature_names_in_", None)
+    found, *_ = [vars(part).pop("feature_names_in_", None) for part in _with_members(detector)]
     names = None if found is None else [str(name) for name in found]
     if label is not None and names is not None and label in names:
         raise ValueError(

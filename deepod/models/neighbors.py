@@ -14,17 +14,19 @@ from deepod.types import Batch, Losses, Phase, Shape
 
 @parameters
 class Neighbors(BaseDetector):
-    """Distances to the nearest training rows at two scales, in two scalings: no network, no epochs.
+    """Distances to the nearest training rows at two scales, in three scalings: nothing is trained.
 
-    A row has four distances: scaled by the range of each feature and by its interquartile range,
-    the mean distance to the ``n_neighbors`` nearest training rows and the distance to the nearest
-    share ``far``. Each becomes a tail, minus the log of the share of training rows that are as far
-    from the others. The score is the largest tail.
+    A row has six distances: the mean distance to the ``n_neighbors`` nearest training rows and the
+    distance to the nearest share ``far`` of them, with each feature divided by its range, divided
+    by its interquartile range, and replaced by the normal quantile of its rank. Each becomes a
+    tail, minus the log of the share of training rows that are as far from the others. The score is
+    the largest tail.
 
     Notes
     -----
     The near distance finds rows in gaps; clusters of anomalies among the training rows hide from
-    it, and not from the far one. Features that are irrelevant, or much more of them than rows, make
+    it, and not from the far one. Ranges let far values weigh, ranks let rare ones: of skewed
+    features, and of categories that are coded as numbers. Features that are irrelevant, or much more of them than rows, make
     all distances alike. A training row is scored without itself, so that ``contamination`` holds
     for new rows as well.
 

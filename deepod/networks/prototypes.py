@@ -23,6 +23,10 @@ class Prototypes(Network):
 
     Images and windows are flattened. There is no decoder.
 
+    With ``n_directions`` each network sees samples along as many random directions alone, drawn
+    when it is built: x and c are then coordinates along them. Distances are kept but for a few per
+    cent, and apart from one matrix product the cost no longer depends on the number of values.
+
     Examples
     --------
     >>> import torch
@@ -38,6 +42,17 @@ class Prototypes(Network):
         doc="Training rows there must be for each centre. With fewer the network learns the rows "
         "by heart, and scores them lower than new normal rows.",
     )
+    n_directions: int | None = param(
+        default=None,
+        accepts=[integer(1), None],
+        doc="Random orthonormal directions along which samples of more values are seen; None sees "
+        "all values.",
+    )
+
+    def seen(self, shape: Shape) -> Shape:
+        """Return the shape of what the network sees of a sample of ``shape``."""
+        few = self.n_directions is not None and self.n_directions < torch.Size(shape).numel()
+        return (self.n_directions,) if few else shape  # type: ignore[return-value]
 
     def _encoder(self, shape: Shape, out: int) -> nn.Module:
         return _Mixture(self, None, shape, out)
@@ -54,6 +69,8 @@ class Prototypes(Network):
 
 
 class _Mixture(StartsFromRows):
+    directions: Tensor | None
+
     def __init__(self, spec: Prototypes, members: int | None, shape: Shape, out: int) -> None:
         super().__init__()
         size = torch.Size(shape).numel()
@@ -61,6 +78,13 @@ class _Mixture(StartsFromRows):
         self.rows_per_prototype = spec.rows_per_prototype
         self.members = members
         self.sample_dims = len(shape)
+        directions = None
+        if spec.seen(shape) != shape:
+            directions = torch.empty(k, size, cast(int, spec.n_directions))
+            for basis in directions:
+                nn.init.orthogonal_(basis)
+            size = directions.shape[-1]
+        self.register_buffer("directions", directions)
         self.centers = nn.Parameter(torch.randn(k, p, size))
         self.log_widths = nn.Parameter(torch.zeros(k, 1, p))
         self.weights = nn.Parameter(torch.zeros(k, out, 1, p))
@@ -76,7 +100,11 @@ class _Mixture(StartsFromRows):
         self._keep(p)
         # The training set is cut into p parts; a centre starts at a row of its part.
         rows = (torch.arange(p, device=x.device) + self.picks) * (len(x) / p)
-        self.centers = nn.Parameter(x.flatten(1)[rows.long().clamp_(max=len(x) - 1)])
+        rows = rows.long().clamp_(max=len(x) - 1)
+        centers = x.flatten(1)[rows]
+        if self.directions is not None:
+            centers = centers @ self.directions
+        self.centers = nn.Parameter(centers)
         # On the CPU and exact, so that every device starts alike and a copy is at distance 0.
         c = self.centers.detach().cpu()
         distances = torch.cdist(c, c, compute_mode="donot_use_mm_for_euclid_dist").square()
@@ -95,7 +123,15 @@ class _Mixture(StartsFromRows):
         self.picks = self.get_buffer("picks")[:, :p].clone()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = x.flatten(-self.sample_dims)  # (B, d) or (K, B, d)
+        return self.of_seen(self.see(x))
+
+    def see(self, x: Tensor) -> Tensor:
+        """Return samples as the mixture sees them: (B, d) or (K, B, d)."""
+        x = x.flatten(-self.sample_dims)
+        return x if self.directions is None else x @ self.directions
+
+    def of_seen(self, x: Tensor) -> Tensor:
+        """Return the output for samples as they are seen."""
         scales = self.log_scales.exp()
         x, centers = x * scales, self.centers * scales  # (K, B, d), (K, P, d)
         # -|x - c|^2 / t = -|c|^2 / t + (2 x c - |x|^2) / t, as one batched product (K, B, P).

@@ -12,7 +12,7 @@ from sklearn.metrics import roc_auc_score
 from deepod import PLAD
 from deepod._inputs.scaling import Scaler
 from deepod.bench.detectors import find
-from deepod.networks import MLP, LeNet, Recurrent
+from deepod.networks import MLP, LeNet, Prototypes, Recurrent
 from deepod.types import Batch
 from tests.cases import samples
 
@@ -413,3 +413,39 @@ def test_default__same_seed_copy__bit_equal():
     detector = PLAD(epochs=3, random_state=1)
     scores = copy.deepcopy(detector).fit(X).decision_scores_
     np.testing.assert_array_equal(detector.fit(X).decision_scores_, scores)
+
+
+# --- wide tables ----------------------------------------------------------------------------------
+
+
+def parameters_at(columns, **params):
+    module = PLAD(**params)._build_module((columns,))
+    return sum(p.numel() for p in module.parameters())
+
+
+def test_default__more_columns__learns_no_more_parameters():
+    assert parameters_at(129) == parameters_at(1555) <= parameters_at(128)
+    assert parameters_at(1555) < 400_000
+    tensors = PLAD()._build_module((1555,)).state_dict().values()
+    assert sum(t.numel() for t in tensors) < 400_000 + 3 * 128 * 1555  # and the directions
+
+
+@pytest.mark.parametrize("columns", [3, 100, 128])
+def test_default__up_to_128_columns__sees_all_of_them(columns):
+    rows = np.random.default_rng(0).normal(size=(40, columns))
+    default = PLAD(epochs=1, random_state=0).fit(rows)
+    stated = PLAD(epochs=1, random_state=0, network=Prototypes(), n_members=5).fit(rows)
+    assert np.array_equal(default.decision_scores_, stated.decision_scores_)
+
+
+def test_default__wide_table__perturbs_along_directions_and_sees_every_column():
+    rows = np.random.default_rng(0).normal(size=(60, 150))
+    detector = PLAD(epochs=2, random_state=0).fit(rows)
+    directions = detector.module_["classifier"].directions
+    assert directions.shape == (3, 150, 128)
+    moved = (detector.perturb(rows, random_state=0) - rows) / detector.scale_
+    moved = torch.from_numpy(moved).float()
+    assert moved.abs().max() > 1e-3
+    torch.testing.assert_close(moved @ directions[0] @ directions[0].mT, moved, atol=1e-4, rtol=0)
+    odd = np.repeat(np.median(rows, 0)[None], 150, 0) + 50 * np.eye(150)
+    assert (detector.decision_function(odd) > detector.decision_scores_.max()).all()

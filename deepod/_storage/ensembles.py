@@ -1,0 +1,190 @@
+"""Fitted ensembles as descriptions and tensors, and back: those of their members, by number."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from math import prod
+from typing import Any
+
+from sklearn.base import clone
+from torch import Tensor
+
+from deepod._registry import ENSEMBLES, detector_class
+from deepod._scoring.tails import Tail
+from deepod._storage import detectors
+from deepod._storage.detectors import PLAIN, Sparing
+from deepod._storage.tensors import InvalidFileError
+
+_MOST_MEMBERS = 1000
+_TAIL = "tail."  # in front of the names of what turns a member's scores into tails
+# What fit leaves on an ensemble, in the description and as tensors.
+_PLAIN: dict[str, Callable[[Any], bool]] = {
+    name: PLAIN[name] for name in ("given_threshold_", "given_under_", "unseen_", "_n_training")
+}
+_ARRAYS = ("_training_scores", "calibration_scores_")
+# Made again of the members and the scores when an ensemble is loaded.
+_DERIVED = {
+    *("members_", "tails_", "n_features_in_", "feature_names_in_"),
+    *("_thresholded_", "_mu", "_sigma", "_classes"),
+}
+_UNFITTED = {"detectors", "detector"}  # parameters that the members make up for
+
+
+def described(ensemble: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Describe a fitted ensemble, and list its tensors.
+
+    Raises
+    ------
+    TypeError
+        If a member is no detector of deepod, or has a parameter that no file can hold.
+    """
+    name = type(ensemble).__name__
+    if name not in ENSEMBLES or type(ensemble) is not detector_class(name):
+        raise TypeError(
+            f"{name} is no ensemble of deepod's own, so no file can hold it: use joblib.dump, and "
+            "load only files that you trust."
+        )
+    ensemble._validate_params()  # or the file could not be loaded
+    members = []
+    tensors: dict[str, Any] = {}
+    for k, (member, tail) in enumerate(zip(ensemble.members_, ensemble.tails_, strict=True)):
+        description, own = _described_member(member, k)
+        own |= {_TAIL + key: value for key, value in tail.state_dict().items()}
+        members.append(description)
+        tensors |= {f"{k}.{key}": value for key, value in own.items()}
+    given = {
+        k: v for k, v in ensemble.get_params(deep=False).items() if k not in _UNFITTED or v is None
+    }
+    state = {k: v for k, v in vars(ensemble).items() if k not in ensemble.get_params(deep=False)}
+    unknown = sorted(set(state) - {*_PLAIN, *_ARRAYS, *_DERIVED})
+    if unknown:
+        raise TypeError(f"{name} has attributes that no file can hold: {unknown}; delete them.")
+    description = {
+        "detector": name,
+        "params": {key: detectors.encoded(value, key) for key, value in given.items()},
+        "members": members,
+        "fitted": detectors.as_plain({k: v for k, v in state.items() if k in _PLAIN}),
+        "threshold": detectors.threshold_of(ensemble),
+    }
+    return description, tensors | {key: state[key] for key in _ARRAYS if key in state}
+
+
+def _described_member(member: Any, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
+    if not hasattr(member, "module_"):
+        raise TypeError(
+            f"members_[{number}], {type(member).__name__}, is no detector of deepod, and no file "
+            "can hold it: use joblib.dump for the ensemble, and load only files that you trust."
+        )
+    try:
+        return detectors.described(member)
+    except TypeError as error:
+        raise TypeError(f"members_[{number}], {type(member).__name__}: {error}") from error
+
+
+def blank(
+    description: dict[str, Any],
+    tensors: Mapping[str, Tensor],
+    own: Mapping[str, type],
+    sparing: Sparing,
+    max_bytes: float,
+) -> Any:
+    """Build the ensemble that a description describes; see :func:`deepod._storage.detectors.blank`.
+
+    No more calls of torch are allowed to all members than to a single detector.
+    """
+    known = {"detector", "params", "members", "fitted", "threshold"}
+    detectors.check_keys("the description", description, known)
+    members = description["members"]
+    if not (isinstance(members, list) and 0 < len(members) <= _MOST_MEMBERS):
+        raise InvalidFileError(f"it has no members, or more than {_MOST_MEMBERS}")
+    parts, rest = _divided(tensors, len(members))
+    built = []
+    for member, (its, tail) in zip(members, parts, strict=True):
+        _check_tail(tail)
+        built.append(detectors.blank(member, its, own, sparing, max_bytes))
+    _check_alike(built)
+    ensemble = _with_params(detector_class(description["detector"]), description["params"], built)
+    detectors.set_plain(ensemble, description["fitted"], _PLAIN)
+    detectors.check_tensors(rest, _ARRAYS)
+    return ensemble
+
+
+def _divided(
+    tensors: Mapping[str, Tensor], n: int
+) -> tuple[list[tuple[dict[str, Tensor], dict[str, Tensor]]], dict[str, Tensor]]:
+    """Divide tensors into those of each of n members and its tail, and the others."""
+    parts: dict[str, tuple[dict[str, Tensor], dict[str, Tensor]]] = {
+        str(k): ({}, {}) for k in range(n)
+    }
+    rest = {}
+    for name, tensor in tensors.items():
+        number, _, key = name.partition(".")
+        if number not in parts:
+            rest[name] = tensor
+        else:
+            parts[number][key.startswith(_TAIL)][key.removeprefix(_TAIL)] = tensor
+    return list(parts.values()), rest
+
+
+def _check_tail(tail: Mapping[str, Tensor]) -> None:
+    """Refuse what is no tail, by its shapes."""
+    expected = {name: (t.shape, t.dtype) for name, t in Tail().state_dict().items()}
+    if expected != {name: (t.shape, t.dtype) for name, t in tail.items()}:
+        raise InvalidFileError("the tails of its members are not there, or are no tails")
+
+
+def _check_alike(members: list[Any]) -> None:
+    """Refuse members of which not all can score the same rows."""
+    kinds = {
+        (prod(m.input_shape_), m.n_features_in_, tuple(getattr(m, "feature_names_in_", ())))
+        for m in members
+    }
+    if len(kinds) > 1:
+        raise InvalidFileError("its members are not for the same features")
+
+
+def _with_params(cls: Any, params: dict[str, Any], members: list[Any]) -> Any:
+    """Make an ensemble of these members with the parameters of a description."""
+    detectors.check_keys("params", params, set(cls._parameter_constraints) - {"detector"})
+    if params.get("detectors") is not None:
+        raise InvalidFileError("params holds detectors, which are among the members")
+    given = {name: detectors.decoded(value) for name, value in params.items()}
+    unfitted = {"detectors": members, "detector": members[0]}
+    missing = set(cls._parameter_constraints) & _UNFITTED - set(given)
+    ensemble = cls(**given, **{name: clone(unfitted[name]) for name in missing})
+    ensemble._validate_params()
+    ensemble.members_ = members
+    for name in ("n_features_in_", "feature_names_in_"):
+        if hasattr(members[0], name):
+            setattr(ensemble, name, getattr(members[0], name))
+    return ensemble
+
+
+def fill(ensemble: Any, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
+    """Put the tensors in their places."""
+    members = description["members"]
+    parts, rest = _divided(tensors, len(members))
+    ensemble.tails_ = []
+    for detector, member, (its, tail) in zip(ensemble.members_, members, parts, strict=True):
+        detectors.fill(detector, its, member)
+        _check_values(tail)
+        ensemble.tails_.append(Tail())
+        ensemble.tails_[-1].load_state_dict(tail)
+    arrays = {name: tensor.numpy() for name, tensor in rest.items()}
+    detectors.check_scores(arrays, ensemble._n_training)
+    vars(ensemble).update(arrays)
+    detectors.set_threshold(ensemble)
+
+
+def parts(ensemble: Any) -> list[Any]:
+    """List what is on a device: members, and the detectors that another fit would start from."""
+    params = ensemble.get_params(deep=False)
+    single = [params["detector"]] if "detector" in params else []
+    return [*ensemble.members_, *(params.get("detectors") or single)]
+
+
+def _check_values(tail: Mapping[str, Tensor]) -> None:
+    if not all(values.isfinite().all() for values in tail.values()):
+        raise ValueError("the tails of its members are not finite")
+    if (tail["grid"].diff() < 0).any() or tail["excess"] <= 0:
+        raise ValueError("the tails of its members do not rise")
