@@ -448,6 +448,7 @@ def _scores(member: Any, X: Any, batch_size: int | None = None) -> np.ndarray:
     """Scores of rows, higher = more anomalous."""
     if isinstance(member, BaseDetector):
         return member.decision_function(X, batch_size)
+    X = np.asarray(X)  # as they were fitted: without names
     if isinstance(_last_step(member), PyODBaseDetector):
         return np.asarray(member.decision_function(X), dtype=float)
     return -np.asarray(member.score_samples(X), dtype=float)

@@ -127,7 +127,9 @@ def test_ranked_as__scores_in_the_order_of_others():
     ties = ranked_as(np.array([1.0, 1.0, 4.0, 1.0]), np.array([4.0, 3.0, 2.0, 1.0]))
     assert ties.tolist() == [4.0, 3.0, 2.0, 1.0]
     equal_rows = ranked_as(np.array([1.0, 2.0, 3.0]), np.array([7.0, 7.0, 5.0]))
-    assert equal_rows.tolist() == [3.0, 3.0, 1.0]
+    assert equal_rows.tolist() == [2.0, 2.0, 1.0]
+    own = np.array([2.0, 2.0, 1.0, 5.0, 5.0])
+    np.testing.assert_array_equal(ranked_as(own, own), own)
 
 
 def test_tail__inverse__gives_scores_back():

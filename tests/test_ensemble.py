@@ -8,13 +8,30 @@ import pandas as pd
 import pytest
 import torch
 from pyod.models.iforest import IForest
+from pyod.models.knn import KNN
 from sklearn.base import clone
-from sklearn.exceptions import FitFailedWarning
+from sklearn.cluster import KMeans
+from sklearn.ensemble import IsolationForest
+from sklearn.exceptions import FitFailedWarning, NotFittedError
 from sklearn.metrics import make_scorer, roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from sklearn.svm import OneClassSVM
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
-from deepod import PLAD, AutoEncoder, BaseDetector, SeedEnsemble, StackedSearchCV, fit_many
+from deepod import (
+    PLAD,
+    AnoRand,
+    AutoEncoder,
+    BaseDetector,
+    Consensus,
+    Neighbors,
+    SeedEnsemble,
+    StackedSearchCV,
+    fit_many,
+)
+from deepod import ensemble as ensemble_module
 from deepod._scoring import sketch
 from deepod._training import together
 from deepod.callbacks import EarlyStopping
@@ -24,6 +41,7 @@ from deepod.types import Phase
 
 from .cases import NAMES, REPRESENTATIVES, fast, samples
 from .test_engines import SMOOTH, relative
+from .test_neighbors import tail
 from .test_sklearn import EXPECTED_FAILURES
 
 X = samples(n=90)
@@ -67,10 +85,12 @@ OTHERS = {
     "contamination": 0.2,
     "corruption": "masking",
     "detection_weight": 0.6,
+    "cross_fitting": True,
     "device": "cpu",
     "epochs": 2,
     "error": "mse",
     "false_alarm_rate": 0.2,
+    "far": 0.2,
     "fusion": "detection",
     "gate": None,
     "gates": ("input",),
@@ -86,10 +106,12 @@ OTHERS = {
     "lr": 3e-3,
     "masked_share": 0.5,
     "max_grad_norm": 0.5,
+    "max_rows": 30,
     "memory_limit": 1 << 20,
     "milestones": (2,),
     "missing": "impute",
     "n_members": 3,
+    "n_neighbors": 2,
     "network": MLP(hidden=(5,), activation="tanh"),
     "noise_ratio": 0.03,
     "noise_std": 0.9,
@@ -109,6 +131,7 @@ OTHERS = {
     "scaler": "minmax",
     "score_by": "distance",
     "supervision": None,
+    "suspects": 0.2,
     "svdd_weight": 0.5,
     "symmetry": "none",
     "synthetic_ratio": 0.06,
@@ -198,6 +221,7 @@ class Squared(AutoEncoder):
 @pytest.mark.parametrize(("cls", "name"), [(Frozen, "freeze"), (Squared, "square")])
 def test_fit_all__module_or_phases_depend_on_it__apart(cls, name, stacks):
     base = {"epochs": 5, "network": SMOOTH, "batch_size": 32, "random_state": 0}
+    base["cross_fitting"] = False
     members = [cls(**base, **{name: value}) for value in (False, True, False)]
     assert together.fit_all(members, [X] * 3, [None] * 3) == [None] * 3
     assert sorted(stacks) == [1, 2]
@@ -365,13 +389,10 @@ def test_seed_ensemble__scikit_learn_check_passes(estimator, check):
     check(estimator)
 
 
-def test_seed_ensemble__joins_standardised_scores():
+def test_seed_ensemble__joins_tails():
     ensemble = SeedEnsemble(fast("AutoEncoder"), n_members=3, random_state=0).fit(X)
     new = samples(n=11, seed=1)
-    parts = [
-        (m.decision_function(new) - m.decision_scores_.mean()) / m.decision_scores_.std()
-        for m in ensemble.members_
-    ]
+    parts = [tail(m.decision_function(new), m.decision_scores_) for m in ensemble.members_]
     np.testing.assert_allclose(ensemble.decision_function(new), np.mean(parts, 0))
     assert len({m.random_state for m in ensemble.members_}) == 3
     np.testing.assert_array_equal(ensemble.decision_function(X), ensemble.decision_scores_)
@@ -414,6 +435,221 @@ def test_seed_ensemble__of_rows_on_disk__members_that_kept_no_scores(tmp_path, m
     ensemble = SeedEnsemble(member, 2, random_state=0).fit(rows)
     assert not hasattr(ensemble.members_[0], "decision_scores_")
     assert ensemble.predict(rows).mean() == pytest.approx(0.1, abs=2e-3)
+
+
+# --- Consensus ------------------------------------------------------------------------------------
+
+TABLE, NEW = samples(n=120), samples(n=60, seed=1)
+ODD = np.concatenate([NEW, 6 * NEW[:20]])
+IS_ODD = np.arange(80) >= 60
+
+
+def of_all_kinds(**params):
+    """Detectors of ours, PyOD's, scikit-learn's, and a pipeline: every score has its sign."""
+    members = [
+        Neighbors(),
+        fast("AutoEncoder", random_state=None),
+        IForest(n_estimators=20),
+        IsolationForest(n_estimators=20),
+        make_pipeline(StandardScaler(), KNN()),
+        make_pipeline(StandardScaler(), OneClassSVM()),
+    ]
+    return Consensus(members, **({"random_state": 0} | params))
+
+
+@pytest.fixture(scope="module")
+def mixed():
+    return of_all_kinds().fit(TABLE)
+
+
+@parametrize_with_checks(
+    [Consensus([Neighbors(), fast("AutoEncoder")], random_state=0)],
+    expected_failed_checks=lambda detector: EXPECTED_FAILURES,
+)
+def test_consensus__scikit_learn_check_passes(estimator, check):
+    check(estimator)
+
+
+def test_consensus__of_all_kinds__each_member_ranks_what_is_odd_higher(mixed):
+    assert roc_auc_score(IS_ODD, mixed.decision_function(ODD)) > 0.95
+    tails = mixed._tails([ensemble_module._scores(m, ODD) for m in mixed.members_])
+    assert len(tails) == 6
+    for own in tails:
+        assert roc_auc_score(IS_ODD, own) > 0.9
+        assert (own >= 0).all()
+
+
+@pytest.mark.parametrize("combination", ["mean", "median", "max"])
+def test_consensus__joins_tails_of_scores_as_if_unseen(combination):
+    members = [Neighbors(), fast("AutoEncoder"), fast("DeepSVDD")]
+    consensus = Consensus(members, combination=combination, random_state=0).fit(TABLE)
+    parts = [tail(m.decision_function(NEW), m.decision_scores_) for m in consensus.members_]
+    expected = getattr(np, combination)(parts, 0)
+    np.testing.assert_allclose(consensus.decision_function(NEW), expected, rtol=1e-6)
+
+
+def test_consensus__labels_and_new_rows__about_the_share():
+    consensus = of_all_kinds(contamination=0.2).fit(TABLE)
+    assert consensus.labels_.mean() == pytest.approx(0.2, abs=0.01)
+    assert consensus.decision_scores_.shape == (120,)
+    assert consensus.predict(samples(n=1000, seed=2)).mean() == pytest.approx(0.2, abs=0.1)
+    consensus.contamination = 0
+    assert not consensus.labels_.any()
+
+
+def test_consensus__unseen__when_all_members_are():
+    rate = {"false_alarm_rate": 0.1, "random_state": 0}
+    unseen = Consensus([Neighbors(), IForest(n_estimators=10)], **rate).fit(TABLE)
+    assert unseen.unseen_
+    np.testing.assert_array_equal(unseen.predict(NEW), unseen.p_values(NEW) <= 0.1)
+    seen = Consensus([Neighbors(), fast("AutoEncoder")], **rate).fit(TABLE)
+    assert not seen.unseen_
+    with pytest.raises(NotFittedError, match="no calibration scores"):
+        seen.predict(NEW)
+    assert seen.calibrate(NEW).predict(TABLE).mean() < 0.3
+
+
+def test_consensus__of_our_own__train_side_by_side(stacks):
+    members = [fast("AutoEncoder", network=SMOOTH, random_state=k) for k in range(3)]
+    Consensus([*members, IForest(n_estimators=5)]).fit(TABLE)
+    assert stacks == [3]
+
+
+def test_consensus__default__neighbours_and_a_network_without_suspects():
+    members = Consensus()._unfitted()
+    assert [type(m) for m in members] == [type(m) for m in ensemble_module.default_members()]
+    assert Consensus().detectors is None
+
+
+@pytest.mark.parametrize("combination", ["mean", "median", "max"])
+@pytest.mark.parametrize("n", [2, 3])
+def test_consensus__explain__sizes_sum_to_the_score(combination, n):
+    members = [Neighbors(), fast("AutoEncoder"), fast("DAE")][:n]
+    consensus = Consensus(members, combination=combination, random_state=0).fit(TABLE)
+    contributions = consensus.explain(ODD)
+    assert contributions.shape == ODD.shape
+    np.testing.assert_allclose(contributions.sum(1), consensus.decision_function(ODD), rtol=1e-5)
+
+
+def test_consensus__explain__one_odd_value_is_blamed__members_without_it_named(mixed):
+    consensus = Consensus([Neighbors(), fast("AutoEncoder", epochs=20)], random_state=0).fit(TABLE)
+    np.testing.assert_array_equal(consensus.explain(20 * np.eye(5)).argmax(1), range(5))
+    with pytest.raises(TypeError, match="IForest explains no scores"):
+        mixed.explain(NEW)
+
+
+def test_consensus__same_seed__same_scores__and_another_one_others(mixed):
+    same, other = of_all_kinds().fit(TABLE), of_all_kinds(random_state=1).fit(TABLE)
+    np.testing.assert_array_equal(same.decision_scores_, mixed.decision_scores_)
+    np.testing.assert_array_equal(same.decision_function(NEW), mixed.decision_function(NEW))
+    assert not np.array_equal(other.decision_scores_, mixed.decision_scores_)
+
+
+def test_consensus__members_with_a_seed_of_their_own__keep_it():
+    pipeline = make_pipeline(StandardScaler(), IsolationForest(n_estimators=5))
+    members = [
+        fast("AutoEncoder", random_state=7),
+        IForest(5, random_state=8),
+        IForest(5),
+        pipeline,
+    ]
+    fitted = Consensus(members, random_state=0).fit(TABLE).members_
+    assert [m.random_state for m in fitted[:2]] == [7, 8]
+    drawn = fitted[2].random_state, fitted[3][-1].random_state
+    assert None not in drawn
+    assert drawn[0] != drawn[1]
+
+
+def test_consensus__given_detectors__are_neither_fitted_nor_changed():
+    members = [Neighbors(), IForest(n_estimators=5)]
+    consensus = Consensus(members, random_state=0).fit(TABLE)
+    assert consensus.detectors is members
+    assert members[1].random_state is None
+    assert not hasattr(members[0], "module_")
+    assert not hasattr(members[1], "decision_scores_")
+
+
+def test_consensus__clone_and_get_params():
+    consensus = of_all_kinds(combination="max", contamination=0.2)
+    twin = clone(consensus)
+    assert twin.get_params()["combination"] == "max"
+    assert [type(m) for m in twin.detectors] == [type(m) for m in consensus.detectors]
+    assert twin.detectors[0] is not consensus.detectors[0]
+    assert not hasattr(clone(consensus.fit(TABLE)), "members_")
+    assert set(consensus.get_params(deep=False)) == {
+        *("detectors", "combination", "contamination", "false_alarm_rate"),
+        *("n_jobs", "random_state"),
+    }
+
+
+def test_consensus__failed_fit__leaves_it_as_it_was():
+    consensus = Consensus([Neighbors(), IForest(n_estimators=5)], random_state=0)
+    before = consensus.fit(TABLE).decision_scores_
+    for bad in (np.full((5, 5), np.nan), TABLE[:1]):
+        with pytest.raises(ValueError, match=r"NaN|sample|row"):
+            consensus.fit(bad)
+    assert consensus.decision_scores_ is before
+    unfitted = Consensus([fast("AutoEncoder", lr=1e35, optimizer="sgd", epochs=3)])
+    with pytest.raises(FloatingPointError, match="became"):
+        unfitted.fit(TABLE)
+    with pytest.raises(NotFittedError):
+        unfitted.decision_function(TABLE)
+
+
+@pytest.mark.parametrize(
+    ("wrong", "message"),
+    [
+        (KMeans(), "got KMeans"),
+        (make_pipeline(StandardScaler()), "got Pipeline"),
+        ("PLAD", "PLAD"),
+        (None, "None"),
+    ],
+)
+def test_consensus__member_that_is_no_detector__named(wrong, message):
+    with pytest.raises(TypeError, match=message):
+        Consensus([Neighbors(), wrong]).fit(TABLE)
+
+
+def test_consensus__bad_parameters__named():
+    with pytest.raises(ValueError, match="at least one"):
+        Consensus([]).fit(TABLE)
+    with pytest.raises(ValueError, match="detectors"):
+        Consensus(IForest()).fit(TABLE)
+    with pytest.raises(ValueError, match="combination"):
+        Consensus([Neighbors()], combination="sum").fit(TABLE)
+
+
+def test_consensus__few_labels__only_ours_are_given_them():
+    rows, y = np.concatenate([TABLE, 5 + NEW[:12]]), np.repeat([0, 1], [120, 12])
+    few = AnoRand(supervision="few_labels", epochs=3, random_state=0)
+    consensus = Consensus([few, IForest(n_estimators=5)], random_state=0).fit(rows, y)
+    assert np.isfinite(consensus.decision_scores_).all()
+
+
+@pytest.mark.filterwarnings("error")
+def test_consensus__data_frames__names_and_no_warning():
+    frame = pd.DataFrame(TABLE, columns=list("abcde"))
+    members = [Neighbors(), IForest(n_estimators=5), IsolationForest(n_estimators=5)]
+    consensus = Consensus(members, random_state=0).fit(frame)
+    assert consensus.feature_names_in_.tolist() == list("abcde")
+    new = pd.DataFrame(NEW, columns=list("abcde"))
+    scores = consensus.decision_function(new)
+    bare = Consensus(members, random_state=0).fit(TABLE)
+    np.testing.assert_allclose(scores, bare.decision_function(NEW))
+    with pytest.raises(ValueError, match="feature names"):
+        consensus.decision_function(new[list("edcba")])
+
+
+def test_consensus__score_batches__as_at_once(mixed):
+    parts = np.concatenate(list(mixed.score_batches([NEW[:20], NEW[20:]])))
+    np.testing.assert_allclose(parts, mixed.decision_function(NEW), rtol=1e-6)
+
+
+def test_consensus__windows__of_ours():
+    rows = samples("windows")
+    consensus = Consensus([Neighbors(), fast("AutoEncoder")], random_state=0).fit(rows)
+    assert consensus.decision_function(rows[:7]).shape == (7,)
+    assert consensus.explain(rows[:3]).shape == rows[:3].shape
 
 
 # --- StackedSearchCV ------------------------------------------------------------------------------

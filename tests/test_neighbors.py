@@ -50,11 +50,11 @@ def six_distances(x, rows, scales, near, far, own=None):
 
 def tail(scores, known):
     """Minus the log of the share of known scores as high; exponential above the quantile."""
-    known = np.sort(known)
-    known = known[np.linspace(0, len(known) - 1, 1024).round().astype(int)]
     start = np.quantile(known, LEVEL)
-    below = (scores[:, None] > known).mean(1) / 2 + (scores[:, None] >= known).mean(1) / 2
-    return start, -np.log(1 - np.minimum(below, LEVEL))
+    grid = np.sort(known)[np.linspace(0, len(known) - 1, 1024).round().astype(int)]
+    share = (scores[:, None] > grid).mean(1) / 2 + (scores[:, None] >= grid).mean(1) / 2
+    beyond = (scores - start) / (known[known > start].mean() - start) - np.log(1 - LEVEL)
+    return np.where(scores > start, beyond, -np.log(1 - np.minimum(share, LEVEL)))
 
 
 def reference(x, X, near=5, far=0.05, own=None):
@@ -62,14 +62,7 @@ def reference(x, X, near=5, far=0.05, own=None):
     scales = scalings(X)
     known = six_distances(X, X, scales, near, far, np.arange(len(X)))
     distances = six_distances(x, X, scales, near, far, own)
-    tails = []
-    for ours, theirs in zip(distances.T, known.T, strict=True):
-        start = np.quantile(theirs, LEVEL)
-        above = theirs[theirs > start]
-        _, within = tail(ours, theirs)
-        beyond = (ours - start) / (above.mean() - start) - np.log(1 - LEVEL)
-        tails.append(np.where(ours > start, beyond, within))
-    return np.max(tails, 0)
+    return np.max([tail(*pair) for pair in zip(distances.T, known.T, strict=True)], 0)
 
 
 TABLE = np.random.default_rng(0).normal(size=(90, 4)) * [1, 20, 0.1, 3] + [0, 5, 0, -2]

@@ -119,4 +119,4 @@ def ranked_as(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
     distinct, first = np.unique(np.sort(scores), return_index=True)
     spread = np.interp(np.arange(len(scores)), first, distinct)
     _, which, counts = np.unique(others, return_inverse=True, return_counts=True)
-    return cast(np.ndarray, spread[counts.cumsum() - 1][which])
+    return cast(np.ndarray, spread[counts.cumsum() - counts][which])
