@@ -280,11 +280,17 @@ class Consensus(PyODVocabulary):
         fitted.members_ = members
         fitted.tails_ = [Tail().learn(torch.from_numpy(known)) for known, _, _ in scores]
         for name in ("n_features_in_", "feature_names_in_"):
-            if hasattr(members[0], name):
-                setattr(fitted, name, getattr(members[0], name))
+            having = [member for member in members if hasattr(member, name)]
+            if having:
+                setattr(fitted, name, getattr(having[0], name))
         fitted.unseen_ = all(getattr(member, "unseen_", True) for member in members)
         unseen, own = (fitted._join([found[k] for found in scores]) for k in (1, 2))
-        fitted._remember_scores(ranked_as(unseen, own))
+        joint = ranked_as(unseen, own)
+        labels = [member._validate_y(y, len(joint)) for member in found]
+        known = next((own for own in labels if own is not None), None)
+        if fitted.unseen_ and known is not None:  # known anomalies are no measure of normal rows
+            fitted.calibration_scores_ = np.sort(joint[known != 1])
+        fitted._remember_scores(joint)
         kept = {k: v for k, v in self.__dict__.items() if not k.endswith("_")}
         self.__dict__ = kept | fitted.__dict__ | params
         return self
@@ -434,9 +440,11 @@ def default_members() -> list[BaseDetector]:
 def check_member(member: Any) -> None:
     """Refuse what is no detector."""
     last = _last_step(member)
-    if not (isinstance(last, PyODBaseDetector) or is_outlier_detector(last)):
+    of_sklearn = is_outlier_detector(last) and hasattr(last, "score_samples")
+    if not (isinstance(last, PyODBaseDetector) or of_sklearn):
         raise TypeError(
-            f"detectors must hold detectors of deepod, PyOD or scikit-learn, got {member!r}."
+            "detectors must hold detectors of deepod, PyOD or scikit-learn that score new rows "
+            f"(LocalOutlierFactor with novelty=True), got {member!r}."
         )
 
 

@@ -15,6 +15,7 @@ from sklearn.ensemble import IsolationForest
 from sklearn.exceptions import FitFailedWarning, NotFittedError
 from sklearn.metrics import make_scorer, roc_auc_score
 from sklearn.model_selection import GridSearchCV, GroupKFold, StratifiedKFold
+from sklearn.neighbors import LocalOutlierFactor
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from sklearn.svm import OneClassSVM
@@ -600,6 +601,7 @@ def test_consensus__failed_fit__leaves_it_as_it_was():
     ("wrong", "message"),
     [
         (KMeans(), "got KMeans"),
+        (LocalOutlierFactor(), r"novelty=True\), got LocalOutlierFactor"),
         (make_pipeline(StandardScaler()), "got Pipeline"),
         ("PLAD", "PLAD"),
         (None, "None"),
@@ -621,9 +623,13 @@ def test_consensus__bad_parameters__named():
 
 def test_consensus__few_labels__only_ours_are_given_them():
     rows, y = np.concatenate([TABLE, 5 + NEW[:12]]), np.repeat([0, 1], [120, 12])
-    few = AnoRand(supervision="few_labels", epochs=3, random_state=0)
-    consensus = Consensus([few, IForest(n_estimators=5)], random_state=0).fit(rows, y)
+    few = AnoRand(supervision="few_labels", epochs=3)
+    members = [few, IForest(n_estimators=5)]
+    consensus = Consensus(members, false_alarm_rate=0.1, random_state=0).fit(rows, y)
     assert np.isfinite(consensus.decision_scores_).all()
+    assert len(consensus.calibration_scores_) == 120  # none of them labelled 1
+    assert consensus.predict(samples(n=500, seed=3)).mean() == pytest.approx(0.1, abs=0.07)
+    assert consensus.predict(5 + samples(n=500, seed=3)).mean() > 0.9
 
 
 @pytest.mark.filterwarnings("error")
@@ -634,6 +640,8 @@ def test_consensus__data_frames__names_and_no_warning():
     assert consensus.feature_names_in_.tolist() == list("abcde")
     new = pd.DataFrame(NEW, columns=list("abcde"))
     scores = consensus.decision_function(new)
+    last = Consensus(members[::-1], random_state=0).fit(frame)
+    assert last.feature_names_in_.tolist() == list("abcde")
     bare = Consensus(members, random_state=0).fit(TABLE)
     np.testing.assert_allclose(scores, bare.decision_function(NEW))
     with pytest.raises(ValueError, match="feature names"):
