@@ -137,15 +137,17 @@ class Consensus(PyODVocabulary):
     """Several detectors of different kinds, whose scores are joined.
 
     Each member's scores become tails: minus the log of the share of training rows that score as
-    high, so that members with scores in any unit count alike. The score of a row is their mean.
-    Training rows are scored by members as if they had not been trained on.
+    high, so that members with scores in any unit count alike. The score of a row is the largest of
+    them: one member that is sure suffices. Training rows are scored by members as if they had not
+    been trained on.
 
     Parameters
     ----------
     detectors : sequence of detectors or None, default=None
         Detectors of deepod, PyOD and scikit-learn, also at the end of a scikit-learn pipeline. Each
-        is cloned; a ``random_state`` of None is replaced. None stands for DEFAULT_MEMBERS
-    combination : {"mean", "median", "max"}, default="mean"
+        is cloned; a ``random_state`` of None is replaced. None stands for
+        ``[Neighbors(), AutoEncoder(suspects=0.3)]``.
+    combination : {"max", "mean", "median"}, default="max"
         How the members' tails of a row become one score.
     contamination : float in [0, 0.5], "auto" or thresholder, default=0.1
         As in the detectors, for the joint score; those of the members have no effect.
@@ -206,7 +208,7 @@ class Consensus(PyODVocabulary):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "detectors": [list, tuple, None],
-        "combination": [one_of("mean", "median", "max")],
+        "combination": [one_of("max", "mean", "median")],
         "contamination": CONTAMINATION,
         "false_alarm_rate": FALSE_ALARM_RATE,
         "n_jobs": [Integral, None],
@@ -217,7 +219,7 @@ class Consensus(PyODVocabulary):
         self,
         detectors: Sequence[Any] | None = None,
         *,
-        combination: Literal["mean", "median", "max"] = "mean",
+        combination: Literal["max", "mean", "median"] = "max",
         contamination: Contamination = 0.1,
         false_alarm_rate: float | None = None,
         n_jobs: int | None = None,
