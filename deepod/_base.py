@@ -265,6 +265,8 @@ class BaseDetector(Fitted):
     auto_epochs: ClassVar[int] = 1000
     # Whether rows score lower once they were trained on, so that cross_fitting is needed.
     learns_by_heart: ClassVar[bool] = True
+    # Whether scores have gradients, for explain(rule="gradients"): ranks have none.
+    has_gradients: ClassVar[bool] = True
     # Whether the networks that network="auto" stands for have BatchNorm.
     auto_batch_norm: ClassVar[bool] = False
 
@@ -457,7 +459,7 @@ class BaseDetector(Fitted):
         **Terms of the score** sum up to the score: of ``AutoEncoder`` and ``DAE``; of ``IAEAD`` and
         ``IAELSTMKL`` with ``score_by="reconstruction"``; of ``AnoRand`` where ``fusion`` is
         "reconstruction", as by default without labels (each squared error over the norm); of
-        ``NSAE(novelty_weight=0, normalize=None)``.
+        ``Neighbors``, whose score has no gradients; of ``NSAE(novelty_weight=0, normalize=None)``.
 
         **Integrated gradients** (Sundararajan, Taly and Yan, ICML 2017, equation 1) from
         ``baseline_`` to the row sum up to its score less that of the baseline, but for the error of
@@ -482,6 +484,8 @@ class BaseDetector(Fitted):
         check_is_fitted(self)
         if rule not in ("auto", "gradients"):
             raise ValueError(f"rule must be 'auto' or 'gradients', got {rule!r}.")
+        if rule == "gradients" and not self.has_gradients:
+            raise ValueError(f"rule='gradients' is not for {type(self).__name__}: use 'auto'.")
         start = torch.as_tensor(self.baseline_, dtype=torch.float32, device=self.device_)
         at_once = AtOnce()
 

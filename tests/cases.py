@@ -39,6 +39,7 @@ def fitted(name: str, kind: str = "table") -> deepod.BaseDetector:
 
 
 NAMES = sorted(deepod.DETECTORS)
+TRAINED = [name for name in NAMES if getattr(deepod, name).auto_epochs]  # in epochs
 NAMES_AND_KINDS = [(d["name"], kind) for d in deepod.list_detectors() for kind in d["inputs"]]
 
 # What the base does is checked with these, of which each brings what the others do not; all are

@@ -17,7 +17,7 @@ from deepod._training import task as _task
 from deepod.networks import MLP
 from deepod.types import Phase, Refresh
 
-from .cases import NAMES, REPRESENTATIVES, fast, samples
+from .cases import NAMES, REPRESENTATIVES, TRAINED, fast, samples
 
 PARTS = ("left", "right")
 
@@ -336,7 +336,7 @@ def relative(ours, theirs):
     return np.abs(ours.decision_scores_ - theirs.decision_scores_).max() / scale
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", TRAINED)
 def test_detector__traced_equals_eager(name):
     X = samples(n=100)
     eager = fast(name, network=SMOOTH, epochs=5, batch_size=32, engine="eager").fit(X)

@@ -25,6 +25,9 @@ every_detector = pytest.mark.parametrize("name", NAMES)
 representatives = pytest.mark.parametrize("name", REPRESENTATIVES)
 in_turns = pytest.mark.parametrize(("name", "kind"), IN_TURNS)
 
+WITH_GRADIENTS = [name for name in NAMES if getattr(deepod, name).has_gradients]
+GRADIENTS_IN_TURNS = [(name, kind) for name, kind in IN_TURNS if name in WITH_GRADIENTS]
+
 # Settings with which the score is a sum over values.
 SUMS = [
     ("AnoRand", {}),
@@ -34,6 +37,7 @@ SUMS = [
     ("IAELSTMKL", {"score_by": "reconstruction"}),
     ("NSAE", {"novelty_weight": 0, "normalize": None}),
     ("NSAE", {"novelty_weight": 0, "normalize": None, "error": "norm"}),
+    ("Neighbors", {}),
 ]
 SUMS_BY_DEFAULT = {name for name, params in SUMS if not params}
 # What the quadrature may leave of a row, beside the sum of the sizes of its contributions: kinks of
@@ -75,7 +79,7 @@ def test_explain__score_is_a_sum__terms_add_up_to_it(name, params, kind, seed, s
     np.testing.assert_allclose(sums, detector.decision_function(X), rtol=1e-5)
 
 
-@in_turns
+@pytest.mark.parametrize(("name", "kind"), GRADIENTS_IN_TURNS)
 @settings(max_examples=4)
 @given(seed=st.integers(0, 2**31 - 1), scale=st.floats(0.1, 10))
 def test_explain__gradients__add_up_to_the_difference_from_the_baseline(name, kind, seed, scale):
@@ -118,10 +122,15 @@ def test_explain__linear_score__by_hand():
 
 def test_explain__default_rule__gradients_only_where_the_score_is_no_sum():
     X = samples(n=5, seed=1)
-    for name in NAMES:
+    for name in WITH_GRADIENTS:
         detector = fitted(name)
         same = np.array_equal(detector.explain(X), detector.explain(X, rule="gradients"))
         assert same == (name not in SUMS_BY_DEFAULT)
+
+
+def test_explain__gradients_of_ranks__refused():
+    with pytest.raises(ValueError, match="'gradients' is not for Neighbors: use 'auto'"):
+        fitted("Neighbors").explain(samples(n=5, seed=1), rule="gradients")
 
 
 # --- they blame what is odd ---------------------------------------------------------------------
@@ -146,7 +155,7 @@ def test_explain__one_value_shifted__is_blamed(name):
 
 @pytest.mark.parametrize(
     ("name", "kind", "rule"),
-    [(name, kind, "gradients") for name, kind in IN_TURNS]
+    [(name, kind, "gradients") for name, kind in GRADIENTS_IN_TURNS]
     + [(name, kind, "auto") for name, kind in IN_TURNS if name in SUMS_BY_DEFAULT],
 )
 def test_explain__neighbours_order_and_batch_size__do_not_matter(name, kind, rule):
@@ -166,8 +175,10 @@ def test_explain__neighbours_order_and_batch_size__do_not_matter(name, kind, rul
     np.testing.assert_allclose(twice[4:], twice[:3], **close)
 
 
-@every_detector
-@pytest.mark.parametrize("rule", ["auto", "gradients"])
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [(name, "auto") for name in NAMES] + [(name, "gradients") for name in WITH_GRADIENTS],
+)
 def test_explain__far_outside_the_training_range__finite(name, rule):
     detector = fitted(name)
     far = np.array([[1e300, -1e300, 0, 0, 0], [1e10] * 5])

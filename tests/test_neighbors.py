@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.stats import norm
 
 from deepod import Neighbors
 from deepod._scoring import neighbors as module_under_test
@@ -24,12 +25,21 @@ def scalings(X):
     return 1 / np.where(sizes > 0, sizes, 1)
 
 
-def four_distances(x, rows, scales, near, far, own=None):
+def normal_scores(x, rows):
+    """Normal quantiles of ranks among 512 of the rows' values, half of those that are equal."""
+    grid = np.sort(rows, 0)[np.linspace(0, len(rows) - 1, 512).round().astype(int)]
+    shares = (x[:, None] > grid).mean(1) / 2 + (x[:, None] >= grid).mean(1) / 2
+    return norm.ppf(shares.clip(0.5 / 512, 1 - 0.5 / 512))
+
+
+def six_distances(x, rows, scales, near, far, own=None):
     """Near and far in each scaling, all pairs compared; row i leaves out row own[i]."""
     found = []
     n = len(rows) if own is None else len(rows) - 1
-    for scale in scales:
-        pairs = np.sqrt((((x[:, None] - rows[None]) * scale) ** 2).sum(-1))
+    views = [(x * scale, rows * scale) for scale in scales]
+    views.append((normal_scores(x, rows), normal_scores(rows, rows)))
+    for ours, theirs in views:
+        pairs = np.sqrt(((ours[:, None] - theirs[None]) ** 2).sum(-1))
         if own is not None:
             pairs[np.arange(len(x)), own] = np.inf
         pairs = np.sort(pairs, 1)
@@ -50,8 +60,8 @@ def tail(scores, known):
 def reference(x, X, near=5, far=0.05, own=None):
     """Score rows as Neighbors does that was fitted on X."""
     scales = scalings(X)
-    known = four_distances(X, X, scales, near, far, np.arange(len(X)))
-    distances = four_distances(x, X, scales, near, far, own)
+    known = six_distances(X, X, scales, near, far, np.arange(len(X)))
+    distances = six_distances(x, X, scales, near, far, own)
     tails = []
     for ours, theirs in zip(distances.T, known.T, strict=True):
         start = np.quantile(theirs, LEVEL)
@@ -84,7 +94,7 @@ def test_distances__as_the_reference_with_and_without_the_row_itself():
     references = References((4,), near=3, far=0.1, most=200)
     references.start_from_rows(torch.from_numpy(X))
     for own, leave_out in ((None, False), (np.arange(90), True)):
-        expected = four_distances(X, X, scalings(X), 3, 0.1, own)
+        expected = six_distances(X, X, scalings(X), 3, 0.1, own)
         found = references.distances(torch.from_numpy(X), leave_out)
         np.testing.assert_allclose(found, expected, rtol=2e-5, atol=1e-6)
 
@@ -205,7 +215,7 @@ def test_scalings__of_windows_and_images__one_for_each_channel(kind, channel):
     distances = detector.module_.distances(
         torch.from_numpy(new.reshape(5, -1).astype(np.float32)), leave_out=False
     )
-    direct = four_distances(new.reshape(5, -1), flat, expected.reshape(2, -1), 5, 0.05)
+    direct = six_distances(new.reshape(5, -1), flat, expected.reshape(2, -1), 5, 0.05)
     np.testing.assert_allclose(distances, direct, rtol=1e-4)
 
 
@@ -267,7 +277,7 @@ def test_distances__two_clusters_far_apart__to_the_nearest_in_float32():
     x = torch.from_numpy(X)
     references = References((3,), near=1, far=0.01, most=200)
     references.start_from_rows(x)
-    expected = four_distances(
+    expected = six_distances(
         X.astype(np.float64), X.astype(np.float64), scalings(X), 1, 0.01, np.arange(100)
     )
     # The product may pick another one of those that are about as near.

@@ -35,7 +35,8 @@ def fitted(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_training_scores__are_the_scores_of_the_training_rows(fitted):
     assert isinstance(fitted, PyODBaseDetector)
-    np.testing.assert_array_equal(fitted.decision_scores_, fitted.decision_function(samples()))
+    if fitted.learns_by_heart:  # others score a training row by the other rows
+        np.testing.assert_array_equal(fitted.decision_scores_, fitted.decision_function(samples()))
     assert fitted.decision_scores_.dtype == np.float64
     assert fitted.decision_scores_.shape == (40,)
 

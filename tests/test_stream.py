@@ -60,7 +60,8 @@ def test_fit__map_above_the_limit__same_seed_same_scores(name, tmp_path):
     X, few = mapped(tmp_path, TRAIN[:500]), {"memory_limit": LIMIT // 4, "epochs": 2}
     one, other = small(name, **few).fit(X), small(name, **few).fit(X)
     np.testing.assert_array_equal(one.decision_scores_, other.decision_scores_)
-    np.testing.assert_array_equal(one.decision_scores_, one.decision_function(TRAIN[:500]))
+    if one.learns_by_heart:  # others score a training row by the other rows
+        np.testing.assert_array_equal(one.decision_scores_, one.decision_function(TRAIN[:500]))
     assert not np.array_equal(
         small(name, **few, random_state=1).fit(X).decision_scores_, one.decision_scores_
     )

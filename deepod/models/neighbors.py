@@ -70,6 +70,7 @@ class Neighbors(BaseDetector):
     paper = "Ramaswamy et al., Efficient Algorithms for Mining Outliers, SIGMOD 2000"
     auto_epochs = 0
     learns_by_heart = False
+    has_gradients = False
 
     def _build_module(self, shape: Shape) -> nn.Module:
         return References(shape, self.n_neighbors, self.far, self.max_rows)
