@@ -76,6 +76,7 @@ def ours(*, epochs: int, batch_size: int, **more: Any) -> Any:
         "lr": LR,
         "device": "cpu",
         "random_state": 0,
+        "cross_fitting": False,  # the other side has no such thing
     }
     return deepod.AutoEncoder(epochs=epochs, batch_size=batch_size, **settings | more)
 
@@ -110,6 +111,7 @@ def pyod_vae(*, epochs: int, batch_size: int) -> Any:
 def our_svdd(*, epochs: int, batch_size: int) -> Any:
     """Our Deep SVDD d-64-32 without biases and without pre-training."""
     return deepod.DeepSVDD(
+        cross_fitting=False,
         network=MLP(hidden=(HIDDEN,), activation="relu"), latent_dim=CODE, pretrain_epochs=0,
         lr=LR, device="cpu", random_state=0, epochs=epochs, batch_size=batch_size,
     )  # fmt: skip

@@ -25,7 +25,7 @@ from deepod._scoring.vocabulary import Contamination, PyODBaseDetector, PyODVoca
 from deepod._storage import models
 from deepod._training.together import fit_all
 from deepod.params import integer, one_of
-from deepod.sources import is_mapped
+from deepod.sources import Source, is_mapped
 from deepod.types import Shape
 
 Detector = TypeVar("Detector", bound=BaseDetector)
@@ -137,15 +137,17 @@ class Consensus(PyODVocabulary):
     """Several detectors of different kinds, whose scores are joined.
 
     Each member's scores become tails: minus the log of the share of training rows that score as
-    high, so that members with scores in any unit count alike. The score of a row is their mean.
-    Training rows are scored by members as if they had not been trained on.
+    high, so that members with scores in any unit count alike. The score of a row is the largest of
+    them: one member that is sure suffices. Training rows are scored by members as if they had not
+    been trained on.
 
     Parameters
     ----------
     detectors : sequence of detectors or None, default=None
         Detectors of deepod, PyOD and scikit-learn, also at the end of a scikit-learn pipeline. Each
-        is cloned; a ``random_state`` of None is replaced. None stands for DEFAULT_MEMBERS
-    combination : {"mean", "median", "max"}, default="mean"
+        is cloned; a ``random_state`` of None is replaced. None stands for
+        ``[Neighbors(), AutoEncoder(suspects=0.3)]``.
+    combination : {"max", "mean", "median"}, default="max"
         How the members' tails of a row become one score.
     contamination : float in [0, 0.5], "auto" or thresholder, default=0.1
         As in the detectors, for the joint score; those of the members have no effect.
@@ -206,7 +208,7 @@ class Consensus(PyODVocabulary):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "detectors": [list, tuple, None],
-        "combination": [one_of("mean", "median", "max")],
+        "combination": [one_of("max", "mean", "median")],
         "contamination": CONTAMINATION,
         "false_alarm_rate": FALSE_ALARM_RATE,
         "n_jobs": [Integral, None],
@@ -217,7 +219,7 @@ class Consensus(PyODVocabulary):
         self,
         detectors: Sequence[Any] | None = None,
         *,
-        combination: Literal["mean", "median", "max"] = "mean",
+        combination: Literal["max", "mean", "median"] = "max",
         contamination: Contamination = 0.1,
         false_alarm_rate: float | None = None,
         n_jobs: int | None = None,
@@ -231,17 +233,23 @@ class Consensus(PyODVocabulary):
         self.random_state = random_state
 
     def _unfitted(self) -> list[Any]:
-        """Make the members to fit."""
+        """Make the members to fit, but for their seeds."""
         given = default_members() if self.detectors is None else self.detectors
         if not given:
             raise ValueError("detectors must hold at least one detector, or be None.")
-        members = [clone(member) for member in given]
-        for member, seed in zip(members, spawn_seeds(self.random_state, len(given)), strict=True):
+        for member in given:
             check_member(member)
-            seedless = {k: seed for k, v in member.get_params().items()
-                        if v is None and k.rpartition("__")[2] == "random_state"}  # fmt: skip
+        return [clone(member) for member in given]
+
+    def _seed(self, members: Sequence[Any]) -> None:
+        """Give each member a seed, where it has none."""
+        for member, seed in zip(members, spawn_seeds(self.random_state, len(members)), strict=True):
+            seedless = {
+                name: seed
+                for name, value in member.get_params().items()
+                if value is None and name.rpartition("__")[2] == "random_state"
+            }
             member.set_params(**seedless)
-        return members
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Fit the members.
@@ -267,6 +275,7 @@ class Consensus(PyODVocabulary):
         params = self.get_params(deep=False)
         fitted = type(self)(**params)
         members = self._unfitted()
+        self._seed(members)
         ours = [k for k, member in enumerate(members) if isinstance(member, BaseDetector)]
         found, errors = fit_in_jobs(
             [members[k] for k in ours], [X] * len(ours), [y] * len(ours), self.n_jobs
@@ -280,9 +289,10 @@ class Consensus(PyODVocabulary):
         fitted.members_ = members
         fitted.tails_ = [Tail().learn(torch.from_numpy(known)) for known, _, _ in scores]
         for name in ("n_features_in_", "feature_names_in_"):
-            having = [member for member in members if hasattr(member, name)]
-            if having:
-                setattr(fitted, name, getattr(having[0], name))
+            for member in members:
+                if hasattr(member, name):
+                    setattr(fitted, name, getattr(member, name))
+                    break
         fitted.unseen_ = all(getattr(member, "unseen_", True) for member in members)
         unseen, own = (fitted._join([found[k] for found in scores]) for k in (1, 2))
         joint = ranked_as(unseen, own)
@@ -384,15 +394,18 @@ class Consensus(PyODVocabulary):
 
     @property
     def input_shape_(self) -> Shape:
-        """Shape of one sample."""
-        shape: Shape = self.members_[0].input_shape_
+        """Shape of one sample, as the first member of deepod sees it."""
+        shape: Shape = self._first().input_shape_
         return shape
 
     @property
     def fill_(self) -> np.ndarray | None:
-        """What takes the place of NaN in the first member; None if they are refused."""
-        fill: np.ndarray | None = self.members_[0].fill_
+        """What takes the place of NaN in the first member of deepod; None if they are refused."""
+        fill: np.ndarray | None = self._first().fill_
         return fill
+
+    def _first(self) -> Any:
+        return next(member for member in self.members_ if isinstance(member, BaseDetector))
 
     def _scores_as_unseen(self) -> bool:
         return all(
@@ -440,7 +453,7 @@ def default_members() -> list[BaseDetector]:
 def check_member(member: Any) -> None:
     """Refuse what is no detector."""
     last = _last_step(member)
-    of_sklearn = is_outlier_detector(last) and hasattr(last, "score_samples")
+    of_sklearn = hasattr(last, "score_samples") and is_outlier_detector(last)
     if not (isinstance(last, PyODBaseDetector) or of_sklearn):
         raise TypeError(
             "detectors must hold detectors of deepod, PyOD or scikit-learn that score new rows "
@@ -456,7 +469,6 @@ def _scores(member: Any, X: Any, batch_size: int | None = None) -> np.ndarray:
     """Scores of rows, higher = more anomalous."""
     if isinstance(member, BaseDetector):
         return member.decision_function(X, batch_size)
-    X = np.asarray(X)  # as they were fitted: without names
     if isinstance(_last_step(member), PyODBaseDetector):
         return np.asarray(member.decision_function(X), dtype=float)
     return -np.asarray(member.score_samples(X), dtype=float)
@@ -472,17 +484,26 @@ def _training_scores(member: Any, X: Any) -> tuple[np.ndarray, np.ndarray, np.nd
         known = member._training_scores
         own = known if len(known) == member._n_training else member.decision_function(X)
         return known, getattr(member, "_unseen_scores", own), own
-    X = np.asarray(X)
+    if isinstance(X, Source):
+        raise TypeError(
+            f"{type(member).__name__} takes no rows from disk; give it an array of them, or leave "
+            "it out of detectors."
+        )
     order = np.random.default_rng(len(X)).permutation(len(X))
     halves = np.sort(order[: len(X) // 2]), np.sort(order[len(X) // 2 :])
     found = []
     for part, others in (halves, halves[::-1]):
-        half = clone(member).fit(X[part])
-        tail = Tail(BY_HEART).learn(torch.from_numpy(_scores(half, X[part])))
-        found.append((others, tail.of_array(_scores(half, X[others]))))
+        half = clone(member).fit(_rows(X, part))
+        tail = Tail(BY_HEART).learn(torch.from_numpy(_scores(half, _rows(X, part))))
+        found.append((others, tail.of_array(_scores(half, _rows(X, others)))))
     own = _scores(member.fit(X), X)
     unseen = as_unseen(own, found)
     return unseen, unseen, own
+
+
+def _rows(X: Any, numbers: np.ndarray) -> Any:
+    """Take some rows of an array, or of a frame for detectors that read names."""
+    return X.iloc[numbers] if hasattr(X, "iloc") else np.asarray(X)[numbers]
 
 
 class SeedEnsemble(Consensus):
@@ -556,8 +577,11 @@ class SeedEnsemble(Consensus):
         self.random_state = random_state
 
     def _unfitted(self) -> list[Any]:
-        seeds = spawn_seeds(self.random_state, self.n_members)
-        return [clone(self.detector).set_params(random_state=seed) for seed in seeds]
+        return [clone(self.detector) for _ in range(self.n_members)]
+
+    def _seed(self, members: Sequence[Any]) -> None:
+        for member, seed in zip(members, spawn_seeds(self.random_state, len(members)), strict=True):
+            member.set_params(random_state=seed)
 
     def _scores_as_unseen(self) -> bool:
         return self.detector._scores_as_unseen()

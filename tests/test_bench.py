@@ -398,6 +398,7 @@ def test_labels__ignored_by_a_detector_that_was_not_asked__said_in_the_row(home)
     ("name", "module", "cls"),
     [
         ("PLAD", "deepod.models.plad", "PLAD"),
+        ("Consensus", "deepod.ensemble", "Consensus"),
         ("pyod:IForest", "pyod.models.iforest", "IForest"),
         ("pyod:AutoEncoder", "pyod.models.auto_encoder", "AutoEncoder"),
         ("pyod:SO_GAAL", "pyod.models.so_gaal", "SO_GAAL"),
@@ -480,6 +481,17 @@ def test_false_alarms__share_of_normal_test_rows_above_the_threshold(home):
     norm = Norm(verbose=0).fit(scaler.transform(split.X_train))
     scores = norm.decision_function(scaler.transform(split.X_test))
     assert row["false_alarms"] == np.mean(scores[split.y_test == 0] > norm.threshold_)
+
+
+def test_consensus__of_a_file__own_scaling_and_one_seed_after_the_other(home):
+    members = '[{name = "Neighbors"}, {name = "AutoEncoder", epochs = 2}]'
+    text = f'[a]\ndetector = "Consensus"\nparams = {{detectors = {members}}}\n'
+    (home / "quick.toml").write_text(text)
+    found = call(home / "a", detector=f"{home / 'quick.toml'}:a", names="small", seeds=2)
+    assert [row["stacked"] for row in found] == [1, 1]
+    assert [row["scaling"] for row in found] == ["own", "own"]
+    assert [row["random_state"] for row in found] == [0, 1]
+    assert found[0]["auc_roc"] > 0.5
 
 
 def test_own_detector__seeds_side_by_side__as_one_by_one(home):

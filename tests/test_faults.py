@@ -419,7 +419,7 @@ def test_save__what_cannot_be_saved__older_model_stays(name, models, tmp_path):
 
 
 def test_save__network_that_load_would_refuse__said_at_once(models, tmp_path, monkeypatch):
-    monkeypatch.setattr(detectors_module, "_MOST_CALLS", 10)
+    monkeypatch.setattr(detectors_module, "MOST_CALLS", 10)
     with pytest.raises(ValueError, match=r"could not be loaded again: .*too many layers"):
         models[0].save(tmp_path / "model.deepod")
     assert not list(tmp_path.iterdir())

@@ -117,7 +117,7 @@ def test_scores__all_rows_alike__a_new_one_that_differs_is_higher():
 
 def test_scores__in_blocks__the_same(monkeypatch):
     expected = Neighbors().fit(TABLE)
-    monkeypatch.setattr(module_under_test, "_BLOCK_DISTANCES", 90 * 7)
+    monkeypatch.setattr(module_under_test, "_BLOCK_VALUES", 90 * 7)
     found = Neighbors().fit(TABLE)
     np.testing.assert_allclose(found.decision_scores_, expected.decision_scores_, rtol=1e-5)
     np.testing.assert_allclose(

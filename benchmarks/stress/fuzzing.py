@@ -40,6 +40,7 @@ def make_models(folder: Path) -> None:
     """Save small models of every family, kind of samples and layer; single files."""
     import pandas as pd
 
+    from deepod import Consensus, SeedEnsemble
     from deepod.callbacks import EarlyStopping
     from deepod.networks import MLP, LeNet
 
@@ -63,6 +64,12 @@ def make_models(folder: Path) -> None:
             samples("images").reshape(40, -1)
         ),
         "plad_images": fast("PLAD").fit(samples("images")),
+        "neighbors": fast("Neighbors", max_rows=30).fit(table),
+        "consensus": Consensus(
+            [fast("Neighbors"), fast("AutoEncoder", callbacks=(EarlyStopping(patience=3),))],
+            random_state=0,
+        ).fit(pd.DataFrame(table, columns=list("abcde"))),
+        "seeds": SeedEnsemble(fast("PLAD"), 2, random_state=0).fit(table),
     }
     for name, detector in models.items():
         detector.save(folder / f"{name}.deepod")
@@ -676,7 +683,7 @@ def load_and_use(path: Path, name: str = "") -> np.ndarray:
     if np.prod(shape, dtype=float) > 1e6:
         return np.zeros(1)  # nobody has such samples
     rows = np.random.default_rng(0).normal(size=(4, *shape)).astype(np.float32)
-    rows = rows if detector.input_shape is None else rows.reshape(4, -1)
+    rows = rows if getattr(detector, "input_shape", None) is None else rows.reshape(4, -1)
     scores = detector.decision_function(rows)
     detector.predict_proba(rows)
     if detector.false_alarm_rate is None or hasattr(detector, "calibration_scores_"):

@@ -11,7 +11,7 @@ from deepod._scoring.tails import Tail
 from deepod.networks import StartsFromRows
 from deepod.types import Shape
 
-_BLOCK_DISTANCES = 1 << 20  # of them in memory at once
+_BLOCK_VALUES = 1 << 20  # distances, and differences, in memory at once
 _IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution of variance 1
 _GRID = 512  # values that stand for all of a feature
 
@@ -101,7 +101,8 @@ class References(StartsFromRows):
         """Give the distances of samples (B, values): near and far in each scaling, (B, 6)."""
         if torch.compiler.is_exporting():  # of a number of samples that is not known yet
             return self._block(x, leave_out)
-        blocks = x.split(max(1, _BLOCK_DISTANCES // len(self.rows)))
+        each = max(len(self.rows), (self.near + 1) * x.shape[1])  # values in memory for a sample
+        blocks = x.split(max(1, _BLOCK_VALUES // each))
         return torch.cat([self._block(block, leave_out) for block in blocks])
 
     def _block(self, x: Tensor, leave_out: bool) -> Tensor:

@@ -27,7 +27,7 @@ from deepod.params import sizes
 from deepod.types import Shape
 
 _MODULE = "module."  # in front of the names of its tensors
-_MOST_CALLS = 30_000  # of torch while a network is built: hundreds of members, in a second
+MOST_CALLS = 30_000  # of torch while a network is built: hundreds of members, in a second
 _LONGEST_PARAMS = 1 << 16  # characters of JSON
 # Integers that are no sizes of a network, or are at most as many as there are rows; and the largest
 # size there may be in a network of few weights.
@@ -339,12 +339,12 @@ class Sparing(TorchFunctionMode):
 
     def __init__(self) -> None:
         super().__init__()
-        self.calls = 0
+        self.calls, self.most_calls = 0, MOST_CALLS
         self.most_values = inf  # that a layer puts out
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         self.calls += 1
-        if self.calls > _MOST_CALLS:
+        if self.calls > self.most_calls:
             raise InvalidFileError("its parameters describe a network with too many layers")
         kwargs = kwargs or {}
         if func is nn.init.kaiming_uniform_:  # there are no values to set

@@ -15,7 +15,8 @@ from deepod._storage import detectors
 from deepod._storage.detectors import PLAIN, Sparing
 from deepod._storage.tensors import InvalidFileError
 
-_MOST_MEMBERS = 1000
+_MOST_MEMBERS = 500
+_MOST_TIMES = 5  # as many calls of torch to build them all as are allowed for one
 _TAIL = "tail."  # in front of the names of what turns a member's scores into tails
 # What fit leaves on an ensemble, in the description and as tensors.
 _PLAIN: dict[str, Callable[[Any], bool]] = {
@@ -88,16 +89,14 @@ def blank(
     sparing: Sparing,
     max_bytes: float,
 ) -> Any:
-    """Build the ensemble that a description describes; see :func:`deepod._storage.detectors.blank`.
-
-    No more calls of torch are allowed to all members than to a single detector.
-    """
+    """Build the ensemble that a description describes; as a detector's is built."""
     known = {"detector", "params", "members", "fitted", "threshold"}
     detectors.check_keys("the description", description, known)
     members = description["members"]
     if not (isinstance(members, list) and 0 < len(members) <= _MOST_MEMBERS):
         raise InvalidFileError(f"it has no members, or more than {_MOST_MEMBERS}")
     parts, rest = _divided(tensors, len(members))
+    sparing.most_calls = min(len(members), _MOST_TIMES) * detectors.MOST_CALLS
     built = []
     for member, (its, tail) in zip(members, parts, strict=True):
         _check_tail(tail)

@@ -321,7 +321,8 @@ class _Trial:
     def judge(self) -> None:
         """Score the test rows, and compare with their labels."""
         scores, y = self.score(), self.split.y_test
-        self.row |= {"device": environment.device_name(self.detector), "threads": THREADS}
+        (first, *_) = getattr(self.detector, "members_", [self.detector])
+        self.row |= {"device": environment.device_name(first), "threads": THREADS}
         if scores.shape != y.shape or not np.isfinite(scores).all():
             raise ValueError(
                 f"Expected {len(y)} finite scores, got shape {scores.shape} with "

@@ -26,7 +26,7 @@ class Neighbors(BaseDetector):
     -----
     The near distance finds rows in gaps; clusters of anomalies among the training rows hide from
     it, and not from the far one. Ranges let far values weigh, ranks let rare ones: of skewed
-    features, and of categories that are coded as numbers. Features that are irrelevant, or much
+    features, and of categories that are coded as numbers. Features that are irrelevant, or many
     more of them than rows, make all distances alike. A training row is scored without itself, so
     that ``contamination`` holds for new rows as well.
 
