@@ -185,19 +185,16 @@ def test_fit_all__shares_that_differ__each_as_alone():
         assert relative(member, small(suspects=share).fit(X)) < 1e-4
 
 
-def test_fit__rows_on_disk__far_ones_are_not_learned_from(tmp_path):
+def test_fit__rows_on_disk__far_ones_are_not_learned_from(tmp_path, kept):
     pytest.importorskip("datasketches")
     rows = np.lib.format.open_memmap(tmp_path / "x.npy", "w+", np.float32, (800, 5))
     rows[:] = samples(n=800)
     rows[::10] *= 40
-    epochs = {"epochs": 2, "memory_limit": 8000}
-    detector = small(suspects=0.12, **epochs).fit(rows)
+    detector = small(suspects=0.12, epochs=2, memory_limit=8000).fit(rows)
+    assert sum(map(len, kept)) < 0.95 * 3 * 800  # of a sample, and of two passes
     scores = detector.decision_function(rows)
     assert roc_auc_score(np.arange(800) % 10 == 0, scores) > 0.95
-    learned = small(**epochs).fit(rows)
-    before = [d.history_[-1]["reconstruction"] for d in (detector, learned)]
-    assert before[0] != before[1]
-    np.testing.assert_array_equal(small(suspects=0.12, **epochs).fit(rows).shift_, detector.shift_)
+    assert len(detector.decision_scores_) == 800
 
 
 def test_checkpoint__another_share__refused_by_name(tmp_path):
