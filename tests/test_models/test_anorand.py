@@ -25,7 +25,8 @@ FUSIONS = ["paper", "swapped", "mean", "reconstruction", "detection"]
 
 
 def small(**params):
-    return AnoRand(**({"network": MLP(hidden=(8, 4)), "epochs": 3, "random_state": 0} | params))
+    settings = {"network": MLP(hidden=(8, 4)), "epochs": 3, "random_state": 0}
+    return AnoRand(**(settings | {"cross_fitting": False} | params))
 
 
 def fitted(**params):

@@ -22,7 +22,8 @@ every_class = pytest.mark.parametrize("cls", FAMILY)
 
 
 def small(cls, **params):
-    return cls(**({"network": MLP(hidden=(8,)), "latent_dim": 3, "random_state": 0} | params))
+    settings = {"network": MLP(hidden=(8,)), "latent_dim": 3, "random_state": 0}
+    return cls(**(settings | {"cross_fitting": False} | params))
 
 
 def scaled(detector, rows=X):

@@ -27,7 +27,8 @@ with_decoder = pytest.mark.parametrize("cls", WITH_DECODER)
 
 
 def small(cls=IAELSTMKL, **params):
-    return cls(**({"network": MLP(hidden=(8,)), "latent_dim": 3, "random_state": 0} | params))
+    settings = {"network": MLP(hidden=(8,)), "latent_dim": 3, "random_state": 0}
+    return cls(**(settings | {"cross_fitting": False} | params))
 
 
 def codes(detector, rows=X):
