@@ -47,10 +47,12 @@ def halves_of(fit: Fit, member: Member) -> list[Half]:
     if len(trained) < _FEWEST_ROWS:
         return []
     order = np.random.default_rng(fit.seeds.split).permutation(trained)
-    parts = order[: len(order) // 2], order[len(order) // 2 :]
+    half = len(order) // 2  # rows in each, as many in both, so that they train side by side
+    parts = order[:half], order[half : 2 * half]
+    left_out = order[half:], order[:half]
     fit.halves = [
         Half(fit, member, np.sort(np.concatenate([part, known])), np.sort(others))
-        for part, others in (parts, parts[::-1])
+        for part, others in zip(parts, left_out, strict=True)
     ]
     return fit.halves
 

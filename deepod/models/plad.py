@@ -11,15 +11,15 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
-from deepod._base import BaseDetector
-from deepod.networks import MLP, Network, Prototypes
+from deepod.models._perturbation import Perturbation
+from deepod.networks import Network, Prototypes
 from deepod.networks.layers import drawn_by
 from deepod.params import integer, one_of, param, parameters, real
 from deepod.types import Batch, Losses, Shape
 
 
 @parameters
-class PLAD(BaseDetector):
+class PLAD(Perturbation):
     """Perturbation learning: a classifier against the smallest perturbations it can detect.
 
     A perturbator g turns every training row x into x~ = alpha * x + beta, a classifier f learns to
@@ -59,12 +59,6 @@ class PLAD(BaseDetector):
     array([0, 1])
     """
 
-    perturbator: Literal["vae", "mlp"] = param(
-        default="vae",
-        accepts=[one_of("vae", "mlp")],
-        doc="Whether the perturbation of a row is drawn from a learned distribution (equation 5) "
-        "or deterministic (equation 3).",
-    )
     symmetry: Literal["none", "mirror", "random_signs"] = param(
         default="random_signs",
         accepts=[one_of("none", "mirror", "random_signs")],
@@ -77,25 +71,8 @@ class PLAD(BaseDetector):
         doc="Range of the factor of the move, drawn log-uniformly per row; (1, 1) is the paper.",
     )
     lam: float = param(default=3.0, accepts=[real(0)], doc="Weight of |alpha - 1|^2 + |beta|^2.")
-    penalty: Literal["mean", "sum"] = param(
-        default="mean", accepts=[one_of("mean", "sum")], doc="Its reduction; printed as a sum."
-    )
     kl_weight: float = param(
         default=1.0, accepts=[real(0)], doc="Weight of the KL divergence of the VAE's code."
-    )
-    perturbator_hidden: tuple[int, ...] | list[int] | None = param(
-        default=None,
-        accepts=[tuple, list, None],
-        doc="g's hidden widths; None: min(size, 256), where size is the number of values that are "
-        "perturbed.",
-    )
-    latent_dim: int | None = param(
-        default=None, accepts=[integer(1), None], doc="Length of g's code; None: min(size, 64)."
-    )
-    alpha: Literal["identity", "raw"] = param(
-        default="identity",
-        accepts=[one_of("identity", "raw")],
-        doc="Whether g puts out alpha - 1, so that it starts near no perturbation, or alpha.",
     )
     n_members: int | None = param(
         default=None,
@@ -128,19 +105,11 @@ class PLAD(BaseDetector):
     def _build_module(self, shape: Shape) -> nn.Module:
         if len(self.reach) != 2 or not 0 < self.reach[0] <= self.reach[1] < np.inf:
             raise ValueError(f"reach must be (low, high) with 0 < low <= high, got {self.reach!r}.")
-        seen, members, hidden = self._seen(shape), self._members(shape), self.perturbator_hidden
-        mlp = MLP(hidden=(min(torch.Size(seen).numel(), 256),) if hidden is None else hidden)
-        latent = self._latent_dim(seen)
-        code = 2 * latent if self.perturbator == "vae" else latent
-        parts = {  # members side by side: the first axis of what they put out
-            "classifier": self._network(shape).encoder(shape, 1, members),
-            "encoder": mlp.encoder(seen, code, members),
-            "decoder": mlp.decoder(latent, (2, *seen), members),
-        }
-        return nn.ModuleDict(parts)
-
-    def _latent_dim(self, shape: Shape) -> int:
-        return self.latent_dim or min(torch.Size(shape).numel(), 64)
+        members = self._members(shape)  # side by side: the first axis of what they put out
+        classifier = self._network(shape).encoder(shape, 1, members)
+        return nn.ModuleDict(
+            {"classifier": classifier, **self._perturbator(self._seen(shape), members)}
+        )
 
     def _prepare(self, X: np.ndarray, y: np.ndarray | None, rng: np.random.Generator) -> Any:
         return (X if y is None else X[y == 0]), None
@@ -154,21 +123,6 @@ class PLAD(BaseDetector):
         if self.symmetry == "random_signs":
             factors = factors * (2 * torch.randint(0, 2, (k, n, *shape), **to) - 1)
         return eps, factors
-
-    def _perturb(self, module: Any, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x~ of what f sees (K, B, *shape), its penalty and its KL divergence (K, B)."""
-        code = module["encoder"](x)
-        kl = code.new_zeros(code.shape[:2])
-        if self.perturbator == "vae":
-            mean, log_variance = code.chunk(2, -1)  # (K, B, latent_dim) each
-            log_variance = log_variance.clamp(-10, 10)
-            kl = 0.5 * (log_variance.exp() + mean.square() - 1 - log_variance).sum(-1)
-            code = mean + (0.5 * log_variance).exp() * eps
-        alpha, beta = module["decoder"](code).unbind(2)
-        if self.alpha == "identity":
-            alpha = 1 + alpha
-        sizes = ((alpha - 1).square() + beta.square()).flatten(2)
-        return alpha * x + beta, sizes.mean(-1) if self.penalty == "mean" else sizes.sum(-1), kl
 
     def _loss(self, module: Any, batch: Batch) -> Losses:
         eps, factors = batch.noise
