@@ -129,7 +129,8 @@ class BaseDetector(Fitted):
         accepts=[real(0, 0.5)],
         doc="Share of the training rows, those farthest from the others by the distances of "
         ":class:`deepod.Neighbors`, that are not learned from, because they may be anomalies. They "
-        "are scored like all others. 0.3 is for rows of which one does not know.",
+        "are scored like all others. 0.3 is for rows of which one does not know. Clusters of more "
+        "than 5 % of the rows are not found; of rows from disk, suspects count in the scaling.",
     )
     epochs: int | Literal["auto"] = param(
         default="auto",

@@ -19,6 +19,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from deepod._base import BaseDetector
 from deepod._inputs.seeds import spawn_seeds
+from deepod._scoring.apply import finite
 from deepod._scoring.tails import BY_HEART, Tail, as_unseen, ranked_as
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
 from deepod._scoring.vocabulary import Contamination, PyODBaseDetector, PyODVocabulary
@@ -164,6 +165,8 @@ class Consensus(PyODVocabulary):
         Fitted detectors.
     tails_ : list of Tail
         What turns the scores of each into tails.
+    combination_ : str
+        ``combination`` as it was in ``fit``, which the scores follow.
     decision_scores_ : ndarray of shape (n_samples,), float64
         Joint scores of the training rows.
     unseen_ : bool
@@ -204,6 +207,7 @@ class Consensus(PyODVocabulary):
 
     members_: list[Any]
     tails_: list[Tail]
+    combination_: str
     unseen_: bool
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
@@ -286,7 +290,7 @@ class Consensus(PyODVocabulary):
         for k, member in zip(ours, found, strict=True):
             members[k] = member
         scores = [_training_scores(member, X) for member in members]
-        fitted.members_ = members
+        fitted.members_, fitted.combination_ = members, self.combination
         fitted.tails_ = [Tail().learn(torch.from_numpy(known)) for known, _, _ in scores]
         for name in ("n_features_in_", "feature_names_in_"):
             for member in members:
@@ -405,7 +409,10 @@ class Consensus(PyODVocabulary):
         return fill
 
     def _first(self) -> Any:
-        return next(member for member in self.members_ if isinstance(member, BaseDetector))
+        for member in self.members_:
+            if isinstance(member, BaseDetector):
+                return member
+        raise AttributeError("No member is a detector of deepod.")
 
     def _scores_as_unseen(self) -> bool:
         return all(
@@ -420,15 +427,15 @@ class Consensus(PyODVocabulary):
 
     def _join(self, scores: Sequence[np.ndarray]) -> np.ndarray:
         """One score per row from one per row and member."""
-        return cast(np.ndarray, getattr(np, self.combination)(self._tails(scores), axis=0))
+        return cast(np.ndarray, getattr(np, self.combination_)(self._tails(scores), axis=0))
 
     def _weights(self, tails: np.ndarray) -> np.ndarray:
         """By what the tails, (members, rows), are multiplied to make up the joint score."""
         k = len(tails)
-        if self.combination == "mean":
+        if self.combination_ == "mean":
             return np.full(tails.shape, 1 / k)
         place = tails.argsort(0).argsort(0)
-        if self.combination == "max":
+        if self.combination_ == "max":
             return (place == k - 1).astype(float)
         middle = (place == (k - 1) // 2) | (place == k // 2)
         return middle / middle.sum(0)
@@ -453,8 +460,9 @@ def default_members() -> list[BaseDetector]:
 def check_member(member: Any) -> None:
     """Refuse what is no detector."""
     last = _last_step(member)
-    of_sklearn = hasattr(last, "score_samples") and is_outlier_detector(last)
-    if not (isinstance(last, PyODBaseDetector) or of_sklearn):
+    # A class, or anything else without parameters, is none of scikit-learn's either.
+    fits = hasattr(last, "score_samples") and hasattr(last, "get_params")
+    if not (isinstance(last, PyODBaseDetector) or (fits and is_outlier_detector(last))):
         raise TypeError(
             "detectors must hold detectors of deepod, PyOD or scikit-learn that score new rows "
             f"(LocalOutlierFactor with novelty=True), got {member!r}."
@@ -466,12 +474,25 @@ def _last_step(member: Any) -> Any:
 
 
 def _scores(member: Any, X: Any, batch_size: int | None = None) -> np.ndarray:
-    """Scores of rows, higher = more anomalous."""
+    """Scores of rows, higher = more anomalous.
+
+    Raises
+    ------
+    FloatingPointError
+        If a detector of others gives a row no number.
+    """
     if isinstance(member, BaseDetector):
         return member.decision_function(X, batch_size)
     if isinstance(_last_step(member), PyODBaseDetector):
-        return np.asarray(member.decision_function(X), dtype=float)
-    return -np.asarray(member.score_samples(X), dtype=float)
+        scores = np.asarray(member.decision_function(X), dtype=float)
+    else:
+        scores = -np.asarray(member.score_samples(X), dtype=float)
+    if np.isnan(scores).any():
+        raise FloatingPointError(
+            f"{type(_last_step(member)).__name__} gives rows the score NaN; leave it out of "
+            "detectors, or see what it makes of such rows."
+        )
+    return finite(scores)
 
 
 def _training_scores(member: Any, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -533,7 +554,7 @@ class SeedEnsemble(Consensus):
 
     Attributes
     ----------
-    members_, tails_, decision_scores_, unseen_, threshold_, labels_ : object
+    members_, tails_, combination_, decision_scores_, unseen_, threshold_, labels_ : object
         As in :class:`Consensus`.
     calibration_scores_, given_threshold_, given_under_ : object
         As in :class:`Consensus`.

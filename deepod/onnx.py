@@ -169,7 +169,7 @@ class _Joined(nn.Module):
         super().__init__()
         self.members = nn.ModuleList(_Scores(member) for member in ensemble.members_)
         self.tails = nn.ModuleList(copy.deepcopy(tail).cpu() for tail in ensemble.tails_)
-        self.combination = ensemble.combination
+        self.combination = ensemble.combination_
         self.row_shape = ensemble.members_[0].input_shape_
         if any(member.input_shape is not None for member in ensemble.members_):
             self.row_shape = (ensemble.n_features_in_,)

@@ -660,6 +660,29 @@ def test_consensus__windows__of_ours():
     assert consensus.explain(rows[:3]).shape == rows[:3].shape
 
 
+def test_consensus__other_combination_after_fit__scores_and_threshold_stay_together():
+    consensus = Consensus([Neighbors(), fast("AutoEncoder")], random_state=0).fit(TABLE)
+    scores, threshold = consensus.decision_function(TABLE), consensus.threshold_
+    consensus.set_params(combination="mean")
+    np.testing.assert_array_equal(consensus.decision_function(TABLE), scores)
+    assert (consensus.combination_, consensus.threshold_) == ("max", threshold)
+
+
+def test_consensus__of_others_alone__has_no_shape():
+    consensus = Consensus([IForest(n_estimators=5)], random_state=0).fit(TABLE)
+    assert not hasattr(consensus, "input_shape_")
+    assert consensus.predict(TABLE).shape == (len(TABLE),)
+
+
+def test_consensus__member_without_a_number_for_a_row__named():
+    class Silent(IForest):
+        def decision_function(self, X):
+            return np.where(np.arange(len(X)) == 0, np.nan, super().decision_function(X))
+
+    with pytest.raises(FloatingPointError, match="Silent"):
+        Consensus([Silent(n_estimators=5)]).fit(TABLE)
+
+
 # --- StackedSearchCV ------------------------------------------------------------------------------
 
 

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from scipy.spatial.distance import cdist
 from scipy.stats import norm
 
 from deepod import Neighbors
@@ -332,3 +333,16 @@ def test_p_values__without_calibration_rows__new_normal_rows_at_most_the_rate():
 def test_fit__bad_parameters__refused(wrong):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         Neighbors(**wrong).fit(TABLE)
+
+
+def test_neighbors__one_row_far_out__hides_no_neighbours():
+    X = np.random.default_rng(0).normal(size=(400, 3))
+    far = np.concatenate([X, [[1e7, 0, 0]]])
+    new = np.random.default_rng(1).normal(size=(50, 3))
+    detector = Neighbors().fit(far)
+    x = torch.from_numpy(detector.scaler_.transform(new))
+    found = detector.module_.distances(x, leave_out=False)[:, 2]  # near, by interquartile ranges
+    spread = np.subtract(*np.quantile(far, [0.75, 0.25], axis=0)) / 1.349
+    exact = np.sort(cdist(new / spread, far / spread), 1)[:, :5].mean(1)
+    # What is left is the rounding of the scaled column to float32.
+    np.testing.assert_allclose(found, exact, rtol=0.05, atol=0.05)

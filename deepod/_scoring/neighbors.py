@@ -115,7 +115,11 @@ class References(StartsFromRows):
 
         Of shape (B, 3, near + 1, values).
         """
-        views = [(x * scale, self.rows * scale) for scale in self.scales]
+        # Around the middle, for products to lose few digits: not the mean, which one row far out
+        # moves.
+        middle = self.grid[:, _GRID // 2]
+        around, rows = x - middle, self.rows - middle
+        views = [(around * scale, rows * scale) for scale in self.scales]
         views.append((self._ranked(x), self.ranked))
         return torch.stack([self._nearest(*view, leave_out) for view in views], 1)
 
@@ -135,11 +139,10 @@ class References(StartsFromRows):
         most = max(1, n - 1)  # with itself left out
         near, far = min(self.near, most), min(max(1, round(self.far * n)), most)
         extra = min(int(leave_out), n - most)
-        # Which are nearest by one product of matrices, around the middle to lose few digits; how
-        # near by differences, which lose none: copies are at distance 0.
-        middle = rows.mean(0)
-        centred = rows - middle
-        order = centred.square().sum(1) - 2 * (x - middle) @ centred.T
+        # Which are nearest by one product of matrices, in float64, or rows far from the middle
+        # would lose their digits; how near by differences: copies are at distance 0.
+        known = rows.double()
+        order = known.square().sum(1) - 2 * x.double() @ known.T
         nearest = order.topk(max(near, far) + extra, dim=1, largest=False).indices
         places = [*range(near + extra), *range(far - 1, far + extra)]
         squares = (x.unsqueeze(1) - rows[nearest[:, places]]).square()

@@ -15,7 +15,6 @@ LEVEL = 0.9  # above this quantile the tail is taken for exponential
 # are above this quantile.
 BY_HEART = 0.98
 POINTS = 1024  # that stand for all training scores
-_AT_ONCE = 1 << 12  # scores of an array: each is compared with all points
 
 
 class Tail(nn.Module):
@@ -58,9 +57,13 @@ class Tail(nn.Module):
     def forward(self, scores: Tensor) -> Tensor:
         """Give the tails of scores of any shape, in float64."""
         scores = scores.double()
-        below = (scores.unsqueeze(-1) > self.grid).double().mean(-1)
-        up_to = (scores.unsqueeze(-1) >= self.grid).double().mean(-1)
-        share = ((below + up_to) / 2).clamp(max=self.level)
+        if torch.compiler.is_exporting():  # ONNX has no search
+            below = (scores.unsqueeze(-1) > self.grid).long().sum(-1)
+            up_to = (scores.unsqueeze(-1) >= self.grid).long().sum(-1)
+        else:
+            below = torch.searchsorted(self.grid, scores.contiguous())
+            up_to = torch.searchsorted(self.grid, scores.contiguous(), right=True)
+        share = ((below + up_to).double() / (2 * POINTS)).clamp(max=self.level)
         beyond = ((scores - self.start) / self.excess).clamp(min=0)
         return torch.where(
             scores > self.start, beyond - math.log(1 - self.level), -(-share).log1p()
@@ -68,8 +71,8 @@ class Tail(nn.Module):
 
     def of_array(self, scores: np.ndarray) -> np.ndarray:
         """Give the tails of scores in an array."""
-        found = [self(part).numpy() for part in torch.from_numpy(scores).split(_AT_ONCE)]
-        return np.concatenate(found)
+        tails: np.ndarray = self(torch.from_numpy(scores)).numpy()
+        return tails
 
     def inverse(self, tails: Tensor) -> Tensor:
         """Give the scores that have these tails; between two training scores, in proportion."""

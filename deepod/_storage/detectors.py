@@ -118,7 +118,7 @@ def described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
             "buffers of the module."
         )
     arrays = {key: state[key] for key in ARRAYS if key in state}
-    fitted = as_plain(state)
+    fitted = as_plain({key: state[key] for key in PLAIN if key in state})
     fitted |= {key: None for key, value in arrays.items() if value is None}
     description = {
         "detector": name,
@@ -133,8 +133,8 @@ def described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def as_plain(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Give the attributes of ``PLAIN`` as they are in a description."""
-    plain = {key: _listed(state[key]) for key in PLAIN if key in state}
+    """Give attributes of a description, such as those of ``PLAIN``, as they are there."""
+    plain = {key: _listed(value) for key, value in state.items()}
     if hasattr((plain["given_under_"] or [None])[0], "fit"):  # a thresholder, used no longer
         plain["given_threshold_"] = plain["given_under_"] = None
     return plain

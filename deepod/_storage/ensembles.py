@@ -21,7 +21,7 @@ _TAIL = "tail."  # in front of the names of what turns a member's scores into ta
 # What fit leaves on an ensemble, in the description and as tensors.
 _PLAIN: dict[str, Callable[[Any], bool]] = {
     name: PLAIN[name] for name in ("given_threshold_", "given_under_", "unseen_", "_n_training")
-}
+} | {"combination_": lambda value: value in ("max", "mean", "median")}
 _ARRAYS = ("_training_scores", "calibration_scores_")
 # Made again of the members and the scores when an ensemble is loaded.
 _DERIVED = {

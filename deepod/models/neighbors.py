@@ -25,15 +25,16 @@ class Neighbors(BaseDetector):
     Notes
     -----
     The near distance finds rows in gaps; clusters of anomalies among the training rows hide from
-    it, and not from the far one. Ranges let far values weigh, ranks let rare ones: of skewed
+    it, and from the far one if they are more than the share ``far``. Ranges let far values weigh, ranks let rare ones: of skewed
     features, and of categories that are coded as numbers. Features that are irrelevant, or many
     more of them than rows, make all distances alike. A training row is scored without itself, so
     that ``contamination`` holds for new rows as well.
 
     Nothing is trained: of the shared parameters, those that steer training (``epochs``, ``lr``,
-    ``batch_size``, ``network`` and so on) have no effect. The model holds up to ``max_rows``
-    training rows, scaled: a saved model shows them to whoever reads the file.
-    Memory and time of a score grow with ``max_rows`` times the number of values.
+    ``batch_size``, ``network`` and so on) have no effect; rows that are held out or left out as
+    suspects are not compared with. The model holds up to ``max_rows`` training rows, scaled: a
+    saved model shows them to whoever reads the file. Memory and time of a score grow with
+    ``max_rows`` times the number of values. It computes in float64, which ``device="mps"`` lacks.
 
     References
     ----------
