@@ -75,8 +75,8 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
     tests; by more where a score is the difference of larger numbers, as the standardised score of
     ``IAEAD`` and ``IAELSTMKL`` is if training rows were all alike. ``Neighbors`` and ensembles
     compare all rows of a call with training rows and scores at once: give them a few thousand rows
-    at a time. Their scores rise in steps, at the training scores: a row with the score of a
-    training row, but for rounding, may move by such a step, a 1024th of the share.
+    at a time. Where many training rows have the same score, a row with that score, but for
+    rounding, may move by more.
 
     The operators are those of opset 20; onnxruntime has them from version 1.17 on.
 

@@ -21,8 +21,9 @@ class Tail(nn.Module):
     """Turns scores into tails: minus the log of the estimated share of scores as high.
 
     Up to the quantile ``level`` of the training scores the share is that of these scores (half of
-    those that are equal), above it that of an exponential distribution with their mean excess, so
-    that scores beyond all of them are still told apart. It rises with the score.
+    those that are equal; between two of them in proportion), above it that of an exponential
+    distribution with their mean excess, so that scores beyond all of them are still told apart. It
+    rises with the score.
 
     Parameters
     ----------
@@ -57,17 +58,23 @@ class Tail(nn.Module):
     def forward(self, scores: Tensor) -> Tensor:
         """Give the tails of scores of any shape, in float64."""
         scores = scores.double()
+        shares = (self._count(self.grid, False) + self._count(self.grid, True)) / (2 * POINTS)
+        # In proportion between two training scores, so that rounding moves nothing far.
+        right = self._count(scores, True).clamp(1, POINTS - 1)
+        left = right - 1
+        gap = self.grid[right] - self.grid[left]
+        within = ((scores - self.grid[left]) / torch.where(gap > 0, gap, 1.0)).clamp(0, 1)
+        share = shares[left] + within * (shares[right] - shares[left])
+        beyond = ((scores - self.start) / self.excess).clamp(min=0) + self.at_start
+        below = -(-share.clamp(max=self.level)).log1p()
+        return torch.where(scores > self.start, beyond, below)
+
+    def _count(self, scores: Tensor, equal: bool) -> Tensor:
+        """Count the points of the grid that are lower than each score, or ``equal`` to it."""
         if torch.compiler.is_exporting():  # ONNX has no search
-            below = (scores.unsqueeze(-1) > self.grid).long().sum(-1)
-            up_to = (scores.unsqueeze(-1) >= self.grid).long().sum(-1)
-        else:
-            below = torch.searchsorted(self.grid, scores.contiguous())
-            up_to = torch.searchsorted(self.grid, scores.contiguous(), right=True)
-        share = ((below + up_to).double() / (2 * POINTS)).clamp(max=self.level)
-        beyond = ((scores - self.start) / self.excess).clamp(min=0)
-        return torch.where(
-            scores > self.start, beyond - math.log(1 - self.level), -(-share).log1p()
-        )
+            points, others = self.grid, scores.unsqueeze(-1)
+            return (others >= points if equal else others > points).long().sum(-1)
+        return torch.searchsorted(self.grid, scores.contiguous(), right=equal)
 
     def of_array(self, scores: np.ndarray) -> np.ndarray:
         """Give the tails of scores in an array."""

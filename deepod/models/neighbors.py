@@ -25,10 +25,10 @@ class Neighbors(BaseDetector):
     Notes
     -----
     The near distance finds rows in gaps; clusters of anomalies among the training rows hide from
-    it, and from the far one if they are more than the share ``far``. Ranges let far values weigh, ranks let rare ones: of skewed
-    features, and of categories that are coded as numbers. Features that are irrelevant, or many
-    more of them than rows, make all distances alike. A training row is scored without itself, so
-    that ``contamination`` holds for new rows as well.
+    it, and from the far one if they are more than the share ``far``. Ranges let far values weigh,
+    ranks let rare ones: of skewed features, and of categories that are coded as numbers. Features
+    that are irrelevant, or many more of them than rows, make all distances alike. A training row is
+    scored without itself, so that ``contamination`` holds for new rows as well.
 
     Nothing is trained: of the shared parameters, those that steer training (``epochs``, ``lr``,
     ``batch_size``, ``network`` and so on) have no effect; rows that are held out or left out as
