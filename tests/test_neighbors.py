@@ -247,8 +247,8 @@ def test_fit__most_values_of_a_column_alike__scaled_by_its_deviation():
 def test_fit__one_column():
     X = TABLE[:, :1]
     detector = Neighbors().fit(X)
-    # Ranks along one column are at few distances from each other: which of them are equal, and share
-    # a place among the training scores, is a matter of rounding.
+    # Ranks along one column are at few distances from each other: which of them are equal, and
+    # share a place among the training scores, is a matter of rounding.
     np.testing.assert_allclose(
         detector.decision_function(NEW[:, :1]), reference(NEW[:, :1], X), rtol=1e-4, atol=0.02
     )
