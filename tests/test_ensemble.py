@@ -491,7 +491,9 @@ def test_consensus__joins_tails_of_scores_as_if_unseen(combination):
 
 def test_consensus__labels_and_new_rows__about_the_share():
     consensus = of_all_kinds(contamination=0.2).fit(TABLE)
-    assert consensus.labels_.mean() == pytest.approx(0.2, abs=0.01)
+    # Two rows may be at the same distance, from each other: those that are equal have one label.
+    at_threshold = (consensus.decision_scores_ == consensus.threshold_).mean()
+    assert consensus.labels_.mean() <= 0.2 <= consensus.labels_.mean() + at_threshold
     assert consensus.decision_scores_.shape == (120,)
     assert consensus.predict(samples(n=1000, seed=2)).mean() == pytest.approx(0.2, abs=0.1)
     consensus.contamination = 0
