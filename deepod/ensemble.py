@@ -298,10 +298,10 @@ class Consensus(PyODVocabulary):
                     setattr(fitted, name, getattr(member, name))
                     break
         fitted.unseen_ = all(getattr(member, "unseen_", True) for member in members)
-        unseen, own = (fitted._join([found[k] for found in scores]) for k in (1, 2))
+        unseen, own = (fitted._join([of_member[k] for of_member in scores]) for k in (1, 2))
         joint = ranked_as(unseen, own)
         labels = [member._validate_y(y, len(joint)) for member in found]
-        known = next((own for own in labels if own is not None), None)
+        known = next((given for given in labels if given is not None), None)
         if fitted.unseen_ and known is not None:  # known anomalies are no measure of normal rows
             fitted.calibration_scores_ = np.sort(joint[known != 1])
         fitted._remember_scores(joint)

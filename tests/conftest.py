@@ -17,3 +17,19 @@ settings.load_profile("any clock")
 def _skip_gpu_without_cuda(request):
     if request.node.get_closest_marker("gpu") and not torch.cuda.is_available():
         pytest.skip("needs CUDA")
+
+
+@pytest.fixture
+def stacks(monkeypatch):
+    """Numbers of members of every training."""
+    from deepod._training import together
+
+    sizes = []
+    train = together.train
+
+    def counted(tasks, engine):
+        sizes.append(len(tasks))
+        return train(tasks, engine)
+
+    monkeypatch.setattr(together, "train", counted)
+    return sizes

@@ -31,20 +31,6 @@ def learning_by_heart(seed, **params):
     return detector.fit(rng.normal(size=(200, 8))), rng.normal(size=(1000, 8))
 
 
-@pytest.fixture
-def stacks(monkeypatch):
-    """Numbers of members of every training."""
-    sizes = []
-    train = together.train
-
-    def counted(tasks, engine):
-        sizes.append(len(tasks))
-        return train(tasks, engine)
-
-    monkeypatch.setattr(together, "train", counted)
-    return sizes
-
-
 # --- thresholds that hold -------------------------------------------------------------------------
 
 

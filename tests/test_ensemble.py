@@ -48,20 +48,6 @@ from .test_sklearn import EXPECTED_FAILURES
 X = samples(n=90)
 
 
-@pytest.fixture
-def stacks(monkeypatch):
-    """Numbers of members of every training."""
-    sizes = []
-    train = together.train
-
-    def counted(tasks, engine):
-        sizes.append(len(tasks))
-        return train(tasks, engine)
-
-    monkeypatch.setattr(together, "train", counted)
-    return sizes
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_fit_many__equals_fitting_one_by_one(name, stacks):
     detector = fast(name, network=SMOOTH, epochs=5, batch_size=32)

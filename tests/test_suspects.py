@@ -25,20 +25,6 @@ def small(**params):
 
 
 @pytest.fixture
-def stacks(monkeypatch):
-    """Numbers of members of every training."""
-    sizes = []
-    train = together.train
-
-    def counted(tasks, engine):
-        sizes.append(len(tasks))
-        return train(tasks, engine)
-
-    monkeypatch.setattr(together, "train", counted)
-    return sizes
-
-
-@pytest.fixture
 def kept(monkeypatch):
     """Numbers of the rows that a detector learned from, of each that was fitted with suspects."""
     found = []

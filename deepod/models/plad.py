@@ -35,8 +35,8 @@ class PLAD(Perturbation):
     :class:`deepod.networks.Prototypes`, whose logit grows with the distance from the data. It
     starts as a density estimate, to which most of the level is owed; learning adds to it.
     Tables of more than 128 columns are seen and perturbed along 128 random directions, others for
-    each of three members, so that the cost hardly grows with the columns;
-    ``network="prototypes", n_members=5`` sees all columns, at ten times the cost of 1,555.
+    each of three members, so that the cost hardly grows with the columns.
+    ``network="prototypes", n_members=5`` sees all of them, and takes far longer.
     The paper's setting for Thyroid, over ten seeds or more: ``PLAD(network=MLP(hidden=(32, 16)),
     symmetry="none", reach=(1, 1), alpha="raw", lam=3, n_members=1, scaler="minmax", epochs=100,
     batch_size=128, lr=1e-3)``.
