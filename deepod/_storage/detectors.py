@@ -84,10 +84,10 @@ PLAIN: dict[str, Callable[[Any], bool]] = {
 }
 ARRAYS = (
     *("shift_", "scale_", "fill_", "baseline_"),
-    *("_training_scores", "calibration_scores_"),
+    *("_training_scores", "_point_scores", "calibration_scores_"),
 )
 # The only ones that may be missing.
-_SOMETIMES = {"feature_names_in_", "calibration_scores_", "given_under_", "unseen_"}
+_SOMETIMES = {"feature_names_in_", "_point_scores", "calibration_scores_", "given_under_", "unseen_"}
 _OR_NONE = {"fill_": _has_type(type(None))}  # the only tensor that may be None
 # Made again of the others when a model is loaded.
 _DERIVED = {
