@@ -72,13 +72,22 @@ class Series:
         return values.reshape(len(self.lengths), self.lengths[0], *values.shape[1:])
 
 
-class _Gaps(NamedTuple):
+class Gaps(NamedTuple):
     """Steps in time that are much longer than the others of a series."""
 
-    name: str
-    many: int
-    ratio: float  # of the largest to the median
+    name: str  # of the series
+    starts: np.ndarray  # points that follow a gap
+    ratio: float  # of the largest to the median step
     largest: str  # in words
+
+
+class Remedies(NamedTuple):
+    """What to do about times that are refused, in terms of where they come from."""
+
+    missing: str
+    order: str
+    twice: str
+    first: int = 0  # number of the first row
 
 
 def as_series(
@@ -118,7 +127,7 @@ def as_series(
     """
     if isinstance(X, Series):
         return X
-    gaps: list[_Gaps] = []
+    gaps: list[Gaps] = []
     if isinstance(X, list | tuple) and _holds_series(X, name):
         parts = [_one(part, time, f"{name}[{i}]", channels, gaps) for i, part in enumerate(X)]
         series = _joined([rows for rows, _ in parts], name)
@@ -128,7 +137,12 @@ def as_series(
         rows, index = _one(X, time, name, channels, gaps)
         series = Series(rows, (len(rows),), "series", index)
     if gaps:
-        _warn_of_gaps(gaps, name)
+        warnings.warn(
+            f"{said_of_gaps(gaps, name)} To keep them from it, give a list of the parts between "
+            "gaps, as deepod.series.split_at_gaps returns it.",
+            UserWarning,
+            stacklevel=2,
+        )
     return series
 
 
@@ -151,7 +165,7 @@ def split_at_gaps(X: Any, *, time: str | None = None) -> list[Any]:
     _, index = _one(X, time, "X", None, [])
     if index is None:
         raise ValueError("X has no times to find gaps in; give a DataFrame with a time index.")
-    borders = np.flatnonzero(_is_gap(_steps(index))) + 1
+    borders = [start for gaps in find_gaps(index) for start in gaps.starts]
     return [X.iloc[part] for part in map(slice, [0, *borders], [*borders, len(X)])]
 
 
@@ -199,17 +213,15 @@ def _to_pandas(X: Any) -> Any:
 
 
 def _one(
-    X: Any, time: str | None, name: str, channels: int | None, gaps: list[_Gaps]
+    X: Any, time: str | None, name: str, channels: int | None, gaps: list[Gaps]
 ) -> tuple[Any, Any]:
     """Return the rows of one series and its times, if it has any; add to the gaps."""
     X = _to_pandas(X)
     if _is_pandas(X):
         rows, index = _take_times(X, time, name)
         if index is not None:
-            column = time if rows is not X else None
-            text = (X.index if column is None else X[column]).dtype.kind == "O"
-            _check_times(index, name, column, text and index.dtype.kind == "M")
-            gaps += _find_gaps(index, name)
+            check_times(index, name, _remedies(X, None if rows is X else time, index, name))
+            gaps += find_gaps(index, name)
         if rows.ndim == 1:  # its name is no name of a channel: another series has another
             rows = _array(rows.to_numpy(), name)[:, None]
         else:
@@ -346,22 +358,31 @@ def _take_times(X: Any, time: str | None, name: str) -> tuple[Any, Any]:
     temporal = pandas.DatetimeIndex | pandas.TimedeltaIndex | pandas.PeriodIndex
     if time is None:
         objects = X.index.dtype == object and X.index.inferred_type in _TIMES
-        index = _parsed(X.index, "the index", name) if objects else X.index
+        index = parse_times(X.index, f"the index of {name}") if objects else X.index
         return X, index if isinstance(index, temporal) else None
     names = X.columns.tolist() if X.ndim == 2 else []
     if time not in names and time == X.index.name:
-        return X, _parsed(X.index, "the index", name)
+        return X, parse_times(X.index, f"the index of {name}")
     if names.count(time) != 1:
         found = ", ".join(map(repr, names)) or "none"
         raise ValueError(
             f"time={time!r}: {name} has {names.count(time)} columns of that name, there must be "
             f"one; its columns: {found}."
         )
-    return X.drop(columns=time), _parsed(pandas.Index(X[time]), f"column {time!r}", name)
+    return X.drop(columns=time), parse_times(pandas.Index(X[time]), f"column {time!r} of {name}")
 
 
-def _parsed(values: Any, where: str, name: str) -> Any:
-    """Return an index of times or numbers, read from text or Python's dates if need be."""
+def parse_times(values: Any, where: str, *, first: int = 0) -> Any:
+    """Return an index of times or numbers, read from text or Python's dates if need be.
+
+    Parameters
+    ----------
+    values : pandas Index
+    where : str
+        What errors call them.
+    first : int, default=0
+        Number of the first row in errors.
+    """
     import pandas
 
     if values.dtype.kind in "iufMm" or isinstance(values, pandas.PeriodIndex):
@@ -372,42 +393,52 @@ def _parsed(values: Any, where: str, name: str) -> Any:
     parsed = pandas.to_datetime(values, format="mixed", utc=True, errors="coerce")
     i = int(np.argmax(parsed.isna() & ~values.isna()))
     raise ValueError(
-        f"{where} of {name} holds no times that can be read, such as {values[i]!r} in row {i} "
-        "(counted from 0); write them like 2024-12-31 23:59:59, or parse them with "
+        f"{where} holds no times that can be read, such as {values[i]!r} in row {first + i} "
+        f"(counted from {first}); write them like 2024-12-31 23:59:59, or parse them with "
         "pandas.to_datetime(..., format=...)."
     )
 
 
-def _check_times(index: Any, name: str, column: str | None, text: bool) -> None:
-    """Refuse times that are missing, out of order, or there twice; rows are counted from 0."""
-    missing = index.isna()
+def check_times(index: Any, name: str, remedies: Remedies) -> None:
+    """Refuse times that are missing, out of order, or there twice."""
+    missing, first = index.isna(), remedies.first
     if missing.any():
-        keep = f"{name}.dropna(subset=[{column!r}])" if column else f"{name}[{name}.index.notna()]"
         raise ValueError(
             f"{name} has {missing.sum()} points without a time, the first in row "
-            f"{np.argmax(missing)}; leave them out: {keep}."
+            f"{first + np.argmax(missing)} (counted from {first}); {remedies.missing}."
         )
     steps = _steps(index)
     if (steps < 0).any():
         i = int(np.argmax(steps < 0)) + 1
-        key = ", key=lambda x: pandas.to_datetime(x, format='mixed', utc=True)" if text else ""
-        ordered = f"sort_values({column!r}{key})" if column else f"sort_index({key[2:]})"
         raise ValueError(
-            f"{name} is not in order of time: row {i} has {index[i]}, after {index[i - 1]}; sort "
-            f"it by time: {name}.{ordered}."
+            f"{name} is not in order of time: row {first + i} (counted from {first}) has "
+            f"{index[i]}, after {index[i - 1]}; {remedies.order}."
         )
     if not steps.all():
-        i = int(np.argmax(steps == 0))
-        once = (
-            f"{name}.drop_duplicates({column!r})"
-            if column
-            else f"{name}[~{name}.index.duplicated()]"
-        )
+        i = int(np.argmax(steps == 0)) + 1
         raise ValueError(
             f"{name} has {np.count_nonzero(steps == 0)} points at the time of another, the first "
-            f"at {index[i]} in row {i + 1}; keep one of each, {once}, or give several series as a "
-            "list."
+            f"in row {first + i} (counted from {first}), at {index[i]}; {remedies.twice}."
         )
+
+
+def _remedies(X: Any, column: str | None, index: Any, name: str) -> Remedies:
+    """Say what can be done in pandas about the times in a column, or in the index."""
+    text = (X.index if column is None else X[column]).dtype.kind == "O" and index.dtype.kind == "M"
+    key = "key=lambda x: pandas.to_datetime(x, format='mixed', utc=True)" if text else ""
+    if column is None:
+        complete = f"{name}[{name}.index.notna()]"
+        ordered = f"{name}.sort_index({key})"
+        once = f"{name}[~{name}.index.duplicated()]"
+    else:
+        complete = f"{name}.dropna(subset=[{column!r}])"
+        ordered = f"{name}.sort_values({column!r}{key and ', '}{key})"
+        once = f"{name}.drop_duplicates({column!r})"
+    return Remedies(
+        f"leave them out: {complete}",
+        f"sort it by time: {ordered}",
+        f"keep one of each, {once}, or give several series as a list",
+    )
 
 
 def _steps(index: Any) -> np.ndarray:
@@ -415,28 +446,31 @@ def _steps(index: Any) -> np.ndarray:
     return np.diff(index.astype("float64" if index.dtype.kind == "f" else "int64").to_numpy())
 
 
-def _is_gap(steps: np.ndarray) -> np.ndarray:
-    return steps > _GAP * np.median(steps) if len(steps) else steps.astype(bool)
+def find_gaps(index: Any, name: str = "X") -> list[Gaps]:
+    """Return the gaps in the times of a series, or an empty list.
 
-
-def _find_gaps(index: Any, name: str) -> list[_Gaps]:
+    Parameters
+    ----------
+    index : pandas Index
+        What :func:`check_times` has let pass.
+    name : str, default="X"
+        Of the series.
+    """
     steps = _steps(index)
-    gaps = _is_gap(steps)
-    if not gaps.any():
+    starts = np.flatnonzero(steps > _GAP * np.median(steps)) + 1 if len(steps) else steps
+    if not len(starts):
         return []
     i = int(np.argmax(steps))
     largest = f"{index[i + 1] - index[i]} after {index[i]}"
-    return [_Gaps(name, int(gaps.sum()), float(steps[i] / np.median(steps)), largest)]
+    return [Gaps(name, starts, float(steps[i] / np.median(steps)), largest)]
 
 
-def _warn_of_gaps(gaps: list[_Gaps], name: str) -> None:
-    count = sum(found.many for found in gaps)
+def said_of_gaps(gaps: list[Gaps], name: str) -> str:
+    """Return a sentence about gaps in one series or several, which together have the name."""
+    count = sum(len(found.starts) for found in gaps)
     worst = max(gaps, key=lambda found: found.ratio)
     where = "" if worst.name == name else f" of {worst.name}"
-    warnings.warn(
+    return (
         f"{name} has {count} gap{'s' * (count > 1)} in time (steps above {_GAP} times the median), "
-        f"the largest{where} {worst.largest}; windows run across them. To keep them from it, give "
-        "a list of the parts between gaps, as deepod.series.split_at_gaps returns it.",
-        UserWarning,
-        stacklevel=3,
+        f"the largest{where} {worst.largest}; windows run across them."
     )
