@@ -1,0 +1,476 @@
+"""From the user's series to points in one table, and back to the form that the user gave.
+
+Rows are time and columns are channels. One series is an array of shape (T,) or (T, d) or a
+DataFrame; several are a list of such, or an array (n, T, d) of episodes of one length.
+"""
+
+from __future__ import annotations
+
+import sys
+import warnings
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import Any, Literal, NamedTuple
+
+import numpy as np
+import torch
+from scipy.sparse import issparse
+
+from deepod._inputs.validation import as_nan
+from deepod.sources import Source
+
+_GAP = 1.5  # times the median step
+_NUMBERS = {"integer", "floating", "mixed-integer-float", "boolean", "decimal", "empty"}
+_TIMES = {"datetime", "datetime64", "date", "time", "timedelta", "timedelta64", "period"}
+
+
+@dataclass(frozen=True, eq=False)
+class Series:
+    """The points of one series or several, one after the other.
+
+    Attributes
+    ----------
+    rows : ndarray of shape (n_points, channels) or DataFrame
+        What :func:`deepod._inputs.validation.validate_rows` takes for a table.
+    lengths : tuple of int
+        Points of each series.
+    form : {"series", "list", "episodes"}
+        What the user gave: one series, a list, or an array (n, T, d).
+    index : pandas Index or None
+        Times of the points of a single DataFrame or pandas Series, if it has any.
+    """
+
+    rows: Any
+    lengths: tuple[int, ...]
+    form: Literal["series", "list", "episodes"]
+    index: Any = None
+
+    def __len__(self) -> int:
+        return sum(self.lengths)
+
+    @property
+    def starts(self) -> np.ndarray:
+        """First point of each series."""
+        return np.cumsum((0, *self.lengths[:-1]))
+
+    def shaped(self, values: np.ndarray) -> Any:
+        """Return one value per point in the form that the user gave.
+
+        Parameters
+        ----------
+        values : ndarray of shape (n_points, ...)
+
+        Returns
+        -------
+        values : ndarray of shape (T, ...) or (n, T, ...), or list of ndarray of shape (T_i, ...)
+        """
+        if self.form == "series":
+            return values
+        if self.form == "list":
+            return np.split(values, self.starts[1:])
+        return values.reshape(len(self.lengths), self.lengths[0], *values.shape[1:])
+
+
+class Gaps(NamedTuple):
+    """Steps in time that are much longer than the others of a series."""
+
+    name: str  # of the series
+    starts: np.ndarray  # points that follow a gap
+    ratio: float  # of the largest to the median step
+    largest: str  # in words
+
+
+class Remedies(NamedTuple):
+    """What to do about times that are refused, in terms of where they come from."""
+
+    missing: str
+    order: str
+    twice: str
+    first: int = 0  # number of the first row
+
+
+def as_series(
+    X: Any, *, time: str | None = None, name: str = "X", channels: int | None = None
+) -> Series:
+    """Return one series or several as points in one table.
+
+    Values that are missing or infinite are let through: ``validate_rows`` refuses them.
+
+    Parameters
+    ----------
+    X : array-like of shape (T,), (T, d) or (n, T, d), list of array-like, or Series
+        A list holds series; a list of numbers is one. DataFrames and pandas Series may have a time
+        index. A :class:`Series` is returned as it is.
+    time : str, optional
+        Column of the DataFrames, or name of their index, that holds the time: dates, text, of which
+        ISO 8601 is read first and offsets are taken to UTC, or numbers.
+    name : str, default="X"
+        What errors call the argument.
+    channels : int, optional
+        How many there are, if that is known: an array of so many columns is not taken for a
+        transposed one, however few points it has.
+
+    Returns
+    -------
+    series : Series
+
+    Warns
+    -----
+    UserWarning
+        If there are gaps in time.
+
+    Raises
+    ------
+    ValueError
+        Says what is wrong with X, and what to do.
+    """
+    if isinstance(X, Series):
+        return X
+    gaps: list[Gaps] = []
+    if isinstance(X, list | tuple) and _holds_series(X, name):
+        parts = [_one(part, time, f"{name}[{i}]", channels, gaps) for i, part in enumerate(X)]
+        series = _joined([rows for rows, _ in parts], name)
+    elif _dimensions(X) == 3:
+        series = _episodes(_array(X, name), time, name)
+    else:
+        rows, index = _one(X, time, name, channels, gaps)
+        series = Series(rows, (len(rows),), "series", index)
+    if gaps:
+        warnings.warn(
+            f"{said_of_gaps(gaps, name)} To keep them from it, give a list of the parts between "
+            "gaps, as deepod.series.split_at_gaps returns it.",
+            UserWarning,
+            stacklevel=2,
+        )
+    return series
+
+
+def split_at_gaps(X: Any, *, time: str | None = None) -> list[Any]:
+    """Return the parts of a series between gaps in time, so that no window runs across one.
+
+    Parameters
+    ----------
+    X : DataFrame or pandas Series
+        Has a time index, or a column with the time.
+    time : str, optional
+        As in :func:`as_series`.
+
+    Returns
+    -------
+    parts : list of DataFrame or of pandas Series
+        Consecutive rows of X, as they are.
+    """
+    X = _to_pandas(X)
+    _, index = _one(X, time, "X", None, [])
+    if index is None:
+        raise ValueError("X has no times to find gaps in; give a DataFrame with a time index.")
+    borders = [start for gaps in find_gaps(index) for start in gaps.starts]
+    return [X.iloc[part] for part in map(slice, [0, *borders], [*borders, len(X)])]
+
+
+# --- kinds of input -------------------------------------------------------------------------------
+
+
+def _holds_series(X: Sequence[Any], name: str) -> bool:
+    """Tell a list of series from a list of numbers, and refuse what may be either or is neither."""
+    if not len(X):
+        raise ValueError(f"{name} is an empty list; give at least one series.")
+    numbers = [_is_number(part) for part in X]
+    if any(isinstance(part, list | tuple) for part in X):
+        raise ValueError(
+            f"{name} is a list of lists, which may be the points of one series or several series; "
+            f"give numpy.asarray({name}) for one, with rows as time, or a list of arrays."
+        )
+    if any(numbers) and not all(numbers):
+        raise ValueError(
+            f"{name} is a list of both numbers and series; give the numbers of one series, or a "
+            "list of arrays or DataFrames."
+        )
+    return not all(numbers)
+
+
+def _is_number(part: Any) -> bool:
+    dimensions = getattr(part, "ndim", None)
+    if dimensions is not None:
+        return dimensions == 0
+    return isinstance(part, str | bytes) or not hasattr(part, "__len__")
+
+
+def _dimensions(X: Any) -> int | None:
+    """Return the number of dimensions of an array, None of what is none."""
+    return None if _is_pandas(X) else getattr(X, "ndim", None)
+
+
+def _is_pandas(X: Any) -> bool:
+    pandas = sys.modules.get("pandas")  # while it is not loaded, there is no DataFrame
+    return pandas is not None and isinstance(X, pandas.DataFrame | pandas.Series)
+
+
+def _to_pandas(X: Any) -> Any:
+    """Return pandas' form of a table of polars or pyarrow, all else as it is."""
+    return X.to_pandas() if hasattr(X, "to_pandas") else X
+
+
+def _one(
+    X: Any, time: str | None, name: str, channels: int | None, gaps: list[Gaps]
+) -> tuple[Any, Any]:
+    """Return the rows of one series and its times, if it has any; add to the gaps."""
+    X = _to_pandas(X)
+    if _is_pandas(X):
+        rows, index = _take_times(X, time, name)
+        if index is not None:
+            check_times(index, name, _remedies(X, None if rows is X else time, index, name))
+            gaps += find_gaps(index, name)
+        if rows.ndim == 1:  # its name is no name of a channel: another series has another
+            rows = _array(rows.to_numpy(), name)[:, None]
+        else:
+            _check_columns(rows, name)
+        _check_size(rows.shape, name)
+        return rows, index
+    if time is not None:
+        raise ValueError(
+            f"{name} has no column {time!r}, as only a DataFrame has columns by name; leave time "
+            "out, or give a DataFrame."
+        )
+    rows = _array(X, name)
+    rows = rows[:, None] if rows.ndim == 1 else rows
+    if rows.ndim != 2:
+        raise ValueError(
+            f"{name} has {rows.ndim} dimensions; expected (T,) or (T, channels) for one series, a "
+            "list of such arrays, or (n, T, channels) for n episodes. Reshape it."
+        )
+    _check_size(rows.shape, name)
+    points, width = rows.shape
+    if width != channels and width > points and (width > 100 or points < 3):
+        raise ValueError(
+            f"{name} has shape {rows.shape}; rows are time and columns are channels: transpose "
+            f"with {name}.T. If it does have {width} channels, name them: pandas.DataFrame({name})."
+        )
+    return rows, None
+
+
+def _episodes(X: np.ndarray, time: str | None, name: str) -> Series:
+    if time is not None:
+        raise ValueError(f"{name} is an array, which has no column {time!r}; leave time out.")
+    if 0 in X.shape:
+        raise ValueError(f"{name} has shape {X.shape}; give episodes of at least one point.")
+    n, length, width = X.shape
+    return Series(X.reshape(n * length, width), (length,) * n, "episodes")
+
+
+def _joined(parts: list[Any], name: str) -> Series:
+    """Put several series one after the other, which must have the same channels."""
+    first = _columns(parts[0])
+    for i, part in enumerate(parts):
+        if _columns(part) != first:
+            raise ValueError(
+                f"{name}[{i}] has {_described(part)}, and {name}[0] has {_described(parts[0])}; "
+                "give all series the same channels in the same order."
+            )
+    lengths = tuple(map(len, parts))
+    if not _is_pandas(parts[0]):
+        return Series(np.concatenate(parts), lengths, "list")
+    pandas = sys.modules["pandas"]
+    return Series(pandas.concat(parts, ignore_index=True), lengths, "list")
+
+
+def _columns(part: Any) -> Any:
+    return part.columns.tolist() if _is_pandas(part) else part.shape[1]
+
+
+def _described(part: Any) -> str:
+    return f"the columns {_columns(part)}" if _is_pandas(part) else f"{_columns(part)} channels"
+
+
+def _array(X: Any, name: str) -> np.ndarray:
+    """Return an array of numbers; NaN stands for what is missing."""
+    if isinstance(X, Source) or issparse(X):
+        raise ValueError(
+            f"{name} is a {type(X).__name__}; give an array of its values, such as "
+            + (f"{name}.read(0, len({name}))." if isinstance(X, Source) else f"{name}.toarray().")
+        )
+    if isinstance(X, torch.Tensor):
+        X = X.detach().cpu()
+        X = X.float().numpy() if X.dtype == torch.bfloat16 else X.numpy()
+    X = as_nan(X)
+    X = X if isinstance(X, np.ndarray) else np.asarray(X)
+    if X.dtype == object and X.ndim:
+        with suppress(TypeError, ValueError):
+            X = X.astype(float)
+    if X.dtype.kind in "Mm":
+        raise ValueError(
+            f"{name} holds times, no values; give a DataFrame of the values with the times as its "
+            "index."
+        )
+    if X.dtype.kind == "c":
+        raise ValueError(
+            f"{name} holds complex numbers; give their real and imaginary parts as two channels."
+        )
+    if X.dtype.kind not in "biuf":
+        raise ValueError(
+            f"{name} holds values that are no numbers ({X.dtype}); turn text into numbers first, "
+            "and give several series as a list of arrays."
+        )
+    if not X.ndim:
+        raise ValueError(f"{name} is a single number; give a series, such as an array (T,).")
+    return X
+
+
+def _check_size(shape: tuple[int, ...], name: str) -> None:
+    if 0 in shape:
+        lacking = "points" if not shape[0] else "channels"
+        raise ValueError(
+            f"{name} has no {lacking} (shape {tuple(shape)}); give a series with at least one, or "
+            "leave it out of the list."
+        )
+
+
+def _check_columns(frame: Any, name: str) -> None:
+    """Refuse columns that hold times or text, by name."""
+    from pandas.api.types import infer_dtype
+
+    for number, column in enumerate(frame.columns):
+        values = frame.iloc[:, number]
+        if values.dtype.kind in "biuf":
+            continue
+        kind = infer_dtype(np.asarray(values, dtype=object), skipna=True)
+        if values.dtype.kind in "Mm" or kind in _TIMES:
+            raise ValueError(
+                f"column {column!r} of {name} holds times; make it the index, "
+                f"{name}.set_index({column!r}), or leave it out, {name}.drop(columns={column!r})."
+            )
+        if kind not in _NUMBERS:
+            raise ValueError(
+                f"column {column!r} of {name} holds values that are no numbers ({kind}); turn them "
+                f"into numbers, or leave it out, {name}.drop(columns={column!r}). If it is the "
+                f"time: {name}.set_index(pandas.to_datetime({name}.pop({column!r})))."
+            )
+
+
+# --- the time -------------------------------------------------------------------------------------
+
+
+def _take_times(X: Any, time: str | None, name: str) -> tuple[Any, Any]:
+    """Return a DataFrame or Series of pandas without the times, and these if there are any."""
+    import pandas
+
+    temporal = pandas.DatetimeIndex | pandas.TimedeltaIndex | pandas.PeriodIndex
+    if time is None:
+        objects = X.index.dtype == object and X.index.inferred_type in _TIMES
+        index = parse_times(X.index, f"the index of {name}") if objects else X.index
+        return X, index if isinstance(index, temporal) else None
+    names = X.columns.tolist() if X.ndim == 2 else []
+    if time not in names and time == X.index.name:
+        return X, parse_times(X.index, f"the index of {name}")
+    if names.count(time) != 1:
+        found = ", ".join(map(repr, names)) or "none"
+        raise ValueError(
+            f"time={time!r}: {name} has {names.count(time)} columns of that name, there must be "
+            f"one; its columns: {found}."
+        )
+    return X.drop(columns=time), parse_times(pandas.Index(X[time]), f"column {time!r} of {name}")
+
+
+def parse_times(values: Any, where: str, *, first: int = 0) -> Any:
+    """Return an index of times or numbers, read from text or Python's dates if need be.
+
+    Parameters
+    ----------
+    values : pandas Index
+    where : str
+        What errors call them.
+    first : int, default=0
+        Number of the first row in errors.
+    """
+    import pandas
+
+    if values.dtype.kind in "iufMm" or isinstance(values, pandas.PeriodIndex):
+        return values
+    for form in ("ISO8601", None):
+        with suppress(ValueError, TypeError):
+            return pandas.to_datetime(values, format=form, utc=True).tz_localize(None)
+    parsed = pandas.to_datetime(values, format="mixed", utc=True, errors="coerce")
+    i = int(np.argmax(parsed.isna() & ~values.isna()))
+    raise ValueError(
+        f"{where} holds no times that can be read, such as {values[i]!r} in row {first + i} "
+        f"(counted from {first}); write them like 2024-12-31 23:59:59, or parse them with "
+        "pandas.to_datetime(..., format=...)."
+    )
+
+
+def check_times(index: Any, name: str, remedies: Remedies) -> None:
+    """Refuse times that are missing, out of order, or there twice."""
+    missing, first = index.isna(), remedies.first
+    if missing.any():
+        raise ValueError(
+            f"{name} has {missing.sum()} points without a time, the first in row "
+            f"{first + np.argmax(missing)} (counted from {first}); {remedies.missing}."
+        )
+    steps = _steps(index)
+    if (steps < 0).any():
+        i = int(np.argmax(steps < 0)) + 1
+        raise ValueError(
+            f"{name} is not in order of time: row {first + i} (counted from {first}) has "
+            f"{index[i]}, after {index[i - 1]}; {remedies.order}."
+        )
+    if not steps.all():
+        i = int(np.argmax(steps == 0)) + 1
+        raise ValueError(
+            f"{name} has {np.count_nonzero(steps == 0)} points at the time of another, the first "
+            f"in row {first + i} (counted from {first}), at {index[i]}; {remedies.twice}."
+        )
+
+
+def _remedies(X: Any, column: str | None, index: Any, name: str) -> Remedies:
+    """Say what can be done in pandas about the times in a column, or in the index."""
+    text = (X.index if column is None else X[column]).dtype.kind == "O" and index.dtype.kind == "M"
+    key = "key=lambda x: pandas.to_datetime(x, format='mixed', utc=True)" if text else ""
+    if column is None:
+        complete = f"{name}[{name}.index.notna()]"
+        ordered = f"{name}.sort_index({key})"
+        once = f"{name}[~{name}.index.duplicated()]"
+    else:
+        complete = f"{name}.dropna(subset=[{column!r}])"
+        ordered = f"{name}.sort_values({column!r}{key and ', '}{key})"
+        once = f"{name}.drop_duplicates({column!r})"
+    return Remedies(
+        f"leave them out: {complete}",
+        f"sort it by time: {ordered}",
+        f"keep one of each, {once}, or give several series as a list",
+    )
+
+
+def _steps(index: Any) -> np.ndarray:
+    """Return the differences between times that follow each other, as numbers."""
+    return np.diff(index.astype("float64" if index.dtype.kind == "f" else "int64").to_numpy())
+
+
+def find_gaps(index: Any, name: str = "X") -> list[Gaps]:
+    """Return the gaps in the times of a series, or an empty list.
+
+    Parameters
+    ----------
+    index : pandas Index
+        What :func:`check_times` has let pass.
+    name : str, default="X"
+        Of the series.
+    """
+    steps = _steps(index)
+    starts = np.flatnonzero(steps > _GAP * np.median(steps)) + 1 if len(steps) else steps
+    if not len(starts):
+        return []
+    i = int(np.argmax(steps))
+    largest = f"{index[i + 1] - index[i]} after {index[i]}"
+    return [Gaps(name, starts, float(steps[i] / np.median(steps)), largest)]
+
+
+def said_of_gaps(gaps: list[Gaps], name: str) -> str:
+    """Return a sentence about gaps in one series or several, which together have the name."""
+    count = sum(len(found.starts) for found in gaps)
+    worst = max(gaps, key=lambda found: found.ratio)
+    where = "" if worst.name == name else f" of {worst.name}"
+    return (
+        f"{name} has {count} gap{'s' * (count > 1)} in time (steps above {_GAP} times the median), "
+        f"the largest{where} {worst.largest}; windows run across them."
+    )
