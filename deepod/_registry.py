@@ -23,6 +23,7 @@ DETECTORS = {
 SERIES = {
     "LSTMAD": "deepod.series.lstm_ad",
     "RidgeAR": "deepod.series.ridge_ar",
+    "WindowNeighbors": "deepod.series.window_neighbors",
     "Windows": "deepod.series.windows",
 }
 # What detectors are joined by; in files, too.

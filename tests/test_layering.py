@@ -24,6 +24,7 @@ FLOORS = [
     {"_base"},
     {"models"},
     {"adapter", "datasets", "distributed", "ensemble", "metrics", "onnx", "plotting"},
+    {"series"},
     {"search"},
     {"bench"},
     {"cli", "data"},  # data is the older name of sources

@@ -87,7 +87,13 @@ ARRAYS = (
     *("_training_scores", "_point_scores", "calibration_scores_"),
 )
 # The only ones that may be missing.
-_SOMETIMES = {"feature_names_in_", "_point_scores", "calibration_scores_", "given_under_", "unseen_"}
+_SOMETIMES = {
+    "feature_names_in_",
+    "_point_scores",
+    "calibration_scores_",
+    "given_under_",
+    "unseen_",
+}
 _OR_NONE = {"fill_": _has_type(type(None))}  # the only tensor that may be None
 # Made again of the others when a model is loaded.
 _DERIVED = {

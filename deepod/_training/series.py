@@ -12,6 +12,7 @@ from deepod._inputs.chunks import Chunks, take
 from deepod._inputs.division import count_held_out
 from deepod._inputs.rows import InMemory
 from deepod._inputs.scaling import Scaler, medians
+from deepod._inputs.series import as_series
 from deepod._scoring.series import Span, spans_of
 from deepod._training.fitting import Fit
 from deepod._training.task import Member, Task
@@ -20,6 +21,9 @@ from deepod.types import Batch
 
 # Parameters of rows without an order, and the only value that they may have here.
 _OF_ROWS = {"suspects": 0.0, "cross_fitting": False, "network": "auto", "input_shape": None}
+# Channels are divided by no less than this part of the median standard deviation: one that never
+# moved in training is known to be still, and to move is strong evidence against a point.
+SCALE_FLOOR = 0.03
 _FEWEST_HELD_OUT = 10  # points, of a series whose last part is held out
 
 
@@ -27,8 +31,8 @@ class SeriesFit(Fit):
     """One detector of series on its way through ``fit``; X is a ``Series``."""
 
     def __init__(self, number: int, detector: Any, X: Any, y: Any) -> None:
-        self.series = X
-        super().__init__(number, detector, X.rows, y)
+        self.series = as_series(X)
+        super().__init__(number, detector, self.series.rows, y)
 
     def _validate(self) -> None:
         super()._validate()
@@ -68,7 +72,8 @@ class SeriesFit(Fit):
         fill = None
         if detector.missing == "impute":
             fill = medians(np.concatenate(ranges), shape)
-        scaler = detector.scaler_ = Scaler.fit(ranges, shape, detector.scaler, fill=fill)
+        scaler = Scaler.fit(ranges, shape, detector.scaler, fill=fill, floor=SCALE_FLOOR)
+        detector.scaler_ = scaler
         scaled = scaler.copy().transform(X)
         self.points = torch.from_numpy(scaled).to(detector.device_)
         length = min(detector._chunk_length(), *[span.stop - span.start for span in self.train_on])
@@ -85,8 +90,9 @@ class SeriesFit(Fit):
 
     def _build(self, rows: InMemory) -> None:
         super()._build(rows)
-        spans = [(span.start, span.stop) for span in self.train_on]
-        self.trained._solve(self.trained.module_, self.points, spans)
+        module, spans = self.trained.module_, [(a, b) for _, a, b in self.train_on]
+        module.errors.find_constant(self.points, spans)
+        self.trained._solve(module, self.points, spans)
 
     def _task(self, rows: Any, held_out: Batch | None) -> Task:
         task = super()._task(rows, held_out)
@@ -99,16 +105,14 @@ class SeriesFit(Fit):
 
     def _score_training_rows(self, member: Member) -> None:
         detector, spans = self.trained, spans_of(self.series.lengths)
-        scores = detector._score_points(self.points, spans, at_once=member.at_once)
+        scores = detector._score_trained_points(self.points, spans)
         if self.calibrate:
             parts = [scores[span.start : span.stop] for span in self.calibrate]
             detector.calibration_scores_ = np.sort(np.concatenate(parts))
         detector._remember_points(scores, self.watched)
 
 
-def last_parts(
-    spans: list[Span], fraction: float, least: int
-) -> tuple[list[Span], list[Span]]:
+def last_parts(spans: list[Span], fraction: float, least: int) -> tuple[list[Span], list[Span]]:
     """Divide series: those to train on, and the last part of each.
 
     Of series that are too short for that, whole ones: the last.

@@ -25,11 +25,9 @@ MOST_MEMBERS = 64  # side by side: more are no faster, and take more memory
 
 
 def fit_all(
-    detectors: Sequence[Any], Xs: Sequence[Any], ys: Sequence[Any], kind: type[Fit] = Fit
+    detectors: Sequence[Any], Xs: Sequence[Any], ys: Sequence[Any]
 ) -> list[Exception | None]:
     """Fit every detector on its X and y; those that are alike train side by side.
-
-    ``kind`` is the class of the fits: that of rows, or of series.
 
     Returns
     -------
@@ -42,7 +40,7 @@ def fit_all(
     # Gradients whatever mode the caller is in.
     with torch.inference_mode(False), torch.enable_grad():
         for k, (detector, X, y) in enumerate(zip(detectors, Xs, ys, strict=True)):
-            fit = kind(k, detector, X, y)
+            fit = (detector._fit_kind or Fit)(k, detector, X, y)
             try:
                 fit.set_up(shared)
             except Exception as error:

@@ -17,7 +17,15 @@ from deepod._inputs.series import Series, as_series
 from deepod._inputs.validation import validate_rows
 from deepod._scoring.apply import chunk_rows, finite, score
 from deepod._scoring.memory import AtOnce
-from deepod._scoring.series import CHUNK_WINDOWS, Function, Span, covered, passed_over, smoothed, spans_of
+from deepod._scoring.series import (
+    CHUNK_WINDOWS,
+    Function,
+    Span,
+    covered,
+    passed_over,
+    smoothed,
+    spans_of,
+)
 from deepod._training.series import SeriesFit
 from deepod._training.together import fit_all
 from deepod.params import integer, one_of, param, parameters
@@ -111,13 +119,13 @@ class SeriesMethods:
                 at = stop
             rows, spans = np.concatenate(parts), joined
         for number, span in enumerate(spans):
-            if span.stop - span.begin <= self.warm_up_:
+            if span.stop - span.begin <= max(self.warm_up_, self.window - 1):
                 which = "X" if len(spans) == 1 else f"series {number} of X"
                 raise ValueError(
                     f"{which} has {span.stop - span.start} points"
                     f"{'' if context is None else ' and ' + str(span.start - span.begin) + ' before'}"
-                    f", and {type(self).__name__}(window={self.window}) gives no score before "
-                    f"{self.warm_up_ + 1}: give the points before it as context=."
+                    f", and {type(self).__name__}(window={self.window}) needs "
+                    f"{max(self.warm_up_ + 1, self.window)}: give the points before it as context=."
                 )
         return rows, spans
 
@@ -179,9 +187,7 @@ class SeriesMethods:
             return series.shaped(found[0]), series.shaped(found[1])
         return series.shaped(found)
 
-    def predict_proba(
-        self, X: Any, method: Any = "linear", return_confidence: bool = False
-    ) -> Any:
+    def predict_proba(self, X: Any, method: Any = "linear", return_confidence: bool = False) -> Any:
         """Return the probabilities of being normal and of being an anomaly, for each point.
 
         Parameters
@@ -290,7 +296,6 @@ class SeriesMethods:
         """
         return as_series(X).shaped(self.fit(X, y).labels_)  # type: ignore[attr-defined]
 
-
     def score_batches(self, batches: Iterable[Any]) -> Iterator[np.ndarray]:
         """Score blocks of one series that follow on one another as they come.
 
@@ -365,6 +370,7 @@ class SeriesDetector(SeriesMethods, BaseDetector):
     cross_fitting = False
 
     inputs = ("series",)
+    _fit_kind = SeriesFit
     auto_steps = 300
     # Whether errors are those of windows, and not of a pass over the series.
     windowed: ClassVar[bool] = False
@@ -424,7 +430,7 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         KeyboardInterrupt
             At the end of the optimiser step during which Ctrl-C was pressed.
         """
-        (error,) = fit_all([self], [as_series(X)], [None], SeriesFit)
+        (error,) = fit_all([self], [X], [y])
         if error is not None:
             raise error
         return self
@@ -435,7 +441,9 @@ class SeriesDetector(SeriesMethods, BaseDetector):
     def warm_up_(self) -> int:
         """First points of a series, without context, that have no score of their own."""
         check_is_fitted(self)
-        return self.window - 1 if self.windowed else self.window
+        if self.windowed:
+            return self.window - 1 if self.smoothing == "causal" else 0
+        return self.window
 
     def _scores(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
         points, spans = self._points(series, context)
@@ -484,6 +492,10 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         rows, spans = self._with_context(series, context)
         scaled = self.scaler_.transform(rows)
         return torch.from_numpy(scaled).to(self.device_), spans
+
+    def _score_trained_points(self, points: Tensor, spans: Sequence[Span]) -> np.ndarray:
+        """Score points that were trained on, each as if it had not been, where that is known."""
+        return self._score_points(points, spans)
 
     def _score_points(
         self,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -27,10 +29,14 @@ class Errors(nn.Module):
         What is subtracted from errors: their mean with "covariance", else 0.
     weight : Tensor of shape (k,) or (k, k)
         What their squares are multiplied by; k = channels times per_channel.
+    varies : Tensor of shape (channels,)
+        1 for the channels that vary in training, 0 for the others. These are no part of what a
+        network sees or forecasts: what they are off their constant is the error.
     """
 
     mean: Tensor
     weight: Tensor
+    varies: Tensor
 
     def __init__(self, channels: int, per_channel: int = 1, scale: str | None = "validation"):
         super().__init__()
@@ -38,6 +44,7 @@ class Errors(nn.Module):
         self.channels, self.per_channel, self.scale = channels, per_channel, scale
         self.register_buffer("mean", torch.zeros(k))
         self.register_buffer("weight", torch.eye(k) if scale == "covariance" else torch.ones(k))
+        self.register_buffer("varies", torch.ones(channels))
 
     def forward(self, errors: Tensor) -> Tensor:
         """Terms of the score, (..., channels): their sum is the score of a point."""
@@ -45,6 +52,13 @@ class Errors(nn.Module):
         weighted = errors @ self.weight if self.scale == "covariance" else errors * self.weight
         terms = (errors * weighted).unflatten(-1, (self.per_channel, self.channels)).sum(-2)
         return terms / (self.channels * self.per_channel)
+
+    @torch.no_grad()
+    def find_constant(self, x: Tensor, spans: Sequence[tuple[int, int]]) -> None:
+        """Find the channels that vary within the points of ``spans``."""
+        first = x[spans[0][0]]
+        vary = torch.stack([(x[start:stop] != first).any(0) for start, stop in spans]).any(0)
+        self.varies.copy_(vary)
 
     @torch.no_grad()
     def learn(self, errors: Tensor, trim: float = 0.0) -> None:
@@ -57,8 +71,9 @@ class Errors(nn.Module):
             errors = errors[size <= size.quantile(1 - trim)]
         if self.scale == "validation":
             squares = errors.square().mean(0)
-            floor = (_FLOOR * squares.mean()).clamp_min(1e-12)
-            self.weight.copy_(1 / squares.maximum(floor))
+            vary = self.varies.bool().repeat(self.per_channel)
+            floor = (_FLOOR * squares[vary].mean()).clamp_min(1e-12)
+            self.weight.copy_(torch.where(vary, 1 / squares.maximum(floor), 1.0))
             return
         self.mean.copy_(errors.mean(0))
         self.weight.copy_(precision(errors - errors.mean(0)))

@@ -29,9 +29,12 @@ class Forecaster(nn.Module):
         self.errors = Errors(channels, horizons, scale)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, L, d) -> (B, L, horizons * d)
+        """Forecasts of those channels that vary, 0 for the others."""
+        varies = self.errors.varies
+        x = x * varies
         for layer in self.layers:
             x, _ = layer(x)
-        return self.head(x)
+        return self.head(x).unflatten(-1, (-1, len(varies))).mul(varies).flatten(-2)
 
 
 @parameters
@@ -66,9 +69,11 @@ class LSTMAD(SeriesDetector):
     def _build_module(self, shape: Shape) -> nn.Module:
         return Forecaster(shape[0], self.hidden, len(self.horizons), self.error_scale)
 
-    def _loss(self, module: nn.Module, batch: Batch) -> Losses:
+    def _loss(self, module: Any, batch: Batch) -> Losses:
         errors = self._by_horizon(module, batch.x)
-        terms = [e[:, h:].square().mean() for e, h in zip(errors, self.horizons, strict=True)]
+        varies = module.errors.varies
+        squares = [e[:, h:].square() * varies for e, h in zip(errors, self.horizons, strict=True)]
+        terms = [square.mean() for square in squares]
         return {"forecast": torch.stack(terms).mean()}
 
     def _errors(self, module: nn.Module, x: Tensor) -> Tensor:

@@ -91,7 +91,10 @@ class RidgeAR(SeriesDetector):
             order = torch.randperm(len(starts), generator=generator)[: self.max_points]
             starts = starts[order.sort().values]
         k = window * d + 1
-        gram, moments = x.new_zeros(k, k, dtype=torch.float64), x.new_zeros(k, d, dtype=torch.float64)
+        gram, moments = (
+            x.new_zeros(k, k, dtype=torch.float64),
+            x.new_zeros(k, d, dtype=torch.float64),
+        )
         for part in starts.split(max(1, _AT_ONCE // k)):
             chunk = take(x, part, window + 1)
             rows = pad(chunk[:, :-1].flatten(1), (0, 1), value=1.0)

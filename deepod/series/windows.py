@@ -22,7 +22,7 @@ from deepod._scoring.apply import finite
 from deepod._scoring.series import Span, covered, spans_of
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
 from deepod._scoring.vocabulary import Contamination, PyODVocabulary
-from deepod._training.series import last_parts
+from deepod._training.series import SCALE_FLOOR, last_parts
 from deepod.ensemble import check_member, scores_of
 from deepod.models._reconstruction import ErrorMaps
 from deepod.params import integer, one_of, real
@@ -208,7 +208,9 @@ class Windows(SeriesMethods, PyODVocabulary):
         self.input_shape_ = rows.shape[1:]
         shortest = min(series.lengths)
         if shortest <= self.window:
-            which = "X" if len(series.lengths) == 1 else f"series {series.lengths.index(shortest)} of X"
+            which = (
+                "X" if len(series.lengths) == 1 else f"series {series.lengths.index(shortest)} of X"
+            )
             raise ValueError(
                 f"{which} has {shortest} points, and Windows(window={self.window}) needs "
                 f"{self.window + 1}: give longer series or a smaller window."
@@ -219,6 +221,7 @@ class Windows(SeriesMethods, PyODVocabulary):
             (block for begin, _, stop in spans for block in blocks(rows[begin:stop])),
             rows.shape[1:],
             "standard",
+            floor=SCALE_FLOOR,
         )
         points = torch.from_numpy(self.scaler_.transform(rows))
         self.error_weights_ = None
@@ -240,7 +243,9 @@ class Windows(SeriesMethods, PyODVocabulary):
         if isinstance(detector, BaseDetector):
             detector.set_params(cross_fitting=False)
             if not self.flatten and detector.network == "mlp":
-                raise ValueError("flatten=False is for networks of windows; network='mlp' has rows.")
+                raise ValueError(
+                    "flatten=False is for networks of windows; network='mlp' has rows."
+                )
         elif not self.flatten:
             raise ValueError(
                 f"flatten=False is for detectors of deepod; {type(detector).__name__} takes rows."
