@@ -90,13 +90,13 @@ class SeriesMethods:
     @property
     def decision_scores_(self) -> np.ndarray:
         """Scores of the points of the training series, one series after the other."""
-        check_is_fitted(self)  # type: ignore[arg-type]
+        check_is_fitted(self)
         return self._point_scores
 
     @property
     def labels_(self) -> np.ndarray:
         """Labels of the points of the training series, one series after the other."""
-        return self._labels(self.decision_scores_)  # type: ignore[attr-defined, no-any-return]
+        return self._labels(self.decision_scores_)  # type: ignore[attr-defined]
 
     def _with_context(self, series: Series, context: Any) -> tuple[np.ndarray, list[Span]]:
         """Validate points, and put the last points of its context before each series."""
@@ -118,14 +118,15 @@ class SeriesMethods:
                 joined.append(Span(at, start, stop))
                 at = stop
             rows, spans = np.concatenate(parts), joined
-        for number, span in enumerate(spans):
-            if span.stop - span.begin <= max(self.warm_up_, self.window - 1):
+        least = max(self.warm_up_ + 1, self.window)
+        for number, (begin, start, stop) in enumerate(spans):
+            if stop - begin < least:
                 which = "X" if len(spans) == 1 else f"series {number} of X"
+                before = "" if context is None else f" and {start - begin} of context"
                 raise ValueError(
-                    f"{which} has {span.stop - span.start} points"
-                    f"{'' if context is None else ' and ' + str(span.start - span.begin) + ' before'}"
-                    f", and {type(self).__name__}(window={self.window}) needs "
-                    f"{max(self.warm_up_ + 1, self.window)}: give the points before it as context=."
+                    f"{which} has {stop - start} points{before}, and {type(self).__name__} with "
+                    f"window={self.window} needs {least}: give more of the points before it as "
+                    "context=."
                 )
         return rows, spans
 
@@ -159,7 +160,7 @@ class SeriesMethods:
         ValueError
             If X or ``context`` is not such, or X is too short and ``context`` does not help.
         """
-        check_is_fitted(self)  # type: ignore[arg-type]
+        check_is_fitted(self)
         series = self._series(X)
         scores = self._scores(series, context, batch_size)
         return scores if X is series else series.shaped(scores)
@@ -180,7 +181,7 @@ class SeriesMethods:
         confidence : like labels
             Only if ``return_confidence``.
         """
-        check_is_fitted(self)  # type: ignore[arg-type]
+        check_is_fitted(self)
         series = self._series(X)
         found = super().predict(series, return_confidence)  # type: ignore[misc]
         if return_confidence:
@@ -243,7 +244,7 @@ class SeriesMethods:
         -------
         self : object
         """
-        return super().calibrate(self._series(X))  # type: ignore[misc, no-any-return]
+        return super().calibrate(self._series(X))  # type: ignore[misc]
 
     def predict_confidence(self, X: Any) -> Any:
         """Return how surely each label would be the same had other points been trained on.
@@ -309,7 +310,7 @@ class SeriesMethods:
         scores : ndarray of shape (T,), float64
             Of one block.
         """
-        check_is_fitted(self)  # type: ignore[arg-type]
+        check_is_fitted(self)
         past = None
         for X in batches:
             yield self.decision_function(X, context=past)
@@ -389,7 +390,7 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         """Learn from the points of ``spans`` what is learned without steps, before any."""
 
     def _terms(self, module: Any, x: Tensor) -> Tensor:
-        """What each value adds to the score of its point, (B, length, channels)."""
+        """Give what each value adds to the score of its point, (B, length, channels)."""
         return module.errors(self._errors(module, x))
 
     def _learn_errors(self, module: Any, x: Tensor, spans: Sequence[Span]) -> None:
@@ -453,7 +454,7 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         self,
         X: Any,
         batch_size: int | None = None,
-        rule: Literal["auto"] = "auto",
+        rule: Literal["auto", "gradients"] = "auto",
         *,
         context: Any = None,
     ) -> Any:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from deepod.params import integer, param, parameters
+from deepod.params import param, parameters
 from deepod.series._base import SeriesDetector
 from deepod.series._errors import Errors
 from deepod.types import Batch, Losses, Shape
@@ -29,7 +29,7 @@ class Forecaster(nn.Module):
         self.errors = Errors(channels, horizons, scale)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, L, d) -> (B, L, horizons * d)
-        """Forecasts of those channels that vary, 0 for the others."""
+        """Forecast those channels that vary; 0 for the others."""
         varies = self.errors.varies
         x = x * varies
         for layer in self.layers:

@@ -30,7 +30,8 @@ class Linear(nn.Module):
         self.register_buffer("offset", torch.zeros(channels))
         self.errors = Errors(channels, 1, scale)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, L, d) -> (B, L - window, d): those from window on
+    def forward(self, x: Tensor) -> Tensor:  # (B, L, d) -> (B, L - window, d)
+        """Forecast the points from the one after the first window on."""
         return conv1d(x[:, :-1].transpose(1, 2), self.weight, self.offset).transpose(1, 2)
 
 

@@ -165,7 +165,8 @@ class WindowNeighbors(SeriesDetector):
         """Mean distances at points, (n,), or what each channel adds to them, (n, channels)."""
         causal = self.smoothing == "causal"
         step = 1 if causal else self.stride
-        at_once = max(1, _PAIRS_AT_ONCE // len(self.module_.points) // step)
+        module: Any = self.module_
+        at_once = max(1, _PAIRS_AT_ONCE // len(module.points) // step)
 
         def of_windows(starts: Tensor) -> np.ndarray:
             parts = []
@@ -175,15 +176,16 @@ class WindowNeighbors(SeriesDetector):
                     parts.append(self._by_channel(points, part, nearest))
                 else:
                     parts.append(_finite_mean(found))
-            found = torch.cat(parts).cpu().double().numpy()
-            return np.repeat(found[:, None], self.window, 1) if by_channel else found
+            values = torch.cat(parts).cpu().double().numpy()
+            return np.repeat(values[:, None], self.window, 1) if by_channel else values
 
-        values = self.window * points.shape[1] if by_channel else 1
-        return covered(of_windows, spans, self.window, step, causal, values)
+        size = self.window * points.shape[1] if by_channel else 1
+        return covered(of_windows, spans, self.window, step, causal, size)
 
     def _nearest(self, points: Tensor, starts: Tensor, trained: bool) -> tuple[Tensor, Tensor]:
         """Distances to the nearest windows of training, and where these begin, (n, n_neighbors)."""
-        module, window = self.module_, self.window
+        module: Any = self.module_
+        window = self.window
         first = int(starts[0])
         own = points[first : int(starts[-1]) + window]
         squares = window_squares(own, module.points, window)[starts - first]
@@ -197,14 +199,15 @@ class WindowNeighbors(SeriesDetector):
         return (found.values / (window * points.shape[1])).sqrt(), found.indices
 
     def _by_channel(self, points: Tensor, starts: Tensor, nearest: Tensor) -> Tensor:
-        """What each channel adds to the mean distance of windows, (n, channels)."""
+        """Give what each channel adds to the mean distance of windows, (n, channels)."""
+        module: Any = self.module_
         window, parts = self.window, []
         size = nearest.shape[1] * window * points.shape[1]
         for rows, near in zip(
             *(part.split(max(1, _PAIRS_AT_ONCE // size)) for part in (starts, nearest)), strict=True
         ):
             own = take(points, rows, window).unsqueeze(1)
-            others = take(self.module_.points, near.flatten().cpu(), window)
+            others = take(module.points, near.flatten().cpu(), window)
             squares = (own - others.unflatten(0, near.shape)).square().mean(2) / points.shape[1]
             distances = squares.sum(-1, keepdim=True).sqrt()
             # A distance is the sum over channels of square / distance.
@@ -231,24 +234,21 @@ def window_squares(x: Tensor, others: Tensor, window: int) -> Tensor:
     else:
         sums = x.square().sum(1)[:, None] + others.square().sum(1) - 2 * (x @ others.T)
         sums.clamp_min_(0)
-    total: Tensor | None = None
+    total = torch.zeros((), device=x.device).expand_as(sums)
     done, size = 0, 1  # points that are in total, and in sums
-    while True:
+    while done < window:
         if window & size:
-            n, m = sums.shape[0] - done, sums.shape[1] - done
-            if total is None:
-                total = sums
-            else:
-                total = total[:n, :m] + sums[done : done + n, done : done + m]
+            rest = sums[done:, done:]
+            total = total[: len(rest), : rest.shape[1]] + rest
             done += size
-        if done == window:
-            return total[: len(x) - window + 1, : len(others) - window + 1]
-        sums = sums[:-size, :-size] + sums[size:, size:]
-        size *= 2
+        if done < window:
+            sums = sums[:-size, :-size] + sums[size:, size:]
+            size *= 2
+    return total
 
 
 def _finite_mean(found: Tensor) -> Tensor:
-    """Mean over the neighbours that there are: windows of training have few if the series is short."""
+    """Mean over the neighbours that there are: windows of a short training series have few."""
     known = found.isfinite()
     return torch.where(known, found, 0.0).sum(1) / known.sum(1)
 

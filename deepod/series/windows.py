@@ -297,14 +297,15 @@ class Windows(SeriesMethods, PyODVocabulary):
     ) -> np.ndarray:
         """Give points their scores, or with ``terms`` what each channel contributes, as it is."""
         detector, d = self.detector_, points.shape[1]
-        by_value = terms or self.error_weights_ is not None
+        weights = self.error_weights_
 
         def of_windows(starts: Tensor) -> np.ndarray:
             windows = self._windows(points, starts)
-            if not by_value:
+            if weights is None and not terms:
                 return scores_of(detector, windows, batch_size)
-            found = detector.explain(windows, batch_size).reshape(len(starts), self.window, d)
-            return found if terms else found @ (self.error_weights_ / d)
+            found: np.ndarray = detector.explain(windows, batch_size)
+            found = found.reshape(len(starts), self.window, d)
+            return found if weights is None or terms else found @ (weights / d)
 
         causal, values = self.smoothing == "causal", self.window * d
         return covered(of_windows, spans, self.window, self.stride, causal, values)
