@@ -84,7 +84,7 @@ class SeriesMethods:
         self._point_scores = scores
         if held_out and unseen is None:
             unseen = np.concatenate([scores[span.start : span.stop] for span in held_out])
-        self.unseen_ = unseen is not None
+        self.unseen_ = unseen is not None or not getattr(self, "learns_by_heart", True)
         self._remember_scores(scores if unseen is None else unseen)  # type: ignore[attr-defined]
 
     @property
@@ -122,9 +122,9 @@ class SeriesMethods:
         for number, (begin, start, stop) in enumerate(spans):
             if stop - begin < least:
                 which = "X" if len(spans) == 1 else f"series {number} of X"
-                before = "" if context is None else f" and {start - begin} of context"
+                past = "" if context is None else f" and {start - begin} of context"
                 raise ValueError(
-                    f"{which} has {stop - start} points{before}, and {type(self).__name__} with "
+                    f"{which} has {stop - start} points{past}, and {type(self).__name__} with "
                     f"window={self.window} needs {least}: give more of the points before it as "
                     "context=."
                 )

@@ -35,6 +35,8 @@ class Stretches(nn.Module):
         Whether a window begins at the point, and lies within one stretch.
     """
 
+    holds_rows = True  # of training: whoever has the module may read them
+
     points: Tensor
     numbers: Tensor
     begins: Tensor
@@ -110,6 +112,7 @@ class WindowNeighbors(SeriesDetector):
     family = "neighbors"
     paper = "Keogh et al., HOT SAX: Finding the Most Unusual Time Series Subsequence, ICDM 2005"
     auto_epochs = 0
+    learns_by_heart = False
     windowed = True
 
     def _build_module(self, shape: Shape) -> nn.Module:

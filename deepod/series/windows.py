@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
@@ -22,6 +23,7 @@ from deepod._scoring.apply import finite
 from deepod._scoring.series import Span, covered, spans_of
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
 from deepod._scoring.vocabulary import Contamination, PyODVocabulary
+from deepod._storage import models
 from deepod._training.series import SCALE_FLOOR, last_parts
 from deepod.ensemble import check_member, scores_of
 from deepod.models._reconstruction import ErrorMaps
@@ -346,6 +348,26 @@ class Windows(SeriesMethods, PyODVocabulary):
 
         found = series.shaped(self._over_time(terms, spans))
         return found[:, 0] if np.ndim(X) == 1 and series.form == "series" else found
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted detector to a folder or a file, for :func:`deepod.load`.
+
+        Parameters
+        ----------
+        path : str or path-like
+            As in other detectors.
+
+        Raises
+        ------
+        NotFittedError
+            If there is nothing to save yet.
+        TypeError
+            If ``detector`` is none of deepod, or cannot be saved itself.
+        OSError
+            If the file cannot be written, or a folder of this name holds other things.
+        """
+        check_is_fitted(self)
+        models.save(self, path)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "detector_")
