@@ -1,6 +1,4 @@
-"""Fitted ``Windows`` as descriptions and tensors, and back: the detector of windows, and around it
-what turns a series into them.
-"""
+"""Fitted ``Windows`` as descriptions and tensors, and back, with the detector inside."""
 
 from __future__ import annotations
 

@@ -110,8 +110,8 @@ class SeriesMethods:
                 )
             given = validate_rows(self, before.rows, reset=False)
             parts, joined, at = [], [], 0
-            for own, past in zip(spans, spans_of(before.lengths), strict=True):
-                past_rows = given[past.start : past.stop][-self._reach() :]
+            for own, earlier in zip(spans, spans_of(before.lengths), strict=True):
+                past_rows = given[earlier.start : earlier.stop][-self._reach() :]
                 parts += [past_rows, rows[own.start : own.stop]]
                 start = at + len(past_rows)
                 stop = start + own.stop - own.start
