@@ -3,6 +3,7 @@
 import functools
 
 import numpy as np
+from sklearn.base import clone
 
 import deepod
 
@@ -61,6 +62,12 @@ IN_TURNS = [
 FAST_SERIES = {
     "LSTMAD": {"epochs": 1, "hidden": (8,)},
     "RidgeAR": {},
+    "SeriesConsensus": {
+        "detectors": [
+            deepod.series.WindowNeighbors(window=10, smoothing_length=5),
+            deepod.series.RidgeAR(window=10, smoothing_length=5),
+        ]
+    },
     "WindowNeighbors": {"stride": 2},
     "Windows": {"detector": deepod.Neighbors(n_neighbors=3, max_rows=100)},
 }
@@ -70,8 +77,14 @@ SERIES_NAMES = sorted(FAST_SERIES)
 def fast_series(name: str, **params):
     """A detector of series that fits quickly, with windows of 10 points."""
     detector = getattr(deepod.series, name)
-    known = {"random_state": 0, "window": 10, "smoothing_length": 5} | FAST_SERIES[name]
-    return detector(**known | params)
+    known = {"random_state": 0, "window": 10, "smoothing_length": 5} | FAST_SERIES[name] | params
+    if name != "SeriesConsensus":
+        return detector(**known)
+    # What is said of windows and smoothing is said of its members.
+    own = {key: value for key, value in known.items() if key in detector().get_params()}
+    others = {key: value for key, value in known.items() if key not in own}
+    members = [clone(member).set_params(**others) for member in own["detectors"]]
+    return detector(**own | {"detectors": members})
 
 
 def waves(n: int = 300, channels: int | None = 2, seed: int = 0) -> np.ndarray:

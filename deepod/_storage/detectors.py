@@ -268,6 +268,8 @@ def blank(
         raise InvalidFileError("its weights are of another type than the network's")
     _check_memory(detector, sparing, max_bytes)
     check_tensors(others, ARRAYS, description["fitted"])
+    if cls.__name__ in SERIES:
+        check_all_there(["_point_scores"], others)
     return detector
 
 
@@ -446,6 +448,9 @@ def check_scores(arrays: Mapping[str, np.ndarray], n: int) -> None:
         raise ValueError("it has no training scores, or too many")
     if not np.isfinite(scores).all():
         raise ValueError("its training scores are not finite")
+    points = arrays.get("_point_scores", np.zeros(1))
+    if points.ndim != 1 or not len(points) or not np.isfinite(points).all():
+        raise ValueError("the scores of its training points are not finite")
     calibration = arrays.get("calibration_scores_", np.zeros(1))
     if calibration.ndim != 1 or not len(calibration) or not np.isfinite(calibration).all():
         raise ValueError("its calibration scores are not finite")

@@ -130,6 +130,15 @@ class SeriesMethods:
                 )
         return rows, spans
 
+    @staticmethod
+    def _like(X: Any, series: Series, values: np.ndarray) -> Any:
+        """Give values of points and channels, (n_points, channels), the shape of X."""
+        if series.form == "list" and not isinstance(X, Series):
+            parts = zip(X, series.shaped(values), strict=True)
+            return [own[:, 0] if np.ndim(x) == 1 else own for x, own in parts]
+        found = series.shaped(values)
+        return found[:, 0] if np.ndim(X) == 1 and series.form == "series" else found
+
     def _series(self, X: Any, name: str = "X") -> Series:
         return as_series(X, name=name, channels=self.n_features_in_)
 
@@ -480,13 +489,15 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         if rule != "auto":
             raise ValueError(f"rule must be 'auto' for series, got {rule!r}.")
         series = self._series(X)
+        return self._like(X, series, self._explained(series, context, batch_size))
+
+    def _explained(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
         points, spans = self._points(series, context)
 
         def terms(wide: Sequence[Span]) -> np.ndarray:
             return self._of_points(self.module_, points, wide, self._terms, batch_size)
 
-        found = series.shaped(self._over_time(terms, spans))
-        return found[:, 0] if np.ndim(X) == 1 and series.form == "series" else found
+        return self._over_time(terms, spans)
 
     def _points(self, series: Series, context: Any) -> tuple[Tensor, list[Span]]:
         """Scale points, each series after the last points of its context."""

@@ -339,6 +339,9 @@ class Windows(SeriesMethods, PyODVocabulary):
         if not isinstance(self.detector_, BaseDetector):
             raise TypeError(f"{type(self.detector_).__name__} explains no scores.")
         series = self._series(X)
+        return self._like(X, series, self._explained(series, context, batch_size))
+
+    def _explained(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
         rows, spans = self._with_context(series, context)
         points = torch.from_numpy(self.scaler_.transform(rows))
         weights = 1.0 if self.error_weights_ is None else self.error_weights_ / points.shape[1]
@@ -346,8 +349,7 @@ class Windows(SeriesMethods, PyODVocabulary):
         def terms(wide: Sequence[Span]) -> np.ndarray:
             return self._of_points(points, wide, batch_size, terms=True) * weights
 
-        found = series.shaped(self._over_time(terms, spans))
-        return found[:, 0] if np.ndim(X) == 1 and series.form == "series" else found
+        return self._over_time(terms, spans)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted detector to a folder or a file, for :func:`deepod.load`.
