@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 
 import deepod
 from deepod._registry import SERIES
-from deepod._scoring.series import Span, covered, passed_over, smoothed, spans_of
+from deepod._scoring.series import Span, covered, kernel, passed_over, smoothed, spans_of
 from deepod.series import LSTMAD, RidgeAR, WindowNeighbors, Windows
 from tests.cases import FAST_SERIES, SERIES_NAMES, fast_series, fitted_series, waves
 
@@ -81,7 +81,7 @@ def test_fit__list_of_series__none_crosses_a_border(name):
     together = fast_series(name, **longer).fit(np.concatenate([low, high]))
     assert len(apart.decision_scores_) == len(together.decision_scores_) == 300
     border = slice(140, 160)
-    assert together.decision_scores_[border].max() > 2 * apart.decision_scores_[border].max()
+    assert together.decision_scores_[border].max() > 1.5 * apart.decision_scores_[border].max()
 
 
 @every
@@ -178,6 +178,10 @@ def test_score_batches__follow_on_one_another(name):
 def test_warm_up__the_first_known_score(name):
     detector = fast_series(name, smoothing="causal").fit(waves())
     scores = detector.decision_function(NEW)
+    if name == "SeriesConsensus":  # the largest of the members' scores
+        members = [m.decision_function(NEW) / u for m, u in zip(detector.members_, detector.units_)]
+        np.testing.assert_allclose(scores, np.max(members, 0), rtol=1e-5)
+        return
     assert (scores[: detector.warm_up_] == scores[detector.warm_up_]).all()
     assert len(np.unique(scores[detector.warm_up_ :])) > 50
 
@@ -425,16 +429,32 @@ def test_covered__mean_over_the_windows_that_cover_a_point(lengths, window, stri
 
 
 @settings(max_examples=30)
-@given(n=st.integers(1, 60), length=st.integers(1, 70), known=st.integers(0, 59))
+@given(n=st.integers(1, 60), length=st.integers(1, 30), known=st.integers(0, 59))
 def test_smoothed__means_around_and_up_to(n, length, known):
     x = np.random.default_rng(n).normal(size=n)
-    x[: min(known, n - 1)] = np.nan
+    first = min(known, n - 1)
+    x[:first] = np.nan
+    weights = kernel(length)
+
+    def mean(values):  # nearest last
+        own = weights[: len(values)][::-1]
+        return (own * values[-len(own) :]).sum() / own.sum()
+
     for kind in ("centred", "causal"):
-        found = smoothed(x, spans_of([n]), kind, length)
-        before = length - 1 if kind == "causal" else length // 2
-        after = 0 if kind == "causal" else (length - 1) // 2
-        expected = pd.Series([np.nan] * n)
+        found = smoothed(x.copy(), spans_of([n]), kind, length)
         for t in range(n):
-            part = x[max(0, t - before) : t + after + 1]
-            expected[t] = np.nan if np.isnan(part).all() else np.nanmean(part)
-        np.testing.assert_allclose(found, expected.bfill().to_numpy(), atol=1e-12)
+            at = max(t, first)
+            before, after = mean(x[first : at + 1]), mean(x[at:][::-1])
+            expected = before if kind == "causal" else (before + after) / 2
+            np.testing.assert_allclose(found[t], expected, atol=1e-12)
+    np.testing.assert_array_equal(
+        smoothed(x.copy(), spans_of([n]), None, length)[first:], x[first:]
+    )
+
+
+def test_smoothed__an_outlier_is_over_some_time():
+    x = np.zeros(300)
+    x[100] = 1e18
+    found = smoothed(x, spans_of([300]), "centred", 10)
+    assert found[100] > 1e16
+    assert (found[121:] == 0).all()

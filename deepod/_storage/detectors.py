@@ -80,6 +80,7 @@ PLAIN: dict[str, Callable[[Any], bool]] = {
     "input_shape_": _sizes,
     "n_features_in_": _count,
     "unseen_": _has_type(bool),
+    "window_": _count,
     "_n_training": _count,
 }
 ARRAYS = (
@@ -88,6 +89,7 @@ ARRAYS = (
 )
 # The only ones that may be missing.
 _SOMETIMES = {
+    "window_",
     "feature_names_in_",
     "_point_scores",
     "calibration_scores_",
@@ -270,6 +272,7 @@ def blank(
     check_tensors(others, ARRAYS, description["fitted"])
     if cls.__name__ in SERIES:
         check_all_there(["_point_scores"], others)
+        check_all_there(["window_"], description["fitted"])
     return detector
 
 

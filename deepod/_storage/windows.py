@@ -22,7 +22,7 @@ _PLAIN: dict[str, Callable[[Any], bool]] = {
     name: PLAIN[name]
     for name in (
         *("feature_names_in_", "given_threshold_", "given_under_", "input_shape_"),
-        *("n_features_in_", "unseen_", "_n_training"),
+        *("n_features_in_", "unseen_", "window_", "_n_training"),
     )
 }
 _ARRAYS = (
@@ -89,7 +89,7 @@ def blank(
     detectors.set_plain(windows, description["fitted"], _PLAIN)
     detectors.check_features(windows, None)
     windows.detector_ = member
-    if prod(member.input_shape_) != windows.window * windows.n_features_in_:
+    if prod(member.input_shape_) != windows.window_ * windows.n_features_in_:
         raise InvalidFileError("its windows are not those of its detector")
     detectors.check_tensors(rest, _ARRAYS, _SOMETIMES)
     return windows

@@ -175,7 +175,7 @@ class SeriesConsensus(SeriesMethods, PyODVocabulary):
         if not learned:
             return spans
         shares = [member.validation_fraction for member in learned]
-        return last_parts(spans, min(shares), max(m.window for m in learned) + 2)[1]
+        return last_parts(spans, min(shares), max(m.window_ for m in learned) + 2)[1]
 
     def _scores(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
         return self._join([m._scores(series, context, batch_size) for m in self.members_])
