@@ -19,6 +19,11 @@ DETECTORS = {
     "Neighbors": "deepod.models.neighbors",
     "PLAD": "deepod.models.plad",
 }
+# Detectors of time series: what is fitted and scored is rows in the order of time.
+SERIES = {
+    "LSTMAD": "deepod.series",
+    "RidgeAR": "deepod.series",
+}
 # What detectors are joined by; in files, too.
 ENSEMBLES = {
     "Consensus": "deepod.ensemble",
