@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from deepod import data as data
     from deepod import datasets as datasets
     from deepod import distributed as distributed
+    from deepod import metrics as metrics
     from deepod import models as models
     from deepod import networks as networks
     from deepod import onnx as onnx
@@ -53,8 +54,8 @@ _CLASSES_AND_FUNCTIONS = DETECTORS | {
     "load": "deepod._storage.models",
 }
 _MODULES = {
-    *("bench", "callbacks", "data", "datasets", "distributed", "models", "networks", "onnx"),
-    *("plotting", "sources"),
+    *("bench", "callbacks", "data", "datasets", "distributed", "metrics", "models", "networks"),
+    *("onnx", "plotting", "sources"),
 }
 
 __all__ = [
