@@ -19,10 +19,11 @@ DETECTORS = {
     "Neighbors": "deepod.models.neighbors",
     "PLAD": "deepod.models.plad",
 }
-# Detectors of time series: what is fitted and scored is rows in the order of time.
+# Detectors of time series.
 SERIES = {
-    "LSTMAD": "deepod.series",
-    "RidgeAR": "deepod.series",
+    "LSTMAD": "deepod.series.lstm_ad",
+    "RidgeAR": "deepod.series.ridge_ar",
+    "Windows": "deepod.series.windows",
 }
 # What detectors are joined by; in files, too.
 ENSEMBLES = {

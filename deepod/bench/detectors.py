@@ -28,7 +28,7 @@ class Found(NamedTuple):
     @property
     def of_series(self) -> bool:
         """Whether it is one of deepod's that take time series."""
-        return f"{self.module}.".startswith("deepod.series.")
+        return self.module in SERIES.values()
 
     @property
     def stacks(self) -> bool:
@@ -83,7 +83,7 @@ class Found(NamedTuple):
 
 def _on_windows(detector: str, **params: Any) -> Found:
     settings = {"detector": {"name": detector, **params}, "window": 50}
-    return Found("deepod.series", "Windows", settings)
+    return Found(SERIES["Windows"], "Windows", settings)
 
 
 _OWN = "deepod.bench.baselines"
@@ -95,15 +95,14 @@ BASELINES = {
     "kmeans": _on_windows(f"{_OWN}:NearestCentre", n_clusters=20),
     "neighbors": _on_windows("pyod:KNN", n_neighbors=5, method="mean"),
     "iforest": _on_windows("pyod:IForest"),
-    "ridge": Found("deepod.series", "RidgeAR", {}),
+    "ridge": Found(SERIES["RidgeAR"], "RidgeAR", {}),
     "lstmad-pyod": Found("pyod.models.ts_lstm", "LSTMAD", {}),
 }
 
 
 def usual_of_series() -> list[str]:
-    """Name deepod's detectors of time series, those that are baselines aside."""
-    baselines = [(found.module, found.name) for found in BASELINES.values() if not found.params]
-    return [name for name, module in SERIES.items() if (module, name) not in baselines]
+    """Name deepod's detectors of time series, but those that the baselines have."""
+    return [name for name in SERIES if name not in {found.name for found in BASELINES.values()}]
 
 
 def find(name: str) -> Found:
@@ -126,8 +125,7 @@ def find(name: str) -> Found:
     """
     where, _, what = name.rpartition(":")
     if not where:
-        known = {"Consensus": "deepod.ensemble", **deepod.DETECTORS}
-        known |= {**SERIES, "Windows": "deepod.series"}
+        known = {"Consensus": "deepod.ensemble", **deepod.DETECTORS, **SERIES}
         if what in known:
             return Found(known[what], what, {})
         raise ValueError(f"No detector {name!r} in deepod; it has {', '.join(known)}.")

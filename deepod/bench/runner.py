@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Bunch
 from threadpoolctl import threadpool_limits
 
-from deepod import datasets
+from deepod import datasets, metrics
 from deepod._storage.atomic import write
 from deepod.bench import detectors, environment, limits, protocols, rows
 from deepod.bench.rows import Cell
@@ -353,14 +353,13 @@ class _Trial:
 
 def _of_series(split: protocols.Split, scores: np.ndarray, flagged: np.ndarray) -> dict[str, Any]:
     """Return the metrics of a series, in which an anomaly is a stretch of points."""
-    from deepod import metrics
-
     y, length = split.y_test, metrics.period(split.X_test[:, 0], most=100)
+    volumes = metrics.vus(y, scores, length=length)
     return {
-        "vus_pr": float(metrics.vus_pr(y, scores, length=length)),
-        "vus_roc": float(metrics.vus_roc(y, scores, length=length)),
-        "vus_length": int(length),
-        "range_f1": float(metrics.range_f1(y, flagged.astype(int))),
+        "vus_pr": volumes.pr,
+        "vus_roc": volumes.roc,
+        "vus_length": length,
+        "range_f1": metrics.range_f1(y, flagged.astype(int)),
         "flagged": float(flagged.mean()),
     }
 
@@ -446,14 +445,15 @@ def _seeded(seed: int) -> Iterator[None]:
 
 def _warm_up(found: detectors.Found, split: protocols.Split) -> None:
     """Fit once per worker on a few rows: no imports or compilation in the times."""
+    few = 500 if found.of_series else 64  # windows have to fit in
     if found[:2] not in _warm:
         _warm.add(found[:2])
-        X, y = split.X_train[:64], None if split.given is None else split.given[:64]
+        X, y = split.X_train[:few], None if split.given is None else split.given[:few]
         with contextlib.suppress(Exception):  # should it matter, it happens again
             detector, _ = found.build(0, epochs=1, n_features=X[0].size)
             with _seeded(0):
                 detector.fit(X) if y is None else detector.fit(X, y)
-                detector.decision_function(split.X_test[:64])
+                detector.decision_function(split.X_test[:few])
 
 
 def _groups(found: detectors.Found, seeds: int, stack: bool) -> list[tuple[int, ...]]:
