@@ -102,7 +102,8 @@ BASELINES = {
 
 def usual_of_series() -> list[str]:
     """Name deepod's detectors of time series, but those that the baselines have."""
-    return [name for name in SERIES if name not in {found.name for found in BASELINES.values()}]
+    baselines = {(found.module, found.name) for found in BASELINES.values()}
+    return [name for name, module in SERIES.items() if (module, name) not in baselines]
 
 
 def find(name: str) -> Found:

@@ -21,8 +21,8 @@ def add_options(parser: argparse.ArgumentParser, detectors: str | None = None) -
     add("--detectors", type=listed, help="with commas: PLAD, pyod:IForest, module:Class, "
         f"file.toml:section ({usual}of series, ours for series and the baselines, which are run "
         "in any case)")  # fmt: skip
-    add("--without", type=listed, default=[], metavar="a,b,c", help="leave out these of them, such "
-        "as baseline:lstmad-pyod, which is slow; baselines: all baselines")  # fmt: skip
+    add("--without", type=listed, default=[], metavar="a,b,c", help="leave out these, such as "
+        "baseline:lstmad-pyod, which is slow; baselines: all that are not in --detectors")  # fmt: skip
     add("--protocol", default="one-class", help=", ".join(DIVIDED) + ", "
         + ", ".join(k if p.least is None else f"{k}-N" for k, p in PROTOCOLS.items())
         + ", with a number for N (default: %(default)s)")  # fmt: skip
@@ -78,16 +78,15 @@ def wanted(args: argparse.Namespace) -> list[str]:
     """Return the names of the detectors to run, with baselines beside those of time series."""
     from deepod.bench.detectors import BASELINES, usual_of_series
 
-    if args.protocol == "series":
-        baselines = [f"baseline:{name}" for name in BASELINES]
-        names = [*(usual_of_series() if args.detectors is None else args.detectors), *baselines]
-    else:
-        baselines = []
-        names = args.usual if args.detectors is None else args.detectors
-    unknown = set(args.without) - {*names, "baselines"}
-    if unknown:
-        raise ValueError(f"--without: {min(unknown)} is none of {', '.join(names)}.")
-    left_out = {*args.without, *(baselines if "baselines" in args.without else ())}
+    series = args.protocol == "series"
+    usual = usual_of_series() if series else args.usual
+    names = list(usual if args.detectors is None else args.detectors)
+    if series and "baselines" not in args.without:
+        names += [f"baseline:{name}" for name in BASELINES]
+    left_out = set(args.without) - {"baselines"}
+    if not left_out <= set(names):
+        unknown = min(left_out - set(names))
+        raise ValueError(f"--without: {unknown} is none of {', '.join(names)}.")
     names = [name for name in names if name not in left_out]
     if not names:
         raise ValueError("--detectors: name at least one, such as PLAD or pyod:KNN.")

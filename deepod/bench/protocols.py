@@ -332,8 +332,6 @@ def split_series(series: Bunch, max_train: int | None = None, max_test: int | No
     Split
         Nothing depends on a seed. Of the training part there are no labels: ``y_train`` is empty.
     """
-    if "test" not in series:
-        raise ValueError("The protocol series needs time series, see deepod.datasets.load_series.")
     train = series.data if max_train is None else series.data[-max_train:]
     test, y = series.test[:max_test], series.test_target[:max_test]
     return _checked(Split(train, np.empty(0, int), test, y))

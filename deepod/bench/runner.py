@@ -394,6 +394,9 @@ def _raise(error: Exception | None) -> None:
 
 def load(cell: Cell, dataset: Dataset) -> protocols.Split:
     """Load a dataset and divide it as a cell says."""
+    if dataset.series != (cell.protocol == "series"):
+        what = "a time series" if dataset.series else "no time series"
+        raise ValueError(f"{dataset.name} is {what}, and the protocol is {cell.protocol}.")
     caps = cell.seed, cell.max_train, cell.max_test
     if cell.protocol == "images":
         normal = int(cell.dataset.rpartition(":")[2])
