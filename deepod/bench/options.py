@@ -22,7 +22,7 @@ def add_options(parser: argparse.ArgumentParser, detectors: str | None = None) -
         f"file.toml:section ({usual}of series, ours for series and the baselines, which are run "
         "in any case)")  # fmt: skip
     add("--without", type=listed, default=[], metavar="a,b,c", help="leave out these, such as "
-        "baseline:lstmad-pyod, which is slow; baselines: all that are not in --detectors")  # fmt: skip
+        "baseline:lstmad-pyod, which is slow; baselines: all that --detectors has not")  # fmt: skip
     add("--protocol", default="one-class", help=", ".join(DIVIDED) + ", "
         + ", ".join(k if p.least is None else f"{k}-N" for k, p in PROTOCOLS.items())
         + ", with a number for N (default: %(default)s)")  # fmt: skip

@@ -557,6 +557,7 @@ def find_data(
     """
     kind = {"images": "images", "series": "timeseries"}.get(protocol, "tabular")
     places = [Path(p) for p in paths] or [datasets.get_data_home() / kind]
+    kinds = (".npz",) if protocol == "series" else TABLES
     files = []
     for place in places:
         if not place.exists():
@@ -567,12 +568,12 @@ def find_data(
                 "timeseries/*/*.npz."
             )
         # Not what file managers leave, such as ._thyroid.npz.
-        if protocol == "series":
-            inside, kinds = sorted(place.rglob("[!.]*")), (".npz",)
-        else:
-            inside, kinds = sorted(place.glob("[!.]*"), key=_order), TABLES
         if not place.is_dir():
             inside = [place]
+        elif protocol == "series":
+            inside = sorted(place.rglob("[!.]*"))
+        else:
+            inside = sorted(place.glob("[!.]*"), key=_order)
         usable = [path for path in inside if path.suffix in kinds and path.is_file()]
         if not usable:
             raise ValueError(f"{place}: expected {', '.join(kinds)}; there is no such file.")
