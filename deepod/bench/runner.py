@@ -29,7 +29,7 @@ from deepod.ensemble import fit_in_jobs
 
 THREADS = 1  # per worker, for every detector alike
 TABLES = (".npz", ".csv", ".parquet", ".pq")
-_warm: set[tuple[str, str]] = set()  # classes that this process has run
+_warm: set[tuple[str, ...]] = set()  # classes that this process has run
 
 
 class Dataset(NamedTuple):
@@ -449,8 +449,10 @@ def _seeded(seed: int) -> Iterator[None]:
 def _warm_up(found: detectors.Found, split: protocols.Split) -> None:
     """Fit once per worker on a few rows: no imports or compilation in the times."""
     few = 500 if found.of_series else 64  # windows have to fit in
-    if found[:2] not in _warm:
-        _warm.add(found[:2])
+    # Windows of another detector run other code.
+    kind = (*found[:2], str(found.params)) if found.of_series else found[:2]
+    if kind not in _warm:
+        _warm.add(kind)
         X, y = split.X_train[:few], None if split.given is None else split.given[:few]
         with contextlib.suppress(Exception):  # should it matter, it happens again
             detector, _ = found.build(0, epochs=1, n_features=X[0].size)
