@@ -179,7 +179,10 @@ def test_warm_up__the_first_known_score(name):
     detector = fast_series(name, smoothing="causal").fit(waves())
     scores = detector.decision_function(NEW)
     if name == "SeriesConsensus":  # the largest of the members' scores
-        members = [m.decision_function(NEW) / u for m, u in zip(detector.members_, detector.units_)]
+        members = [
+            m.decision_function(NEW) / u
+            for m, u in zip(detector.members_, detector.units_, strict=True)
+        ]
         np.testing.assert_allclose(scores, np.max(members, 0), rtol=1e-5)
         return
     assert (scores[: detector.warm_up_] == scores[detector.warm_up_]).all()
