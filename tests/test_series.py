@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 import deepod
 from deepod._registry import SERIES
 from deepod._scoring.series import Span, covered, kernel, passed_over, smoothed, spans_of
+from deepod._scoring.threshold import of_events
 from deepod.series import LSTMAD, RidgeAR, WindowNeighbors, Windows
 from tests.cases import FAST_SERIES, SERIES_NAMES, fast_series, fitted_series, waves
 
@@ -242,6 +243,47 @@ def test_channels_that_stand_still__are_evidence_when_they_move():
         assert 90 <= scores.argmax() < 120
         assert scores.max() > 3 * usual
         assert detector.explain(new)[100:110].sum(0).argmax() == 1
+
+
+def test_events__stretches_that_are_flagged():
+    detector = RidgeAR(window=10, smoothing=None).fit(waves(600)).set_event_rate(0)
+    x = waves(300, seed=3)
+    x[100:110] = x[200] = 5.0
+    found = detector.events(x, gap=12)
+    assert [(s, t >= u) for (s, t), u in zip(found, (110, 201), strict=True)] == [
+        (100, True),
+        (200, True),
+    ]
+    assert [len(e) for e in detector.events([x, waves(100, seed=3)], gap=12)] == [2, 0]
+    labels = detector.predict(x)
+    assert sum(stop - start for start, stop in detector.events(x)) == labels.sum()
+    with pytest.raises(ValueError, match="rate must be"):
+        detector.set_event_rate(-1)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=40), st.integers(0, 4))
+def test_event_threshold__lowest_with_few_events_from_there_on(values, most):
+    scores = np.array(values, float)
+
+    def count(threshold):
+        above = np.concatenate([[False], scores > threshold])
+        return np.count_nonzero(above[1:] & ~above[:-1])
+
+    found = of_events(scores, most)
+    assert all(count(level) <= most for level in np.unique(scores) if level >= found)
+    lower = [level for level in np.unique(scores) if level < found]
+    assert not lower or count(lower[-1]) > most
+
+
+@every
+def test_event_rate__held_on_normal_series(name):
+    detector = fitted_series(name).set_event_rate(10.0)
+    scores = detector._training_scores
+    assert (
+        len(deepod.metrics.events((scores > detector.threshold_).astype(int))) <= len(scores) / 100
+    )
+    detector.set_threshold(None)
 
 
 def test_windows__of_training__not_compared_with_themselves():

@@ -46,7 +46,7 @@ class LSTMAD(SeriesDetector):
     >>> import numpy as np
     >>> from deepod.series import LSTMAD
     >>> x = np.sin(np.arange(2000) / 5)
-    >>> detector = LSTMAD(epochs=2, random_state=0).fit(x[:1500])
+    >>> detector = LSTMAD(epochs=20, random_state=0).fit(x[:1500])
     >>> test = x[1500:].copy()
     >>> test[250:260] = 0.0
     >>> abs(int(detector.decision_function(test).argmax()) - 255) < 40
