@@ -19,6 +19,11 @@ DETECTORS = {
     "Neighbors": "deepod.models.neighbors",
     "PLAD": "deepod.models.plad",
 }
+# Detectors of series: their rows are points in order of time.
+SERIES = {
+    "LSTMAD": "deepod.series.lstm_ad",
+    "RidgeAR": "deepod.series.ridge_ar",
+}
 # What detectors are joined by; in files, too.
 ENSEMBLES = {
     "Consensus": "deepod.ensemble",
@@ -49,5 +54,5 @@ def list_detectors() -> list[dict[str, Any]]:
 
 
 def detector_class(name: str) -> Any:
-    """Import a class of :data:`DETECTORS` or :data:`ENSEMBLES`."""
-    return getattr(import_module((DETECTORS | ENSEMBLES)[name]), name)
+    """Import a class of :data:`DETECTORS`, :data:`SERIES` or :data:`ENSEMBLES`."""
+    return getattr(import_module((DETECTORS | SERIES | ENSEMBLES)[name]), name)
