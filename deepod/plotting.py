@@ -200,8 +200,7 @@ def plot_series(
         By default those of X or of the detector, or else "channel 0" and so on.
     n_channels : int, default=8
         Channels to draw, at most. Of more, those that add most to the scores of the points above
-        the threshold, or of all points if none is; in the order of X. If the detector explains no
-        scores, the first ones.
+        the threshold, or of all points if none is; in the order of X.
     figure : matplotlib Figure, optional
         Where to draw; a new one by default.
 
@@ -214,6 +213,8 @@ def plot_series(
     ValueError
         If X is none that the detector can score, ``y``, ``scores`` or ``feature_names`` do not fit
         it, or ``n_channels`` is below 1.
+    TypeError
+        If there are more channels and the detector explains no scores.
 
     Examples
     --------
@@ -251,7 +252,8 @@ def plot_series(
         # A dollar in a name is a dollar.
         ax.set_ylabel(names[j], rotation="horizontal", ha="right", va="center", parse_math=False)
     if len(shown) < len(names):
-        axes[0].set_title(f"{len(shown)} of {len(names)} channels", fontsize="medium")
+        title = f"{len(shown)} of {len(names)} channels, those that add most to the scores"
+        axes[0].set_title(title, fontsize="medium")
     _draw_scores(axes[-1], at, scores, detector.threshold_, series)
     for ax in axes:
         _shade(ax, at, flagged, series, (0, 1), color="tab:red", alpha=0.25, label="flagged")
@@ -287,11 +289,9 @@ def _largest(
     detector: Any, series: Series, context: Any, flagged: np.ndarray, n_channels: int
 ) -> list[int]:
     """List the channels that add most to the scores of the flagged points, in their order."""
-    try:
-        reasons = series.joined(detector.explain(series, context=context))
-    except TypeError:  # it explains none
-        return list(range(n_channels))
-    total = reasons[flagged if flagged.any() else slice(None)].sum(0)
+    total = series.joined(detector.explain(series, context=context))[
+        flagged if flagged.any() else slice(None)
+    ].sum(0)
     return sorted(np.argsort(-total, kind="stable")[:n_channels].tolist())
 
 

@@ -119,8 +119,8 @@ def _add_fit(commands: Any) -> None:
         "are refused, or filled by --set missing=impute. What Consensus has no hyper-parameter for "
         "is set for each of its members. For a detector of series, the rows of TRAIN are points in "
         "the order of time, which are read into memory.",
-        epilog="examples: deepod fit train.csv --detector AutoEncoder --set random_state=0 "
-        "--set lr=0.01 --out model; deepod fit sensors.csv --time when --detector LSTMAD "
+        epilog="example: deepod fit train.csv --detector AutoEncoder --set random_state=0 "
+        "--set lr=0.01 --out model; of series: deepod fit sensors.csv --time when --detector LSTMAD "
         "--out model",
     )
     fit.set_defaults(run=_run_fit)
@@ -172,8 +172,8 @@ def _add_score(commands: Any) -> None:
         "part: .npy, .csv or Parquet, the columns by the names of those that were trained on, if "
         "they had names. A series is read into memory; each point has a score, in the order of the "
         "file.",
-        epilog="examples: deepod score model new.csv --out scores.csv; deepod score model new.csv "
-        "--time when --context train.csv --out scores.csv",
+        epilog="example: deepod score model new.csv --out scores.csv; of series: deepod score "
+        "model new.csv --time when --context train.csv --out scores.csv",
     )
     score.set_defaults(run=_run_score)
     score.add_argument("model", type=Path, metavar="MODEL", help="as deepod fit has saved it")
@@ -240,8 +240,8 @@ def _add_plot(commands: Any) -> None:
         "series, its channels with the scores, the threshold and the stretches above it below "
         "them; with --row, what each column adds to the score of that row. NEW is read as deepod "
         "score reads it.",
-        epilog="examples: deepod plot model new.csv --label fraud --out scores.png; deepod plot "
-        "model new.csv --time when --out series.png",
+        epilog="example: deepod plot model new.csv --label fraud --out scores.png; of series: "
+        "deepod plot model new.csv --time when --out series.png",
     )
     plot.set_defaults(run=_run_plot)
     plot.add_argument("model", type=Path, metavar="MODEL", help="as deepod fit has saved it")
