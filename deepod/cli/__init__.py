@@ -120,8 +120,8 @@ def _add_fit(commands: Any) -> None:
         "is set for each of its members. For a detector of series, the rows of TRAIN are points in "
         "the order of time, which are read into memory.",
         epilog="example: deepod fit train.csv --detector AutoEncoder --set random_state=0 "
-        "--set lr=0.01 --out model; of series: deepod fit sensors.csv --time when --detector LSTMAD "
-        "--out model",
+        "--set lr=0.01 --out model; of series: deepod fit sensors.csv --time when "
+        "--detector LSTMAD --out model",
     )
     fit.set_defaults(run=_run_fit)
     fit.add_argument("train", type=Path, metavar="TRAIN", help="rows to fit on")
