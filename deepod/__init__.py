@@ -18,10 +18,12 @@ if TYPE_CHECKING:
     from deepod import data as data
     from deepod import datasets as datasets
     from deepod import distributed as distributed
+    from deepod import metrics as metrics
     from deepod import models as models
     from deepod import networks as networks
     from deepod import onnx as onnx
     from deepod import plotting as plotting
+    from deepod import series as series
     from deepod import sources as sources
     from deepod._base import BaseDetector
     from deepod._storage.models import load
@@ -53,8 +55,8 @@ _CLASSES_AND_FUNCTIONS = DETECTORS | {
     "load": "deepod._storage.models",
 }
 _MODULES = {
-    *("bench", "callbacks", "data", "datasets", "distributed", "models", "networks", "onnx"),
-    *("plotting", "sources"),
+    *("bench", "callbacks", "data", "datasets", "distributed", "metrics", "models", "networks"),
+    *("onnx", "plotting", "series", "sources"),
 }
 
 __all__ = [

@@ -23,6 +23,7 @@ from deepod._scoring.memory import AtOnce
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
 from deepod._scoring.vocabulary import Contamination
 from deepod._storage import models, rebuild
+from deepod._training.fitting import Fit
 from deepod._training.task import ENGINES
 from deepod._training.together import fit_all
 from deepod.networks import FAMILIES, Network, family_with, resolve
@@ -268,6 +269,8 @@ class BaseDetector(Fitted):
     learns_by_heart: ClassVar[bool] = True
     # Whether scores have gradients, for explain(rule="gradients"): ranks have none.
     has_gradients: ClassVar[bool] = True
+    # The class of its fits, if it is not that of rows.
+    _fit_kind: ClassVar[type[Fit] | None] = None
     # Whether the networks that network="auto" stands for have BatchNorm.
     auto_batch_norm: ClassVar[bool] = False
 

@@ -324,7 +324,7 @@ class Consensus(PyODVocabulary):
         scores : ndarray of shape (n,), float64
         """
         check_is_fitted(self)
-        return self._join([_scores(member, X, batch_size) for member in self.members_])
+        return self._join([scores_of(member, X, batch_size) for member in self.members_])
 
     def score_batches(self, batches: Iterable[Any]) -> Iterator[np.ndarray]:
         """Score batches as they come, each by :meth:`decision_function`.
@@ -367,7 +367,7 @@ class Consensus(PyODVocabulary):
         for member in self.members_:
             if not hasattr(member, "explain"):
                 raise TypeError(f"{type(member).__name__} explains no scores.")
-        tails = self._tails([_scores(member, X, batch_size) for member in self.members_])
+        tails = self._tails([scores_of(member, X, batch_size) for member in self.members_])
         total = np.zeros(np.shape(X))
         for member, own, weight in zip(self.members_, tails, self._weights(tails), strict=True):
             parts = member.explain(X, batch_size)
@@ -473,7 +473,7 @@ def _last_step(member: Any) -> Any:
     return member.steps[-1][1] if isinstance(member, Pipeline) else member
 
 
-def _scores(member: Any, X: Any, batch_size: int | None = None) -> np.ndarray:
+def scores_of(member: Any, X: Any, batch_size: int | None = None) -> np.ndarray:
     """Scores of rows, higher = more anomalous.
 
     Raises
@@ -515,9 +515,9 @@ def _training_scores(member: Any, X: Any) -> tuple[np.ndarray, np.ndarray, np.nd
     found = []
     for part, others in (halves, halves[::-1]):
         half = clone(member).fit(_rows(X, part))
-        tail = Tail(BY_HEART).learn(torch.from_numpy(_scores(half, _rows(X, part))))
-        found.append((others, tail.of_array(_scores(half, _rows(X, others)))))
-    own = _scores(member.fit(X), X)
+        tail = Tail(BY_HEART).learn(torch.from_numpy(scores_of(half, _rows(X, part))))
+        found.append((others, tail.of_array(scores_of(half, _rows(X, others)))))
+    own = scores_of(member.fit(X), X)
     unseen = as_unseen(own, found)
     return unseen, unseen, own
 

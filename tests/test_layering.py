@@ -23,7 +23,8 @@ FLOORS = [
     {"_training"},
     {"_base"},
     {"models"},
-    {"adapter", "datasets", "distributed", "ensemble", "onnx", "plotting"},
+    {"adapter", "datasets", "distributed", "ensemble", "metrics", "onnx", "plotting"},
+    {"series"},
     {"search"},
     {"bench"},
     {"cli", "data"},  # data is the older name of sources
@@ -213,7 +214,7 @@ def test_first_fit__imports_no_compiler_and_nothing_slow():
 
 
 def test_submodules__reachable_from_the_root():
-    names = ["onnx", "plotting", "datasets", "bench", "distributed", "data"]
+    names = ["onnx", "plotting", "datasets", "bench", "distributed", "data", "metrics"]
     code = f"import deepod; print([getattr(deepod, name).__name__ for name in {names}])"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == str([f"deepod.{name}" for name in names])

@@ -93,13 +93,15 @@ class Scaler:
         how: str | None,
         gather: Callable[[Any], list[Any]] = lambda found: [found],
         fill: np.ndarray | None = None,
+        floor: float = 0.0,
     ) -> Scaler:
         """Learn from samples of ``shape`` in one pass over blocks of them, such as :func:`blocks`.
 
         ``how`` is "standard" (mean 0, standard deviation 1), "minmax" (to [0, 1]), "symmetric"
         (to [-1, 1]), "gcn" (contrast normalisation of each sample, then to [0, 1]) or None
         (unchanged). ``gather`` collects what processes with rows of their own have found. ``fill``
-        is as in the constructor.
+        is as in the constructor. With ``floor``, features are divided by no less than this part of
+        the median of what those that vary are divided by, constant ones included.
         """
         low, high, mean, variance = _combined(gather(_statistics(blocks, shape, how, fill)))
         # The scalers' own rule for constant columns takes too many for one: all that are narrower
@@ -115,6 +117,9 @@ class Scaler:
             shift = np.where(constant, low, low / 2 + high / 2)
             scale = np.where(constant, 1.0, high / 2 - low / 2)
         scale = np.where(scale > 0, scale, 1.0)  # a variance that underflowed
+        if floor and how is not None and not constant.all():
+            least = floor * np.median(scale[~constant])
+            scale = np.where(constant, least, np.maximum(scale, least))
         learned = [shift, scale] if fill is None else [shift, scale, fill]
         if not all(np.isfinite(values).all() for values in learned):
             raise ValueError("X holds values too large for float64; rescale its columns.")

@@ -40,7 +40,7 @@ def fit_all(
     # Gradients whatever mode the caller is in.
     with torch.inference_mode(False), torch.enable_grad():
         for k, (detector, X, y) in enumerate(zip(detectors, Xs, ys, strict=True)):
-            fit = Fit(k, detector, X, y)
+            fit = (detector._fit_kind or Fit)(k, detector, X, y)
             try:
                 fit.set_up(shared)
             except Exception as error:

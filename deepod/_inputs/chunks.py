@@ -1,0 +1,89 @@
+"""Chunks of series to train on, gathered from the points by number: no point is copied before."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from deepod._inputs.rows import even_parts
+
+_OVERLAP = 4  # an epoch has as many chunks as if each began a quarter of its length after another
+
+
+class Chunks:
+    """Random chunks of series: :class:`deepod.types.Rows`.
+
+    Parameters
+    ----------
+    x : Tensor of shape (n_points, channels)
+        The points of all series, one series after the other.
+    spans : sequence of (int, int)
+        Ranges of points that chunks are taken from; none is shorter than ``length``.
+    length : int
+        Points in a chunk.
+    """
+
+    def __init__(self, x: Tensor, spans: Sequence[tuple[int, int]], length: int) -> None:
+        self.x, self.y = x, None
+        self.device, self.shape = x.device, (length, *x.shape[1:])
+        self.parts: int | None = None
+        possible = torch.tensor([stop - start - length + 1 for start, stop in spans], device="cpu")
+        self._first = torch.tensor([start for start, _ in spans], device="cpu")
+        self._ends = possible.cumsum(0)
+        points = sum(stop - start for start, stop in spans)
+        self._n = max(2, _OVERLAP * points // length)
+
+    def __len__(self) -> int:
+        return self._n
+
+    def sizes(self, batch_size: int) -> list[int]:
+        """List the different sizes of the batches of an epoch."""
+        return sorted({len(part) for part in even_parts(torch.arange(len(self)), batch_size)})
+
+    def batches(
+        self, stream: torch.Generator, batch_size: int
+    ) -> Iterator[tuple[Tensor, Tensor | None]]:
+        """Draw the chunks of one epoch, every place where one may begin as likely as the others."""
+        most = int(self._ends[-1])
+        drawn = torch.randint(most, (len(self),), generator=stream, device="cpu")
+        for part in even_parts(self._start(drawn), batch_size, self.parts):
+            yield self._take(part), None
+
+    def head(self, n: int) -> tuple[Tensor, Tensor | None]:
+        """Return n chunks, always the same."""
+        return self._take(self._start(torch.arange(n, device="cpu") % int(self._ends[-1]))), None
+
+    def chunks(self, n: int) -> Iterator[Tensor]:
+        """Give chunks that are spread evenly over all points, at most n at a time."""
+        spread = torch.linspace(0, int(self._ends[-1]) - 1, len(self), device="cpu").long()
+        for part in self._start(spread).split(n):
+            yield self._take(part)
+
+    def state_dict(self) -> dict[str, int]:
+        """Return what the next epoch takes from those before it."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, int]) -> None:
+        """Go on from there."""
+
+    def _start(self, numbers: Tensor) -> Tensor:
+        """Turn numbers of places where a chunk may begin into numbers of points."""
+        span = torch.searchsorted(self._ends, numbers, right=True)
+        before = torch.cat([self._ends.new_zeros(1), self._ends])[span]
+        return self._first[span] + numbers - before
+
+    def _take(self, starts: Tensor) -> Tensor:
+        return take(self.x, starts, self.shape[0])
+
+
+def take(x: Tensor, starts: Tensor, length: int, stops: Tensor | None = None) -> Tensor:
+    """Gather chunks of points, (n, length, channels), that begin at ``starts``.
+
+    Where a chunk reaches beyond its ``stops``, the last point before is repeated.
+    """
+    numbers = starts[:, None] + torch.arange(length, device=starts.device)
+    if stops is not None:
+        numbers = torch.minimum(numbers, stops[:, None] - 1)
+    return x[numbers.to(x.device)]

@@ -1,0 +1,209 @@
+"""Scores of the points of a series: by a pass over it, or by windows that cover them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from deepod._inputs.chunks import take
+from deepod._scoring.apply import chunk_rows, score
+from deepod._scoring.memory import AtOnce
+
+Function = Callable[[nn.Module, Tensor], Tensor]  # of a module and chunks; a row for each point
+Smoothing = Literal["centred", "causal"] | None
+
+CHUNK_WINDOWS = 4  # windows in a chunk that is passed over at once, after one that leads up to it
+_COVERED_AT_ONCE = 1 << 22  # values of windows that are added up at once
+
+
+class Span(NamedTuple):
+    """Points to score, from ``start`` to ``stop``, and from ``begin`` on those that lead up."""
+
+    begin: int
+    start: int
+    stop: int
+
+
+def spans_of(lengths: Sequence[int]) -> list[Span]:
+    """Return all points of series that lie one after the other."""
+    ends = np.cumsum(lengths).tolist()
+    return [Span(end - n, end - n, end) for end, n in zip(ends, lengths, strict=True)]
+
+
+# --- a pass over the series -----------------------------------------------------------------------
+
+
+def passed_over(
+    module: nn.Module,
+    function: Function,
+    x: Tensor,
+    spans: Sequence[Span],
+    window: int,
+    batch_size: int | None = None,
+    at_once: AtOnce | None = None,
+) -> np.ndarray:
+    """Apply ``function(module, chunks)`` to each point with at least ``window`` points before it.
+
+    Chunks begin anew every ``4 * window`` points, so that they can be passed over side by side:
+    a result depends on at least ``window`` and at most ``5 * window`` points before, no others.
+
+    Returns
+    -------
+    results : ndarray of shape (n_points, ...), float64
+        Of the points of all spans; NaN for those with fewer points before.
+    """
+    size = CHUNK_WINDOWS * window
+    starts, stops, counts = [], [], []
+    for begin, start, stop in spans:
+        first = max(0, start - begin - window) // size  # chunks before it are for nothing
+        last = max(0, -(-(stop - begin - window) // size))
+        starts.append(torch.arange(first, last) * size + begin)
+        stops.append(torch.full((last - first,), stop))
+        counts.append(first)
+    all_starts, all_stops = torch.cat(starts), torch.cat(stops)
+    length = window + size
+    at_a_time = batch_size or chunk_rows((length, *x.shape[1:]))
+
+    def chunks() -> Iterator[Tensor]:
+        for part in torch.arange(len(all_starts)).split(at_a_time):
+            yield take(x, all_starts[part], length, all_stops[part])
+
+    def after_window(module: nn.Module, rows: Tensor) -> Tensor:
+        return function(module, rows)[:, window:]
+
+    if not len(all_starts):
+        raise ValueError("no point has enough points before it")
+    found = score(module, after_window, chunks(), x.device, len(all_starts), at_once)
+    values = found.cpu().double().numpy()
+    out = np.full((sum(span.stop - span.start for span in spans), *values.shape[2:]), np.nan)
+    row = chunk = 0
+    for (begin, start, stop), skipped, own in zip(spans, counts, starts, strict=True):
+        flat = values[chunk : chunk + len(own)].reshape(-1, *values.shape[2:])
+        known = begin + window + skipped * size  # the point that the first row is of
+        flat = flat[max(0, start - known) : max(0, stop - known)]
+        out[row + stop - start - len(flat) : row + stop - start] = flat
+        row, chunk = row + stop - start, chunk + len(own)
+    return out
+
+
+# --- windows --------------------------------------------------------------------------------------
+
+
+def windows_of(span: Span, window: int, stride: int, causal: bool) -> Tensor:
+    """Return where the windows begin that cover the points of a span.
+
+    Every ``stride`` points, and one at the very end; if ``causal``, one that ends at each point.
+    """
+    if causal:
+        return torch.arange(max(span.begin, span.start - window + 1), span.stop - window + 1)
+    begin = max(span.begin, span.start - window + 1)
+    starts = torch.arange(begin, span.stop - window + 1, stride)
+    if len(starts) and int(starts[-1]) < span.stop - window:
+        starts = torch.cat([starts, torch.tensor([span.stop - window])])
+    return starts
+
+
+def covered(
+    of_windows: Callable[[Tensor], np.ndarray],
+    spans: Sequence[Span],
+    window: int,
+    stride: int,
+    causal: bool,
+    values: int,
+) -> np.ndarray:
+    """Give each point the mean over the windows that cover it, or that of the one it ends.
+
+    Parameters
+    ----------
+    of_windows : callable
+        Takes where windows begin; gives one result per window, (n,), or one per point of each,
+        (n, window, ...).
+    spans : sequence of Span
+    window, stride : int
+    causal : bool
+        Whether the results at a point come from the window that ends there alone: the mean over it.
+    values : int
+        In a window, so that few windows are taken at once where they are large.
+
+    Returns
+    -------
+    results : ndarray of shape (n_points, ...), float64
+        NaN where no window is.
+    """
+    parts = []
+    for span in spans:
+        starts = windows_of(span, window, stride, causal)
+        sums: np.ndarray | None = None
+        counts = np.zeros(span.stop - span.begin)
+        for part in starts.split(max(1, _COVERED_AT_ONCE // values)):
+            found = np.asarray(of_windows(part), dtype=np.float64)
+            rest = found.shape[2:] if found.ndim > 1 else ()
+            if sums is None:
+                sums = np.zeros((span.stop - span.begin, *rest))
+            first = (part - span.begin).numpy()
+            if causal:
+                at_end = found if found.ndim == 1 else found.mean(1)
+                sums[first + window - 1] += at_end
+                counts[first + window - 1] += 1
+                continue
+            for step in range(window):  # starts differ, so that no point is met twice in a step
+                sums[first + step] += found if found.ndim == 1 else found[:, step]
+                counts[first + step] += 1
+        if sums is None:
+            raise ValueError("no window fits")
+        with np.errstate(invalid="ignore"):
+            mean = sums / counts.reshape(-1, *[1] * (sums.ndim - 1))
+        parts.append(mean[span.start - span.begin :])
+    return np.concatenate(parts)
+
+
+# --- smoothing ------------------------------------------------------------------------------------
+
+
+def smoothed(
+    values: np.ndarray, spans: Sequence[Span], smoothing: Smoothing, length: int
+) -> np.ndarray:
+    """Return the mean over the points around each ("centred") or up to it ("causal").
+
+    Of those that have a value. Points without any get that of the first point that has one, or of
+    the last one after that.
+    """
+    parts, row = [], 0
+    for _, start, stop in spans:
+        own = values[row : row + stop - start]
+        row += stop - start
+        if smoothing is not None:
+            own = _mean_around(own, length, smoothing)
+        parts.append(_filled(own))
+    return np.concatenate(parts)
+
+
+def _mean_around(values: np.ndarray, length: int, smoothing: Smoothing) -> np.ndarray:
+    before = length - 1 if smoothing == "causal" else length // 2
+    after = 0 if smoothing == "causal" else (length - 1) // 2
+    known = ~np.isnan(values)
+    edges = [(before, after), *[(0, 0)] * (values.ndim - 1)]
+    # Sums of their own for each point: running ones would carry an outlier's rounding on.
+    sums = np.pad(np.where(known, values, 0.0), edges)
+    counts = np.pad(known.astype(np.float64), edges)
+    n = len(values)
+    total, count = np.zeros_like(values), np.zeros_like(values)
+    for step in range(length):
+        total += sums[step : step + n]
+        count += counts[step : step + n]
+    with np.errstate(invalid="ignore"):
+        return total / count
+
+
+def _filled(values: np.ndarray) -> np.ndarray:
+    known = ~np.isnan(values).reshape(len(values), -1).any(1)
+    if known.all() or not known.any():
+        return values
+    first, last = int(known.argmax()), len(known) - 1 - int(known[::-1].argmax())
+    values = values.copy()
+    values[:first], values[last + 1 :] = values[first], values[last]
+    return values

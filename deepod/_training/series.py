@@ -1,0 +1,148 @@
+"""A fit on series: chunks to train on, and the last part of each to learn the errors from."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from deepod._inputs.chunks import Chunks, take
+from deepod._inputs.division import count_held_out
+from deepod._inputs.rows import InMemory
+from deepod._inputs.scaling import Scaler, medians
+from deepod._inputs.series import as_series
+from deepod._scoring.series import Span, spans_of
+from deepod._training.fitting import Fit
+from deepod._training.task import Member, Task
+from deepod.sources import Source
+from deepod.types import Batch
+
+# Parameters of rows without an order, and the only value that they may have here.
+_OF_ROWS = {"suspects": 0.0, "cross_fitting": False, "network": "auto", "input_shape": None}
+# Channels are divided by no less than this part of the median standard deviation: one that never
+# moved in training is known to be still, and to move is strong evidence against a point.
+SCALE_FLOOR = 0.03
+_FEWEST_HELD_OUT = 10  # points, of a series whose last part is held out
+
+
+class SeriesFit(Fit):
+    """One detector of series on its way through ``fit``; X is a ``Series``."""
+
+    def __init__(self, number: int, detector: Any, X: Any, y: Any) -> None:
+        self.series = as_series(X)
+        super().__init__(number, detector, self.series.rows, y)
+
+    def _validate(self) -> None:
+        super()._validate()
+        detector = self.trained
+        name = type(detector).__name__
+        for parameter, only in _OF_ROWS.items():
+            if getattr(detector, parameter) != only:
+                raise ValueError(
+                    f"{parameter} is for rows without an order, not for series; leave it {only!r}."
+                )
+        if self.ranks.size > 1:
+            raise ValueError(f"{name} trains in one process.")
+        if isinstance(self.rows, Source):  # of points there are few: windows overlap, they do not
+            self.rows = self.rows.read(0, len(self.rows))
+        shortest = min(self.series.lengths)
+        if shortest < detector.window + 2:
+            which = f"series {self.series.lengths.index(shortest)} of X"
+            raise ValueError(
+                f"{'X' if len(self.series.lengths) == 1 else which} has {shortest} points, and "
+                f"{name}(window={detector.window}) needs {detector.window + 2}: give longer series "
+                "or a smaller window."
+            )
+
+    def _divide(self) -> None:
+        """Hold out the last points."""
+        detector, spans = self.trained, spans_of(self.series.lengths)
+        least = detector.window + 2
+        calibrating = detector.calibration_fraction
+        trained, self.calibrate = last_parts(spans, calibrating, least)
+        trained, self.watched = last_parts(trained, detector.validation_fraction, least)
+        self.train_on = trained
+
+    def _load(self, shared: dict[Any, Any]) -> tuple[Any, Batch | None]:
+        """Scale all points; those to train on are taken in chunks."""
+        detector, X, shape = self.trained, self.rows, self.trained.input_shape_
+        ranges = [X[span.start : span.stop] for span in self.train_on]
+        fill = None
+        if detector.missing == "impute":
+            fill = medians(np.concatenate(ranges), shape)
+        scaler = Scaler.fit(ranges, shape, detector.scaler, fill=fill, floor=SCALE_FLOOR)
+        detector.scaler_ = scaler
+        scaled = scaler.copy().transform(X)
+        self.points = torch.from_numpy(scaled).to(detector.device_)
+        length = min(detector._chunk_length(), *[span.stop - span.start for span in self.train_on])
+        spans = [(span.start, span.stop) for span in self.train_on]
+        rows = Chunks(self.points, spans, length)
+        if not self.watched:
+            return rows, None
+        starts = [
+            max(span.begin, at - max(0, at + length - span.stop))
+            for span in self.watched
+            for at in range(span.start, span.stop, length)
+        ]
+        return rows, Batch(take(self.points, torch.tensor(starts), length))
+
+    def _build(self, rows: InMemory) -> None:
+        super()._build(rows)
+        module, spans = self.trained.module_, [(a, b) for _, a, b in self.train_on]
+        module.errors.find_constant(self.points, spans)
+        self.trained._solve(module, self.points, spans)
+
+    def _task(self, rows: Any, held_out: Batch | None) -> Task:
+        task = super()._task(rows, held_out)
+        return replace(task, noise=lambda n, stream: self.hooks._noise(n, rows.shape, stream))
+
+    def _refresh_after_training(self, member: Member) -> None:
+        """Learn how large errors are from points that were not trained on, if there are any."""
+        spans = self.watched or self.calibrate or self.train_on
+        self.trained._learn_errors(self.trained.module_, self.points, spans)
+
+    def _score_training_rows(self, member: Member) -> None:
+        detector, spans = self.trained, spans_of(self.series.lengths)
+        scores = detector._score_trained_points(self.points, spans)
+        if self.calibrate:
+            parts = [scores[span.start : span.stop] for span in self.calibrate]
+            detector.calibration_scores_ = np.sort(np.concatenate(parts))
+        detector._remember_points(scores, self.watched)
+
+
+def last_parts(spans: list[Span], fraction: float, least: int) -> tuple[list[Span], list[Span]]:
+    """Divide series: those to train on, and the last part of each.
+
+    Of series that are too short for that, whole ones: the last.
+
+    Parameters
+    ----------
+    spans : list of Span
+    fraction : float
+        Share of the points to hold out.
+    least : int
+        Points that there must be left of a series.
+
+    Returns
+    -------
+    kept, held_out : list of Span
+        What leads up to the points held out is the series that they are of.
+    """
+    if not fraction:
+        return spans, []
+    n = sum(span.stop - span.start for span in spans)
+    count_held_out("validation_fraction", fraction, n)
+    kept, held_out = [], []
+    for begin, start, stop in spans:
+        cut = stop - round((stop - start) * fraction)
+        if stop - cut >= _FEWEST_HELD_OUT and cut - start >= least:
+            kept.append(Span(begin, start, cut))
+            held_out.append(Span(begin, cut, stop))
+        else:
+            kept.append(Span(begin, start, stop))
+    if not held_out and len(spans) > 1:
+        whole = max(1, round(len(spans) * fraction))
+        return spans[:-whole], spans[-whole:]
+    return kept, held_out

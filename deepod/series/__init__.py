@@ -1,0 +1,29 @@
+"""Detectors of time series: points in the order of time in, one score for each point out."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from deepod._registry import SERIES, detector_class
+
+if TYPE_CHECKING:
+    from deepod.series.consensus import SeriesConsensus
+    from deepod.series.lstm_ad import LSTMAD
+    from deepod.series.ridge_ar import RidgeAR
+    from deepod.series.window_neighbors import WindowNeighbors
+    from deepod.series.windows import Windows
+
+__all__ = ["LSTMAD", "RidgeAR", "SeriesConsensus", "WindowNeighbors", "Windows"]
+
+if not TYPE_CHECKING:  # type checkers are to see that a misspelt name is none
+
+    def __getattr__(name: str) -> Any:
+        if name not in SERIES:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        value = detector_class(name)
+        globals()[name] = value
+        return value
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

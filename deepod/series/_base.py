@@ -1,0 +1,559 @@
+"""What detectors of time series have in common: points in, one score for each point out."""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor, nn
+
+from deepod._base import BaseDetector
+from deepod._inputs.chunks import take
+from deepod._inputs.series import Series, as_series
+from deepod._inputs.validation import validate_rows
+from deepod._scoring.apply import chunk_rows, finite, score
+from deepod._scoring.memory import AtOnce
+from deepod._scoring.series import (
+    CHUNK_WINDOWS,
+    Function,
+    Span,
+    covered,
+    passed_over,
+    smoothed,
+    spans_of,
+)
+from deepod._training.series import SeriesFit
+from deepod._training.together import fit_all
+from deepod.params import integer, one_of, param, parameters
+from deepod.types import Phase
+
+
+class SeriesMethods:
+    """Methods of detectors of series, which take and give back the forms that series have.
+
+    A class that has it defines ``_scores(series, context, batch_size)``: a score for each point of
+    a :class:`deepod._inputs.series.Series`.
+    """
+
+    n_features_in_: int
+    unseen_: bool
+    window: int
+    smoothing: Literal["centred", "causal"] | None
+    smoothing_length: int
+    _point_scores: np.ndarray
+
+    @property
+    def warm_up_(self) -> int:
+        """First points of a series, without context, that have no score of their own."""
+        raise NotImplementedError
+
+    def _reach(self) -> int:
+        """Points before a point that its score can depend on."""
+        return (CHUNK_WINDOWS + 1) * self.window + self.smoothing_length
+
+    def _over_time(
+        self, values: Callable[[Sequence[Span]], np.ndarray], spans: Sequence[Span]
+    ) -> np.ndarray:
+        """Smooth the ``values`` of points, those that lead up to them included."""
+        wide = [Span(span.begin, span.begin, span.stop) for span in spans]
+        found = smoothed(values(wide), wide, self.smoothing, self.smoothing_length)
+        ends = np.cumsum([span.stop - span.begin for span in spans])
+        parts = zip(ends.tolist(), spans, strict=True)
+        return np.concatenate([found[end - stop + start : end] for end, (_, start, stop) in parts])
+
+    def _scores(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
+        raise NotImplementedError
+
+    def _remember_points(
+        self, scores: np.ndarray, held_out: Sequence[Span], unseen: np.ndarray | None = None
+    ) -> None:
+        """Keep the scores of all training points, and those that the threshold follows.
+
+        Those are the points held out, if there are any, because those trained on may score lower;
+        ``unseen`` are their scores, if they are others than among ``scores``.
+        """
+        if not np.isfinite(scores).all():
+            raise FloatingPointError(
+                "Points of the training series got scores that are NaN or infinite. Lower lr, or "
+                "set scaler='standard' if the channels of X differ much in size."
+            )
+        self._point_scores = scores
+        if held_out and unseen is None:
+            unseen = np.concatenate([scores[span.start : span.stop] for span in held_out])
+        self.unseen_ = unseen is not None or not getattr(self, "learns_by_heart", True)
+        self._remember_scores(scores if unseen is None else unseen)  # type: ignore[attr-defined]
+
+    @property
+    def decision_scores_(self) -> np.ndarray:
+        """Scores of the points of the training series, one series after the other."""
+        check_is_fitted(self)
+        return self._point_scores
+
+    @property
+    def labels_(self) -> np.ndarray:
+        """Labels of the points of the training series, one series after the other."""
+        return self._labels(self.decision_scores_)  # type: ignore[attr-defined]
+
+    def _with_context(self, series: Series, context: Any) -> tuple[np.ndarray, list[Span]]:
+        """Validate points, and put the last points of its context before each series."""
+        rows = validate_rows(self, series.rows, reset=False)
+        spans = spans_of(series.lengths)
+        if context is not None:
+            before = self._series(context, "context")
+            if len(before.lengths) != len(series.lengths):
+                raise ValueError(
+                    f"context holds {len(before.lengths)} series, and X {len(series.lengths)}."
+                )
+            given = validate_rows(self, before.rows, reset=False)
+            parts, joined, at = [], [], 0
+            for own, earlier in zip(spans, spans_of(before.lengths), strict=True):
+                past_rows = given[earlier.start : earlier.stop][-self._reach() :]
+                parts += [past_rows, rows[own.start : own.stop]]
+                start = at + len(past_rows)
+                stop = start + own.stop - own.start
+                joined.append(Span(at, start, stop))
+                at = stop
+            rows, spans = np.concatenate(parts), joined
+        least = max(self.warm_up_ + 1, self.window)
+        for number, (begin, start, stop) in enumerate(spans):
+            if stop - begin < least:
+                which = "X" if len(spans) == 1 else f"series {number} of X"
+                past = "" if context is None else f" and {start - begin} of context"
+                raise ValueError(
+                    f"{which} has {stop - start} points{past}, and {type(self).__name__} with "
+                    f"window={self.window} needs {least}: give more of the points before it as "
+                    "context=."
+                )
+        return rows, spans
+
+    @staticmethod
+    def _like(X: Any, series: Series, values: np.ndarray) -> Any:
+        """Give values of points and channels, (n_points, channels), the shape of X."""
+        if series.form == "list" and not isinstance(X, Series):
+            parts = zip(X, series.shaped(values), strict=True)
+            return [own[:, 0] if np.ndim(x) == 1 else own for x, own in parts]
+        found = series.shaped(values)
+        return found[:, 0] if np.ndim(X) == 1 and series.form == "series" else found
+
+    def _series(self, X: Any, name: str = "X") -> Series:
+        return as_series(X, name=name, channels=self.n_features_in_)
+
+    def decision_function(
+        self, X: Any, batch_size: int | None = None, *, context: Any = None
+    ) -> Any:
+        """Return anomaly scores, one for each point in time; higher = more anomalous.
+
+        Parameters
+        ----------
+        X : array-like of shape (T,), (T, channels) or (n, T, channels), or a list of series
+            A series, episodes of equal length, or several series. A DataFrame may have a time
+            index, which must be in order.
+        batch_size : int, optional
+            Chunks or windows to score at once, for when memory is short.
+        context : array-like, optional
+            The points before X, of which the last ones are used: then the first points of X have a
+            past. A list, if X is one.
+
+        Returns
+        -------
+        scores : ndarray of shape (T,) or (n, T), or a list of arrays, float64
+            In the order of the points: none is shifted. Points without enough points before them
+            (see ``warm_up_``) get the score of the first point that has.
+
+        Raises
+        ------
+        ValueError
+            If X or ``context`` is not such, or X is too short and ``context`` does not help.
+        """
+        check_is_fitted(self)
+        series = self._series(X)
+        scores = self._scores(series, context, batch_size)
+        return scores if X is series else series.shaped(scores)
+
+    def predict(self, X: Any, return_confidence: bool = False) -> Any:
+        """Label points: 0 (normal) or 1 (anomaly).
+
+        Parameters
+        ----------
+        X : array-like or list of series
+            As in :meth:`decision_function`.
+        return_confidence : bool, default=False
+            Whether to return :meth:`predict_confidence` too.
+
+        Returns
+        -------
+        labels : ndarray of shape (T,) or (n, T), or a list of arrays, int
+        confidence : like labels
+            Only if ``return_confidence``.
+        """
+        check_is_fitted(self)
+        series = self._series(X)
+        found = super().predict(series, return_confidence)  # type: ignore[misc]
+        if return_confidence:
+            return series.shaped(found[0]), series.shaped(found[1])
+        return series.shaped(found)
+
+    def predict_proba(self, X: Any, method: Any = "linear", return_confidence: bool = False) -> Any:
+        """Return the probabilities of being normal and of being an anomaly, for each point.
+
+        Parameters
+        ----------
+        X : array-like or list of series
+            As in :meth:`decision_function`.
+        method : {"linear", "unify", "conformal"}, default="linear"
+            As for rows. Points of a series depend on each other, so that "conformal" promises less.
+        return_confidence : bool, default=False
+            Whether to return :meth:`predict_confidence` too.
+
+        Returns
+        -------
+        probabilities : ndarray of shape (T, 2) or (n, T, 2), or a list of arrays
+        confidence : ndarray of shape (T,) or (n, T), or a list of arrays
+            Only if ``return_confidence``.
+        """
+        series = self._series(X)
+        found = super().predict_proba(series, method, return_confidence)  # type: ignore[misc]
+        if return_confidence:
+            return series.shaped(found[0]), series.shaped(found[1])
+        return series.shaped(found)
+
+    def p_values(self, X: Any) -> Any:
+        """Return how rarely a held-out normal point scores as high as each point of X.
+
+        The p-values of :meth:`deepod.BaseDetector.p_values`, of the points that
+        ``validation_fraction`` or ``calibration_fraction`` held out, or that ``calibrate`` was
+        given. Neighbouring points score alike, so that they are worth fewer calibration points than
+        there are.
+
+        Parameters
+        ----------
+        X : array-like or list of series
+            As in :meth:`decision_function`.
+
+        Returns
+        -------
+        p : ndarray of shape (T,) or (n, T), or a list of arrays, float64
+        """
+        series = self._series(X)
+        return series.shaped(super().p_values(series))  # type: ignore[misc]
+
+    def calibrate(self, X: Any) -> Self:
+        """Take the points of these series for calibration, in place of any others.
+
+        Parameters
+        ----------
+        X : array-like or list of series
+            Normal series that were not trained on.
+
+        Returns
+        -------
+        self : object
+        """
+        return super().calibrate(self._series(X))  # type: ignore[misc]
+
+    def predict_confidence(self, X: Any) -> Any:
+        """Return how surely each label would be the same had other points been trained on.
+
+        Parameters
+        ----------
+        X : array-like or list of series
+            As in :meth:`decision_function`.
+
+        Returns
+        -------
+        confidence : ndarray of shape (T,) or (n, T), or a list of arrays
+        """
+        series = self._series(X)
+        return series.shaped(super().predict_confidence(series))  # type: ignore[misc]
+
+    def predict_with_rejection(self, X: Any, *args: Any, **kwargs: Any) -> Any:
+        """Label points, with -2 for those of too little confidence; see the class of rows.
+
+        Parameters
+        ----------
+        X : array-like or list of series
+            As in :meth:`decision_function`.
+        *args, **kwargs
+            As in :meth:`deepod.BaseDetector.predict_with_rejection`.
+
+        Returns
+        -------
+        labels : ndarray of shape (T,) or (n, T), or a list of arrays, int
+        stats : list of three floats
+            Only if ``return_stats``.
+        """
+        series = self._series(X)
+        found = super().predict_with_rejection(series, *args, **kwargs)  # type: ignore[misc]
+        if isinstance(found, tuple):
+            return series.shaped(found[0]), found[1]
+        return series.shaped(found)
+
+    def fit_predict(self, X: Any, y: Any = None) -> Any:
+        """Fit, and return the labels of the points of X.
+
+        Parameters
+        ----------
+        X, y : array-like
+            As in ``fit``.
+
+        Returns
+        -------
+        labels : ndarray of shape (T,) or (n, T), or a list of arrays, int
+        """
+        return as_series(X).shaped(self.fit(X, y).labels_)  # type: ignore[attr-defined]
+
+    def score_batches(self, batches: Iterable[Any]) -> Iterator[np.ndarray]:
+        """Score blocks of one series that follow on one another as they come.
+
+        Parameters
+        ----------
+        batches : iterable of array-like of shape (T,) or (T, channels)
+            Each is scored with the last points of those before as ``context``.
+
+        Yields
+        ------
+        scores : ndarray of shape (T,), float64
+            Of one block.
+        """
+        check_is_fitted(self)
+        past = None
+        for X in batches:
+            yield self.decision_function(X, context=past)
+            rows = _table(X)
+            past = rows if past is None else np.concatenate([past, rows])
+            past = past[-self._reach() :]
+
+
+@parameters
+class SeriesDetector(SeriesMethods, BaseDetector):
+    """Detector of time series: a torch module that finds an error for each value of each point.
+
+    X is a series (T,) or (T, channels), rows in the order of time; episodes (n, T, channels); or a
+    list of series, between which nothing is carried over. Scores have one value for each point.
+
+    A method defines ``_build_module``, ``_loss`` (of chunks, (B, length, channels)) and
+    ``_errors(module, x)``, which gives the errors at each point of chunks or windows. The last
+    ``validation_fraction`` of each series is not trained on: it shows how large errors of normal
+    points are. A point's score is the mean over channels of the squared errors, each over its mean
+    on those points, smoothed over time.
+
+    Notes
+    -----
+    Of the parameters of other detectors, ``suspects``, ``cross_fitting``, ``network`` and
+    ``input_shape`` have no meaning for series, and are refused if they are set. Series are held in
+    memory.
+
+    Attributes
+    ----------
+    warm_up_ : int
+        First points of a series, without ``context``, that have no score of their own.
+    """
+
+    window: int = param(
+        default=50,
+        accepts=[integer(2)],
+        doc="Points of the past that a score depends on, at least.",
+    )
+    smoothing: Literal["centred", "causal"] | None = param(
+        default="centred",
+        accepts=[one_of("centred", "causal"), None],
+        doc="Mean of the scores over the ``smoothing_length`` points around each point "
+        "('centred'), for series that are scored afterwards; or up to it ('causal'), so that a "
+        "score depends on nothing that comes later: what :meth:`stream` needs; or none.",
+    )
+    smoothing_length: int = param(
+        default=51, accepts=[integer(1)], doc="Points that scores are smoothed over."
+    )
+    error_scale: Literal["validation", "covariance"] | None = param(
+        default="validation",
+        accepts=[one_of("validation", "covariance"), None],
+        doc="What errors are measured against: each channel's mean squared error on points that "
+        "were not trained on ('validation'), the covariance of all errors there, by Mahalanobis' "
+        "distance ('covariance'), or nothing.",
+    )
+    batch_size = 32
+    validation_fraction = 0.2
+    cross_fitting = False
+
+    inputs = ("series",)
+    _fit_kind = SeriesFit
+    auto_steps = 300
+    # Whether errors are those of windows, and not of a pass over the series.
+    windowed: ClassVar[bool] = False
+
+    # --- What a method defines ------------------------------------------------------------------
+
+    @abc.abstractmethod
+    def _errors(self, module: nn.Module, x: Tensor) -> Tensor:
+        """Errors at each point of chunks or windows, (B, length, k), as ``module.errors`` takes."""
+
+    def _chunk_length(self) -> int:
+        """Points of the chunks to train on, if the series are long enough."""
+        return self.window if self.windowed else 2 * self.window
+
+    def _solve(self, module: nn.Module, x: Tensor, spans: Sequence[tuple[int, int]]) -> None:
+        """Learn from the points of ``spans`` what is learned without steps, before any."""
+
+    def _terms(self, module: Any, x: Tensor) -> Tensor:
+        """Give what each value adds to the score of its point, (B, length, channels)."""
+        return module.errors(self._errors(module, x))
+
+    def _learn_errors(self, module: Any, x: Tensor, spans: Sequence[Span]) -> None:
+        """Learn what errors are usual from normal points that were not trained on."""
+        errors = self._of_points(module, x, spans, self._errors)
+        known = errors[~np.isnan(errors).any(1)]
+        module.errors.learn(torch.from_numpy(known).to(x.device))
+
+    def _score(self, module: nn.Module, x: Tensor) -> Tensor:
+        return self._terms(module, x).sum(-1)
+
+    def _phases(self) -> list[Phase]:
+        return [Phase("fit", self.epochs_, self._loss, milestones=tuple(self.milestones))]
+
+    # --- fit ------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Learn from series.
+
+        Parameters
+        ----------
+        X : array-like of shape (T,), (T, channels) or (n, T, channels), or a list of series
+            As in :meth:`decision_function`; ``window + 2`` points at least.
+        y : object, optional
+            Ignored.
+
+        Returns
+        -------
+        self : object
+            The fitted detector. If fit fails or is interrupted, self is as it was before.
+
+        Raises
+        ------
+        ValueError
+            If a parameter or X is not acceptable; the message names it.
+        FloatingPointError
+            If a loss becomes NaN or infinite; the message names the term and the step.
+        KeyboardInterrupt
+            At the end of the optimiser step during which Ctrl-C was pressed.
+        """
+        (error,) = fit_all([self], [X], [y])
+        if error is not None:
+            raise error
+        return self
+
+    # --- scores ---------------------------------------------------------------------------------
+
+    @property
+    def warm_up_(self) -> int:
+        """First points of a series, without context, that have no score of their own."""
+        check_is_fitted(self)
+        if self.windowed:
+            return self.window - 1 if self.smoothing == "causal" else 0
+        return self.window
+
+    def _scores(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
+        points, spans = self._points(series, context)
+        return self._score_points(points, spans, batch_size)
+
+    def explain(
+        self,
+        X: Any,
+        batch_size: int | None = None,
+        rule: Literal["auto", "gradients"] = "auto",
+        *,
+        context: Any = None,
+    ) -> Any:
+        """Find what each channel adds to the score of each point.
+
+        Parameters
+        ----------
+        X : array-like or list of series
+            As in :meth:`decision_function`.
+        batch_size : int, optional
+            As in :meth:`decision_function`.
+        rule : {"auto"}, default="auto"
+            The score is a sum over channels: these are its terms.
+        context : array-like, optional
+            As in :meth:`decision_function`.
+
+        Returns
+        -------
+        contributions : ndarray shaped like X, or a list of such, float64
+            They sum up to the score over the channels.
+        """
+        check_is_fitted(self)
+        if rule != "auto":
+            raise ValueError(f"rule must be 'auto' for series, got {rule!r}.")
+        series = self._series(X)
+        return self._like(X, series, self._explained(series, context, batch_size))
+
+    def _explained(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
+        points, spans = self._points(series, context)
+
+        def terms(wide: Sequence[Span]) -> np.ndarray:
+            return self._of_points(self.module_, points, wide, self._terms, batch_size)
+
+        return self._over_time(terms, spans)
+
+    def _points(self, series: Series, context: Any) -> tuple[Tensor, list[Span]]:
+        """Scale points, each series after the last points of its context."""
+        rows, spans = self._with_context(series, context)
+        scaled = self.scaler_.transform(rows)
+        return torch.from_numpy(scaled).to(self.device_), spans
+
+    def _score_trained_points(self, points: Tensor, spans: Sequence[Span]) -> np.ndarray:
+        """Score points that were trained on, each as if it had not been, where that is known."""
+        return self._score_points(points, spans)
+
+    def _score_points(
+        self,
+        points: Tensor,
+        spans: Sequence[Span],
+        batch_size: int | None = None,
+        at_once: AtOnce | None = None,
+    ) -> np.ndarray:
+        """One score for each point of ``spans``, of scaled points."""
+
+        def scores(wide: Sequence[Span]) -> np.ndarray:
+            return self._of_points(self.module_, points, wide, self._score, batch_size, at_once)
+
+        return finite(self._over_time(scores, spans))
+
+    def _of_points(
+        self,
+        module: nn.Module,
+        points: Tensor,
+        spans: Sequence[Span],
+        function: Function,
+        batch_size: int | None = None,
+        at_once: AtOnce | None = None,
+    ) -> np.ndarray:
+        """Apply a function of module and chunks, or windows, to the points of ``spans``.
+
+        NaN for points without enough points before them.
+        """
+        if not self.windowed:
+            return passed_over(module, function, points, spans, self.window, batch_size, at_once)
+        size = batch_size or chunk_rows((self.window, *points.shape[1:]))
+
+        def of_windows(starts: Tensor) -> np.ndarray:
+            windows = (take(points, part, self.window) for part in starts.split(size))
+            found = score(module, function, windows, points.device, len(starts), at_once)
+            return found.cpu().double().numpy()
+
+        causal = self.smoothing == "causal"
+        values = self.window * points.shape[1]
+        return covered(of_windows, spans, self.window, self._stride(), causal, values)
+
+    def _stride(self) -> int:
+        """Points between the windows that are scored, where a point is covered by several."""
+        return 1
+
+
+def _table(X: Any) -> np.ndarray:
+    rows = np.asarray(X)
+    return rows[:, None] if rows.ndim == 1 else rows

@@ -1,0 +1,111 @@
+"""Linear autoregression: each point as a linear function of those before it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import conv1d, pad
+
+from deepod._inputs.chunks import take
+from deepod.params import integer, param, parameters, positive
+from deepod.series._base import SeriesDetector
+from deepod.series._errors import Errors
+from deepod.types import Batch, Losses, Phase, Shape
+
+_AT_ONCE = 1 << 22  # values of windows that are gathered at once
+
+
+class Linear(nn.Module):
+    """Weights of all values of the last ``window`` points, and an offset, for each channel."""
+
+    weight: Tensor
+    offset: Tensor
+
+    def __init__(self, channels: int, window: int, scale: str | None) -> None:
+        super().__init__()
+        self.register_buffer("weight", torch.zeros(channels, channels, window))
+        self.register_buffer("offset", torch.zeros(channels))
+        self.errors = Errors(channels, 1, scale)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, L, d) -> (B, L - window, d)
+        """Forecast the points from the one after the first window on."""
+        return conv1d(x[:, :-1].transpose(1, 2), self.weight, self.offset).transpose(1, 2)
+
+
+@parameters
+class RidgeAR(SeriesDetector):
+    """Linear autoregression by ridge regression, in one step: the plain forecaster.
+
+    All channels at the last ``window`` points forecast each channel of the next. On many series it
+    detects as well as a network; what it lacks is what is not linear.
+
+    Notes
+    -----
+    Nothing is trained in steps: of the shared parameters, ``epochs``, ``lr``, ``batch_size`` and
+    the like have no effect.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from deepod.series import RidgeAR
+    >>> x = np.sin(np.arange(2000) / 5)
+    >>> detector = RidgeAR().fit(x[:1500])
+    >>> test = x[1500:].copy()
+    >>> test[250:260] = 0.0
+    >>> abs(int(detector.decision_function(test).argmax()) - 255) < 40
+    True
+    """
+
+    alpha: float = param(
+        default=1.0,
+        accepts=[positive()],
+        doc="Weight of the squared coefficients, for standardised values, against the sum of the "
+        "squared errors.",
+    )
+    max_points: int = param(
+        default=20_000,
+        accepts=[integer(100)],
+        doc="Points to forecast in the regression, at most: of more, a random subset.",
+    )
+    family = "forecasting"
+    paper = "Hoerl and Kennard, Ridge Regression, Technometrics 1970"
+    auto_epochs = 0
+
+    def _build_module(self, shape: Shape) -> nn.Module:
+        return Linear(shape[0], self.window, self.error_scale)
+
+    def _phases(self) -> list[Phase]:
+        return []
+
+    def _loss(self, module: nn.Module, batch: Batch) -> Losses:
+        return {}
+
+    @torch.no_grad()
+    def _solve(self, module: Any, x: Tensor, spans: Sequence[tuple[int, int]]) -> None:
+        window, d = self.window, x.shape[1]
+        starts = torch.cat([torch.arange(a, b - window) for a, b in spans])
+        if len(starts) > self.max_points:
+            generator = torch.Generator("cpu").manual_seed(len(starts))
+            order = torch.randperm(len(starts), generator=generator)[: self.max_points]
+            starts = starts[order.sort().values]
+        k = window * d + 1
+        gram, moments = (
+            x.new_zeros(k, k, dtype=torch.float64),
+            x.new_zeros(k, d, dtype=torch.float64),
+        )
+        for part in starts.split(max(1, _AT_ONCE // k)):
+            chunk = take(x, part, window + 1)
+            rows = pad(chunk[:, :-1].flatten(1), (0, 1), value=1.0)
+            gram += rows.T @ rows
+            moments += rows.T @ chunk[:, -1]
+        penalty = torch.full((k,), float(self.alpha), dtype=torch.float64, device=x.device)
+        penalty[-1] = 0  # not of the offset
+        found = torch.linalg.solve(gram + penalty.diag(), moments)
+        module.weight.copy_(found[:-1].reshape(window, d, d).permute(2, 1, 0))
+        module.offset.copy_(found[-1])
+
+    def _errors(self, module: Any, x: Tensor) -> Tensor:
+        return pad(x[:, self.window :] - module(x), (0, 0, self.window, 0))

@@ -1,0 +1,375 @@
+"""Any detector on a series: it sees windows, and each point gets the mean of those around it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+import torch
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+from torch import Tensor
+
+from deepod._base import BaseDetector
+from deepod._inputs.chunks import take
+from deepod._inputs.rows import blocks
+from deepod._inputs.scaling import Scaler
+from deepod._inputs.seeds import spawn_seeds
+from deepod._inputs.series import Series, as_series
+from deepod._inputs.validation import validate_rows
+from deepod._scoring.apply import finite
+from deepod._scoring.series import Span, covered, spans_of
+from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
+from deepod._scoring.vocabulary import Contamination, PyODVocabulary
+from deepod._storage import models
+from deepod._training.series import SCALE_FLOOR, last_parts
+from deepod.ensemble import check_member, scores_of
+from deepod.models._reconstruction import ErrorMaps
+from deepod.params import integer, one_of, real
+from deepod.series._base import SeriesMethods
+from deepod.types import Shape
+
+_LEAST_SCALE = 1e-2  # of the mean over channels: one may be reconstructed exactly, by accident
+
+
+class Windows(SeriesMethods, PyODVocabulary):
+    """Windows of a series as rows of a table, for any detector of deepod, PyOD or scikit-learn.
+
+    Each window of ``window`` points is a row of ``window * channels`` values, of channels that were
+    standardised on the training series. The score of a point is the mean over the windows that
+    cover it. Where the detector reconstructs its rows, such as :class:`deepod.AutoEncoder`, each
+    value has an error of its own: the score is then the mean over these windows and over channels
+    of the errors at the point, each channel's over its mean on points that were not trained on.
+
+    Parameters
+    ----------
+    detector : detector
+        Of deepod, PyOD or scikit-learn, also at the end of a scikit-learn pipeline. It is cloned;
+        a ``random_state`` of None is replaced, and ``cross_fitting`` is switched off, because
+        windows that overlap show each other's points.
+    window : int, default=50
+        Points in a window.
+    stride : int, default=1
+        Points between the windows that are scored, with ``smoothing="centred"`` or None.
+    flatten : bool, default=True
+        Whether a window is a row. False gives detectors of deepod windows (window, channels), for
+        their recurrent networks.
+    max_windows : int, default=10000
+        Windows to train on, at most: of more, some that are spread evenly over the series.
+    smoothing : {"centred", "causal"} or None, default="centred"
+        Mean of the scores over the ``smoothing_length`` points around each point ("centred"), or
+        up to it ("causal"): then only the window that ends at a point counts for it.
+    smoothing_length : int, default=51
+        Points that scores are smoothed over.
+    error_scale : {"validation"} or None, default="validation"
+        What errors of each channel are divided by, where there are any; None leaves them.
+    validation_fraction : float in [0, 0.5], default=0.2
+        Share of each series, its last part, that a first copy of the detector is not trained on, to
+        find out how new points score: the threshold follows them. The copy that is kept is trained
+        on everything. With 0, the threshold follows the points that were trained on.
+    contamination : float in [0, 0.5], "auto" or thresholder, default=0.1
+        As in other detectors; that of ``detector`` has no effect.
+    false_alarm_rate : float in (0, 1) or None, default=None
+        As in other detectors, of points.
+    random_state : int, RandomState or None, default=None
+        Source of the detector's seed.
+
+    Attributes
+    ----------
+    detector_ : object
+        The fitted detector of windows.
+    error_weights_ : ndarray of shape (channels,) or None
+        What errors are multiplied by, if the detector gives errors.
+    scaler_ : object
+        What standardises channels.
+    decision_scores_ : ndarray of shape (n_points,), float64
+        Scores of the training series, one after the other. Points that were trained on.
+    threshold_ : float
+        Scores above it are labelled 1.
+    labels_ : ndarray of shape (n_points,), int
+    unseen_ : bool
+        Whether the threshold follows points that were held out.
+    warm_up_ : int
+        First points of a series, without ``context``, that have no score of their own.
+    n_features_in_ : int
+        Channels.
+    feature_names_in_ : ndarray of str
+        Only if X had column names.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from deepod import Neighbors
+    >>> from deepod.series import Windows
+    >>> x = np.sin(np.arange(2000) / 5)
+    >>> detector = Windows(Neighbors(), window=30).fit(x[:1500])
+    >>> test = x[1500:].copy()
+    >>> test[250:260] = 0.0
+    >>> abs(int(detector.decision_function(test).argmax()) - 255) < 40
+    True
+    """
+
+    detector_: Any
+    error_weights_: np.ndarray | None
+    scaler_: Scaler
+    input_shape_: Shape
+
+    # What validate_rows asks of a detector.
+    missing: ClassVar[str] = "refuse"
+    memory_limit: ClassVar[int] = 1 << 62
+    input_shape: ClassVar[None] = None
+    fill_: ClassVar[None] = None
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "detector": "no_validation",
+        "window": [integer(2)],
+        "stride": [integer(1)],
+        "flatten": ["boolean"],
+        "max_windows": [integer(2)],
+        "smoothing": [one_of("centred", "causal"), None],
+        "smoothing_length": [integer(1)],
+        "error_scale": [one_of("validation"), None],
+        "validation_fraction": [real(0, 0.5)],
+        "contamination": CONTAMINATION,
+        "false_alarm_rate": FALSE_ALARM_RATE,
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        detector: Any,
+        window: int = 50,
+        *,
+        stride: int = 1,
+        flatten: bool = True,
+        max_windows: int = 10_000,
+        smoothing: Literal["centred", "causal"] | None = "centred",
+        smoothing_length: int = 51,
+        error_scale: Literal["validation"] | None = "validation",
+        validation_fraction: float = 0.2,
+        contamination: Contamination = 0.1,
+        false_alarm_rate: float | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.detector = detector
+        self.window = window
+        self.stride = stride
+        self.flatten = flatten
+        self.max_windows = max_windows
+        self.smoothing = smoothing
+        self.smoothing_length = smoothing_length
+        self.error_scale = error_scale
+        self.validation_fraction = validation_fraction
+        self.contamination = contamination
+        self.false_alarm_rate = false_alarm_rate
+        self.random_state = random_state
+
+    @property
+    def warm_up_(self) -> int:
+        """First points of a series, without context, that have no score of their own."""
+        check_is_fitted(self)
+        return self.window - 1 if self.smoothing == "causal" else 0
+
+    # --- fit ------------------------------------------------------------------------------------
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Fit the detector on windows of series.
+
+        Parameters
+        ----------
+        X : array-like of shape (T,), (T, channels) or (n, T, channels), or a list of series
+            Each of at least ``window + 1`` points.
+        y : object, optional
+            Ignored.
+
+        Returns
+        -------
+        self : object
+            If fit fails, self is as it was before.
+
+        Raises
+        ------
+        TypeError
+            If ``detector`` is no detector.
+        ValueError
+            If a parameter or X is not acceptable; the message names it.
+        """
+        self._validate_params()
+        params = self.get_params(deep=False)
+        fitted = type(self)(**params)
+        fitted._fit(as_series(X))
+        kept = {k: v for k, v in self.__dict__.items() if not k.endswith("_")}
+        self.__dict__ = kept | fitted.__dict__ | params
+        return self
+
+    def _fit(self, series: Series) -> None:
+        detector = self._unfitted()
+        rows = validate_rows(self, series.rows, reset=True)
+        self.input_shape_ = rows.shape[1:]
+        shortest = min(series.lengths)
+        if shortest <= self.window:
+            which = (
+                "X" if len(series.lengths) == 1 else f"series {series.lengths.index(shortest)} of X"
+            )
+            raise ValueError(
+                f"{which} has {shortest} points, and Windows(window={self.window}) needs "
+                f"{self.window + 1}: give longer series or a smaller window."
+            )
+        spans = spans_of(series.lengths)
+        first, held_out = last_parts(spans, self.validation_fraction, self.window + 1)
+        self.scaler_ = Scaler.fit(
+            (block for begin, _, stop in spans for block in blocks(rows[begin:stop])),
+            rows.shape[1:],
+            "standard",
+            floor=SCALE_FLOOR,
+        )
+        points = torch.from_numpy(self.scaler_.transform(rows))
+        self.error_weights_ = None
+        reference = None
+        if held_out:
+            self._train(clone(detector), points, first)
+            self._learn_errors(points, held_out)
+            # Windows that end there: those that begin before have points that were trained on.
+            reference = self._over_time(lambda wide: self._of_points(points, wide), held_out)
+        self._train(detector, points, spans)
+        if not held_out:
+            self._learn_errors(points, spans)
+        scores = finite(self._over_time(lambda wide: self._of_points(points, wide), spans))
+        self._remember_points(scores, held_out, reference)
+
+    def _unfitted(self) -> Any:
+        check_member(self.detector)
+        detector = clone(self.detector)
+        if isinstance(detector, BaseDetector):
+            detector.set_params(cross_fitting=False)
+            if not self.flatten and detector.network == "mlp":
+                raise ValueError(
+                    "flatten=False is for networks of windows; network='mlp' has rows."
+                )
+        elif not self.flatten:
+            raise ValueError(
+                f"flatten=False is for detectors of deepod; {type(detector).__name__} takes rows."
+            )
+        (seed,) = spawn_seeds(self.random_state, 1)
+        seedless = {
+            name: seed
+            for name, value in detector.get_params().items()
+            if value is None and name.rpartition("__")[2] == "random_state"
+        }
+        return detector.set_params(**seedless)
+
+    def _train(self, detector: Any, points: Tensor, spans: Sequence[Span]) -> None:
+        starts = torch.cat([torch.arange(a, b - self.window + 1) for _, a, b in spans])
+        if len(starts) > self.max_windows:
+            starts = starts[torch.linspace(0, len(starts) - 1, self.max_windows).long()]
+        self.detector_ = detector.fit(self._windows(points, starts))
+
+    def _windows(self, points: Tensor, starts: Tensor) -> np.ndarray:
+        windows = take(points, starts, self.window).numpy()
+        return windows.reshape(len(windows), -1) if self.flatten else windows
+
+    def _learn_errors(self, points: Tensor, spans: Sequence[Span]) -> None:
+        """Learn how large the errors of each channel are, if the detector gives errors."""
+        detector = self.detector_
+        if not (isinstance(detector, ErrorMaps) and detector._scored_error() is not None):
+            return
+        if self.error_scale is None:
+            self.error_weights_ = np.ones(points.shape[1])
+            return
+        usual = np.nanmean(self._of_points(points, spans, terms=True), axis=0)
+        self.error_weights_ = 1 / np.maximum(usual, _LEAST_SCALE * usual.mean() + 1e-12)
+
+    # --- scores ---------------------------------------------------------------------------------
+
+    def _scores(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
+        rows, spans = self._with_context(series, context)
+        points = torch.from_numpy(self.scaler_.transform(rows))
+        return finite(
+            self._over_time(lambda wide: self._of_points(points, wide, batch_size), spans)
+        )
+
+    def _of_points(
+        self,
+        points: Tensor,
+        spans: Sequence[Span],
+        batch_size: int | None = None,
+        terms: bool = False,
+    ) -> np.ndarray:
+        """Give points their scores, or with ``terms`` what each channel contributes, as it is."""
+        detector, d = self.detector_, points.shape[1]
+        weights = self.error_weights_
+
+        def of_windows(starts: Tensor) -> np.ndarray:
+            windows = self._windows(points, starts)
+            if weights is None and not terms:
+                return scores_of(detector, windows, batch_size)
+            found: np.ndarray = detector.explain(windows, batch_size)
+            found = found.reshape(len(starts), self.window, d)
+            return found if weights is None or terms else found @ (weights / d)
+
+        causal, values = self.smoothing == "causal", self.window * d
+        return covered(of_windows, spans, self.window, self.stride, causal, values)
+
+    def explain(self, X: Any, batch_size: int | None = None, *, context: Any = None) -> Any:
+        """Find what each channel adds to the score of each point.
+
+        Parameters
+        ----------
+        X : array-like or list of series
+            As in :meth:`decision_function`.
+        batch_size : int, optional
+            As in :meth:`decision_function`.
+        context : array-like, optional
+            As in :meth:`decision_function`.
+
+        Returns
+        -------
+        contributions : ndarray shaped like X, or a list of such, float64
+            Means over the windows that cover a point. Where the detector reconstructs, they sum up
+            to the score over the channels.
+
+        Raises
+        ------
+        TypeError
+            If the detector is none of deepod's.
+        """
+        check_is_fitted(self)
+        if not isinstance(self.detector_, BaseDetector):
+            raise TypeError(f"{type(self.detector_).__name__} explains no scores.")
+        series = self._series(X)
+        return self._like(X, series, self._explained(series, context, batch_size))
+
+    def _explained(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
+        rows, spans = self._with_context(series, context)
+        points = torch.from_numpy(self.scaler_.transform(rows))
+        weights = 1.0 if self.error_weights_ is None else self.error_weights_ / points.shape[1]
+
+        def terms(wide: Sequence[Span]) -> np.ndarray:
+            return self._of_points(points, wide, batch_size, terms=True) * weights
+
+        return self._over_time(terms, spans)
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted detector to a folder or a file, for :func:`deepod.load`.
+
+        Parameters
+        ----------
+        path : str or path-like
+            As in other detectors.
+
+        Raises
+        ------
+        NotFittedError
+            If there is nothing to save yet.
+        TypeError
+            If ``detector`` is none of deepod, or cannot be saved itself.
+        OSError
+            If the file cannot be written, or a folder of this name holds other things.
+        """
+        check_is_fitted(self)
+        models.save(self, path)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "detector_")
