@@ -30,7 +30,7 @@ def with_anomaly(n=200, start=120, stop=130):
 
 def test_every_detector_of_series__has_a_case():
     assert set(FAST_SERIES) == set(SERIES)
-    assert set(SERIES) == set(deepod.series.__all__)
+    assert {*SERIES, "split_at_gaps"} == set(deepod.series.__all__)
 
 
 # --- forms ----------------------------------------------------------------------------------------
@@ -335,10 +335,11 @@ def test_clone_and_pickle(name):
 
 
 @every
-def test_save_and_load(name, tmp_path):
+@pytest.mark.parametrize("place", ["model.deepod", "folder"])
+def test_save_and_load(name, place, tmp_path):
     detector = fitted_series(name)
-    detector.save(tmp_path / "model.deepod")
-    again = deepod.load(tmp_path / "model.deepod")
+    detector.save(tmp_path / place)
+    again = deepod.load(tmp_path / place)
     assert type(again) is type(detector)
     np.testing.assert_array_equal(again.decision_function(NEW), detector.decision_function(NEW))
     np.testing.assert_array_equal(again.decision_scores_, detector.decision_scores_)

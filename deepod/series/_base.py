@@ -486,9 +486,12 @@ class SeriesDetector(SeriesMethods, BaseDetector):
 
     def _learn_errors(self, module: Any, x: Tensor, spans: Sequence[Span]) -> None:
         """Learn what errors are usual from normal points that were not trained on."""
+        module.errors.learn(self._known_errors(module, x, spans))
+
+    def _known_errors(self, module: Any, x: Tensor, spans: Sequence[Span]) -> Tensor:
+        """Errors of the points of ``spans`` that have any, (n, k)."""
         errors = self._of_points(module, x, spans, self._errors)
-        known = errors[~np.isnan(errors).any(1)]
-        module.errors.learn(torch.from_numpy(known).to(x.device))
+        return torch.from_numpy(errors[~np.isnan(errors).any(1)]).to(x.device)
 
     def _score(self, module: nn.Module, x: Tensor) -> Tensor:
         return self._terms(module, x).mean(-1).sqrt()
