@@ -24,7 +24,7 @@ from deepod.types import Batch
 _OF_ROWS = {"suspects": 0.0, "cross_fitting": False, "network": "auto", "input_shape": None}
 # Channels are divided by no less than this part of the median standard deviation: one that never
 # moved in training is known to be still, and to move is strong evidence against a point.
-SCALE_FLOOR = 0.03
+SCALE_FLOOR = 0.01
 _FEWEST_HELD_OUT = 10  # points, of a series whose last part is held out
 
 
