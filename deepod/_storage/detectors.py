@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from deepod import callbacks, networks
 from deepod._inputs.scaling import Scaler
-from deepod._registry import DETECTORS, detector_class
+from deepod._registry import DETECTORS, SERIES, detector_class
 from deepod._scoring.apply import chunk_rows
 from deepod._storage import rebuild
 from deepod._storage import tensors as _tensors
@@ -26,6 +26,7 @@ from deepod._storage.tensors import InvalidFileError
 from deepod.params import sizes
 from deepod.types import Shape
 
+_OURS = DETECTORS | SERIES
 _MODULE = "module."  # in front of the names of its tensors
 MOST_CALLS = 30_000  # of torch while a network is built: hundreds of members, in a second
 _LONGEST_PARAMS = 1 << 16  # characters of JSON
@@ -207,7 +208,7 @@ def _listed(value: Any) -> Any:
 
 def _class_of(name: Any, own: Mapping[str, type]) -> Any:
     """Look up a class that a description names."""
-    if name not in own and name not in DETECTORS:
+    if name not in own and name not in _OURS:
         raise InvalidFileError(
             f"{str(name)[:80]!r} is no detector of deepod; if the class is yours and you trust "
             "the file, give it as detectors=[...]"
@@ -294,7 +295,7 @@ def _with_params(cls: Any, description: dict[str, Any], weights: dict[str, Tenso
     built = detector.get_params(deep=False)
     built |= {name: decoded(value) for name, value in description["fitted_with"].items()}
     cls(**built)._validate_params()
-    if cls.__name__ in DETECTORS:  # what others are built by, their authors know
+    if cls.__name__ in _OURS:  # what others are built by, their authors know
         # Each layer and member has a value in the file: larger numbers would build more in vain.
         largest = max(_LARGEST_SIZE, sum(t.numel() for t in weights.values()))
         _check_sizes({name: built[name] for name in sizes(cls)}, largest)

@@ -8,11 +8,13 @@ from deepod._registry import SERIES, detector_class
 
 if TYPE_CHECKING:
     from deepod.series.lstm_ad import LSTMAD
+    from deepod.series.lstm_ae import LSTMAE
+    from deepod.series.lstm_vae import LSTMVAE
     from deepod.series.ridge_ar import RidgeAR
     from deepod.series.window_neighbors import WindowNeighbors
     from deepod.series.windows import Windows
 
-__all__ = ["LSTMAD", "RidgeAR", "WindowNeighbors", "Windows"]
+__all__ = ["LSTMAD", "LSTMAE", "LSTMVAE", "RidgeAR", "WindowNeighbors", "Windows"]
 
 if not TYPE_CHECKING:  # type checkers are to see that a misspelt name is none
 

@@ -385,6 +385,10 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         """Points of the chunks to train on, if the series are long enough."""
         return self.window if self.windowed else 2 * self.window
 
+    def _whole_episodes(self) -> bool:
+        """Whether the method learns from whole episodes of one length, and from no parts of them."""
+        return False
+
     def _solve(self, module: nn.Module, x: Tensor, spans: Sequence[tuple[int, int]]) -> None:
         """Learn from the points of ``spans`` what is learned without steps, before any."""
 
