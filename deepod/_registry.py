@@ -25,12 +25,14 @@ SERIES = {
     "LSTMAE": "deepod.series.lstm_ae",
     "LSTMVAE": "deepod.series.lstm_vae",
     "RidgeAR": "deepod.series.ridge_ar",
+    "SeriesConsensus": "deepod.series.consensus",
     "WindowNeighbors": "deepod.series.window_neighbors",
     "Windows": "deepod.series.windows",
 }
 # What detectors are joined by; in files, too.
 ENSEMBLES = {
     "Consensus": "deepod.ensemble",
+    "SeriesConsensus": "deepod.series.consensus",
     "SeedEnsemble": "deepod.ensemble",
 }
 

@@ -144,9 +144,9 @@ def vus(y_true: Any, scores: Any, *, length: int = 100) -> VUS:
     precision over TPR is the sum of steps, that under TPR over FPR the sum of trapezoids with the
     corners (0, 0) and (1, 1). A volume is the mean of the areas over the W + 1 buffers.
 
-    This is the definition of the benchmark TSB-AD [2]_ (version "opt"), which tests compare with
-    its own code. It differs from [1]_ in the sum of steps, and from other packages that offer a
-    metric of that name: figures of different packages do not compare.
+    It is the metric of [1]_, in the definition of the benchmark TSB-AD [2]_ (version "opt"); tests
+    compare with its own code. Other packages define a metric of that name otherwise; their figures
+    do not compare with these.
 
     Parameters
     ----------

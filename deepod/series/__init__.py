@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from deepod._registry import SERIES, detector_class
 
 if TYPE_CHECKING:
+    from deepod.series.consensus import SeriesConsensus
     from deepod.series.lstm_ad import LSTMAD
     from deepod.series.lstm_ae import LSTMAE
     from deepod.series.lstm_vae import LSTMVAE
@@ -14,7 +15,15 @@ if TYPE_CHECKING:
     from deepod.series.window_neighbors import WindowNeighbors
     from deepod.series.windows import Windows
 
-__all__ = ["LSTMAD", "LSTMAE", "LSTMVAE", "RidgeAR", "WindowNeighbors", "Windows"]
+__all__ = [
+    "LSTMAD",
+    "LSTMAE",
+    "LSTMVAE",
+    "RidgeAR",
+    "SeriesConsensus",
+    "WindowNeighbors",
+    "Windows",
+]
 
 if not TYPE_CHECKING:  # type checkers are to see that a misspelt name is none
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from numbers import Real
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -11,21 +12,23 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from deepod import metrics
 from deepod._base import BaseDetector
 from deepod._inputs.chunks import take
 from deepod._inputs.series import Series, as_series
 from deepod._inputs.validation import validate_rows
 from deepod._scoring.apply import chunk_rows, finite, score
-from deepod._scoring.memory import AtOnce
 from deepod._scoring.series import (
     CHUNK_WINDOWS,
     Function,
     Span,
     covered,
+    kernel,
     passed_over,
     smoothed,
     spans_of,
 )
+from deepod._scoring.threshold import of_events
 from deepod._training.series import SeriesFit
 from deepod._training.together import fit_all
 from deepod.params import integer, one_of, param, parameters
@@ -41,7 +44,7 @@ class SeriesMethods:
 
     n_features_in_: int
     unseen_: bool
-    window: int
+    window_: int
     smoothing: Literal["centred", "causal"] | None
     smoothing_length: int
     _point_scores: np.ndarray
@@ -53,7 +56,7 @@ class SeriesMethods:
 
     def _reach(self) -> int:
         """Points before a point that its score can depend on."""
-        return (CHUNK_WINDOWS + 1) * self.window + self.smoothing_length
+        return (CHUNK_WINDOWS + 1) * self.window_ + len(kernel(self.smoothing_length))
 
     def _over_time(
         self, values: Callable[[Sequence[Span]], np.ndarray], spans: Sequence[Span]
@@ -84,19 +87,19 @@ class SeriesMethods:
         self._point_scores = scores
         if held_out and unseen is None:
             unseen = np.concatenate([scores[span.start : span.stop] for span in held_out])
-        self.unseen_ = unseen is not None
+        self.unseen_ = unseen is not None or not getattr(self, "learns_by_heart", True)
         self._remember_scores(scores if unseen is None else unseen)  # type: ignore[attr-defined]
 
     @property
     def decision_scores_(self) -> np.ndarray:
         """Scores of the points of the training series, one series after the other."""
-        check_is_fitted(self)  # type: ignore[arg-type]
+        check_is_fitted(self)
         return self._point_scores
 
     @property
     def labels_(self) -> np.ndarray:
         """Labels of the points of the training series, one series after the other."""
-        return self._labels(self.decision_scores_)  # type: ignore[attr-defined, no-any-return]
+        return self._labels(self.decision_scores_)  # type: ignore[attr-defined]
 
     def _with_context(self, series: Series, context: Any) -> tuple[np.ndarray, list[Span]]:
         """Validate points, and put the last points of its context before each series."""
@@ -110,24 +113,34 @@ class SeriesMethods:
                 )
             given = validate_rows(self, before.rows, reset=False)
             parts, joined, at = [], [], 0
-            for own, past in zip(spans, spans_of(before.lengths), strict=True):
-                past_rows = given[past.start : past.stop][-self._reach() :]
+            for own, earlier in zip(spans, spans_of(before.lengths), strict=True):
+                past_rows = given[earlier.start : earlier.stop][-self._reach() :]
                 parts += [past_rows, rows[own.start : own.stop]]
                 start = at + len(past_rows)
                 stop = start + own.stop - own.start
                 joined.append(Span(at, start, stop))
                 at = stop
             rows, spans = np.concatenate(parts), joined
-        for number, span in enumerate(spans):
-            if span.stop - span.begin <= max(self.warm_up_, self.window - 1):
+        least = max(self.warm_up_ + 1, self.window_)
+        for number, (begin, start, stop) in enumerate(spans):
+            if stop - begin < least:
                 which = "X" if len(spans) == 1 else f"series {number} of X"
+                past = "" if context is None else f" and {start - begin} of context"
                 raise ValueError(
-                    f"{which} has {span.stop - span.start} points"
-                    f"{'' if context is None else ' and ' + str(span.start - span.begin) + ' before'}"
-                    f", and {type(self).__name__}(window={self.window}) needs "
-                    f"{max(self.warm_up_ + 1, self.window)}: give the points before it as context=."
+                    f"{which} has {stop - start} points{past}, and {type(self).__name__} with "
+                    f"window={self.window_} needs {least}: give more of the points before it as "
+                    "context=."
                 )
         return rows, spans
+
+    @staticmethod
+    def _like(X: Any, series: Series, values: np.ndarray) -> Any:
+        """Give values of points and channels, (n_points, channels), the shape of X."""
+        if series.form == "list" and not isinstance(X, Series):
+            parts = zip(X, series.shaped(values), strict=True)
+            return [own[:, 0] if np.ndim(x) == 1 else own for x, own in parts]
+        found = series.shaped(values)
+        return found[:, 0] if np.ndim(X) == 1 and series.form == "series" else found
 
     def _series(self, X: Any, name: str = "X") -> Series:
         return as_series(X, name=name, channels=self.n_features_in_)
@@ -159,7 +172,7 @@ class SeriesMethods:
         ValueError
             If X or ``context`` is not such, or X is too short and ``context`` does not help.
         """
-        check_is_fitted(self)  # type: ignore[arg-type]
+        check_is_fitted(self)
         series = self._series(X)
         scores = self._scores(series, context, batch_size)
         return scores if X is series else series.shaped(scores)
@@ -180,7 +193,7 @@ class SeriesMethods:
         confidence : like labels
             Only if ``return_confidence``.
         """
-        check_is_fitted(self)  # type: ignore[arg-type]
+        check_is_fitted(self)
         series = self._series(X)
         found = super().predict(series, return_confidence)  # type: ignore[misc]
         if return_confidence:
@@ -243,7 +256,7 @@ class SeriesMethods:
         -------
         self : object
         """
-        return super().calibrate(self._series(X))  # type: ignore[misc, no-any-return]
+        return super().calibrate(self._series(X))  # type: ignore[misc]
 
     def predict_confidence(self, X: Any) -> Any:
         """Return how surely each label would be the same had other points been trained on.
@@ -296,6 +309,71 @@ class SeriesMethods:
         """
         return as_series(X).shaped(self.fit(X, y).labels_)  # type: ignore[attr-defined]
 
+    def events(self, X: Any, gap: int = 0, *, context: Any = None) -> Any:
+        """Return the stretches of a series that are flagged.
+
+        Parameters
+        ----------
+        X : array-like or list of series
+            As in :meth:`decision_function`.
+        gap : int, default=0
+            Stretches with at most so many points between them are one.
+        context : array-like, optional
+            As in :meth:`decision_function`.
+
+        Returns
+        -------
+        events : ndarray of shape (n_events, 2), or a list of them for several series
+            First point of each, and the one after its last: ``X[start:stop]`` is flagged.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from deepod.series import RidgeAR
+        >>> x = np.sin(np.arange(2000) / 5) + np.random.default_rng(0).normal(0, 0.1, 2000)
+        >>> x[1700:1710] = 3.0
+        >>> detector = RidgeAR().fit(x[:1500]).set_event_rate(1)
+        >>> ((start, stop),) = detector.events(x[1500:], gap=20)
+        >>> bool(start <= 200 and stop >= 210)
+        True
+        """
+        check_is_fitted(self)  # type: ignore[arg-type]
+        series = self._series(X)
+        labels = self._labels(self._scores(series, context, None))  # type: ignore[attr-defined]
+        found = [
+            _merged(metrics.events(labels[span.start : span.stop]), gap)
+            for span in spans_of(series.lengths)
+        ]
+        return found[0] if series.form == "series" else found
+
+    def set_event_rate(self, rate: float) -> Self:
+        """Set the threshold so that normal series have few flagged stretches.
+
+        What a person is woken by is a stretch, not a point: ``contamination`` and
+        ``false_alarm_rate`` count points.
+
+        Parameters
+        ----------
+        rate : float
+            Stretches in 1000 points, at most, of the points that were held out (of all training
+            points, if none were): 0 allows none.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If ``rate`` is no number from 0 on.
+        """
+        check_is_fitted(self)  # type: ignore[arg-type]
+        if not (isinstance(rate, Real) and rate >= 0):
+            raise ValueError(f"rate must be a number from 0 on, got {rate!r}.")
+        scores = self._training_scores  # type: ignore[attr-defined]
+        most = float(rate) * len(scores) / 1000
+        return self.set_threshold(of_events(scores, most))  # type: ignore[attr-defined]
+
     def score_batches(self, batches: Iterable[Any]) -> Iterator[np.ndarray]:
         """Score blocks of one series that follow on one another as they come.
 
@@ -309,7 +387,7 @@ class SeriesMethods:
         scores : ndarray of shape (T,), float64
             Of one block.
         """
-        check_is_fitted(self)  # type: ignore[arg-type]
+        check_is_fitted(self)
         past = None
         for X in batches:
             yield self.decision_function(X, context=past)
@@ -328,8 +406,8 @@ class SeriesDetector(SeriesMethods, BaseDetector):
     A method defines ``_build_module``, ``_loss`` (of chunks, (B, length, channels)) and
     ``_errors(module, x)``, which gives the errors at each point of chunks or windows. The last
     ``validation_fraction`` of each series is not trained on: it shows how large errors of normal
-    points are. A point's score is the mean over channels of the squared errors, each over its mean
-    on those points, smoothed over time.
+    points are. A point's score is the mean over channels of the root of the squared errors, each
+    over its mean on those points and smoothed over time: about 1 for a normal point.
 
     Notes
     -----
@@ -343,20 +421,25 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         First points of a series, without ``context``, that have no score of their own.
     """
 
-    window: int = param(
-        default=50,
-        accepts=[integer(2)],
-        doc="Points of the past that a score depends on, at least.",
+    window: int | Literal["auto"] = param(
+        default="auto",
+        accepts=[integer(2), one_of("auto")],
+        doc="Points of the past that a score depends on, at least. 'auto' is the class attribute "
+        "``auto_window``, or a third of the shortest series if that is less.",
     )
     smoothing: Literal["centred", "causal"] | None = param(
         default="centred",
         accepts=[one_of("centred", "causal"), None],
-        doc="Mean of the scores over the ``smoothing_length`` points around each point "
-        "('centred'), for series that are scored afterwards; or up to it ('causal'), so that a "
-        "score depends on nothing that comes later: what :meth:`stream` needs; or none.",
+        doc="Mean of the squared errors over the points around each point ('centred'), for series "
+        "that are scored afterwards; or up to it ('causal'), so that a score depends on nothing "
+        "that comes later: what a stream needs; or none. Exponential means: near points count "
+        "more.",
     )
     smoothing_length: int = param(
-        default=51, accepts=[integer(1)], doc="Points that scores are smoothed over."
+        default=51,
+        accepts=[integer(1)],
+        doc="Points that errors are smoothed over: each point further away counts less by the "
+        "factor 1 - 2 / (smoothing_length + 1), and nothing beyond twice as many points.",
     )
     error_scale: Literal["validation", "covariance"] | None = param(
         default="validation",
@@ -372,6 +455,8 @@ class SeriesDetector(SeriesMethods, BaseDetector):
     inputs = ("series",)
     _fit_kind = SeriesFit
     auto_steps = 300
+    # What window="auto" stands for, on long series.
+    auto_window: ClassVar[int] = 50
     # Whether errors are those of windows, and not of a pass over the series.
     windowed: ClassVar[bool] = False
 
@@ -383,17 +468,23 @@ class SeriesDetector(SeriesMethods, BaseDetector):
 
     def _chunk_length(self) -> int:
         """Points of the chunks to train on, if the series are long enough."""
-        return self.window if self.windowed else 2 * self.window
+        return self.window_
 
     def _whole_episodes(self) -> bool:
         """Whether the method learns from whole episodes of one length, and from no parts of them."""
         return False
 
-    def _solve(self, module: nn.Module, x: Tensor, spans: Sequence[tuple[int, int]]) -> None:
+    def _solve(
+        self,
+        module: nn.Module,
+        x: Tensor,
+        spans: Sequence[tuple[int, int]],
+        generator: torch.Generator,
+    ) -> None:
         """Learn from the points of ``spans`` what is learned without steps, before any."""
 
     def _terms(self, module: Any, x: Tensor) -> Tensor:
-        """What each value adds to the score of its point, (B, length, channels)."""
+        """Give what each value adds to the score of its point, (B, length, channels)."""
         return module.errors(self._errors(module, x))
 
     def _learn_errors(self, module: Any, x: Tensor, spans: Sequence[Span]) -> None:
@@ -403,7 +494,7 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         module.errors.learn(torch.from_numpy(known).to(x.device))
 
     def _score(self, module: nn.Module, x: Tensor) -> Tensor:
-        return self._terms(module, x).sum(-1)
+        return self._terms(module, x).mean(-1).sqrt()
 
     def _phases(self) -> list[Phase]:
         return [Phase("fit", self.epochs_, self._loss, milestones=tuple(self.milestones))]
@@ -446,8 +537,8 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         """First points of a series, without context, that have no score of their own."""
         check_is_fitted(self)
         if self.windowed:
-            return self.window - 1 if self.smoothing == "causal" else 0
-        return self.window
+            return self.window_ - 1 if self.smoothing == "causal" else 0
+        return self.window_
 
     def _scores(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
         points, spans = self._points(series, context)
@@ -457,7 +548,7 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         self,
         X: Any,
         batch_size: int | None = None,
-        rule: Literal["auto"] = "auto",
+        rule: Literal["auto", "gradients"] = "auto",
         *,
         context: Any = None,
     ) -> Any:
@@ -483,13 +574,10 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         if rule != "auto":
             raise ValueError(f"rule must be 'auto' for series, got {rule!r}.")
         series = self._series(X)
-        points, spans = self._points(series, context)
+        return self._like(X, series, self._explained(series, context, batch_size))
 
-        def terms(wide: Sequence[Span]) -> np.ndarray:
-            return self._of_points(self.module_, points, wide, self._terms, batch_size)
-
-        found = series.shaped(self._over_time(terms, spans))
-        return found[:, 0] if np.ndim(X) == 1 and series.form == "series" else found
+    def _explained(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
+        return self._contributed(*self._points(series, context), batch_size)
 
     def _points(self, series: Series, context: Any) -> tuple[Tensor, list[Span]]:
         """Scale points, each series after the last points of its context."""
@@ -502,18 +590,34 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         return self._score_points(points, spans)
 
     def _score_points(
-        self,
-        points: Tensor,
-        spans: Sequence[Span],
-        batch_size: int | None = None,
-        at_once: AtOnce | None = None,
+        self, points: Tensor, spans: Sequence[Span], batch_size: int | None = None
     ) -> np.ndarray:
         """One score for each point of ``spans``, of scaled points."""
+        return finite(self._contributed(points, spans, batch_size).sum(1, dtype=np.float64))
 
-        def scores(wide: Sequence[Span]) -> np.ndarray:
-            return self._of_points(self.module_, points, wide, self._score, batch_size, at_once)
+    def _contributed(
+        self, points: Tensor, spans: Sequence[Span], batch_size: int | None = None
+    ) -> np.ndarray:
+        """Give what each channel adds to the scores of points, (n_points, channels)."""
 
-        return finite(self._over_time(scores, spans))
+        def terms(wide: Sequence[Span]) -> np.ndarray:
+            return self._of_points(self.module_, points, wide, self._terms, batch_size)
+
+        return self._contributions_of(self._over_time(terms, spans))
+
+    def _contributions_of(self, terms: np.ndarray) -> np.ndarray:
+        """Turn smoothed terms, which may be changed, into what they add to the score.
+
+        The score is the mean over channels of the root of each one's mean squared error; with
+        "covariance" the root of the mean squared distance.
+        """
+        d = terms.shape[1]
+        if self.error_scale == "covariance":
+            total = np.maximum(terms.sum(1, keepdims=True), 1e-30)
+            return terms / np.sqrt(total * d)
+        np.sqrt(terms, out=terms)
+        terms /= d
+        return terms
 
     def _of_points(
         self,
@@ -522,28 +626,36 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         spans: Sequence[Span],
         function: Function,
         batch_size: int | None = None,
-        at_once: AtOnce | None = None,
     ) -> np.ndarray:
         """Apply a function of module and chunks, or windows, to the points of ``spans``.
 
         NaN for points without enough points before them.
         """
         if not self.windowed:
-            return passed_over(module, function, points, spans, self.window, batch_size, at_once)
-        size = batch_size or chunk_rows((self.window, *points.shape[1:]))
+            return passed_over(module, function, points, spans, self.window_, batch_size)
+        size = batch_size or chunk_rows((self.window_, *points.shape[1:]))
 
         def of_windows(starts: Tensor) -> np.ndarray:
-            windows = (take(points, part, self.window) for part in starts.split(size))
-            found = score(module, function, windows, points.device, len(starts), at_once)
-            return found.cpu().double().numpy()
+            windows = (take(points, part, self.window_) for part in starts.split(size))
+            found = score(module, function, windows, points.device, len(starts))
+            return found.cpu().numpy()
 
         causal = self.smoothing == "causal"
-        values = self.window * points.shape[1]
-        return covered(of_windows, spans, self.window, self._stride(), causal, values)
+        values = self.window_ * points.shape[1]
+        return covered(of_windows, spans, self.window_, self._stride(), causal, values)
 
     def _stride(self) -> int:
         """Points between the windows that are scored, where a point is covered by several."""
         return 1
+
+
+def _merged(events: np.ndarray, gap: int) -> np.ndarray:
+    """Make events with at most ``gap`` points between them one."""
+    if not len(events):
+        return events
+    apart = events[1:, 0] - events[:-1, 1] > gap
+    first, last = np.concatenate([[True], apart]), np.concatenate([apart, [True]])
+    return np.column_stack([events[first, 0], events[last, 1]])
 
 
 def _table(X: Any) -> np.ndarray:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+_USUAL = 0.99  # quantile at which squared errors are capped before their mean is taken
 _FLOOR = 1e-2  # of the mean square of all errors: a channel may be known exactly, by accident
 
 
@@ -47,11 +48,14 @@ class Errors(nn.Module):
         self.register_buffer("varies", torch.ones(channels))
 
     def forward(self, errors: Tensor) -> Tensor:
-        """Terms of the score, (..., channels): their sum is the score of a point."""
+        """Give the squared errors of each channel, (..., channels), in units of usual ones.
+
+        With "covariance", terms of the squared distance, of which some may be negative.
+        """
         errors = errors - self.mean
         weighted = errors @ self.weight if self.scale == "covariance" else errors * self.weight
         terms = (errors * weighted).unflatten(-1, (self.per_channel, self.channels)).sum(-2)
-        return terms / (self.channels * self.per_channel)
+        return terms / self.per_channel
 
     @torch.no_grad()
     def find_constant(self, x: Tensor, spans: Sequence[tuple[int, int]]) -> None:
@@ -70,7 +74,9 @@ class Errors(nn.Module):
             size = (errors.square() / errors.square().mean(0).clamp_min(1e-30)).mean(1)
             errors = errors[size <= size.quantile(1 - trim)]
         if self.scale == "validation":
-            squares = errors.square().mean(0)
+            squares = errors.square()
+            # A few points that are not normal after all must not decide what is usual.
+            squares = squares.minimum(squares.quantile(_USUAL, dim=0)).mean(0)
             vary = self.varies.bool().repeat(self.per_channel)
             floor = (_FLOOR * squares[vary].mean()).clamp_min(1e-12)
             self.weight.copy_(torch.where(vary, 1 / squares.maximum(floor), 1.0))

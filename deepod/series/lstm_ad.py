@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from deepod.params import integer, param, parameters
+from deepod.params import param, parameters
 from deepod.series._base import SeriesDetector
 from deepod.series._errors import Errors
 from deepod.types import Batch, Losses, Shape
@@ -29,7 +29,7 @@ class Forecaster(nn.Module):
         self.errors = Errors(channels, horizons, scale)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, L, d) -> (B, L, horizons * d)
-        """Forecasts of those channels that vary, 0 for the others."""
+        """Forecast those channels that vary; 0 for the others."""
         varies = self.errors.varies
         x = x * varies
         for layer in self.layers:
@@ -46,7 +46,7 @@ class LSTMAD(SeriesDetector):
     >>> import numpy as np
     >>> from deepod.series import LSTMAD
     >>> x = np.sin(np.arange(2000) / 5)
-    >>> detector = LSTMAD(epochs=2, random_state=0).fit(x[:1500])
+    >>> detector = LSTMAD(epochs=20, random_state=0).fit(x[:1500])
     >>> test = x[1500:].copy()
     >>> test[250:260] = 0.0
     >>> abs(int(detector.decision_function(test).argmax()) - 255) < 40

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -28,9 +29,11 @@ class Reconstructor(nn.Module):
     channels, hidden : int
     latent_dim : int or None
         Values of the code, a linear map of the last state; None: the state is the code.
-    from_state : bool
-        Whether the decoder starts from the code and is given, at each step, the value before: the
-        true one in training, its own else. If not, it is given the code at each step.
+    carry_state : bool
+        Whether the decoder starts from the encoder's state, or what the code says of it.
+    feed_back : bool
+        Whether the decoder is given, at each step, the value before: the true one in training, its
+        own else. If not, it is given the code at each step.
     reverse : bool
         Whether the last point is reconstructed first.
     scale : str or None
@@ -42,17 +45,18 @@ class Reconstructor(nn.Module):
         channels: int,
         hidden: int,
         latent_dim: int | None,
-        from_state: bool,
+        carry_state: bool,
+        feed_back: bool,
         reverse: bool,
         scale: str | None,
     ) -> None:
         super().__init__()
         code = latent_dim or hidden
-        self.from_state, self.reverse = from_state, reverse
+        self.carry_state, self.feed_back, self.reverse = carry_state, feed_back, reverse
         self.encoder = nn.LSTM(channels, hidden, batch_first=True)
         self.to_code = nn.Linear(hidden, code) if latent_dim else nn.Identity()
-        self.to_state = nn.Linear(code, 2 * hidden) if from_state and latent_dim else None
-        self.decoder = nn.LSTM(channels if from_state else code, hidden, batch_first=True)
+        self.to_state = nn.Linear(code, 2 * hidden) if carry_state and latent_dim else None
+        self.decoder = nn.LSTM(channels if feed_back else code, hidden, batch_first=True)
         self.head = nn.Linear(hidden, channels)
         self.errors = Errors(channels, 1, scale)
 
@@ -69,34 +73,40 @@ class Reconstructor(nn.Module):
         code = self.to_code(state[0])
         if masks is not None:
             code = code * masks[0]
-        if not self.from_state:
-            states, _ = self.decoder(code[:, None].expand(-1, x.shape[1], -1))
-        else:
-            start = (code, cell[0])
-            if self.to_state is not None:
-                first, second = self.to_state(code).chunk(2, -1)
-                start = (first.tanh(), second)
+        start = self._start(code, cell)
+        if self.feed_back:
             true = (x.flip(1) if self.reverse else x) if teach else None
-            states = self._one_by_one(start, x.shape[1], true)
+            states = self._fed_back(start, x.shape[1], true)
+        else:
+            states, _ = self.decoder(code[:, None].expand(-1, x.shape[1], -1), start)
         if masks is not None:
             states = states * masks[1]
         out = self.head(states) * self.errors.varies
         return out.flip(1) if self.reverse else out
 
-    def _one_by_one(
+    def _start(self, code: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+        """State of the decoder to start from, as an LSTM takes it."""
+        if not self.carry_state:
+            return torch.zeros_like(cell), torch.zeros_like(cell)
+        if self.to_state is None:
+            return code[None], cell
+        state, cell = self.to_state(code).chunk(2, -1)
+        return state.tanh()[None], cell[None].contiguous()
+
+    def _fed_back(
         self, start: tuple[Tensor, Tensor], length: int, true: Tensor | None
     ) -> Tensor:  # (B, L, hidden)
-        """States of the decoder, the first of which is the one to start from."""
-        state, cell = start[0][None].contiguous(), start[1][None].contiguous()
+        """States of the decoder, of which the first is the one to start from."""
+        first = start[0][0][:, None]
         if true is not None:
-            rest, _ = self.decoder(true[:, :-1], (state, cell))
-            return torch.cat([state[0][:, None], rest], 1)
-        states = [state[0]]
+            rest, _ = self.decoder(true[:, :-1], start)
+            return torch.cat([first, rest], 1)
+        states, carried = [first], start
         for _ in range(length - 1):
             own = self.head(states[-1]) * self.errors.varies
-            _, (state, cell) = self.decoder(own[:, None], (state, cell))
-            states.append(state[0])
-        return torch.stack(states, 1)
+            state, carried = self.decoder(own, carried)
+            states.append(state)
+        return torch.cat(states, 1)
 
 
 @parameters
@@ -126,16 +136,22 @@ class LSTMAE(SeriesDetector):
         doc="Values of the code, a linear map of the encoder's last state; None takes that state.",
     )
     reverse: bool = param(
-        default=False,
+        default=True,
         accepts=["boolean"],
         doc="Whether the decoder reconstructs the last point of a window first.",
+    )
+    carry_state: bool = param(
+        default=True,
+        accepts=["boolean"],
+        doc="Whether the decoder starts from the encoder's last state (of ``latent_dim`` values, "
+        "from a linear map of the code), or from zeros.",
     )
     teacher_forcing: bool = param(
         default=False,
         accepts=["boolean"],
-        doc="False: the decoder is given the code at each step. True: it starts from the code as "
-        "its state and is given the point that it reconstructed before, the true one in training "
-        "and its own at scoring, which takes longer.",
+        doc="False: the decoder is given the code at each step. True: it is given the point that "
+        "it reconstructed before, the true one in training and its own at scoring, which takes "
+        "longer.",
     )
     error: Literal["mae", "mse"] = param(
         default="mse",
@@ -155,10 +171,16 @@ class LSTMAE(SeriesDetector):
     windowed = True
 
     def _build_module(self, shape: Shape) -> nn.Module:
+        if self.teacher_forcing and not self.carry_state:
+            raise ValueError(
+                "teacher_forcing=True tells the decoder nothing of the code but by its state: set "
+                "carry_state=True."
+            )
         return Reconstructor(
             shape[0],
             self.hidden,
             self.latent_dim,
+            self.carry_state,
             self.teacher_forcing,
             self.reverse,
             self.error_scale,
@@ -183,21 +205,25 @@ class LSTMAE(SeriesDetector):
         errors = x - module(x)
         if self.error_scale == "covariance":
             return errors.abs()
-        # Terms of the score are squares.
-        return errors.abs().sqrt() if self.error == "mae" else errors
+        return errors.abs().sqrt() if self.error == "mae" else errors  # terms are squares
+
+    def _contributions_of(self, terms: np.ndarray) -> np.ndarray:
+        if self.error == "mae" and self.error_scale != "covariance":
+            return terms / terms.shape[1]
+        return super()._contributions_of(terms)
 
     def _learn_errors(self, module: Any, x: Tensor, spans: Sequence[Span]) -> None:
         """Learn from the errors in each window: means over several windows are smaller."""
-        parts = [windows_of(span, self.window, self._stride(), causal=False) for span in spans]
+        parts = [windows_of(span, self.window_, self._stride(), causal=False) for span in spans]
         starts = torch.cat(parts)
-        size = chunk_rows((self.window, *x.shape[1:]))
-        windows = (take(x, part, self.window) for part in starts.split(size))
+        size = chunk_rows((self.window_, *x.shape[1:]))
+        windows = (take(x, part, self.window_) for part in starts.split(size))
         errors = score(module, self._errors, windows, x.device, len(starts))
         first = torch.cat(
             [torch.full_like(p, span.start) for p, span in zip(parts, spans, strict=True)]
         )
-        unseen = starts[:, None] + torch.arange(self.window) >= first[:, None]
+        unseen = starts[:, None] + torch.arange(self.window_) >= first[:, None]
         module.errors.learn(errors[unseen.to(x.device)])
 
     def _stride(self) -> int:
-        return max(1, self.window // _COVERED_BY)
+        return max(1, self.window_ // _COVERED_BY)

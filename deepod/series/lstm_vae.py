@@ -238,6 +238,12 @@ class LSTMVAE(SeriesDetector):
         constant = module.errors.varies * _LOG_2PI / 2
         return squares / 2 + sigma.log() + constant, codes
 
+    def _score(self, module: nn.Module, x: Tensor) -> Tensor:
+        return self._terms(module, x).sum(-1)
+
+    def _contributions_of(self, terms: np.ndarray) -> np.ndarray:
+        return terms  # log-likelihoods add up as they are
+
     def _learn_errors(self, module: Any, x: Tensor, spans: Sequence[Span]) -> None:
         super()._learn_errors(module, x, spans)
         if module.expected is None:

@@ -30,7 +30,8 @@ class Linear(nn.Module):
         self.register_buffer("offset", torch.zeros(channels))
         self.errors = Errors(channels, 1, scale)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, L, d) -> (B, L - window, d): those from window on
+    def forward(self, x: Tensor) -> Tensor:  # (B, L, d) -> (B, L - window, d)
+        """Forecast the points from the one after the first window on."""
         return conv1d(x[:, :-1].transpose(1, 2), self.weight, self.offset).transpose(1, 2)
 
 
@@ -59,10 +60,10 @@ class RidgeAR(SeriesDetector):
     """
 
     alpha: float = param(
-        default=1.0,
+        default=0.01,
         accepts=[positive()],
-        doc="Weight of the squared coefficients, for standardised values, against the sum of the "
-        "squared errors.",
+        doc="Weight of the sum of squared coefficients, of standardised values, against the mean "
+        "squared error.",
     )
     max_points: int = param(
         default=20_000,
@@ -74,7 +75,7 @@ class RidgeAR(SeriesDetector):
     auto_epochs = 0
 
     def _build_module(self, shape: Shape) -> nn.Module:
-        return Linear(shape[0], self.window, self.error_scale)
+        return Linear(shape[0], self.window_, self.error_scale)
 
     def _phases(self) -> list[Phase]:
         return []
@@ -83,11 +84,16 @@ class RidgeAR(SeriesDetector):
         return {}
 
     @torch.no_grad()
-    def _solve(self, module: Any, x: Tensor, spans: Sequence[tuple[int, int]]) -> None:
-        window, d = self.window, x.shape[1]
+    def _solve(
+        self,
+        module: Any,
+        x: Tensor,
+        spans: Sequence[tuple[int, int]],
+        generator: torch.Generator,
+    ) -> None:
+        window, d = self.window_, x.shape[1]
         starts = torch.cat([torch.arange(a, b - window) for a, b in spans])
         if len(starts) > self.max_points:
-            generator = torch.Generator("cpu").manual_seed(len(starts))
             order = torch.randperm(len(starts), generator=generator)[: self.max_points]
             starts = starts[order.sort().values]
         k = window * d + 1
@@ -100,11 +106,12 @@ class RidgeAR(SeriesDetector):
             rows = pad(chunk[:, :-1].flatten(1), (0, 1), value=1.0)
             gram += rows.T @ rows
             moments += rows.T @ chunk[:, -1]
-        penalty = torch.full((k,), float(self.alpha), dtype=torch.float64, device=x.device)
+        weight = float(self.alpha) * len(starts)
+        penalty = torch.full((k,), weight, dtype=torch.float64, device=x.device)
         penalty[-1] = 0  # not of the offset
         found = torch.linalg.solve(gram + penalty.diag(), moments)
         module.weight.copy_(found[:-1].reshape(window, d, d).permute(2, 1, 0))
         module.offset.copy_(found[-1])
 
     def _errors(self, module: Any, x: Tensor) -> Tensor:
-        return pad(x[:, self.window :] - module(x), (0, 0, self.window, 0))
+        return pad(x[:, self.window_ :] - module(x), (0, 0, self.window_, 0))
