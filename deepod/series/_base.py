@@ -471,7 +471,7 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         return self.window_
 
     def _whole_episodes(self) -> bool:
-        """Whether the method learns from whole episodes of one length, and from no parts of them."""
+        """Whether the method learns from whole episodes of one length, and not from parts."""
         return False
 
     def _solve(
