@@ -182,7 +182,7 @@ class LSTMVAE(SeriesDetector):
     """
 
     hidden: int = param(
-        default=64, accepts=[integer(1)], doc="Units of the encoder's and the decoder's LSTM."
+        default=32, accepts=[integer(1)], doc="Units of the encoder's and the decoder's LSTM."
     )
     latent_dim: int = param(default=8, accepts=[integer(1)], doc="Values of the code of a point.")
     kl_weight: float = param(
