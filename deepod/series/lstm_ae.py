@@ -122,7 +122,8 @@ class LSTMAE(SeriesDetector):
     -----
     Assumes that normal windows are alike, and that ``hidden`` values say what sets them apart. It
     needs more steps than a forecaster for what is regular, and fails like all autoencoders where
-    an anomaly can be reconstructed as well as what is normal.
+    an anomaly can be reconstructed as well as what is normal. The ends of windows are reconstructed
+    worst, and the first and last points of a series are in no other place: give ``context``.
 
     **Wei et al.**: the state, repeated for each point, is the input of a decoder that
     begins at zero; mean absolute errors; a point is flagged above the largest training score:
@@ -156,7 +157,7 @@ class LSTMAE(SeriesDetector):
     >>> import numpy as np
     >>> from deepod.series import LSTMAE
     >>> x = np.sin(np.arange(2000) / 5)
-    >>> detector = LSTMAE(epochs=60, random_state=0).fit(x[:1500])
+    >>> detector = LSTMAE(window=20, epochs=20, random_state=0).fit(x[:1500])
     >>> test = x[1500:].copy()
     >>> test[250:260] = 0.0
     >>> abs(int(detector.decision_function(test).argmax()) - 255) < 40

@@ -174,7 +174,7 @@ class LSTMVAE(SeriesDetector):
     >>> import numpy as np
     >>> from deepod.series import LSTMVAE
     >>> x = np.sin(np.arange(2000) / 5)
-    >>> detector = LSTMVAE(epochs=60, random_state=0).fit(x[:1500])
+    >>> detector = LSTMVAE(epochs=20, random_state=0).fit(x[:1500])
     >>> test = x[1500:].copy()
     >>> test[250:260] = 0.0
     >>> abs(int(detector.decision_function(test).argmax()) - 255) < 40
