@@ -142,7 +142,7 @@ class LSTMAE(SeriesDetector):
     series; here they overlap.
 
     The default is between the two: the decoder starts from the state, backwards, and is given the
-    state at each step. It learns in 300 steps what Wei's has not learned in 900.
+    state at each step. It learns faster: on one series, 300 steps did what took Wei's 900.
 
     References
     ----------
