@@ -22,6 +22,8 @@ DETECTORS = {
 # Detectors of time series.
 SERIES = {
     "LSTMAD": "deepod.series.lstm_ad",
+    "LSTMAE": "deepod.series.lstm_ae",
+    "LSTMVAE": "deepod.series.lstm_vae",
     "RidgeAR": "deepod.series.ridge_ar",
     "SeriesConsensus": "deepod.series.consensus",
     "WindowNeighbors": "deepod.series.window_neighbors",

@@ -61,6 +61,8 @@ IN_TURNS = [
 # Detectors of time series.
 FAST_SERIES = {
     "LSTMAD": {"epochs": 1, "hidden": (8,)},
+    "LSTMAE": {"epochs": 4, "hidden": 8, "lr": 2e-2},
+    "LSTMVAE": {"epochs": 4, "hidden": 8, "latent_dim": 2, "lr": 2e-2},
     "RidgeAR": {},
     "SeriesConsensus": {
         "detectors": [

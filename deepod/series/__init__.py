@@ -10,11 +10,22 @@ from deepod._registry import SERIES, detector_class
 if TYPE_CHECKING:
     from deepod.series.consensus import SeriesConsensus
     from deepod.series.lstm_ad import LSTMAD
+    from deepod.series.lstm_ae import LSTMAE
+    from deepod.series.lstm_vae import LSTMVAE
     from deepod.series.ridge_ar import RidgeAR
     from deepod.series.window_neighbors import WindowNeighbors
     from deepod.series.windows import Windows
 
-__all__ = ["LSTMAD", "RidgeAR", "SeriesConsensus", "WindowNeighbors", "Windows", "split_at_gaps"]
+__all__ = [
+    "LSTMAD",
+    "LSTMAE",
+    "LSTMVAE",
+    "RidgeAR",
+    "SeriesConsensus",
+    "WindowNeighbors",
+    "Windows",
+    "split_at_gaps",
+]
 
 if not TYPE_CHECKING:  # type checkers are to see that a misspelt name is none
 

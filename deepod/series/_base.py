@@ -473,6 +473,10 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         """Points of the chunks to train on, if the series are long enough."""
         return self.window_
 
+    def _whole_episodes(self) -> bool:
+        """Whether the method learns from whole episodes of one length, and not from parts."""
+        return False
+
     def _solve(
         self,
         module: nn.Module,
