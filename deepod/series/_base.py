@@ -29,6 +29,8 @@ from deepod._scoring.series import (
 from deepod._training.series import SeriesFit
 from deepod._training.together import fit_all
 from deepod.params import integer, one_of, param, parameters
+from deepod.series._running import Buffered, Repeated, Running
+from deepod.series.stream import Stream
 from deepod.types import Phase
 
 
@@ -45,6 +47,8 @@ class SeriesMethods:
     smoothing: Literal["centred", "causal"] | None
     smoothing_length: int
     _point_scores: np.ndarray
+    # Whether scores are those of windows, and not of a pass over the series.
+    windowed: ClassVar[bool] = True
 
     @property
     def warm_up_(self) -> int:
@@ -297,6 +301,32 @@ class SeriesMethods:
         """
         return as_series(X).shaped(self.fit(X, y).labels_)  # type: ignore[attr-defined]
 
+    def stream(self, context: Any = None) -> Stream:
+        """Return what scores points one after the other, as they come, in constant memory.
+
+        Parameters
+        ----------
+        context : array-like of shape (n,) or (n, channels), optional
+            The points before the first one, as in :meth:`decision_function`.
+
+        Returns
+        -------
+        stream : Stream
+            ``stream.push(x)`` gives the score of a point: see
+            :class:`deepod.series.stream.Stream`.
+
+        Raises
+        ------
+        ValueError
+            If ``smoothing`` looks at points that are still to come.
+        """
+        check_is_fitted(self)  # type: ignore[arg-type]
+        return Stream(self, context)
+
+    def _running(self) -> Running:
+        """Values of points as they come, before smoothing."""
+        raise NotImplementedError
+
     def score_batches(self, batches: Iterable[Any]) -> Iterator[np.ndarray]:
         """Score blocks of one series that follow on one another as they come.
 
@@ -373,7 +403,6 @@ class SeriesDetector(SeriesMethods, BaseDetector):
     inputs = ("series",)
     _fit_kind = SeriesFit
     auto_steps = 300
-    # Whether errors are those of windows, and not of a pass over the series.
     windowed: ClassVar[bool] = False
 
     # --- What a method defines ------------------------------------------------------------------
@@ -537,6 +566,23 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         causal = self.smoothing == "causal"
         values = self.window * points.shape[1]
         return covered(of_windows, spans, self.window, self._stride(), causal, values)
+
+    def _running(self) -> Running:
+        """Values of points as they come: of the window that ends there, or of a pass, repeated."""
+        module, device, window = self.module_, self.device_, self.window
+
+        def of_windows(points: np.ndarray) -> np.ndarray:
+            x = torch.from_numpy(points).to(device)
+            return self._of_points(module, x, [Span(0, window - 1, len(x))], self._score)
+
+        @torch.no_grad()
+        def of_chunk(points: np.ndarray) -> np.ndarray:
+            x = torch.from_numpy(points).to(device)
+            return self._score(module, x[None])[0].cpu().double().numpy()
+
+        if self.windowed:
+            return Buffered(of_windows, window - 1, self.n_features_in_)
+        return Repeated(of_chunk, window, self.n_features_in_)
 
     def _stride(self) -> int:
         """Points between the windows that are scored, where a point is covered by several."""

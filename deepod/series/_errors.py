@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import copy
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -87,3 +89,14 @@ def precision(errors: Tensor) -> Tensor:
     matrix = torch.from_numpy(covariance).to(errors.device)
     floor = matrix.diagonal().mean().clamp_min(1e-12) * 1e-6
     return torch.linalg.inv(matrix + floor * torch.eye(len(matrix), device=matrix.device))
+
+
+def score_of(module: Errors) -> Callable[[np.ndarray], np.ndarray]:
+    """Return a function that gives points their scores by their errors, (n, k), on the CPU."""
+    errors = copy.deepcopy(module).cpu()
+
+    @torch.no_grad()
+    def score(found: np.ndarray) -> np.ndarray:
+        return errors(torch.from_numpy(found)).sum(-1).double().numpy()
+
+    return score

@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from deepod.params import param, parameters
 from deepod.series._base import SeriesDetector
-from deepod.series._errors import Errors
+from deepod.series._cells import Dense, Stack, numpy
+from deepod.series._errors import Errors, score_of
+from deepod.series._running import Restarted, Running
 from deepod.types import Batch, Losses, Shape
 
 
@@ -89,3 +92,31 @@ class LSTMAD(SeriesDetector):
             pad(x[:, h:] - forecast[:, :-h], (0, 0, h, 0))
             for forecast, h in zip(forecasts, self.horizons, strict=True)
         ]
+
+    def _running(self) -> Running:
+        return Restarted(_Cell(self.module_, self.horizons), self.window)
+
+
+class _Cell:
+    """A forecaster point by point: :class:`deepod.series._running.Cell`."""
+
+    def __init__(self, module: Any, horizons: Sequence[int]) -> None:
+        self.stack, self.head = Stack(module.layers), Dense(module.head)
+        self.varies, self.horizons = numpy(module.errors.varies), list(horizons)
+        self.score = score_of(module.errors)
+
+    def begin(self) -> dict[str, np.ndarray]:
+        """Return the state before the first point; the last forecasts are part of it."""
+        shape = (1, max(self.horizons), len(self.horizons), len(self.varies))
+        return self.stack.begin() | {"forecasts": np.zeros(shape, np.float32)}
+
+    def values(self, state: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+        """Pass over points, (n, channels); return the scores by the forecasts of the first lane."""
+        n, most = len(x), max(self.horizons)
+        new = self.head(self.stack.pass_over(state, x * self.varies))  # (n, lanes, ...)
+        new = new.reshape(*new.shape[:2], len(self.horizons), -1) * self.varies
+        forecasts = np.concatenate([state["forecasts"], new.swapaxes(0, 1)], 1)
+        state["forecasts"] = forecasts[:, n:].copy()
+        # Row t has the forecasts made at t - most; that of horizon h is of the point h later.
+        of_x = [forecasts[0, most - h : most - h + n, j] for j, h in enumerate(self.horizons)]
+        return self.score(np.concatenate([x - forecast for forecast in of_x], 1))

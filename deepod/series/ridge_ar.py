@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.lib.stride_tricks import as_strided
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
 
 from deepod._inputs.chunks import take
 from deepod.params import integer, param, parameters, positive
 from deepod.series._base import SeriesDetector
-from deepod.series._errors import Errors
+from deepod.series._cells import numpy
+from deepod.series._errors import Errors, score_of
+from deepod.series._running import Buffered, Running
 from deepod.types import Batch, Losses, Phase, Shape
 
 _AT_ONCE = 1 << 22  # values of windows that are gathered at once
@@ -109,3 +113,15 @@ class RidgeAR(SeriesDetector):
 
     def _errors(self, module: Any, x: Tensor) -> Tensor:
         return pad(x[:, self.window :] - module(x), (0, 0, self.window, 0))
+
+    def _running(self) -> Running:
+        module, window, d = self.module_, self.window, self.n_features_in_
+        weight = numpy(module.weight.permute(2, 1, 0).reshape(window * d, d))
+        offset, score = numpy(module.offset), score_of(module.errors)
+
+        def values(points: np.ndarray) -> np.ndarray:
+            # Rows that share values: a product of n of them copies these, and no more.
+            rows = as_strided(points, (len(points) - window, window * d), (4 * d, 4), writeable=False)
+            return score(points[window:] - (rows @ weight + offset))
+
+        return Buffered(values, window, d)

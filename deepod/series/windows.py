@@ -27,6 +27,7 @@ from deepod.ensemble import check_member, scores_of
 from deepod.models._reconstruction import ErrorMaps
 from deepod.params import integer, one_of, real
 from deepod.series._base import SeriesMethods
+from deepod.series._running import Buffered, Running
 from deepod.types import Shape
 
 _LEAST_SCALE = 1e-2  # of the mean over channels: one may be reconstructed exactly, by accident
@@ -309,6 +310,14 @@ class Windows(SeriesMethods, PyODVocabulary):
 
         causal, values = self.smoothing == "causal", self.window * d
         return covered(of_windows, spans, self.window, self.stride, causal, values)
+
+    def _running(self) -> Running:
+        span = self.window - 1
+
+        def of_windows(points: np.ndarray) -> np.ndarray:
+            return self._of_points(torch.from_numpy(points), [Span(0, span, len(points))])
+
+        return Buffered(of_windows, span, self.n_features_in_)
 
     def explain(self, X: Any, batch_size: int | None = None, *, context: Any = None) -> Any:
         """Find what each channel adds to the score of each point.
