@@ -12,7 +12,7 @@ from torch.nn.functional import pad
 
 from deepod.params import param, parameters
 from deepod.series._base import SeriesDetector
-from deepod.series._cells import Dense, Stack, numpy
+from deepod.series._cells import Stack, numpy
 from deepod.series._errors import Errors, score_of
 from deepod.series._running import Restarted, Running
 from deepod.types import Batch, Losses, Shape
@@ -101,22 +101,25 @@ class _Cell:
     """A forecaster point by point: :class:`deepod.series._running.Cell`."""
 
     def __init__(self, module: Any, horizons: Sequence[int]) -> None:
-        self.stack, self.head = Stack(module.layers), Dense(module.head)
-        self.varies, self.horizons = numpy(module.errors.varies), list(horizons)
+        self.stack = Stack(module.layers, module.head, numpy(module.errors.varies))
+        self.horizons, self.most = [int(h) for h in horizons], int(max(horizons))
+        self.channels = len(module.errors.varies)
         self.score = score_of(module.errors)
 
     def begin(self) -> dict[str, np.ndarray]:
         """Return the state before the first point; the last forecasts are part of it."""
-        shape = (1, max(self.horizons), len(self.horizons), len(self.varies))
+        shape = (1, self.most, len(self.horizons) * self.channels)
         return self.stack.begin() | {"forecasts": np.zeros(shape, np.float32)}
 
     def values(self, state: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
         """Pass over points, (n, channels); return the scores by the forecasts of the first lane."""
-        n, most = len(x), max(self.horizons)
-        new = self.head(self.stack.pass_over(state, x * self.varies))  # (n, lanes, ...)
-        new = new.reshape(*new.shape[:2], len(self.horizons), -1) * self.varies
-        forecasts = np.concatenate([state["forecasts"], new.swapaxes(0, 1)], 1)
+        n, most, d = len(x), self.most, self.channels
+        new = self.stack.pass_over(state, x).swapaxes(0, 1)
+        forecasts = np.concatenate([state["forecasts"], new], 1)
         state["forecasts"] = forecasts[:, n:].copy()
         # Row t has the forecasts made at t - most; that of horizon h is of the point h later.
-        of_x = [forecasts[0, most - h : most - h + n, j] for j, h in enumerate(self.horizons)]
-        return self.score(np.concatenate([x - forecast for forecast in of_x], 1))
+        errors = np.empty((n, forecasts.shape[2]), np.float32)
+        for j, h in enumerate(self.horizons):
+            own = slice(j * d, (j + 1) * d)
+            np.subtract(x, forecasts[0, most - h : most - h + n, own], out=errors[:, own])
+        return self.score(errors)

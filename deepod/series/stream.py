@@ -10,9 +10,10 @@ from typing import Any, Self
 
 import numpy as np
 
+from deepod._inputs.scaling import LARGEST
 from deepod._inputs.series import as_series
 from deepod._inputs.validation import check_finite, column_names, validate_rows
-from deepod._scoring.apply import finite
+from deepod._scoring.apply import LARGEST_SCORE, finite
 from deepod._storage import atomic, tensors
 from deepod._storage.tensors import InvalidFileError
 from deepod.series._running import Arrays, checked
@@ -64,14 +65,14 @@ class Stream:
         # As it is now: a later fit replaces what the detector holds, and leaves this alone.
         self._detector = object.__new__(type(detector))
         self._detector.__dict__ = dict(detector.__dict__)
-        self._scaler = detector.scaler_.copy()
-        self._allow_nan = detector.fill_ is not None
+        scaler = detector.scaler_
+        self._shift, self._scale, self._fill = scaler.shift, scaler.scale, scaler.fill
         self.threshold = float(detector.threshold_)
-        self.n_points = 0
+        self.n_points, self._channels = 0, int(detector.n_features_in_)
         self._running = self._detector._running()
         length = detector.smoothing_length if smoothing == "causal" else 1
-        # The last values, zeros in place of those that were not known.
-        self._recent, self._n_known = np.zeros(length - 1), 0
+        # The last values, each at its number modulo the length; zeros before the first one.
+        self._recent, self._n_known = np.zeros(length), 0
         if context is not None:
             self.push_many(self._block(context, "context")[-detector._reach() :])
 
@@ -97,12 +98,12 @@ class Stream:
             If x is no such point. The stream is then as it was before.
         """
         point = np.asarray(x, dtype=np.float64).reshape(1, -1)
-        channels = self._detector.n_features_in_
+        channels = self._channels
         if point.shape[1] != channels or np.ndim(x) > 1:
             given = f"an array of shape {np.shape(x)}" if np.ndim(x) else "a single number"
             raise ValueError(f"x is {given}; expected a point of {channels} channels.")
         if not np.isfinite(point).all():
-            check_finite(point, column_names(self._detector, point), allow_nan=self._allow_nan)
+            check_finite(point, column_names(self._detector, point), allow_nan=self._fill is not None)
         return float(self._score(point)[0])
 
     def push_many(self, block: Any) -> np.ndarray:
@@ -137,21 +138,42 @@ class Stream:
         return rows
 
     def _score(self, rows: np.ndarray) -> np.ndarray:
-        values = self._running(self._scaler.transform(rows))
+        values = self._running(self._scaled(rows))
         self.n_points += len(rows)
-        unknown = np.isnan(values)
-        padded = np.concatenate([self._recent, np.where(unknown, 0.0, values)])
-        length, n = len(self._recent) + 1, len(rows)
-        if n == 1:
-            sums = padded.sum(keepdims=True)
-        else:
-            sums = np.lib.stride_tricks.sliding_window_view(padded, length).sum(1)
-        counts = np.minimum(self._n_known + (~unknown).cumsum(), length)
-        self._recent = padded[n:].copy()
-        self._n_known = int(counts[-1])
-        scores = np.full(n, np.nan)
-        np.divide(sums, counts, out=scores, where=~unknown)
-        return finite(scores)
+        scores = np.full(len(rows), np.nan)
+        if len(rows) == 1:  # a push: few calls, because each takes a microsecond
+            if values[0] == values[0]:  # it is no NaN
+                scores[0] = min(self._smoothed(values[0]), LARGEST_SCORE)
+            return scores
+        known = ~np.isnan(values)
+        if known.any():
+            scores[known] = finite(self._all_smoothed(values[known]))
+        return scores
+
+    def _smoothed(self, value: float) -> float:
+        """Return the mean of the last values, this one included."""
+        length = len(self._recent)
+        self._recent[self._n_known % length] = value
+        self._n_known += 1
+        return float(self._recent.sum()) / min(self._n_known, length)
+
+    def _all_smoothed(self, values: np.ndarray) -> np.ndarray:
+        """Return what :meth:`_smoothed` would, of each."""
+        length, n = len(self._recent), len(values)
+        last = np.roll(self._recent, -(self._n_known % length))  # in the order of time
+        padded = np.concatenate([last[1:], values])
+        sums = np.lib.stride_tricks.sliding_window_view(padded, length).sum(1)
+        counts = np.minimum(self._n_known + np.arange(1, n + 1), length)
+        self._n_known += n
+        self._recent = np.roll(padded[n - 1 :], self._n_known % length)
+        return sums / counts
+
+    def _scaled(self, rows: np.ndarray) -> np.ndarray:
+        """Scale as ``scaler_.transform`` does, which takes longer to begin."""
+        if self._fill is not None:
+            rows = np.where(np.isnan(rows), self._fill, rows)
+        scaled = (rows - self._shift) / self._scale
+        return np.minimum(np.maximum(scaled, -LARGEST), LARGEST).astype(np.float32)
 
     # --- a state that outlives the process --------------------------------------------------------
 
