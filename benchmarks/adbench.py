@@ -1,7 +1,7 @@
-"""Detectors on groups of tables: ``python -m benchmarks.adbench --help``.
+"""Detectors on groups of datasets: ``python -m benchmarks.adbench --help``.
 
 ``deepod bench`` with our division into development and confirmation sets: of ADBench's tables, of
-OddBench's, and of wide ones.
+OddBench's, of wide ones, and of time series.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from sklearn.utils import Bunch
 from benchmarks import _common
 from deepod import bench, datasets
 from deepod.bench import options
+from deepod.bench.protocols import DIVIDED
 
 # Defaults are chosen on DEVELOPMENT and reported on CONFIRMATION, whose labels serve for the final
 # table only. The rule, fixed before any result of this library was seen: development holds every
@@ -47,6 +48,38 @@ FOLDERS = {
     "wide-development": ("embeddings", "tabular"),
     "wide-confirmation": ("embeddings",),
 }
+# Time series: defaults are chosen on the first half and reported on the second one. Of NAB they are
+# the first and the second file with anomalies of each of the first four folders that have any.
+SERIES = {
+    "series-first": (
+        "SMD/machine-1-6", "SMD/machine-2-1", "SMD/machine-2-2",
+        "ASD/omi-1", "ASD/omi-11", "ASD/omi-12", "ASD/omi-2", "ASD/omi-3",
+        "MSL/C-1", "MSL/C-2", "MSL/D-14", "MSL/D-15",
+        "SMAP/A-1", "SMAP/A-2", "SMAP/A-3", "SMAP/A-4",
+        "NAB/artificialWithAnomaly__art_daily_flatmiddle",
+        "NAB/realAWSCloudwatch__ec2_cpu_utilization_24ae8d",
+        "NAB/realAdExchange__exchange-2_cpc_results",
+        "NAB/realKnownCause__ambient_temperature_system_failure",
+        "ECG/MBA_ECG805", "ECG/MBA_ECG806",
+        "UCR/135_UCR_Anomaly_InternalBleeding16_1200_4187_4199",
+        "UCR/136_UCR_Anomaly_InternalBleeding17_1600_3198_3309",
+        "discords/TEK14", "discords/TEK16",
+    ),
+    "series-second": (
+        "SMD/machine-2-7", "SMD/machine-2-8",
+        "ASD/omi-4", "ASD/omi-5", "ASD/omi-6", "ASD/omi-7",
+        "MSL/D-16", "MSL/F-4", "MSL/F-5", "MSL/F-7",
+        "SMAP/A-5", "SMAP/A-6", "SMAP/A-7", "SMAP/A-8",
+        "NAB/artificialWithAnomaly__art_daily_jumpsdown",
+        "NAB/realAWSCloudwatch__ec2_cpu_utilization_53ea38",
+        "NAB/realAdExchange__exchange-2_cpm_results",
+        "NAB/realKnownCause__cpu_utilization_asg_misconfiguration",
+        "ECG/MBA_ECG820",
+        "UCR/137_UCR_Anomaly_InternalBleeding18_2300_4485_4587",
+        "UCR/138_UCR_Anomaly_InternalBleeding19_3000_4187_4197",
+        "discords/TEK17", "discords/ann_gun_CentroidA",
+    ),
+}  # fmt: skip
 GROUPS = {
     "development": DEVELOPMENT,
     "confirmation": CONFIRMATION,
@@ -71,7 +104,7 @@ def find(names: str, protocol: str = "one-class") -> list[bench.Dataset]:
     FileNotFoundError
         If one is not there.
     ValueError
-        If a group is of tables and the protocol is of images.
+        If a group is of tables and the protocol is of images or of series, or the other way round.
     """
     fallback = Path(__file__).resolve().parents[2] / "shared" / "data"
     if fallback.is_dir():
@@ -79,10 +112,12 @@ def find(names: str, protocol: str = "one-class") -> list[bench.Dataset]:
     found = []
     for name in expand(names.split(",")):
         group = name.partition("/")[0]
-        if group not in FOLDERS:
+        if group in SERIES:
+            found += _find_series(group, name, protocol)
+        elif group not in FOLDERS:
             found += bench.find_data(names=[name], protocol=protocol)
-        elif protocol == "images":
-            raise ValueError(f"{group} is a group of tables; the protocol images has none.")
+        elif protocol in DIVIDED:
+            raise ValueError(f"{group} is a group of tables; the protocol {protocol} has none.")
         else:
             found += _find_in_group(group, name)
     return list(dict.fromkeys(found))
@@ -110,6 +145,17 @@ def _find_in_group(group: str, wanted: str) -> list[bench.Dataset]:
     return found
 
 
+def _find_series(group: str, wanted: str, protocol: str) -> list[bench.Dataset]:
+    """Find all series of a group of ``SERIES``, or the one that is wanted."""
+    if protocol != "series":
+        raise ValueError(f"{group} is a group of time series: --protocol series.")
+    names = [name for name in SERIES[group] if wanted in (group, f"{group}/{name}")]
+    if not names:
+        raise FileNotFoundError(f"There is no {wanted}; {group} is {', '.join(SERIES[group])}.")
+    there = bench.find_data(names=names, protocol=protocol)
+    return [dataset._replace(name=f"{group}/{dataset.name}") for dataset in there]
+
+
 def load(name: str) -> Bunch:
     """Load one table."""
     return find(name)[0].load()
@@ -119,15 +165,15 @@ def main(argv: Sequence[str] | None = None) -> None:
     """Run the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.adbench",
-        description="Run detectors on groups of tables and append a JSON line for each seed.",
+        description="Run detectors on groups of datasets and append a JSON line for each seed.",
         epilog="example: python -m benchmarks.adbench --protocol one-class --datasets confirmation "
         "--max-train 5000 --max-test 10000 --jobs 2 --out results.jsonl",
     )
     parser.add_argument("--datasets", default="all", help="with commas: groups (development, "
         "confirmation, all for both; oddbench-development, oddbench-confirmation; "
-        "wide-development, wide-confirmation), or names such as thyroid and "
-        "oddbench-development/NAME; for images: mnist (every class in turn is normal) or mnist:3 "
-        "(default: %(default)s)")  # fmt: skip
+        "wide-development, wide-confirmation; series-first, series-second), or names such as "
+        "thyroid and oddbench-development/NAME; for images: mnist (every class in turn is normal) "
+        "or mnist:3 (default: %(default)s)")  # fmt: skip
     options.add_options(parser, detectors=f"{OURS},{PEERS}")
     args = parser.parse_args(argv)
     with _common.explained(parser):

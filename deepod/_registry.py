@@ -23,12 +23,14 @@ DETECTORS = {
 SERIES = {
     "LSTMAD": "deepod.series.lstm_ad",
     "RidgeAR": "deepod.series.ridge_ar",
+    "SeriesConsensus": "deepod.series.consensus",
     "WindowNeighbors": "deepod.series.window_neighbors",
     "Windows": "deepod.series.windows",
 }
 # What detectors are joined by; in files, too.
 ENSEMBLES = {
     "Consensus": "deepod.ensemble",
+    "SeriesConsensus": "deepod.series.consensus",
     "SeedEnsemble": "deepod.ensemble",
 }
 

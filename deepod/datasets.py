@@ -1,4 +1,4 @@
-"""Datasets with known anomalies, as scikit-learn's ``Bunch``: ADBench's, your own, images.
+"""Datasets with known anomalies, as scikit-learn's ``Bunch``: tables, images, time series.
 
 Datasets are not part of the package. They are looked for in a folder, see :func:`get_data_home`;
 nothing is downloaded unless asked for.
@@ -75,7 +75,8 @@ _TIMEOUT = 60  # seconds without an answer
 def get_data_home(data_home: str | os.PathLike[str] | None = None) -> Path:
     """Return the folder of the datasets: the argument, ``$DEEPOD_DATA``, or ``~/deepod_data``.
 
-    It holds ``tabular/*.npz`` (arrays X and y, as ADBench ships them) and ``images/*.npz``.
+    It holds ``tabular/*.npz`` (arrays X and y, as ADBench ships them), ``images/*.npz`` and
+    ``timeseries/*/*.npz`` (see :func:`load_series`).
     """
     given = data_home or os.environ.get("DEEPOD_DATA") or "~/deepod_data"
     return Path(given).expanduser()
@@ -303,6 +304,53 @@ def load_images(
     return Bunch(data=data, target=target, test=test, test_target=test_target, name=path.stem)
 
 
+def load_series(path: str | os.PathLike[str]) -> Bunch:
+    """Load a time series that its file divides into a training and a test part.
+
+    Parameters
+    ----------
+    path : path-like
+        ``.npz`` with the arrays ``train`` (n, d) and ``test`` (m, d), whose rows are points of time
+        in their order, and ``test_labels`` (m,), 1 = anomaly. Other arrays are not read.
+
+    Returns
+    -------
+    Bunch
+        ``data`` (n, d) and ``test`` (m, d), float32, or float64 where float32 would lose digits;
+        ``test_target`` int (m,); ``name``, with the name of the folder in front, such as
+        "SMD/machine-1-6"; ``filename``.
+
+    Raises
+    ------
+    FileNotFoundError
+        If there is no such file.
+    ValueError
+        If the file does not hold these arrays.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from pathlib import Path
+    >>> import numpy as np
+    >>> from deepod.datasets import load_series
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "pump.npz"
+    ...     np.savez(path, train=np.zeros((9, 2)), test=np.ones((3, 2)), test_labels=[0, 1, 1])
+    ...     pump = load_series(path)
+    >>> pump.data.shape, pump.test.shape, pump.test_target.tolist()
+    ((9, 2), (3, 2), [0, 1, 1])
+    """
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"{path}: there is no such file.")
+    try:
+        train, test, labels = _read_series(path)
+    except (KeyError, ValueError, BadZipFile) as error:
+        raise ValueError(f"{path}: {' '.join(map(str, error.args))}") from error
+    name = f"{path.absolute().parent.name}/{path.stem}"
+    return Bunch(data=train, test=test, test_target=labels, name=name, filename=str(path))
+
+
 def holds_images(path: Path) -> bool:
     """Return whether a file is one for :func:`load_images`."""
     if path.suffix != ".npz" or not is_zipfile(path):
@@ -315,6 +363,14 @@ def _archive(path: Path) -> Any:
     if not is_zipfile(path):
         raise BadZipFile("it is no .npz file, or a damaged one.")
     return np.load(path)
+
+
+def _arrays(path: Path, *names: str) -> list[np.ndarray]:
+    with _archive(path) as archive:
+        absent = set(names) - set(archive)
+        if absent:
+            raise KeyError(f"there is no array {' and no '.join(sorted(absent))} in it.")
+        return [archive[name] for name in names]
 
 
 def checksum(X: np.ndarray, y: np.ndarray) -> str:
@@ -340,11 +396,8 @@ def _read(path: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    with _archive(path) as archive:
-        absent = {"X", "y"} - set(archive)
-        if absent:
-            raise KeyError(f"there is no array {' and no '.join(sorted(absent))} in it.")
-        X, values = archive["X"], archive["y"].ravel()
+    X, values = _arrays(path, "X", "y")
+    values = values.ravel()
     if values.dtype.kind == "f":
         _check_no_gaps("y", np.isnan(values))
     if X.ndim != 2 or X.dtype.kind not in "biuf":
@@ -352,6 +405,34 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     if not 0 < len(X) == len(values):
         raise ValueError(f"X has {len(X)} rows and y {len(values)}; expected as many, and some.")
     return _narrow(X), values, [str(i) for i in range(X.shape[1])]
+
+
+def _read_series(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Training part, test part and labels of the test part."""
+    train, test, labels = _arrays(path, "train", "test", "test_labels")
+    for name, part in (("train", train), ("test", test)):
+        if part.ndim != 2 or part.dtype.kind not in "biuf" or not part.size:
+            raise ValueError(
+                f"{name} must be a table of numbers, a row for each point of time and a column for "
+                f"each channel, got shape {part.shape} of {part.dtype}."
+            )
+        wrong = ~np.isfinite(part)
+        if wrong.any():
+            row, column = np.argwhere(wrong)[0]
+            raise ValueError(
+                f"{name} has {np.count_nonzero(wrong)} values that are NaN or infinite, the first "
+                f"in row {row + 1}, column {column + 1}; fill them in."
+            )
+    if train.shape[1] != test.shape[1]:
+        raise ValueError(
+            f"train has {train.shape[1]} channels and test {test.shape[1]}; expected as many."
+        )
+    if labels.shape != (len(test),) or not np.isin(labels, (0, 1)).all():
+        raise ValueError(
+            f"test_labels must be 0 or 1 for each of the {len(test)} rows of test, got shape "
+            f"{labels.shape} of {labels.dtype} with {np.unique(labels)[:5].tolist()}."
+        )
+    return _narrow(train), _narrow(test), labels.astype(int)
 
 
 def _read_csv(path: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[str]]:

@@ -3,6 +3,7 @@
 import functools
 
 import numpy as np
+from sklearn.base import clone
 
 import deepod
 
@@ -56,3 +57,47 @@ IN_TURNS = [
     for place, kind in enumerate(d["inputs"])
     if d["name"] in REPRESENTATIVES or place == number % len(d["inputs"])
 ]
+
+# Detectors of time series.
+FAST_SERIES = {
+    "LSTMAD": {"epochs": 1, "hidden": (8,)},
+    "RidgeAR": {},
+    "SeriesConsensus": {
+        "detectors": [
+            deepod.series.WindowNeighbors(window=10, smoothing_length=5),
+            deepod.series.RidgeAR(window=10, smoothing_length=5),
+        ]
+    },
+    "WindowNeighbors": {"stride": 2},
+    "Windows": {"detector": deepod.Neighbors(n_neighbors=3, max_rows=100)},
+}
+SERIES_NAMES = sorted(FAST_SERIES)
+
+
+def fast_series(name: str, **params):
+    """A detector of series that fits quickly, with windows of 10 points."""
+    detector = getattr(deepod.series, name)
+    known = {"random_state": 0, "window": 10, "smoothing_length": 5} | FAST_SERIES[name] | params
+    if name != "SeriesConsensus":
+        return detector(**known)
+    # What is said of windows and smoothing is said of its members.
+    own = {key: value for key, value in known.items() if key in detector().get_params()}
+    others = {key: value for key, value in known.items() if key not in own}
+    members = [clone(member).set_params(**others) for member in own["detectors"]]
+    return detector(**own | {"detectors": members})
+
+
+def waves(n: int = 300, channels: int | None = 2, seed: int = 0) -> np.ndarray:
+    """Waves of 25 points with noise: a normal series."""
+    rng = np.random.default_rng(seed)
+    phases = np.arange(channels or 1)
+    x = np.sin(np.arange(n)[:, None] * 2 * np.pi / 25 + phases) + 0.1 * rng.normal(
+        size=(n, len(phases))
+    )
+    return x if channels else x[:, 0]
+
+
+@functools.cache
+def fitted_series(name: str, **params):
+    """A detector of series that tests share, who only ask it."""
+    return fast_series(name, **params).fit(waves())

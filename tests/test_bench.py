@@ -1,5 +1,6 @@
 """The benchmark: protocols, the guard against leaks, resuming, limits, failures as rows."""
 
+import argparse
 import json
 import os
 import re
@@ -22,7 +23,9 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Bunch
 
 from deepod import AutoEncoder, bench, datasets
-from deepod.bench import detectors, limits, protocols, rows, runner
+from deepod._registry import SERIES
+from deepod.bench import baselines, detectors, limits, protocols, rows, runner
+from deepod.bench.options import add_options, wanted
 from deepod.cli import main
 from deepod.networks import MLP
 
@@ -1005,6 +1008,265 @@ def test_groups__disjoint_and_all_there():
     assert set(adbench.GROUPS["all"]) == known
 
 
+# --- time series ----------------------------------------------------------------------------------
+
+
+def sine(n, d=2):
+    """Channels whose rows carry their own number: no two are equal."""
+    t = np.arange(n, dtype=np.float32)[:, None]
+    return (np.sin(t / 4 + np.arange(d)) + t / 1e4).astype(np.float32)
+
+
+@pytest.fixture
+def series(home):
+    """Three series of two data sets, in one of which the test part has nothing abnormal."""
+    y = np.zeros(300, np.int8)
+    y[100:120] = y[250:260] = 1
+    for name, scale, labels in (("B/one", 1, y), ("B/two", 1, y), ("A/none", 2, np.zeros_like(y))):
+        path = home / "data" / "timeseries" / f"{name}.npz"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        whole = scale * sine(700)
+        whole[400:][labels == 1] += 5
+        np.savez(path, train=whole[:400], test=whole[400:], test_labels=labels)
+    return home
+
+
+OF_SERIES = [name for name in SERIES if name not in ("RidgeAR", "Windows")]
+PLAIN = "baseline:random,baseline:moving-average"
+
+
+def call_series(out, *more, names="B", detector=NORM, seeds=1):
+    more = ("--without", "baselines", *more)
+    return call(out, *more, protocol="series", names=names, detector=detector, seeds=seeds)
+
+
+def test_series__found_by_folder_and_file(series):
+    def names(paths, *wanted):
+        found = bench.find_data(paths, wanted, protocol="series")
+        assert all(dataset.series for dataset in found)
+        return [dataset.name for dataset in found]
+
+    folder = series / "data" / "timeseries"
+    everything = ["A/none", "B/one", "B/two"]
+    assert names([]) == names([folder]) == everything
+    assert names([folder / "B"]) == ["B/one", "B/two"]
+    assert names([folder / "B" / "two.npz"]) == ["B/two"]
+    assert names([], "B/two", "A") == ["B/two", "A/none"]
+    assert names([], "B", "B/one") == ["B/one", "B/two"]
+    with pytest.raises(FileNotFoundError, match=r"no series 'C'; there are A/none, B/one"):
+        names([], "C")
+    (series / "other" / "B").mkdir(parents=True)
+    shutil.copy(folder / "B" / "one.npz", series / "other" / "B")
+    with pytest.raises(ValueError, match="would have one name"):
+        names([folder, series / "other"])
+
+
+@pytest.mark.parametrize("caps", [(None, None), (50, 120), (1000, 1000)])
+def test_series__last_training_and_first_test_points_in_their_order(caps, series):
+    (dataset,) = bench.find_data(names=["B/one"], protocol="series")
+    whole = dataset.load()
+    splits = [runner.load(rows.Cell("series", "B/one", "x", s, *caps), dataset) for s in (0, 1)]
+    for split in splits:
+        np.testing.assert_array_equal(split.X_train, whole.data[-min(caps[0] or 400, 400) :])
+        np.testing.assert_array_equal(split.X_test, whole.test[: caps[1]])
+        np.testing.assert_array_equal(split.y_test, whole.test_target[: caps[1]])
+        assert split.given is None
+
+
+def test_series__guard__statistics_of_the_training_part_alone_and_no_labels(series, monkeypatch):
+    monkeypatch.setattr(Spy, "seen", [])
+    monkeypatch.setattr(runner, "_warm", {(__name__, "Spy")})
+    options = {"names": "B/one", "detector": f"{__name__}:Spy"}
+    before = call_series(series / "r", "--max-train", 300, **options)
+    ((X, y),) = Spy.seen
+    train = np.load(series / "data" / "timeseries" / "B" / "one.npz")["train"]
+    np.testing.assert_allclose(X, StandardScaler().fit_transform(train[-300:]))
+    assert y is None
+    assert (before[0]["n_train"], before[0]["scaling"]) == (300, "standard")
+
+
+def test_series__rows(series):
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    from deepod import metrics
+
+    found = call_series(series / "r", "--keep-scores", detector=f"{NORM},{PLAIN}")
+    assert [row["dataset"] for row in found] == ["B/one"] * 3 + ["B/two"] * 3
+    for row in found:
+        path = runner.scores_file(series / "r.scores", rows.cell_of(row))
+        y, scores = (np.load(path)[name] for name in ("y", "scores"))
+        test = np.load(series / "data" / "timeseries" / f"{row['dataset']}.npz")["test"]
+        length = metrics.period(test[:, 0], most=100)
+        assert row["vus_length"] == length
+        assert row["vus_pr"] == metrics.vus_pr(y, scores, length=length)
+        assert row["vus_roc"] == metrics.vus_roc(y, scores, length=length)
+        assert row["auc_pr"] == average_precision_score(y, scores)
+        assert row["auc_roc"] == roc_auc_score(y, scores)
+        assert min(row["fit_seconds"], row["score_seconds"]) >= 0
+        assert row["copies"] is None
+        assert row["train_anomaly_share"] is None
+        assert "f1" not in row
+    norm, random, _ = found[:3]
+    assert norm["vus_pr"] > 2 * random["vus_pr"]
+
+
+def test_series__alarms_are_those_of_the_detectors_own_threshold(series):
+    from deepod import metrics
+
+    (row,) = call_series(series / "r", names="B/one")
+    arrays = np.load(series / "data" / "timeseries" / "B" / "one.npz")
+    scaler = StandardScaler().fit(arrays["train"])
+    norm = Norm(verbose=0).fit(scaler.transform(arrays["train"]))
+    alarms = norm.decision_function(scaler.transform(arrays["test"])) > norm.threshold_
+    normal = arrays["test_labels"] == 0
+    assert row["range_f1"] == metrics.range_f1(arrays["test_labels"], alarms)
+    assert row["flagged"] == alarms.mean()
+    assert row["false_alarms"] == alarms[normal].mean()
+
+
+def test_series__what_has_no_anomaly_or_is_none__rows_with_an_error(series):
+    np.savez(series / "data" / "timeseries" / "B" / "table.npz", X=np.zeros((3, 1)), y=[0, 0, 1])
+    found = call_series(series / "r", names="A,B/table,B/one")
+    assert "both normal rows (0) and anomalies (1)" in found[0]["error"]
+    assert "there is no array test and no test_labels and no train" in found[1]["error"]
+    assert "error" not in found[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ("--protocol series --detectors PLAD", 'detector = "Windows"'),
+        ("--protocol one-class --detectors LSTMAD", "LSTMAD takes time series: protocol series"),
+        ("--protocol one-class --detectors baseline:kmeans", "baseline:kmeans takes time series"),
+        ("--protocol series --detectors baseline:nothing", "there are random, moving-average"),
+        ("--protocol series --detectors pyod:KNN --without pyod:LOF", "pyod:LOF is none of pyod:K"),
+        ("--protocol series --datasets C --detectors pyod:KNN", "no series 'C'"),
+        ("--protocol one-class", "--detectors: name at least one"),
+    ],
+)
+def test_series__what_does_not_fit__one_line_and_no_file(options, words, series, capsys):
+    assert main(["bench", *options.split(), "--out", str(series / "r"), "--quiet"]) == 1
+    said = capsys.readouterr().err
+    assert words in said
+    assert said.count("\n") == 1
+    assert not (series / "r").exists()
+
+
+@pytest.mark.parametrize("protocol", ["one-class", "series"])
+def test_series__other_data_than_the_protocol_has__row_with_an_error(protocol, series):
+    kind, name = ("series", "B/one") if protocol == "one-class" else ("one-class", "small")
+    found = bench.find_data(names=[name], protocol=kind)
+    out = series / "r"
+    (row,) = bench.run(found, [NORM], out, protocol=protocol, seeds=1, progress=False)
+    assert "time series" in row["error"]
+
+
+@pytest.mark.parametrize(
+    ("options", "names"),
+    [
+        ("", [*OF_SERIES, *(f"baseline:{name}" for name in detectors.BASELINES)]),
+        ("--without baselines", OF_SERIES),
+        ("--detectors x:Y --without baseline:lstmad-pyod,baseline:ridge", [
+            "x:Y", "baseline:random", "baseline:moving-average", "baseline:pca", "baseline:kmeans",
+            "baseline:neighbors", "baseline:iforest",
+        ]),
+        ("--detectors baseline:random --without baselines", ["baseline:random"]),
+    ],
+)  # fmt: skip
+def test_series__baselines_run_beside_the_detectors(options, names):
+    parser = argparse.ArgumentParser()
+    add_options(parser)
+    args = parser.parse_args(["--protocol", "series", "--out", "r", *options.split()])
+    assert wanted(args) == names
+
+
+@pytest.mark.parametrize("name", sorted(set(detectors.BASELINES) - {"lstmad-pyod"}))
+def test_series__every_baseline__runs(name, series):
+    pytest.importorskip("deepod.series")
+    (row,) = call_series(series / "r", names="B/one", detector=f"baseline:{name}")
+    assert "error" not in row
+    assert row["scaling"] == ("own" if detectors.BASELINES[name].of_series else "standard")
+    assert 0 < row["vus_pr"] <= 1
+
+
+def test_series__lstm_of_pyod__is_where_it_is_looked_for():
+    assert detectors.find("baseline:lstmad-pyod").build(0, epochs=1)[0].epochs == 1
+
+
+def test_toml__detectors_of_others_as_parameters(tmp_path):
+    (tmp_path / "a.toml").write_text(
+        '[a]\ndetector = "Consensus"\n[a.params]\n'
+        'detectors = [{name = "pyod:KNN", p = 3}, {name = "baseline:moving-average", window = 7}]\n'
+    )
+    knn, average = detectors.find(f"{tmp_path / 'a.toml'}:a").build(0)[0].detectors
+    assert (type(knn).__name__, knn.p) == ("KNN", 3)
+    assert (type(average), average.window) == (baselines.MovingAverage, 7)
+
+
+def test_moving_average__by_hand():
+    x = np.random.default_rng(0).normal(size=(30, 2))
+    found = baselines.MovingAverage(window=4).fit(x).decision_function(x)
+    before = np.vstack([x[:1], x[:1], x[:1], x])  # the first point stands for those before it
+    by_hand = [np.abs(x[t] - before[t : t + 4].mean(0)).mean() for t in range(30)]
+    np.testing.assert_allclose(found, by_hand)
+
+
+@pytest.mark.parametrize("window", [3, 4, 50])
+def test_moving_average__ends_at_the_point(window):
+    x = np.random.default_rng(0).normal(size=(100, 1))
+    changed = x.copy()
+    changed[60:] += 9
+    before, after = (
+        baselines.MovingAverage(window=window).decision_function(v) for v in (x, changed)
+    )
+    np.testing.assert_array_equal(before[:60], after[:60])
+
+
+def test_random__a_seed_says_which():
+    x = np.zeros((50, 1))
+    first, again, other = (
+        baselines.Random(random_state=s).fit(x).decision_function(x) for s in (1, 1, 2)
+    )
+    np.testing.assert_array_equal(first, again)
+    assert not np.array_equal(first, other)
+
+
+def test_principal_components__far_along_and_off_the_main_direction():
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(500, 1)) * [[3, 3, 3]] + rng.normal(size=(500, 3)) / 10
+    scores = (
+        baselines.PrincipalComponents().fit(x).decision_function([[0, 0, 0], [3, 3, 3], [1, -1, 0]])
+    )
+    assert scores[0] < scores[1] < scores[2]
+
+
+def test_nearest_centre__by_hand():
+    x = np.array([[0.0], [1.0], [10.0], [11.0]])
+    found = baselines.NearestCentre(n_clusters=2, random_state=0).fit(x)
+    np.testing.assert_allclose(found.decision_function([[0.5], [3.0], [12.0]]), [0, 2.5, 1.5])
+    assert len(baselines.NearestCentre(random_state=0).fit(x).centres_.cluster_centers_) == 4
+
+
+def test_series__report__a_section_for_each_group_of_series(series, capsys):
+    out = series / "r.jsonl"
+    found = bench.find_data(names=["B"], protocol="series")
+    found += [found[0]._replace(name="first/B/one"), found[1]._replace(name="first/A/two")]
+    bench.run(found, [NORM, *PLAIN.split(",")], out, protocol="series", seeds=2, progress=False)
+    assert main(["report", str(out), "--differences-of", NORM, "--out", str(series / "page")]) == 0
+    shown = capsys.readouterr().out
+    assert re.findall("^## .*$", shown, re.MULTILINE) == [
+        "## series: vus_pr",
+        "## series, first: vus_pr",
+    ]
+    assert "| detector | B | mean |" in shown
+    assert "| detector | B | A | mean |" in shown
+    assert len(re.findall(r"baseline:random \| VUS-PR \| .* \| 2 \|$", shown, re.MULTILINE)) == 2
+    page = (series / "page" / "index.html").read_text()
+    for words in ("Data sets", "VUS-ROC, %", "range F1, %", "is scored point by point"):
+        assert words in page
+    assert "equal a training row:" not in page
+
+
 # --- groups of datasets of benchmarks/ ------------------------------------------------------------
 
 
@@ -1078,6 +1340,33 @@ def test_groups__protocol_of_images__refused(groups):
 
     with pytest.raises(ValueError, match="wide-development is a group of tables"):
         adbench.find("wide-development", "images")
+
+
+def test_groups__of_series__two_halves_without_a_series_in_common():
+    from benchmarks import adbench
+
+    first, second = (adbench.SERIES[name] for name in ("series-first", "series-second"))
+    assert (len(first), len(second)) == (26, 23)
+    assert len({*first, *second}) == 49
+
+
+def test_groups__of_series__names_say_the_group(series, monkeypatch):
+    from benchmarks import adbench
+
+    monkeypatch.setattr(adbench, "SERIES", {"series-first": ("B/two", "A/none")})
+
+    def names(text):
+        return [dataset.name for dataset in adbench.find(text, "series")]
+
+    group = ["series-first/B/two", "series-first/A/none"]
+    assert names("series-first") == group
+    assert names("series-first/A/none,B") == [group[1], "B/one", "B/two"]
+    with pytest.raises(FileNotFoundError, match="no series-first/B/one; series-first is B/two"):
+        names("series-first/B/one")
+    with pytest.raises(ValueError, match="series-first is a group of time series"):
+        adbench.find("series-first", "one-class")
+    with pytest.raises(ValueError, match="the protocol series has none"):
+        names("wide-development")
 
 
 def test_groups__run_and_reported_one_by_one(groups, capsys):

@@ -232,12 +232,55 @@ def test_table__rows_and_labels_do_not_match__said(arrays, words, tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"", b"text", b"PK\x03\x04damaged"])
-@pytest.mark.parametrize("load", [datasets.load_table, datasets.load_images])
+@pytest.mark.parametrize("load", [datasets.load_table, datasets.load_images, datasets.load_series])
 def test_npz__damaged__file_named_and_no_word_of_pickles(content, load, tmp_path):
     path = tmp_path / "a.npz"
     path.write_bytes(content)
     with pytest.raises(ValueError, match=r"a\.npz: it is no \.npz file, or a damaged one"):
         load(str(path))
+
+
+# --- time series ----------------------------------------------------------------------------------
+
+
+SERIES = {"train": np.zeros((5, 2)), "test": np.ones((4, 2), np.int16), "test_labels": [0, 1, 1, 0]}
+
+
+def test_series__parts_in_their_order_and_the_folder_in_the_name(tmp_path):
+    (tmp_path / "pumps").mkdir()
+    path = tmp_path / "pumps" / "a-1.npz"
+    train, test = np.arange(10.0).reshape(5, 2), np.arange(8).reshape(4, 2)
+    np.savez(path, **SERIES | {"train": train, "test": test, "train_labels": [7]})
+    bunch = datasets.load_series(path)
+    np.testing.assert_array_equal(bunch.data, train)
+    np.testing.assert_array_equal(bunch.test, test)
+    assert bunch.data.dtype == bunch.test.dtype == np.float32
+    assert bunch.test_target.tolist() == [0, 1, 1, 0]
+    assert bunch.name == "pumps/a-1"
+    with pytest.raises(FileNotFoundError, match=r"none\.npz"):
+        datasets.load_series(tmp_path / "none.npz")
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ({"train": None, "test_labels": None}, "there is no array test_labels and no train in it"),
+        ({"train": np.zeros(5)}, r"train must be a table of numbers.*got shape \(5,\)"),
+        ({"test": np.zeros((4, 2, 1))}, r"test must be a table of numbers.*got shape \(4, 2, 1\)"),
+        ({"test": np.full((4, 2), "x")}, "test must be a table of numbers"),
+        ({"train": np.zeros((0, 2))}, r"train must be .* shape \(0, 2\)"),
+        ({"train": np.zeros((5, 3))}, "train has 3 channels and test 2"),
+        ({"test": [[0, 0], [0, 0], [0, np.nan], [np.inf, 0]]}, "2 values .* in row 3, column 2"),
+        ({"test_labels": [0, 1, 1]}, r"for each of the 4 rows of test, got shape \(3,\)"),
+        ({"test_labels": [0, 1, 1, -1]}, r"must be 0 or 1 .* with \[-1, 0, 1\]"),
+        ({"test_labels": [[0], [1], [1], [0]]}, r"got shape \(4, 1\)"),
+    ],
+)
+def test_series__not_such_a_file__refused(other, words, tmp_path):
+    arrays = {name: value for name, value in (SERIES | other).items() if value is not None}
+    np.savez(tmp_path / "a.npz", **arrays)
+    with pytest.raises(ValueError, match=rf"a\.npz: .*{words}"):
+        datasets.load_series(tmp_path / "a.npz")
 
 
 # --- bundled sets and images ----------------------------------------------------------------------

@@ -52,6 +52,21 @@ def tiny(*extra):
     return found + list(extra)
 
 
+def test_series__per_data_set_by_hand():
+    values = {"A/one": 0.2, "A/two": 0.4, "B/one": 0.9}
+    found = [
+        cell(name, detector, seed, "series") | {"vus_pr": value + seed / 10 - lower}
+        for name, value in values.items()
+        for detector, lower in (("b", 0.1), ("a", 0.0))
+        for seed in (0, 1)
+    ]
+    table = tables.per_data_set(tables.frame(found), "vus_pr")
+    assert list(table.index) == ["a", "b"]
+    assert table.loc["a"].to_dict() == pytest.approx({"A": 0.35, "B": 0.95, "mean": 0.65})
+    summary = tables.summary(tables.frame(found), "vus_pr")
+    assert summary.loc["a", "mean"] == pytest.approx(0.55)  # over the series
+
+
 def test_report__one_name_for_two_datasets__refused():
     first, *others = tiny()
     known = [first | {"data": "one"}, *(row | {"data": "one"} for row in others[:3]), *others[3:]]

@@ -36,6 +36,8 @@ class References(StartsFromRows):
         Rows that are kept.
     """
 
+    holds_rows = True  # of training: whoever has the module may read them
+
     rows: Tensor  # (n, values)
     ranked: Tensor  # (n, values), the same in the third scaling
     scales: Tensor  # (2, values), of the first two

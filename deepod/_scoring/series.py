@@ -11,7 +11,6 @@ from torch import Tensor, nn
 
 from deepod._inputs.chunks import take
 from deepod._scoring.apply import chunk_rows, score
-from deepod._scoring.memory import AtOnce
 
 Function = Callable[[nn.Module, Tensor], Tensor]  # of a module and chunks; a row for each point
 Smoothing = Literal["centred", "causal"] | None
@@ -44,7 +43,6 @@ def passed_over(
     spans: Sequence[Span],
     window: int,
     batch_size: int | None = None,
-    at_once: AtOnce | None = None,
 ) -> np.ndarray:
     """Apply ``function(module, chunks)`` to each point with at least ``window`` points before it.
 
@@ -53,7 +51,7 @@ def passed_over(
 
     Returns
     -------
-    results : ndarray of shape (n_points, ...), float64
+    results : ndarray of shape (n_points, ...), float32
         Of the points of all spans; NaN for those with fewer points before.
     """
     size = CHUNK_WINDOWS * window
@@ -77,9 +75,10 @@ def passed_over(
 
     if not len(all_starts):
         raise ValueError("no point has enough points before it")
-    found = score(module, after_window, chunks(), x.device, len(all_starts), at_once)
-    values = found.cpu().double().numpy()
-    out = np.full((sum(span.stop - span.start for span in spans), *values.shape[2:]), np.nan)
+    found = score(module, after_window, chunks(), x.device, len(all_starts))
+    values = found.cpu().numpy()
+    n = sum(span.stop - span.start for span in spans)
+    out = np.full((n, *values.shape[2:]), np.nan, values.dtype)
     row = chunk = 0
     for (begin, start, stop), skipped, own in zip(spans, counts, starts, strict=True):
         flat = values[chunk : chunk + len(own)].reshape(-1, *values.shape[2:])
@@ -163,47 +162,58 @@ def covered(
 
 # --- smoothing ------------------------------------------------------------------------------------
 
+_REACH = 2  # lengths, after which nothing is left of a point
+
+
+def kernel(length: int) -> np.ndarray:
+    """Return the weights of a point and of those before it, nearest first: exponential ones.
+
+    Those of a mean that moves by ``2 / (length + 1)`` of the way to each new point, as usual for a
+    mean over ``length`` points; cut off, so that an outlier is over some time.
+    """
+    return (1 - 2 / (length + 1)) ** np.arange(_REACH * length if length > 1 else 1)
+
 
 def smoothed(
     values: np.ndarray, spans: Sequence[Span], smoothing: Smoothing, length: int
 ) -> np.ndarray:
-    """Return the mean over the points around each ("centred") or up to it ("causal").
+    """Return exponential means over the points around each ("centred") or up to it ("causal").
 
-    Of those that have a value. Points without any get that of the first point that has one, or of
-    the last one after that.
+    Of those that have a value. The first points of a span that have none get that of the first
+    that has.
+
+    Parameters
+    ----------
+    values : ndarray of shape (n_points,) or (n_points, channels)
+        Of the points of all spans; is changed and returned.
+    spans : sequence of Span
+    smoothing : {"centred", "causal"} or None
+    length : int
     """
-    parts, row = [], 0
+    table = values.reshape(len(values), -1)
+    row = 0
     for _, start, stop in spans:
-        own = values[row : row + stop - start]
+        own = table[row : row + stop - start]
         row += stop - start
-        if smoothing is not None:
-            own = _mean_around(own, length, smoothing)
-        parts.append(_filled(own))
-    return np.concatenate(parts)
-
-
-def _mean_around(values: np.ndarray, length: int, smoothing: Smoothing) -> np.ndarray:
-    before = length - 1 if smoothing == "causal" else length // 2
-    after = 0 if smoothing == "causal" else (length - 1) // 2
-    known = ~np.isnan(values)
-    edges = [(before, after), *[(0, 0)] * (values.ndim - 1)]
-    # Sums of their own for each point: running ones would carry an outlier's rounding on.
-    sums = np.pad(np.where(known, values, 0.0), edges)
-    counts = np.pad(known.astype(np.float64), edges)
-    n = len(values)
-    total, count = np.zeros_like(values), np.zeros_like(values)
-    for step in range(length):
-        total += sums[step : step + n]
-        count += counts[step : step + n]
-    with np.errstate(invalid="ignore"):
-        return total / count
-
-
-def _filled(values: np.ndarray) -> np.ndarray:
-    known = ~np.isnan(values).reshape(len(values), -1).any(1)
-    if known.all() or not known.any():
-        return values
-    first, last = int(known.argmax()), len(known) - 1 - int(known[::-1].argmax())
-    values = values.copy()
-    values[:first], values[last + 1 :] = values[first], values[last]
+        known = np.flatnonzero(~np.isnan(own).any(1))
+        if not len(known):
+            continue
+        first = int(known[0])
+        if smoothing is not None and length > 1:
+            weights = kernel(length)
+            count = np.convolve(np.ones(len(own) - first), weights)[: len(own) - first]
+            for column in own[first:].T:  # one at a time: they are as long as the series
+                column[:] = _mean(column, weights, count, smoothing)
+        own[:first] = own[first]
     return values
+
+
+def _mean(
+    column: np.ndarray, weights: np.ndarray, count: np.ndarray, smoothing: Smoothing
+) -> np.ndarray:
+    column = column.astype(np.float64)
+    before = np.convolve(column, weights)[: len(column)] / count
+    if smoothing == "causal":
+        return before
+    after = np.convolve(column[::-1], weights)[: len(column)] / count
+    return (before + after[::-1]) / 2

@@ -8,8 +8,6 @@ from typing import Any
 
 from sklearn.base import clone
 
-from deepod._scoring.neighbors import References
-
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
 # The parameter that names a file of this machine: nobody else's business, and not to be followed.
 PLACE = "checkpoint"
@@ -21,7 +19,8 @@ def card(description: dict[str, Any], detector: Any) -> str:
     names = getattr(detector, "feature_names_in_", None)
     unseen = {PLACE, "detectors", "detector"}
     given = {k: v for k, v in detector.get_params(deep=False).items() if k not in unseen}
-    members = getattr(detector, "members_", None)
+    inner = getattr(detector, "detector_", None)
+    members = getattr(detector, "members_", None if inner is None else [inner])
     threshold = description["threshold"]
     label = (
         "it needs calibrate(X) first" if threshold is None else f"1: score above {threshold:.6g}"
@@ -88,7 +87,9 @@ _ROWS = """- **Holds training rows**: who has the file can read them; share it l
 
 def _holds_rows(detectors: Iterable[Any]) -> bool:
     """Tell whether a module keeps training rows to compare with."""
-    return any(isinstance(part, References) for d in detectors for part in d.module_.modules())
+    return any(
+        getattr(part, "holds_rows", False) for d in detectors for part in d.module_.modules()
+    )
 
 
 def _training(history: list[dict[str, Any]]) -> str:

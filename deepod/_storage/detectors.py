@@ -17,7 +17,7 @@ from torch.overrides import TorchFunctionMode
 
 from deepod import callbacks, networks
 from deepod._inputs.scaling import Scaler
-from deepod._registry import DETECTORS, detector_class
+from deepod._registry import DETECTORS, SERIES, detector_class
 from deepod._scoring.apply import chunk_rows
 from deepod._storage import rebuild
 from deepod._storage import tensors as _tensors
@@ -80,6 +80,7 @@ PLAIN: dict[str, Callable[[Any], bool]] = {
     "input_shape_": _sizes,
     "n_features_in_": _count,
     "unseen_": _has_type(bool),
+    "window_": _count,
     "_n_training": _count,
 }
 ARRAYS = (
@@ -88,6 +89,7 @@ ARRAYS = (
 )
 # The only ones that may be missing.
 _SOMETIMES = {
+    "window_",
     "feature_names_in_",
     "_point_scores",
     "calibration_scores_",
@@ -207,7 +209,7 @@ def _listed(value: Any) -> Any:
 
 def _class_of(name: Any, own: Mapping[str, type]) -> Any:
     """Look up a class that a description names."""
-    if name not in own and name not in DETECTORS:
+    if name not in own and name not in DETECTORS | SERIES:
         raise InvalidFileError(
             f"{str(name)[:80]!r} is no detector of deepod; if the class is yours and you trust "
             "the file, give it as detectors=[...]"
@@ -257,7 +259,7 @@ def blank(
     others = {k: t for k, t in tensors.items() if k not in weights}
     detector = _with_params(cls, description, weights)
     set_plain(detector, description["fitted"], PLAIN | _OR_NONE)
-    _check_features(detector)
+    check_features(detector, detector._fitted_params["input_shape"])
     sparing.most_values = inf
     with sparing:
         detector.module_ = rebuild.build_again(detector, "meta")
@@ -268,6 +270,9 @@ def blank(
         raise InvalidFileError("its weights are of another type than the network's")
     _check_memory(detector, sparing, max_bytes)
     check_tensors(others, ARRAYS, description["fitted"])
+    if cls.__name__ in SERIES:
+        check_all_there(["_point_scores"], others)
+        check_all_there(["window_"], description["fitted"])
     return detector
 
 
@@ -294,7 +299,7 @@ def _with_params(cls: Any, description: dict[str, Any], weights: dict[str, Tenso
     built = detector.get_params(deep=False)
     built |= {name: decoded(value) for name, value in description["fitted_with"].items()}
     cls(**built)._validate_params()
-    if cls.__name__ in DETECTORS:  # what others are built by, their authors know
+    if cls.__name__ in DETECTORS | SERIES:  # what others are built by, their authors know
         # Each layer and member has a value in the file: larger numbers would build more in vain.
         largest = max(_LARGEST_SIZE, sum(t.numel() for t in weights.values()))
         _check_sizes({name: built[name] for name in sizes(cls)}, largest)
@@ -326,10 +331,12 @@ def _check_memory(detector: Any, sparing: Sparing, max_bytes: float) -> None:
             detector._score(detector.module_, torch.empty((1, *shape), device="meta"))
 
 
-def _check_features(detector: Any) -> None:
-    """Turn shape and names of the features into what they were; refuse those that cannot be."""
+def check_features(detector: Any, given: Any) -> None:
+    """Turn shape and names of the features into what they were; refuse those that cannot be.
+
+    ``given`` is the parameter ``input_shape``.
+    """
     shape = detector.input_shape_ = tuple(detector.input_shape_)
-    given = detector._fitted_params["input_shape"]
     features = shape[0] if given is None else prod(shape)
     same = given is None or prod(given) == prod(shape)
     if len(shape) > 3 or not same or detector.n_features_in_ != features:
@@ -444,6 +451,9 @@ def check_scores(arrays: Mapping[str, np.ndarray], n: int) -> None:
         raise ValueError("it has no training scores, or too many")
     if not np.isfinite(scores).all():
         raise ValueError("its training scores are not finite")
+    points = arrays.get("_point_scores", np.zeros(1))
+    if points.ndim != 1 or not len(points) or not np.isfinite(points).all():
+        raise ValueError("the scores of its training points are not finite")
     calibration = arrays.get("calibration_scores_", np.zeros(1))
     if calibration.ndim != 1 or not len(calibration) or not np.isfinite(calibration).all():
         raise ValueError("its calibration scores are not finite")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping
 from math import prod
 from typing import Any
 
+import numpy as np
 from sklearn.base import clone
 from torch import Tensor
 
@@ -22,7 +23,8 @@ _TAIL = "tail."  # in front of the names of what turns a member's scores into ta
 _PLAIN: dict[str, Callable[[Any], bool]] = {
     name: PLAIN[name] for name in ("given_threshold_", "given_under_", "unseen_", "_n_training")
 } | {"combination_": lambda value: value in ("max", "mean", "median")}
-_ARRAYS = ("_training_scores", "calibration_scores_")
+_OF_SERIES = {"units_", "_point_scores"}  # instead of tails
+_ARRAYS = ("_training_scores", "calibration_scores_", *_OF_SERIES)
 # Made again of the members and the scores when an ensemble is loaded.
 _DERIVED = {
     *("members_", "tails_", "n_features_in_", "feature_names_in_"),
@@ -48,9 +50,11 @@ def described(ensemble: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     ensemble._validate_params()  # or the file could not be loaded
     members = []
     tensors: dict[str, Any] = {}
-    for k, (member, tail) in enumerate(zip(ensemble.members_, ensemble.tails_, strict=True)):
+    tails = getattr(ensemble, "tails_", [None] * len(ensemble.members_))
+    for k, (member, tail) in enumerate(zip(ensemble.members_, tails, strict=True)):
         description, own = _described_member(member, k)
-        own |= {_TAIL + key: value for key, value in tail.state_dict().items()}
+        if tail is not None:
+            own |= {_TAIL + key: value for key, value in tail.state_dict().items()}
         members.append(description)
         tensors |= {f"{k}.{key}": value for key, value in own.items()}
     given = {
@@ -92,19 +96,22 @@ def blank(
     """Build the ensemble that a description describes; as a detector's is built."""
     known = {"detector", "params", "members", "fitted", "threshold"}
     detectors.check_keys("the description", description, known)
+    cls: Any = detector_class(description["detector"])
     members = description["members"]
     if not (isinstance(members, list) and 0 < len(members) <= _MOST_MEMBERS):
         raise InvalidFileError(f"it has no members, or more than {_MOST_MEMBERS}")
     parts, rest = _divided(tensors, len(members))
     sparing.most_calls = min(len(members), _MOST_TIMES) * detectors.MOST_CALLS
     built = []
+    by_tails = "tails_" in cls.__annotations__
     for member, (its, tail) in zip(members, parts, strict=True):
-        _check_tail(tail)
+        _check_tail(tail, by_tails)
         built.append(detectors.blank(member, its, own, sparing, max_bytes))
     _check_alike(built)
-    ensemble = _with_params(detector_class(description["detector"]), description["params"], built)
+    ensemble = _with_params(cls, description["params"], built)
     detectors.set_plain(ensemble, description["fitted"], _PLAIN)
-    detectors.check_tensors(rest, _ARRAYS)
+    known_arrays = set(_ARRAYS) - _OF_SERIES if by_tails else _ARRAYS
+    detectors.check_tensors(rest, known_arrays)
     return ensemble
 
 
@@ -125,9 +132,10 @@ def _divided(
     return list(parts.values()), rest
 
 
-def _check_tail(tail: Mapping[str, Tensor]) -> None:
-    """Refuse what is no tail, by its shapes."""
-    expected = {name: (t.shape, t.dtype) for name, t in Tail().state_dict().items()}
+def _check_tail(tail: Mapping[str, Tensor], by_tails: bool) -> None:
+    """Refuse what is no tail, by its shapes; or any, in an ensemble that has none."""
+    known = Tail().state_dict() if by_tails else {}
+    expected = {name: (t.shape, t.dtype) for name, t in known.items()}
     if expected != {name: (t.shape, t.dtype) for name, t in tail.items()}:
         raise InvalidFileError("the tails of its members are not there, or are no tails")
 
@@ -163,13 +171,19 @@ def fill(ensemble: Any, tensors: Mapping[str, Tensor], description: dict[str, An
     """Put the tensors in their places."""
     members = description["members"]
     parts, rest = _divided(tensors, len(members))
-    ensemble.tails_ = []
+    tails = []
     for detector, member, (its, tail) in zip(ensemble.members_, members, parts, strict=True):
         detectors.fill(detector, its, member)
-        _check_values(tail)
-        ensemble.tails_.append(Tail())
-        ensemble.tails_[-1].load_state_dict(tail)
+        if tail:
+            _check_values(tail)
+            tails.append(Tail())
+            tails[-1].load_state_dict(tail)
+    if tails:
+        ensemble.tails_ = tails
     arrays = {name: tensor.numpy() for name, tensor in rest.items()}
+    units = arrays.get("units_", np.ones(len(members)))
+    if units.shape != (len(members),) or not (np.isfinite(units) & (units > 0)).all():
+        raise ValueError("the units of its members' scores cannot be")
     detectors.check_scores(arrays, ensemble._n_training)
     vars(ensemble).update(arrays)
     detectors.set_threshold(ensemble)

@@ -25,6 +25,7 @@ from deepod._storage import atomic, rebuild
 from deepod._storage import detectors as _detectors
 from deepod._storage import ensembles as _ensembles
 from deepod._storage import tensors as _tensors
+from deepod._storage import windows as _windows
 from deepod._storage.card import CARD, CONFIG, WEIGHTS, card
 from deepod._storage.detectors import Sparing
 from deepod._storage.tensors import Header, InvalidFileError
@@ -45,7 +46,7 @@ def save(detector: Any, path: Any) -> None:
     path = Path(path)
     description, tensors = _described(detector)
     data = _tensors.pack(description, tensors)
-    parts = getattr(detector, "members_", [detector])
+    parts = getattr(detector, "members_", [getattr(detector, "detector_", detector)])
     own = {type(part).__name__: type(part) for part in parts}
     try:
         with _tensors.parsing():
@@ -114,8 +115,7 @@ def check_place(path: Path) -> None:
 
 def _described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Describe what is to be saved, and list its tensors."""
-    kind = _ensembles if hasattr(detector, "members_") else _detectors
-    description, tensors = kind.described(detector)
+    description, tensors = _kind(type(detector).__name__).described(detector)
     versions = {"deepod": __version__, "torch": torch.__version__.partition("+")[0]}
     versions |= {"numpy": np.__version__, "scikit-learn": sklearn.__version__}
     head = {"library_name": "deepod", "format": FORMAT}
@@ -154,7 +154,7 @@ def load(
 
     Returns
     -------
-    detector : BaseDetector, Consensus or SeedEnsemble
+    detector : BaseDetector, Consensus, SeedEnsemble or Windows
         Fitted. Its scores are bit for bit those of the saved one on the same machine with the same
         versions of the libraries.
 
@@ -192,11 +192,12 @@ def load(
 
     description, tensors = _tensors.read(path, max_bytes, check)
     detector = found["detector"]
+    kind = _kind(description["detector"])
     try:
-        _kind(description).fill(detector, tensors, description)
+        kind.fill(detector, tensors, description)
     except Exception as error:
         raise InvalidFileError(f"{path} holds no detector that works: {error}") from error
-    for part in _kind(description).parts(detector):
+    for part in kind.parts(detector):
         if device is not None:
             part.set_params(device=device)
         if hasattr(part, "module_"):
@@ -204,15 +205,17 @@ def load(
     return detector
 
 
-def _kind(description: dict[str, Any]) -> Any:
-    """Return the module that knows what a description describes."""
-    return _ensembles if description["detector"] in ENSEMBLES else _detectors
+def _kind(name: Any) -> Any:
+    """Return the module that knows what is in a file of a class of this name."""
+    if name in ENSEMBLES:
+        return _ensembles
+    return _windows if name == "Windows" else _detectors
 
 
 def _blank(header: Header, own: dict[str, Any], max_bytes: float = inf) -> Any:
     """Build what a file describes, without contents of its tensors."""
     described = {k: v for k, v in header.description.items() if k not in _HEAD}
-    return _kind(described).blank(described, header.tensors, own, Sparing(), max_bytes)
+    return _kind(described["detector"]).blank(described, header.tensors, own, Sparing(), max_bytes)
 
 
 def _check_format(header: Header) -> None:

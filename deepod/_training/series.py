@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -47,19 +48,13 @@ class SeriesFit(Fit):
             raise ValueError(f"{name} trains in one process.")
         if isinstance(self.rows, Source):  # of points there are few: windows overlap, they do not
             self.rows = self.rows.read(0, len(self.rows))
-        shortest = min(self.series.lengths)
-        if shortest < detector.window + 2:
-            which = f"series {self.series.lengths.index(shortest)} of X"
-            raise ValueError(
-                f"{'X' if len(self.series.lengths) == 1 else which} has {shortest} points, and "
-                f"{name}(window={detector.window}) needs {detector.window + 2}: give longer series "
-                "or a smaller window."
-            )
+        lengths = self.series.lengths
+        detector.window_ = resolve_window(name, detector.window, detector.auto_window, lengths)
 
     def _divide(self) -> None:
         """Hold out the last points."""
         detector, spans = self.trained, spans_of(self.series.lengths)
-        least = detector.window + 2
+        least = detector.window_ + 2
         calibrating = detector.calibration_fraction
         trained, self.calibrate = last_parts(spans, calibrating, least)
         trained, self.watched = last_parts(trained, detector.validation_fraction, least)
@@ -92,7 +87,8 @@ class SeriesFit(Fit):
         super()._build(rows)
         module, spans = self.trained.module_, [(a, b) for _, a, b in self.train_on]
         module.errors.find_constant(self.points, spans)
-        self.trained._solve(module, self.points, spans)
+        generator = torch.Generator("cpu").manual_seed(self.seeds.prepare)
+        self.trained._solve(module, self.points, spans, generator)
 
     def _task(self, rows: Any, held_out: Batch | None) -> Task:
         task = super()._task(rows, held_out)
@@ -110,6 +106,25 @@ class SeriesFit(Fit):
             parts = [scores[span.start : span.stop] for span in self.calibrate]
             detector.calibration_scores_ = np.sort(np.concatenate(parts))
         detector._remember_points(scores, self.watched)
+
+
+def resolve_window(name: str, window: Any, most: int, lengths: Sequence[int]) -> int:
+    """Return what "auto" stands for: ``most``, or a third of the shortest series if that is less.
+
+    Raises
+    ------
+    ValueError
+        If a series is too short.
+    """
+    shortest = min(lengths)
+    found = max(2, min(most, shortest // 3)) if window == "auto" else int(window)
+    if shortest < found + 2:
+        which = "X" if len(lengths) == 1 else f"series {list(lengths).index(shortest)} of X"
+        raise ValueError(
+            f"{which} has {shortest} points, and {name} with window={found} needs {found + 2}: "
+            "give longer series or a smaller window."
+        )
+    return found
 
 
 def last_parts(spans: list[Span], fraction: float, least: int) -> tuple[list[Span], list[Span]]:

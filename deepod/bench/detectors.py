@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import deepod
+from deepod._registry import SERIES
 
 
 class Found(NamedTuple):
@@ -22,7 +23,12 @@ class Found(NamedTuple):
     @property
     def own(self) -> bool:
         """Whether it is of deepod, and scales by itself; of what cannot be imported, no."""
-        return self._is(deepod.BaseDetector, deepod.Consensus)
+        return self.of_series or self._is(deepod.BaseDetector, deepod.Consensus)
+
+    @property
+    def of_series(self) -> bool:
+        """Whether it is one of deepod's that take time series."""
+        return self.module in SERIES.values()
 
     @property
     def stacks(self) -> bool:
@@ -40,7 +46,7 @@ class Found(NamedTuple):
         from pyod.models.base import BaseDetector
 
         cls = getattr(import_module(self.module), self.name)
-        if not issubclass(cls, BaseDetector):
+        if not (self.of_series or issubclass(cls, BaseDetector)):
             # scikit-learn's own detectors, for one, give anomalies the lower scores.
             raise TypeError(f"{self.module}:{self.name} is not a subclass of PyOD's BaseDetector.")
         return cls
@@ -75,17 +81,43 @@ class Found(NamedTuple):
         }
 
 
+def _on_windows(detector: str, **params: Any) -> Found:
+    settings = {"detector": {"name": detector, **params}, "window": 50}
+    return Found(SERIES["Windows"], "Windows", settings)
+
+
+_OWN = "deepod.bench.baselines"
+# What runs beside the detectors in the protocol "series"; see usual_of_series.
+BASELINES = {
+    "random": Found(_OWN, "Random", {}),
+    "moving-average": Found(_OWN, "MovingAverage", {}),
+    "pca": _on_windows(f"{_OWN}:PrincipalComponents"),
+    "kmeans": _on_windows(f"{_OWN}:NearestCentre", n_clusters=20),
+    "neighbors": _on_windows("pyod:KNN", n_neighbors=5, method="mean"),
+    "iforest": _on_windows("pyod:IForest"),
+    "ridge": Found(SERIES["RidgeAR"], "RidgeAR", {}),
+    "lstmad-pyod": Found("pyod.models.ts_lstm", "LSTMAD", {}),
+}
+
+
+def usual_of_series() -> list[str]:
+    """Name deepod's detectors of time series, but those that the baselines have."""
+    baselines = {(found.module, found.name) for found in BASELINES.values()}
+    return [name for name, module in SERIES.items() if (module, name) not in baselines]
+
+
 def find(name: str) -> Found:
     """Find a detector without importing it.
 
     Parameters
     ----------
     name : str
-        "PLAD" (a key of ``deepod.DETECTORS``), "Consensus", "pyod:IForest", "module:Class", or
+        "PLAD" (a key of ``deepod.DETECTORS``), "LSTMAD" (one of ``deepod.series``), "Consensus",
+        "pyod:IForest", "module:Class", "baseline:kmeans" (a key of :data:`BASELINES`), or
         "file.toml:section": a section with the key ``detector``, one of the former, and a table
         ``params`` of constructor parameters, in which lists become tuples and a table such as
         ``{name = "MLP", hidden = [64, 32]}`` becomes that class of ``deepod.networks``, or a
-        detector of deepod of that name; ``{none = true}`` is None.
+        detector of that name: "PLAD", "pyod:IForest", "module:Class"; ``{none = true}`` is None.
 
     Raises
     ------
@@ -94,7 +126,7 @@ def find(name: str) -> Found:
     """
     where, _, what = name.rpartition(":")
     if not where:
-        known = {"Consensus": "deepod.ensemble", **deepod.DETECTORS}
+        known = {"Consensus": "deepod.ensemble", **deepod.DETECTORS, **SERIES}
         if what in known:
             return Found(known[what], what, {})
         raise ValueError(f"No detector {name!r} in deepod; it has {', '.join(known)}.")
@@ -106,6 +138,10 @@ def find(name: str) -> Found:
         if not isinstance(section, dict) or "detector" not in section:
             raise ValueError(f"{where} has no section [{what}] with a key 'detector'.")
         return find(section["detector"])._replace(params=section.get("params", {}))
+    if where == "baseline":
+        if what in BASELINES:
+            return BASELINES[what]
+        raise ValueError(f"No baseline {what!r}; there are {', '.join(BASELINES)}.")
     if where == "pyod":
         import pyod.models
 
@@ -123,7 +159,12 @@ def _value(value: Any) -> Any:
     if value == {"none": True}:
         return None
     if isinstance(value, dict):
-        rest = {key: _value(item) for key, item in value.items() if key != "name"}
-        module = deepod if value["name"] in deepod.DETECTORS else import_module("deepod.networks")
-        return getattr(module, value["name"])(**rest)
+        name = value["name"]
+        rest = {key: item for key, item in value.items() if key != "name"}
+        if ":" in name or name in deepod.DETECTORS:
+            found = find(name)
+            cls, rest = found.load(), found.params | rest
+        else:
+            cls = getattr(import_module("deepod.networks"), name)
+        return cls(**{key: _value(item) for key, item in rest.items()})
     return value

@@ -10,22 +10,27 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from deepod.bench.protocols import PROTOCOLS
+from deepod.bench.protocols import DIVIDED, PROTOCOLS
 
 
 def add_options(parser: argparse.ArgumentParser, detectors: str | None = None) -> None:
     """Add all options but those that say which datasets there are."""
     add = parser.add_argument
-    usual = "" if detectors is None else " (default: %(default)s)"
-    add("--detectors", type=listed, required=detectors is None, default=detectors, help="with "
-        "commas: PLAD, pyod:IForest, module:Class, file.toml:section" + usual)  # fmt: skip
-    add("--protocol", default="one-class", help="images, "
+    usual = f"default: {detectors}; " if detectors else ""
+    parser.set_defaults(usual=listed(detectors or ""))
+    add("--detectors", type=listed, help="with commas: PLAD, pyod:IForest, module:Class, "
+        f"file.toml:section ({usual}of series, ours for series and the baselines, which are run "
+        "in any case)")  # fmt: skip
+    add("--without", type=listed, default=[], metavar="a,b,c", help="leave out these, such as "
+        "baseline:lstmad-pyod, which is slow; baselines: all that --detectors has not")  # fmt: skip
+    add("--protocol", default="one-class", help=", ".join(DIVIDED) + ", "
         + ", ".join(k if p.least is None else f"{k}-N" for k, p in PROTOCOLS.items())
         + ", with a number for N (default: %(default)s)")  # fmt: skip
     add("--seeds", type=count, default=5, help="number of seeds, from 0 on (default: %(default)s)")
-    add("--max-train", type=count, metavar="N", help="at most N training rows, drawn at random")
+    add("--max-train", type=count, metavar="N", help="at most N training rows, drawn at random; of "
+        "a series the last ones")  # fmt: skip
     add("--max-test", type=count, metavar="N", help="at most N test rows, with the share of "
-        "anomalies kept")  # fmt: skip
+        "anomalies kept; of a series the first ones")  # fmt: skip
     add("--jobs", type=count, default=1, help="detectors at a time (default: %(default)s)")
     add("--no-stack", action="store_true", help="train the seeds of a detector of ours one by one, "
         "not side by side")  # fmt: skip
@@ -48,7 +53,7 @@ def run_with_options(data: Sequence[Any], args: argparse.Namespace) -> str:
     with stoppable(args.out):
         found = run(
             data,
-            args.detectors,
+            wanted(args),
             args.out,
             protocol=args.protocol,
             seeds=args.seeds,
@@ -67,6 +72,25 @@ def run_with_options(data: Sequence[Any], args: argparse.Namespace) -> str:
     if errors:
         done += f"\nfirst error: {errors[0]}\n--retry-errors runs what ended in an error again"
     return done
+
+
+def wanted(args: argparse.Namespace) -> list[str]:
+    """Return the names of the detectors to run, with baselines beside those of time series."""
+    from deepod.bench.detectors import BASELINES, usual_of_series
+
+    series = args.protocol == "series"
+    usual = usual_of_series() if series else args.usual
+    names = list(usual if args.detectors is None else args.detectors)
+    if series and "baselines" not in args.without:
+        names += [f"baseline:{name}" for name in BASELINES]
+    left_out = set(args.without) - {"baselines"}
+    if not left_out <= set(names):
+        unknown = min(left_out - set(names))
+        raise ValueError(f"--without: {unknown} is none of {', '.join(names)}.")
+    names = [name for name in names if name not in left_out]
+    if not names:
+        raise ValueError("--detectors: name at least one, such as PLAD or pyod:KNN.")
+    return names
 
 
 @contextlib.contextmanager

@@ -204,8 +204,17 @@ PROTOCOLS = {
 }
 
 
+# Protocols whose datasets come divided into a training and a test part.
+DIVIDED = {
+    "images": "the images of one class train; all others are anomalies",
+    "series": "the training part of a series trains, the part after it is scored point by point",
+}
+
+
 def find(name: str) -> tuple[Protocol, float]:
     """Find a protocol by its name, which ends in an amount for some: "few-labels-5".
+
+    Those of :data:`DIVIDED` are not among them.
 
     Raises
     ------
@@ -227,7 +236,7 @@ def find(name: str) -> tuple[Protocol, float]:
         f"{key}-N (N from {p.least:g} to {p.most:g})" if p.least is not None else key
         for key, p in PROTOCOLS.items()
     )
-    raise ValueError(f"No protocol {name!r}; there are images, {', '.join(known)}.")
+    raise ValueError(f"No protocol {name!r}; there are {', '.join([*DIVIDED, *known])}.")
 
 
 def split_table(
@@ -306,6 +315,26 @@ def split_images(
     test = _cap_test(np.arange(len(y_test)), y_test, max_test, rng)
     X_train = images.data[train]
     return _checked(Split(X_train, np.zeros(len(train), int), images.test[test], y_test[test]))
+
+
+def split_series(series: Bunch, max_train: int | None = None, max_test: int | None = None) -> Split:
+    """Train on the training part of a series, test on its test part, in the order of time.
+
+    Parameters
+    ----------
+    series : Bunch
+        As :func:`deepod.datasets.load_series` returns it.
+    max_train, max_test : int, optional
+        At most so many points: the last ones of the training part, the first ones of the test part.
+
+    Returns
+    -------
+    Split
+        Nothing depends on a seed. Of the training part there are no labels: ``y_train`` is empty.
+    """
+    train = series.data if max_train is None else series.data[-max_train:]
+    test, y = series.test[:max_test], series.test_target[:max_test]
+    return _checked(Split(train, np.empty(0, int), test, y))
 
 
 def copies(split: Split) -> float:

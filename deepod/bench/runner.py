@@ -21,7 +21,7 @@ from sklearn.preprocessing import StandardScaler
 from sklearn.utils import Bunch
 from threadpoolctl import threadpool_limits
 
-from deepod import datasets
+from deepod import datasets, metrics
 from deepod._storage.atomic import write
 from deepod.bench import detectors, environment, limits, protocols, rows
 from deepod.bench.rows import Cell
@@ -29,7 +29,7 @@ from deepod.ensemble import fit_in_jobs
 
 THREADS = 1  # per worker, for every detector alike
 TABLES = (".npz", ".csv", ".parquet", ".pq")
-_warm: set[tuple[str, str]] = set()  # classes that this process has run
+_warm: set[tuple[str, ...]] = set()  # classes that this process has run
 
 
 class Dataset(NamedTuple):
@@ -40,12 +40,14 @@ class Dataset(NamedTuple):
     label: str = "label"
     anomaly: Any = 1
     bunch: Bunch | None = None
+    series: bool = False
 
     def load(self) -> Bunch:
         """Read it, or what this process has read last."""
         if self.path is None:
             return self.bunch
-        return _read_dataset(self.path, self.path.stat().st_mtime_ns, self.label, self.anomaly)
+        changed = self.path.stat().st_mtime_ns
+        return _read_dataset(self.path, changed, self.label, self.anomaly, self.series)
 
     def checksum(self) -> str:
         """Identify its values and labels."""
@@ -116,13 +118,15 @@ def run(
     out : path-like
         File of JSON lines to append to.
     protocol : str, default="one-class"
-        See :data:`deepod.bench.protocols.PROTOCOLS`; or "images".
+        See :data:`deepod.bench.protocols.PROTOCOLS`; or one of those of datasets that come divided,
+        "images" and "series".
     seeds : int, default=5
         How many, from 0 on. A seed is that of the division of the rows and of the detector.
     jobs : int, default=1
         Pairs of dataset and detector at a time, as joblib's ``n_jobs``.
     max_train, max_test : int, optional
-        At most so many rows, for every detector alike.
+        At most so many rows, for every detector alike: drawn at random, but of a time series the
+        last ones of the training part and the first ones of the test part.
     stack : bool, default=True
         Whether to train all seeds of a detector of ours side by side; each is then given its share
         of the time, and ``stacked`` in its row says how many there were.
@@ -172,8 +176,11 @@ def run(
 
     out, found = Path(out), _found(detectors)
     wanted = _datasets(data)
-    if protocol != "images":
+    if protocol not in protocols.DIVIDED:
         protocols.find(protocol)
+    for name, f in found.items():
+        _check_kind(name, f, protocol)
+    stack = stack and protocol != "series"  # series are fitted one by one
     scores = out.with_name(out.name + ".scores") if keep_scores else None
     units = [
         Unit(protocol, dataset, name, f, group, max_train, max_test, stack, scores)
@@ -255,6 +262,7 @@ class _Trial:
 
     def __init__(self, cell: Cell, unit: Unit) -> None:
         self.cell, self.unit = cell, unit
+        self.series = cell.protocol == "series"
         self.row: dict[str, Any] = cell._asdict()
         self.scaler: StandardScaler | None = None
 
@@ -270,15 +278,16 @@ class _Trial:
     def prepare(self) -> None:
         """Load and divide the rows, and build the detector."""
         self.split = split = load(self.cell, self.unit.dataset)
-        images = self.cell.protocol == "images"
-        protocol = None if images else protocols.find(self.cell.protocol)[0]
+        divided = self.cell.protocol in protocols.DIVIDED
+        protocol = None if divided else protocols.find(self.cell.protocol)[0]
         self.row |= {
             "n_train": len(split.X_train),
             "n_test": len(split.y_test),
             "n_features": split.X_train[0].size,
             "anomaly_share": float(split.y_test.mean()),
-            "train_anomaly_share": float(split.y_train.mean()),
-            "copies": protocols.copies(split),
+            # Of series neither is a fact: nobody has labelled the training part, and points repeat.
+            "train_anomaly_share": None if self.series else float(split.y_train.mean()),
+            "copies": None if self.series else protocols.copies(split),
             "clean": protocol is None or not protocol.shared_rows,
             "data": self.unit.dataset.checksum(),
         }
@@ -328,14 +337,31 @@ class _Trial:
                 f"Expected {len(y)} finite scores, got shape {scores.shape} with "
                 f"{np.count_nonzero(~np.isfinite(scores))} that are NaN or infinite."
             )
+        flagged = scores > self.detector.threshold_
         self.row |= {
             "auc_roc": float(roc_auc_score(y, scores)),
             "auc_pr": float(average_precision_score(y, scores)),
-            "f1": protocols.f1_at_true_count(y, scores),
             # Share of normal test rows above the threshold that fit set; contamination is 0.1.
-            "false_alarms": float((scores[y == 0] > self.detector.threshold_).mean()),
+            "false_alarms": float(flagged[y == 0].mean()),
         }
+        if self.series:
+            self.row |= _of_series(self.split, scores, flagged)
+        else:
+            self.row["f1"] = protocols.f1_at_true_count(y, scores)
         self.scores = scores
+
+
+def _of_series(split: protocols.Split, scores: np.ndarray, flagged: np.ndarray) -> dict[str, Any]:
+    """Return the metrics of a series, in which an anomaly is a stretch of points."""
+    y, length = split.y_test, metrics.period(split.X_test[:, 0], most=100)
+    volumes = metrics.vus(y, scores, length=length)
+    return {
+        "vus_pr": volumes.pr,
+        "vus_roc": volumes.roc,
+        "vus_length": length,
+        "range_f1": metrics.range_f1(y, flagged.astype(int)),
+        "flagged": float(flagged.mean()),
+    }
 
 
 def _fit(trials: Sequence[_Trial]) -> None:
@@ -368,10 +394,15 @@ def _raise(error: Exception | None) -> None:
 
 def load(cell: Cell, dataset: Dataset) -> protocols.Split:
     """Load a dataset and divide it as a cell says."""
+    if dataset.series != (cell.protocol == "series"):
+        what = "a time series" if dataset.series else "no time series"
+        raise ValueError(f"{dataset.name} is {what}, and the protocol is {cell.protocol}.")
     caps = cell.seed, cell.max_train, cell.max_test
     if cell.protocol == "images":
         normal = int(cell.dataset.rpartition(":")[2])
         return protocols.split_images(dataset.load(), normal, *caps)
+    if cell.protocol == "series":
+        return protocols.split_series(dataset.load(), cell.max_train, cell.max_test)
     table = dataset.load()
     return protocols.split_table(cell.protocol, table.data, table.target, *caps)
 
@@ -417,14 +448,17 @@ def _seeded(seed: int) -> Iterator[None]:
 
 def _warm_up(found: detectors.Found, split: protocols.Split) -> None:
     """Fit once per worker on a few rows: no imports or compilation in the times."""
-    if found[:2] not in _warm:
-        _warm.add(found[:2])
-        X, y = split.X_train[:64], None if split.given is None else split.given[:64]
+    few = 500 if found.of_series else 64  # windows have to fit in
+    # Windows of another detector run other code.
+    kind = (*found[:2], str(found.params)) if found.of_series else found[:2]
+    if kind not in _warm:
+        _warm.add(kind)
+        X, y = split.X_train[:few], None if split.given is None else split.given[:few]
         with contextlib.suppress(Exception):  # should it matter, it happens again
             detector, _ = found.build(0, epochs=1, n_features=X[0].size)
             with _seeded(0):
                 detector.fit(X) if y is None else detector.fit(X, y)
-                detector.decision_function(split.X_test[:64])
+                detector.decision_function(split.X_test[:few])
 
 
 def _groups(found: detectors.Found, seeds: int, stack: bool) -> list[tuple[int, ...]]:
@@ -442,6 +476,18 @@ def _found(names: Iterable[str]) -> dict[str, detectors.Found]:
         except ValueError as error:  # rows of results could not say which it was
             raise ValueError(f"{name}: inf and NaN are no parameters, got {f.params}.") from error
     return found
+
+
+def _check_kind(name: str, found: detectors.Found, protocol: str) -> None:
+    """Refuse a detector of deepod on what it is not for; of others nobody knows."""
+    if found.of_series and protocol != "series":
+        raise ValueError(f"{name} takes time series: protocol series.")
+    if found.own and not found.of_series and protocol == "series":
+        raise ValueError(
+            f"{name} takes rows in any order, not time series. Put it on windows of a series by a "
+            f'section of a TOML file: detector = "Windows", params = {{window = 50, detector = '
+            f'{{name = "{found.name}"}}}}.'
+        )
 
 
 def _check_same(
@@ -490,10 +536,12 @@ def find_data(
     ----------
     paths : iterable of path-like
         Files, or folders of files: .npz with arrays X and y, or .csv and .parquet with a column of
-        labels. Without any, the tables in :func:`deepod.datasets.get_data_home`.
+        labels. For the protocol "series", .npz for :func:`deepod.datasets.load_series`, in folders
+        of folders, too. Without any, those in :func:`deepod.datasets.get_data_home`.
     names : iterable of str
         Only these, in this order, with or without ADBench's number: "38_thyroid" or "thyroid". For
-        the protocol "images", "mnist" (every class in turn is normal) or "mnist:3".
+        the protocol "images", "mnist" (every class in turn is normal) or "mnist:3". Series are
+        called by their folder and file, "SMD/machine-1-6"; "SMD" is all that are in it.
     protocol : str, default="one-class"
     label, anomaly
         As in :func:`deepod.datasets.load_table`.
@@ -509,24 +557,33 @@ def find_data(
     ValueError
         If there is no file of such a kind, or two have one name.
     """
-    kind = "images" if protocol == "images" else "tabular"
+    kind = {"images": "images", "series": "timeseries"}.get(protocol, "tabular")
     places = [Path(p) for p in paths] or [datasets.get_data_home() / kind]
+    kinds = (".npz",) if protocol == "series" else TABLES
     files = []
     for place in places:
         if not place.exists():
             raise FileNotFoundError(
                 f"There is no {place}. Name a folder of .npz files (arrays X and y, as ADBench "
-                "ships them), or set the environment variable DEEPOD_DATA to one that holds "
-                "tabular/*.npz and images/*.npz."
+                "ships them; of series, train, test and test_labels), or set the environment "
+                "variable DEEPOD_DATA to one that holds tabular/*.npz, images/*.npz and "
+                "timeseries/*/*.npz."
             )
         # Not what file managers leave, such as ._thyroid.npz.
-        inside = sorted(place.glob("[!.]*"), key=_order) if place.is_dir() else [place]
-        usable = [path for path in inside if path.suffix in TABLES and path.is_file()]
+        if not place.is_dir():
+            inside = [place]
+        elif protocol == "series":
+            inside = sorted(place.rglob("[!.]*"))
+        else:
+            inside = sorted(place.glob("[!.]*"), key=_order)
+        usable = [path for path in inside if path.suffix in kinds and path.is_file()]
         if not usable:
-            raise ValueError(f"{place}: expected {', '.join(TABLES)}; there is no such file.")
+            raise ValueError(f"{place}: expected {', '.join(kinds)}; there is no such file.")
         files += usable
     if protocol == "images":
         return _image_classes(files, list(names))
+    if protocol == "series":
+        return _series(files, list(names))
     chosen = files
     if names := list(names):
         chosen = [_one(files, name, places) for name in dict.fromkeys(names)]
@@ -546,6 +603,23 @@ def _image_classes(files: Sequence[Path], names: Sequence[str]) -> list[Dataset]
         classes = [int(normal)] if normal else np.unique(Dataset(stem, path).load().target).tolist()
         found += [Dataset(f"{stem}:{number}", path) for number in classes]
     return list(dict.fromkeys(found))
+
+
+def _series(files: Sequence[Path], names: Sequence[str]) -> list[Dataset]:
+    """Find series by "FOLDER/FILE" or "FOLDER"; without names, all, a folder after the other."""
+    of_name: dict[str, Path] = {}
+    for path in map(Path.absolute, files):
+        other = of_name.setdefault(f"{path.parent.name}/{path.stem}", path)
+        if other != path:
+            raise ValueError(f"{other} and {path} would have one name; rename a file or folder.")
+    chosen = []
+    for wanted in names or dict.fromkeys(path.parent.name for path in of_name.values()):
+        found = [name for name in of_name if wanted in (name, name.partition("/")[0])]
+        if not found:
+            known = ", ".join(list(of_name)[:5])
+            raise FileNotFoundError(f"There is no series {wanted!r}; there are {known} and so on.")
+        chosen += found
+    return [Dataset(name, of_name[name], series=True) for name in dict.fromkeys(chosen)]
 
 
 def _one(files: Sequence[Path], name: str, places: Sequence[Path]) -> Path:
@@ -578,7 +652,9 @@ def _datasets(data: Any) -> list[Dataset]:
 
 
 @lru_cache(maxsize=1)
-def _read_dataset(path: Path, changed: int, label: str, anomaly: Any) -> Bunch:
+def _read_dataset(path: Path, changed: int, label: str, anomaly: Any, series: bool) -> Bunch:
+    if series:
+        return datasets.load_series(path)
     if datasets.holds_images(path):
         return datasets.load_images(str(path))
     return datasets.load_table(path, label=label, anomaly=anomaly)

@@ -197,14 +197,16 @@ def _add_bench(commands: Any) -> None:
         default=[],
         metavar="PATH",
         help="files or folders: .npz (arrays X and y), or .csv and .parquet with a column of "
-        "labels (default: tabular/ or images/ in the folder that DEEPOD_DATA names)",
+        "labels; of series .npz (arrays train, test and test_labels), in folders of folders, too "
+        "(default: tabular/, images/ or timeseries/ in the folder that DEEPOD_DATA names)",
     )
     bench.add_argument(
         "--datasets",
         type=_names,
         default=[],
         metavar="a,b,c",
-        help="only these; for images mnist (every class in turn is normal) or mnist:3",
+        help="only these; for images mnist (every class in turn is normal) or mnist:3; for series "
+        "SMD/machine-1-6 or SMD",
     )
     bench.add_argument(
         "--label", default="label", help="column that says what is an anomaly (default: label)"

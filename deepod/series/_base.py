@@ -16,12 +16,12 @@ from deepod._inputs.chunks import take
 from deepod._inputs.series import Series, as_series
 from deepod._inputs.validation import validate_rows
 from deepod._scoring.apply import chunk_rows, finite, score
-from deepod._scoring.memory import AtOnce
 from deepod._scoring.series import (
     CHUNK_WINDOWS,
     Function,
     Span,
     covered,
+    kernel,
     passed_over,
     smoothed,
     spans_of,
@@ -29,7 +29,15 @@ from deepod._scoring.series import (
 from deepod._training.series import SeriesFit
 from deepod._training.together import fit_all
 from deepod.params import integer, one_of, param, parameters
-from deepod.series._running import Buffered, Repeated, Running
+from deepod.series._running import (
+    Buffered,
+    Repeated,
+    Running,
+    Scorer,
+    Smoothed,
+    Values,
+    check_looks_back,
+)
 from deepod.series.stream import Stream
 from deepod.types import Phase
 
@@ -43,7 +51,7 @@ class SeriesMethods:
 
     n_features_in_: int
     unseen_: bool
-    window: int
+    window_: int
     smoothing: Literal["centred", "causal"] | None
     smoothing_length: int
     _point_scores: np.ndarray
@@ -57,7 +65,7 @@ class SeriesMethods:
 
     def _reach(self) -> int:
         """Points before a point that its score can depend on."""
-        return (CHUNK_WINDOWS + 1) * self.window + self.smoothing_length
+        return (CHUNK_WINDOWS + 1) * self.window_ + len(kernel(self.smoothing_length))
 
     def _over_time(
         self, values: Callable[[Sequence[Span]], np.ndarray], spans: Sequence[Span]
@@ -88,7 +96,7 @@ class SeriesMethods:
         self._point_scores = scores
         if held_out and unseen is None:
             unseen = np.concatenate([scores[span.start : span.stop] for span in held_out])
-        self.unseen_ = unseen is not None
+        self.unseen_ = unseen is not None or not getattr(self, "learns_by_heart", True)
         self._remember_scores(scores if unseen is None else unseen)  # type: ignore[attr-defined]
 
     @property
@@ -114,25 +122,34 @@ class SeriesMethods:
                 )
             given = validate_rows(self, before.rows, reset=False)
             parts, joined, at = [], [], 0
-            for own, past in zip(spans, spans_of(before.lengths), strict=True):
-                past_rows = given[past.start : past.stop][-self._reach() :]
+            for own, earlier in zip(spans, spans_of(before.lengths), strict=True):
+                past_rows = given[earlier.start : earlier.stop][-self._reach() :]
                 parts += [past_rows, rows[own.start : own.stop]]
                 start = at + len(past_rows)
                 stop = start + own.stop - own.start
                 joined.append(Span(at, start, stop))
                 at = stop
             rows, spans = np.concatenate(parts), joined
-        least = max(self.warm_up_ + 1, self.window)
+        least = max(self.warm_up_ + 1, self.window_)
         for number, (begin, start, stop) in enumerate(spans):
             if stop - begin < least:
                 which = "X" if len(spans) == 1 else f"series {number} of X"
-                before = "" if context is None else f" and {start - begin} of context"
+                past = "" if context is None else f" and {start - begin} of context"
                 raise ValueError(
-                    f"{which} has {stop - start} points{before}, and {type(self).__name__} with "
-                    f"window={self.window} needs {least}: give more of the points before it as "
+                    f"{which} has {stop - start} points{past}, and {type(self).__name__} with "
+                    f"window={self.window_} needs {least}: give more of the points before it as "
                     "context=."
                 )
         return rows, spans
+
+    @staticmethod
+    def _like(X: Any, series: Series, values: np.ndarray) -> Any:
+        """Give values of points and channels, (n_points, channels), the shape of X."""
+        if series.form == "list" and not isinstance(X, Series):
+            parts = zip(X, series.shaped(values), strict=True)
+            return [own[:, 0] if np.ndim(x) == 1 else own for x, own in parts]
+        found = series.shaped(values)
+        return found[:, 0] if np.ndim(X) == 1 and series.form == "series" else found
 
     def _series(self, X: Any, name: str = "X") -> Series:
         return as_series(X, name=name, channels=self.n_features_in_)
@@ -320,11 +337,18 @@ class SeriesMethods:
         ValueError
             If ``smoothing`` looks at points that are still to come.
         """
-        check_is_fitted(self)  # type: ignore[arg-type]
+        check_is_fitted(self)
         return Stream(self, context)
 
-    def _running(self) -> Running:
-        """Values of points as they come, before smoothing."""
+    def _scorer(self) -> Scorer:
+        """Return what makes scores of points as they come."""
+        check_looks_back(self)
+        smoothing = self.smoothing_length if self.smoothing == "causal" else 1
+        running, finish = self._running()
+        return Smoothed(running, self.scaler_, kernel(smoothing), finish)  # type: ignore[attr-defined]
+
+    def _running(self) -> tuple[Running, Values]:
+        """Return what makes values of points as they come, and scores of smoothed values."""
         raise NotImplementedError
 
     def score_batches(self, batches: Iterable[Any]) -> Iterator[np.ndarray]:
@@ -359,8 +383,8 @@ class SeriesDetector(SeriesMethods, BaseDetector):
     A method defines ``_build_module``, ``_loss`` (of chunks, (B, length, channels)) and
     ``_errors(module, x)``, which gives the errors at each point of chunks or windows. The last
     ``validation_fraction`` of each series is not trained on: it shows how large errors of normal
-    points are. A point's score is the mean over channels of the squared errors, each over its mean
-    on those points, smoothed over time.
+    points are. A point's score is the mean over channels of the root of the squared errors, each
+    over its mean on those points and smoothed over time: about 1 for a normal point.
 
     Notes
     -----
@@ -374,20 +398,25 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         First points of a series, without ``context``, that have no score of their own.
     """
 
-    window: int = param(
-        default=50,
-        accepts=[integer(2)],
-        doc="Points of the past that a score depends on, at least.",
+    window: int | Literal["auto"] = param(
+        default="auto",
+        accepts=[integer(2), one_of("auto")],
+        doc="Points of the past that a score depends on, at least. 'auto' is the class attribute "
+        "``auto_window``, or a third of the shortest series if that is less.",
     )
     smoothing: Literal["centred", "causal"] | None = param(
         default="centred",
         accepts=[one_of("centred", "causal"), None],
-        doc="Mean of the scores over the ``smoothing_length`` points around each point "
-        "('centred'), for series that are scored afterwards; or up to it ('causal'), so that a "
-        "score depends on nothing that comes later: what :meth:`stream` needs; or none.",
+        doc="Mean of the squared errors over the points around each point ('centred'), for series "
+        "that are scored afterwards; or up to it ('causal'), so that a score depends on nothing "
+        "that comes later: what a stream needs; or none. Exponential means: near points count "
+        "more.",
     )
     smoothing_length: int = param(
-        default=51, accepts=[integer(1)], doc="Points that scores are smoothed over."
+        default=51,
+        accepts=[integer(1)],
+        doc="Points that errors are smoothed over: each point further away counts less by the "
+        "factor 1 - 2 / (smoothing_length + 1), and nothing beyond twice as many points.",
     )
     error_scale: Literal["validation", "covariance"] | None = param(
         default="validation",
@@ -403,6 +432,8 @@ class SeriesDetector(SeriesMethods, BaseDetector):
     inputs = ("series",)
     _fit_kind = SeriesFit
     auto_steps = 300
+    # What window="auto" stands for, on long series.
+    auto_window: ClassVar[int] = 50
     windowed: ClassVar[bool] = False
 
     # --- What a method defines ------------------------------------------------------------------
@@ -413,9 +444,15 @@ class SeriesDetector(SeriesMethods, BaseDetector):
 
     def _chunk_length(self) -> int:
         """Points of the chunks to train on, if the series are long enough."""
-        return self.window if self.windowed else 2 * self.window
+        return self.window_
 
-    def _solve(self, module: nn.Module, x: Tensor, spans: Sequence[tuple[int, int]]) -> None:
+    def _solve(
+        self,
+        module: nn.Module,
+        x: Tensor,
+        spans: Sequence[tuple[int, int]],
+        generator: torch.Generator,
+    ) -> None:
         """Learn from the points of ``spans`` what is learned without steps, before any."""
 
     def _terms(self, module: Any, x: Tensor) -> Tensor:
@@ -429,7 +466,7 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         module.errors.learn(torch.from_numpy(known).to(x.device))
 
     def _score(self, module: nn.Module, x: Tensor) -> Tensor:
-        return self._terms(module, x).sum(-1)
+        return self._terms(module, x).mean(-1).sqrt()
 
     def _phases(self) -> list[Phase]:
         return [Phase("fit", self.epochs_, self._loss, milestones=tuple(self.milestones))]
@@ -472,8 +509,8 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         """First points of a series, without context, that have no score of their own."""
         check_is_fitted(self)
         if self.windowed:
-            return self.window - 1 if self.smoothing == "causal" else 0
-        return self.window
+            return self.window_ - 1 if self.smoothing == "causal" else 0
+        return self.window_
 
     def _scores(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
         points, spans = self._points(series, context)
@@ -509,13 +546,10 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         if rule != "auto":
             raise ValueError(f"rule must be 'auto' for series, got {rule!r}.")
         series = self._series(X)
-        points, spans = self._points(series, context)
+        return self._like(X, series, self._explained(series, context, batch_size))
 
-        def terms(wide: Sequence[Span]) -> np.ndarray:
-            return self._of_points(self.module_, points, wide, self._terms, batch_size)
-
-        found = series.shaped(self._over_time(terms, spans))
-        return found[:, 0] if np.ndim(X) == 1 and series.form == "series" else found
+    def _explained(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
+        return self._contributed(*self._points(series, context), batch_size)
 
     def _points(self, series: Series, context: Any) -> tuple[Tensor, list[Span]]:
         """Scale points, each series after the last points of its context."""
@@ -528,18 +562,34 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         return self._score_points(points, spans)
 
     def _score_points(
-        self,
-        points: Tensor,
-        spans: Sequence[Span],
-        batch_size: int | None = None,
-        at_once: AtOnce | None = None,
+        self, points: Tensor, spans: Sequence[Span], batch_size: int | None = None
     ) -> np.ndarray:
         """One score for each point of ``spans``, of scaled points."""
+        return finite(self._contributed(points, spans, batch_size).sum(1, dtype=np.float64))
 
-        def scores(wide: Sequence[Span]) -> np.ndarray:
-            return self._of_points(self.module_, points, wide, self._score, batch_size, at_once)
+    def _contributed(
+        self, points: Tensor, spans: Sequence[Span], batch_size: int | None = None
+    ) -> np.ndarray:
+        """Give what each channel adds to the scores of points, (n_points, channels)."""
 
-        return finite(self._over_time(scores, spans))
+        def terms(wide: Sequence[Span]) -> np.ndarray:
+            return self._of_points(self.module_, points, wide, self._terms, batch_size)
+
+        return self._contributions_of(self._over_time(terms, spans))
+
+    def _contributions_of(self, terms: np.ndarray) -> np.ndarray:
+        """Turn smoothed terms, which may be changed, into what they add to the score.
+
+        The score is the mean over channels of the root of each one's mean squared error; with
+        "covariance" the root of the mean squared distance.
+        """
+        d = terms.shape[1]
+        if self.error_scale == "covariance":
+            total = np.maximum(terms.sum(1, keepdims=True), 1e-30)
+            return terms / np.sqrt(total * d)
+        np.sqrt(terms, out=terms)
+        terms /= d
+        return terms
 
     def _of_points(
         self,
@@ -548,41 +598,45 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         spans: Sequence[Span],
         function: Function,
         batch_size: int | None = None,
-        at_once: AtOnce | None = None,
     ) -> np.ndarray:
         """Apply a function of module and chunks, or windows, to the points of ``spans``.
 
         NaN for points without enough points before them.
         """
         if not self.windowed:
-            return passed_over(module, function, points, spans, self.window, batch_size, at_once)
-        size = batch_size or chunk_rows((self.window, *points.shape[1:]))
+            return passed_over(module, function, points, spans, self.window_, batch_size)
+        size = batch_size or chunk_rows((self.window_, *points.shape[1:]))
 
         def of_windows(starts: Tensor) -> np.ndarray:
-            windows = (take(points, part, self.window) for part in starts.split(size))
-            found = score(module, function, windows, points.device, len(starts), at_once)
-            return found.cpu().double().numpy()
+            windows = (take(points, part, self.window_) for part in starts.split(size))
+            found = score(module, function, windows, points.device, len(starts))
+            return found.cpu().numpy()
 
         causal = self.smoothing == "causal"
-        values = self.window * points.shape[1]
-        return covered(of_windows, spans, self.window, self._stride(), causal, values)
+        values = self.window_ * points.shape[1]
+        return covered(of_windows, spans, self.window_, self._stride(), causal, values)
 
-    def _running(self) -> Running:
-        """Values of points as they come: of the window that ends there, or of a pass, repeated."""
-        module, device, window = self.module_, self.device_, self.window
+    def _running(self) -> tuple[Running, Values]:
+        """Make values of the window that ends at a point, or of a pass that is repeated."""
+        module, device, window = self.module_, self.device_, self.window_
 
         def of_windows(points: np.ndarray) -> np.ndarray:
             x = torch.from_numpy(points).to(device)
-            return self._of_points(module, x, [Span(0, window - 1, len(x))], self._score)
+            return self._of_points(module, x, [Span(0, window - 1, len(x))], self._terms)
 
         @torch.no_grad()
         def of_chunk(points: np.ndarray) -> np.ndarray:
             x = torch.from_numpy(points).to(device)
-            return self._score(module, x[None])[0].cpu().double().numpy()
+            return self._terms(module, x[None])[0].cpu().numpy()
 
+        channels = self.n_features_in_
         if self.windowed:
-            return Buffered(of_windows, window - 1, self.n_features_in_)
-        return Repeated(of_chunk, window, self.n_features_in_)
+            return Buffered(of_windows, window - 1, channels), self._finish
+        return Repeated(of_chunk, window, channels), self._finish
+
+    def _finish(self, terms: np.ndarray) -> np.ndarray:
+        """Make scores of smoothed terms."""
+        return self._contributions_of(terms).sum(1, dtype=np.float64)
 
     def _stride(self) -> int:
         """Points between the windows that are scored, where a point is covered by several."""

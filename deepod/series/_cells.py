@@ -25,7 +25,9 @@ class Layer:
 
     def __init__(self, layer: nn.LSTM, mask: np.ndarray | None = None) -> None:
         size = self.size = layer.hidden_size
-        order = np.r_[0 : 2 * size, 3 * size : 4 * size, 2 * size : 3 * size]  # i f o g, not i f g o
+        order = np.r_[
+            0 : 2 * size, 3 * size : 4 * size, 2 * size : 3 * size
+        ]  # i f o g, not i f g o
         halves = np.repeat(np.float32([0.5, 0.5, 0.5, 1.0]), size)
         ih, hh = numpy(layer.weight_ih_l0), numpy(layer.weight_hh_l0)
         ih = ih if mask is None else ih * mask

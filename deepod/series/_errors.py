@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+_USUAL = 0.99  # quantile at which squared errors are capped before their mean is taken
 _FLOOR = 1e-2  # of the mean square of all errors: a channel may be known exactly, by accident
 
 
@@ -48,11 +49,14 @@ class Errors(nn.Module):
         self.register_buffer("varies", torch.ones(channels))
 
     def forward(self, errors: Tensor) -> Tensor:
-        """Terms of the score, (..., channels): their sum is the score of a point."""
+        """Give the squared errors of each channel, (..., channels), in units of usual ones.
+
+        With "covariance", terms of the squared distance, of which some may be negative.
+        """
         errors = errors - self.mean
         weighted = errors @ self.weight if self.scale == "covariance" else errors * self.weight
         terms = (errors * weighted).unflatten(-1, (self.per_channel, self.channels)).sum(-2)
-        return terms / (self.channels * self.per_channel)
+        return terms / self.per_channel
 
     @torch.no_grad()
     def find_constant(self, x: Tensor, spans: Sequence[tuple[int, int]]) -> None:
@@ -71,7 +75,9 @@ class Errors(nn.Module):
             size = (errors.square() / errors.square().mean(0).clamp_min(1e-30)).mean(1)
             errors = errors[size <= size.quantile(1 - trim)]
         if self.scale == "validation":
-            squares = errors.square().mean(0)
+            squares = errors.square()
+            # A few points that are not normal after all must not decide what is usual.
+            squares = squares.minimum(squares.quantile(_USUAL, dim=0)).mean(0)
             vary = self.varies.bool().repeat(self.per_channel)
             floor = (_FLOOR * squares[vary].mean()).clamp_min(1e-12)
             self.weight.copy_(torch.where(vary, 1 / squares.maximum(floor), 1.0))
@@ -90,18 +96,18 @@ def precision(errors: Tensor) -> Tensor:
     return torch.linalg.inv(matrix + floor * torch.eye(len(matrix), device=matrix.device))
 
 
-def score_of(module: Errors) -> Callable[[np.ndarray], np.ndarray]:
-    """Return a function that gives points their scores by their errors, (n, k), in NumPy.
-
-    The sum of the terms that ``module`` gives: for a single point in a tenth of torch's time.
-    """
+def terms_of(module: Errors) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what ``module`` does, in NumPy: for a single point in a tenth of torch's time."""
     mean, weight = (part.cpu().numpy().copy() for part in (module.mean, module.weight))
-    weight = weight / np.float32(len(mean))  # as many as channels times per_channel
+    shape = module.per_channel, module.channels
+    weight = weight / np.float32(module.per_channel)
 
-    def score(errors: np.ndarray) -> np.ndarray:
+    def terms(errors: np.ndarray) -> np.ndarray:
         if weight.ndim == 1:
-            return np.square(errors) @ weight
-        errors = errors - mean
-        return (errors * (errors @ weight)).sum(-1)
+            found = np.square(errors) * weight
+        else:
+            errors = errors - mean
+            found = errors * (errors @ weight)
+        return found if shape[0] == 1 else found.reshape(-1, *shape).sum(1)
 
-    return score
+    return terms

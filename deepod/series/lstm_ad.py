@@ -13,8 +13,8 @@ from torch.nn.functional import pad
 from deepod.params import param, parameters
 from deepod.series._base import SeriesDetector
 from deepod.series._cells import Stack, numpy
-from deepod.series._errors import Errors, score_of
-from deepod.series._running import Restarted, Running
+from deepod.series._errors import Errors, terms_of
+from deepod.series._running import Restarted, Running, Values
 from deepod.types import Batch, Losses, Shape
 
 
@@ -93,8 +93,8 @@ class LSTMAD(SeriesDetector):
             for forecast, h in zip(forecasts, self.horizons, strict=True)
         ]
 
-    def _running(self) -> Running:
-        return Restarted(_Cell(self.module_, self.horizons), self.window)
+    def _running(self) -> tuple[Running, Values]:
+        return Restarted(_Cell(self.module_, self.horizons), self.window_), self._finish
 
 
 class _Cell:
@@ -104,7 +104,7 @@ class _Cell:
         self.stack = Stack(module.layers, module.head, numpy(module.errors.varies))
         self.horizons, self.most = [int(h) for h in horizons], int(max(horizons))
         self.channels = len(module.errors.varies)
-        self.score = score_of(module.errors)
+        self.terms = terms_of(module.errors)
 
     def begin(self) -> dict[str, np.ndarray]:
         """Return the state before the first point; the last forecasts are part of it."""
@@ -112,7 +112,7 @@ class _Cell:
         return self.stack.begin() | {"forecasts": np.zeros(shape, np.float32)}
 
     def values(self, state: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
-        """Pass over points, (n, channels); return the scores by the forecasts of the first lane."""
+        """Pass over points, (n, channels); return the terms by the forecasts of the first lane."""
         n, most, d = len(x), self.most, self.channels
         new = self.stack.pass_over(state, x).swapaxes(0, 1)
         forecasts = np.concatenate([state["forecasts"], new], 1)
@@ -122,4 +122,4 @@ class _Cell:
         for j, h in enumerate(self.horizons):
             own = slice(j * d, (j + 1) * d)
             np.subtract(x, forecasts[0, most - h : most - h + n, own], out=errors[:, own])
-        return self.score(errors)
+        return self.terms(errors)

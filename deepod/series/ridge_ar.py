@@ -15,8 +15,8 @@ from deepod._inputs.chunks import take
 from deepod.params import integer, param, parameters, positive
 from deepod.series._base import SeriesDetector
 from deepod.series._cells import numpy
-from deepod.series._errors import Errors, score_of
-from deepod.series._running import Buffered, Running
+from deepod.series._errors import Errors, terms_of
+from deepod.series._running import Buffered, Running, Values
 from deepod.types import Batch, Losses, Phase, Shape
 
 _AT_ONCE = 1 << 22  # values of windows that are gathered at once
@@ -64,10 +64,10 @@ class RidgeAR(SeriesDetector):
     """
 
     alpha: float = param(
-        default=1.0,
+        default=0.01,
         accepts=[positive()],
-        doc="Weight of the squared coefficients, for standardised values, against the sum of the "
-        "squared errors.",
+        doc="Weight of the sum of squared coefficients, of standardised values, against the mean "
+        "squared error.",
     )
     max_points: int = param(
         default=20_000,
@@ -79,7 +79,7 @@ class RidgeAR(SeriesDetector):
     auto_epochs = 0
 
     def _build_module(self, shape: Shape) -> nn.Module:
-        return Linear(shape[0], self.window, self.error_scale)
+        return Linear(shape[0], self.window_, self.error_scale)
 
     def _phases(self) -> list[Phase]:
         return []
@@ -88,11 +88,16 @@ class RidgeAR(SeriesDetector):
         return {}
 
     @torch.no_grad()
-    def _solve(self, module: Any, x: Tensor, spans: Sequence[tuple[int, int]]) -> None:
-        window, d = self.window, x.shape[1]
+    def _solve(
+        self,
+        module: Any,
+        x: Tensor,
+        spans: Sequence[tuple[int, int]],
+        generator: torch.Generator,
+    ) -> None:
+        window, d = self.window_, x.shape[1]
         starts = torch.cat([torch.arange(a, b - window) for a, b in spans])
         if len(starts) > self.max_points:
-            generator = torch.Generator("cpu").manual_seed(len(starts))
             order = torch.randperm(len(starts), generator=generator)[: self.max_points]
             starts = starts[order.sort().values]
         k = window * d + 1
@@ -105,23 +110,26 @@ class RidgeAR(SeriesDetector):
             rows = pad(chunk[:, :-1].flatten(1), (0, 1), value=1.0)
             gram += rows.T @ rows
             moments += rows.T @ chunk[:, -1]
-        penalty = torch.full((k,), float(self.alpha), dtype=torch.float64, device=x.device)
+        weight = float(self.alpha) * len(starts)
+        penalty = torch.full((k,), weight, dtype=torch.float64, device=x.device)
         penalty[-1] = 0  # not of the offset
         found = torch.linalg.solve(gram + penalty.diag(), moments)
         module.weight.copy_(found[:-1].reshape(window, d, d).permute(2, 1, 0))
         module.offset.copy_(found[-1])
 
     def _errors(self, module: Any, x: Tensor) -> Tensor:
-        return pad(x[:, self.window :] - module(x), (0, 0, self.window, 0))
+        return pad(x[:, self.window_ :] - module(x), (0, 0, self.window_, 0))
 
-    def _running(self) -> Running:
-        module, window, d = self.module_, self.window, self.n_features_in_
+    def _running(self) -> tuple[Running, Values]:
+        module, window, d = self.module_, self.window_, self.n_features_in_
         weight = numpy(module.weight.permute(2, 1, 0).reshape(window * d, d))
-        offset, score = numpy(module.offset), score_of(module.errors)
+        offset, terms = numpy(module.offset), terms_of(module.errors)
 
         def values(points: np.ndarray) -> np.ndarray:
             # Rows that share values: a product of n of them copies these, and no more.
-            rows = as_strided(points, (len(points) - window, window * d), (4 * d, 4), writeable=False)
-            return score(points[window:] - (rows @ weight + offset))
+            rows = as_strided(
+                points, (len(points) - window, window * d), (4 * d, 4), writeable=False
+            )
+            return terms(points[window:] - (rows @ weight + offset))
 
-        return Buffered(values, window, d)
+        return Buffered(values, window, d), self._finish

@@ -10,13 +10,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from deepod._inputs.scaling import LARGEST
 from deepod._inputs.series import as_series
 from deepod._inputs.validation import check_finite, column_names, validate_rows
-from deepod._scoring.apply import LARGEST_SCORE, finite
 from deepod._storage import atomic, tensors
 from deepod._storage.tensors import InvalidFileError
-from deepod.series._running import Arrays, checked
 
 _FORMAT = 1
 
@@ -56,23 +53,15 @@ class Stream:
     """
 
     def __init__(self, detector: Any, context: Any = None) -> None:
-        smoothing, name = detector.smoothing, type(detector).__name__
-        if smoothing == "centred" or (smoothing is None and detector.windowed):
-            raise ValueError(
-                f"a stream knows no points that are still to come, and {name}(smoothing="
-                f"{smoothing!r}) looks at them: fit with smoothing='causal'."
-            )
         # As it is now: a later fit replaces what the detector holds, and leaves this alone.
         self._detector = object.__new__(type(detector))
         self._detector.__dict__ = dict(detector.__dict__)
-        scaler = detector.scaler_
-        self._shift, self._scale, self._fill = scaler.shift, scaler.scale, scaler.fill
+        self._scorer = self._detector._scorer()
+        self._parts = getattr(detector, "members_", [self._detector])
+        self._allow_nan = all(part.fill_ is not None for part in self._parts)
+        self._channels = int(detector.n_features_in_)
         self.threshold = float(detector.threshold_)
-        self.n_points, self._channels = 0, int(detector.n_features_in_)
-        self._running = self._detector._running()
-        length = detector.smoothing_length if smoothing == "causal" else 1
-        # The last values, each at its number modulo the length; zeros before the first one.
-        self._recent, self._n_known = np.zeros(length), 0
+        self.n_points = 0
         if context is not None:
             self.push_many(self._block(context, "context")[-detector._reach() :])
 
@@ -103,7 +92,8 @@ class Stream:
             given = f"an array of shape {np.shape(x)}" if np.ndim(x) else "a single number"
             raise ValueError(f"x is {given}; expected a point of {channels} channels.")
         if not np.isfinite(point).all():
-            check_finite(point, column_names(self._detector, point), allow_nan=self._fill is not None)
+            columns = column_names(self._parts[0], point)
+            check_finite(point, columns, allow_nan=self._allow_nan)
         return float(self._score(point)[0])
 
     def push_many(self, block: Any) -> np.ndarray:
@@ -123,57 +113,23 @@ class Stream:
             If a point is none. The stream is then as it was before.
         """
         rows = self._block(block, "block")
-        step = self._running.at_once
+        step = self._scorer.at_once
         parts = [self._score(rows[i : i + step]) for i in range(0, len(rows), step)]
         return np.concatenate([np.empty(0), *parts])
 
     def _block(self, block: Any, name: str) -> np.ndarray:
-        detector = self._detector
         if not len(block):
-            return np.empty((0, detector.n_features_in_))
-        series = as_series(block, name=name, channels=detector.n_features_in_)
+            return np.empty((0, self._channels))
+        series = as_series(block, name=name, channels=self._channels)
         if series.form != "series":
             raise ValueError(f"{name} holds several series; a stream is one.")
-        rows: np.ndarray = validate_rows(detector, series.rows, reset=False)
+        *_, rows = [validate_rows(part, series.rows, reset=False) for part in self._parts]
         return rows
 
     def _score(self, rows: np.ndarray) -> np.ndarray:
-        values = self._running(self._scaled(rows))
+        scores = self._scorer(rows)
         self.n_points += len(rows)
-        scores = np.full(len(rows), np.nan)
-        if len(rows) == 1:  # a push: few calls, because each takes a microsecond
-            if values[0] == values[0]:  # it is no NaN
-                scores[0] = min(self._smoothed(values[0]), LARGEST_SCORE)
-            return scores
-        known = ~np.isnan(values)
-        if known.any():
-            scores[known] = finite(self._all_smoothed(values[known]))
         return scores
-
-    def _smoothed(self, value: float) -> float:
-        """Return the mean of the last values, this one included."""
-        length = len(self._recent)
-        self._recent[self._n_known % length] = value
-        self._n_known += 1
-        return float(self._recent.sum()) / min(self._n_known, length)
-
-    def _all_smoothed(self, values: np.ndarray) -> np.ndarray:
-        """Return what :meth:`_smoothed` would, of each."""
-        length, n = len(self._recent), len(values)
-        last = np.roll(self._recent, -(self._n_known % length))  # in the order of time
-        padded = np.concatenate([last[1:], values])
-        sums = np.lib.stride_tricks.sliding_window_view(padded, length).sum(1)
-        counts = np.minimum(self._n_known + np.arange(1, n + 1), length)
-        self._n_known += n
-        self._recent = np.roll(padded[n - 1 :], self._n_known % length)
-        return sums / counts
-
-    def _scaled(self, rows: np.ndarray) -> np.ndarray:
-        """Scale as ``scaler_.transform`` does, which takes longer to begin."""
-        if self._fill is not None:
-            rows = np.where(np.isnan(rows), self._fill, rows)
-        scaled = (rows - self._shift) / self._scale
-        return np.minimum(np.maximum(scaled, -LARGEST), LARGEST).astype(np.float32)
 
     # --- a state that outlives the process --------------------------------------------------------
 
@@ -194,8 +150,7 @@ class Stream:
         }
         path = Path(path)
         atomic.prepare(path)
-        own = {"recent": self._recent, "n_known": np.array(self._n_known)}
-        atomic.write({path: tensors.pack(description, own | self._running.state())})
+        atomic.write({path: tensors.pack(description, self._scorer.state())})
 
     def load(self, path: str | os.PathLike[str]) -> Self:
         """Go on where a stream of the same fitted detector was when it was saved.
@@ -223,25 +178,24 @@ class Stream:
                 f"{path} is the state of a stream of another detector, or of one that was fitted "
                 "again since; start a new stream."
             )
-        state: Arrays = {name: tensor.numpy() for name, tensor in found.items()}
-        seen = description.get("n_points")
+        state = {name: tensor.numpy() for name, tensor in found.items()}
+        seen, scorer = description.get("n_points"), self._detector._scorer()
         try:
             if type(seen) is not int or not 0 <= seen < 1 << 60:
                 raise ValueError(f"n_points is {seen!r}")
-            own = checked(state, {"recent": self._recent, "n_known": np.array(0)})
-            self._running.load(state, seen)
+            scorer.load(state, seen)
         except ValueError as error:
             raise InvalidFileError(f"{path} is no state of a stream: {error}.") from error
-        self._recent, self._n_known = own["recent"], int(own["n_known"])
-        self.n_points = seen
+        self._scorer, self.n_points = scorer, seen
         return self
 
 
 def _identity(detector: Any) -> str:
     """Tell fitted detectors apart: by what they were trained on, and how they score that."""
-    parameters = {k: v for k, v in vars(detector).items() if k.startswith(("window", "smoothing"))}
-    found = hashlib.sha256(json.dumps([type(detector).__name__, parameters]).encode())
-    scaler = detector.scaler_
-    for values in (scaler.shift, scaler.scale, detector._point_scores):
-        found.update(np.ascontiguousarray(values).tobytes())
+    found = hashlib.sha256()
+    for part in getattr(detector, "members_", [detector]):
+        settings = {k: v for k, v in vars(part).items() if k.startswith(("window", "smoothing"))}
+        found.update(json.dumps([type(part).__name__, settings], default=str).encode())
+        for values in (part.scaler_.shift, part.scaler_.scale, part._point_scores):
+            found.update(np.ascontiguousarray(values).tobytes())
     return found.hexdigest()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
@@ -22,14 +23,16 @@ from deepod._scoring.apply import finite
 from deepod._scoring.series import Span, covered, spans_of
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
 from deepod._scoring.vocabulary import Contamination, PyODVocabulary
-from deepod._training.series import SCALE_FLOOR, last_parts
+from deepod._storage import models
+from deepod._training.series import SCALE_FLOOR, last_parts, resolve_window
 from deepod.ensemble import check_member, scores_of
 from deepod.models._reconstruction import ErrorMaps
 from deepod.params import integer, one_of, real
 from deepod.series._base import SeriesMethods
-from deepod.series._running import Buffered, Running
+from deepod.series._running import Buffered, Running, Values
 from deepod.types import Shape
 
+_AUTO_WINDOW = 50
 _LEAST_SCALE = 1e-2  # of the mean over channels: one may be reconstructed exactly, by accident
 
 
@@ -39,8 +42,8 @@ class Windows(SeriesMethods, PyODVocabulary):
     Each window of ``window`` points is a row of ``window * channels`` values, of channels that were
     standardised on the training series. The score of a point is the mean over the windows that
     cover it. Where the detector reconstructs its rows, such as :class:`deepod.AutoEncoder`, each
-    value has an error of its own: the score is then the mean over these windows and over channels
-    of the errors at the point, each channel's over its mean on points that were not trained on.
+    value has an error of its own: the score is then made of the errors at the point, as in other
+    detectors of series.
 
     Parameters
     ----------
@@ -48,8 +51,8 @@ class Windows(SeriesMethods, PyODVocabulary):
         Of deepod, PyOD or scikit-learn, also at the end of a scikit-learn pipeline. It is cloned;
         a ``random_state`` of None is replaced, and ``cross_fitting`` is switched off, because
         windows that overlap show each other's points.
-    window : int, default=50
-        Points in a window.
+    window : int or "auto", default="auto"
+        Points in a window; "auto" is 50, or a third of the shortest series if that is less.
     stride : int, default=1
         Points between the windows that are scored, with ``smoothing="centred"`` or None.
     flatten : bool, default=True
@@ -123,7 +126,7 @@ class Windows(SeriesMethods, PyODVocabulary):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "detector": "no_validation",
-        "window": [integer(2)],
+        "window": [integer(2), one_of("auto")],
         "stride": [integer(1)],
         "flatten": ["boolean"],
         "max_windows": [integer(2)],
@@ -139,7 +142,7 @@ class Windows(SeriesMethods, PyODVocabulary):
     def __init__(
         self,
         detector: Any,
-        window: int = 50,
+        window: int | Literal["auto"] = "auto",
         *,
         stride: int = 1,
         flatten: bool = True,
@@ -169,7 +172,7 @@ class Windows(SeriesMethods, PyODVocabulary):
     def warm_up_(self) -> int:
         """First points of a series, without context, that have no score of their own."""
         check_is_fitted(self)
-        return self.window - 1 if self.smoothing == "causal" else 0
+        return self.window_ - 1 if self.smoothing == "causal" else 0
 
     # --- fit ------------------------------------------------------------------------------------
 
@@ -207,17 +210,9 @@ class Windows(SeriesMethods, PyODVocabulary):
         detector = self._unfitted()
         rows = validate_rows(self, series.rows, reset=True)
         self.input_shape_ = rows.shape[1:]
-        shortest = min(series.lengths)
-        if shortest <= self.window:
-            which = (
-                "X" if len(series.lengths) == 1 else f"series {series.lengths.index(shortest)} of X"
-            )
-            raise ValueError(
-                f"{which} has {shortest} points, and Windows(window={self.window}) needs "
-                f"{self.window + 1}: give longer series or a smaller window."
-            )
+        self.window_ = resolve_window("Windows", self.window, _AUTO_WINDOW, series.lengths)
         spans = spans_of(series.lengths)
-        first, held_out = last_parts(spans, self.validation_fraction, self.window + 1)
+        first, held_out = last_parts(spans, self.validation_fraction, self.window_ + 1)
         self.scaler_ = Scaler.fit(
             (block for begin, _, stop in spans for block in blocks(rows[begin:stop])),
             rows.shape[1:],
@@ -226,17 +221,15 @@ class Windows(SeriesMethods, PyODVocabulary):
         )
         points = torch.from_numpy(self.scaler_.transform(rows))
         self.error_weights_ = None
-        reference = None
+        unseen = None
         if held_out:
             self._train(clone(detector), points, first)
             self._learn_errors(points, held_out)
-            # Windows that end there: those that begin before have points that were trained on.
-            reference = self._over_time(lambda wide: self._of_points(points, wide), held_out)
+            unseen = self._score_points(points, held_out)
         self._train(detector, points, spans)
         if not held_out:
             self._learn_errors(points, spans)
-        scores = finite(self._over_time(lambda wide: self._of_points(points, wide), spans))
-        self._remember_points(scores, held_out, reference)
+        self._remember_points(self._score_points(points, spans), held_out, unseen)
 
     def _unfitted(self) -> Any:
         check_member(self.detector)
@@ -260,13 +253,13 @@ class Windows(SeriesMethods, PyODVocabulary):
         return detector.set_params(**seedless)
 
     def _train(self, detector: Any, points: Tensor, spans: Sequence[Span]) -> None:
-        starts = torch.cat([torch.arange(a, b - self.window + 1) for _, a, b in spans])
+        starts = torch.cat([torch.arange(a, b - self.window_ + 1) for _, a, b in spans])
         if len(starts) > self.max_windows:
             starts = starts[torch.linspace(0, len(starts) - 1, self.max_windows).long()]
         self.detector_ = detector.fit(self._windows(points, starts))
 
     def _windows(self, points: Tensor, starts: Tensor) -> np.ndarray:
-        windows = take(points, starts, self.window).numpy()
+        windows = take(points, starts, self.window_).numpy()
         return windows.reshape(len(windows), -1) if self.flatten else windows
 
     def _learn_errors(self, points: Tensor, spans: Sequence[Span]) -> None:
@@ -277,47 +270,73 @@ class Windows(SeriesMethods, PyODVocabulary):
         if self.error_scale is None:
             self.error_weights_ = np.ones(points.shape[1])
             return
-        usual = np.nanmean(self._of_points(points, spans, terms=True), axis=0)
-        self.error_weights_ = 1 / np.maximum(usual, _LEAST_SCALE * usual.mean() + 1e-12)
+        usual = np.nanmean(self._of_points(points, spans, by_value=True), axis=0)
+        varies = (points != points[0]).any(0).numpy()
+        least = _LEAST_SCALE * usual[varies].mean() + 1e-12 if varies.any() else 1.0
+        # A channel that stood still has no usual error: it counts as it is.
+        self.error_weights_ = np.where(varies, 1 / np.maximum(usual, least), 1.0)
 
     # --- scores ---------------------------------------------------------------------------------
 
     def _scores(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
         rows, spans = self._with_context(series, context)
         points = torch.from_numpy(self.scaler_.transform(rows))
+        return self._score_points(points, spans, batch_size)
+
+    def _score_points(
+        self, points: Tensor, spans: Sequence[Span], batch_size: int | None = None
+    ) -> np.ndarray:
+        if self.error_weights_ is not None:
+            return finite(self._contributed(points, spans, batch_size).sum(1))
         return finite(
             self._over_time(lambda wide: self._of_points(points, wide, batch_size), spans)
         )
+
+    def _contributed(
+        self, points: Tensor, spans: Sequence[Span], batch_size: int | None = None
+    ) -> np.ndarray:
+        """Give what each channel adds to the scores of points, (n_points, channels)."""
+        weights = self.error_weights_
+
+        def terms(wide: Sequence[Span]) -> np.ndarray:
+            found = self._of_points(points, wide, batch_size, by_value=True)
+            return found if weights is None else found * weights
+
+        found = self._over_time(terms, spans)
+        return found if weights is None else np.sqrt(found) / found.shape[1]
 
     def _of_points(
         self,
         points: Tensor,
         spans: Sequence[Span],
         batch_size: int | None = None,
-        terms: bool = False,
+        by_value: bool = False,
     ) -> np.ndarray:
-        """Give points their scores, or with ``terms`` what each channel contributes, as it is."""
+        """Give points the scores of their windows, or what their values add to these."""
         detector, d = self.detector_, points.shape[1]
-        weights = self.error_weights_
 
         def of_windows(starts: Tensor) -> np.ndarray:
             windows = self._windows(points, starts)
-            if weights is None and not terms:
+            if not by_value:
                 return scores_of(detector, windows, batch_size)
             found: np.ndarray = detector.explain(windows, batch_size)
-            found = found.reshape(len(starts), self.window, d)
-            return found if weights is None or terms else found @ (weights / d)
+            return found.reshape(len(starts), self.window_, d)
 
-        causal, values = self.smoothing == "causal", self.window * d
-        return covered(of_windows, spans, self.window, self.stride, causal, values)
+        causal, values = self.smoothing == "causal", self.window_ * d
+        return covered(of_windows, spans, self.window_, self.stride, causal, values)
 
-    def _running(self) -> Running:
-        span = self.window - 1
+    def _running(self) -> tuple[Running, Values]:
+        weights, before = self.error_weights_, self.window_ - 1
 
-        def of_windows(points: np.ndarray) -> np.ndarray:
-            return self._of_points(torch.from_numpy(points), [Span(0, span, len(points))])
+        def values(points: np.ndarray) -> np.ndarray:
+            spans = [Span(0, before, len(points))]
+            found = self._of_points(torch.from_numpy(points), spans, by_value=weights is not None)
+            return found[:, None] if weights is None else found * weights
 
-        return Buffered(of_windows, span, self.n_features_in_)
+        def finish(found: np.ndarray) -> np.ndarray:
+            return found.sum(1) if weights is None else np.sqrt(found).mean(1)
+
+        return Buffered(values, before, self.n_features_in_), finish
 
     def explain(self, X: Any, batch_size: int | None = None, *, context: Any = None) -> Any:
         """Find what each channel adds to the score of each point.
@@ -346,15 +365,32 @@ class Windows(SeriesMethods, PyODVocabulary):
         if not isinstance(self.detector_, BaseDetector):
             raise TypeError(f"{type(self.detector_).__name__} explains no scores.")
         series = self._series(X)
+        return self._like(X, series, self._explained(series, context, batch_size))
+
+    def _explained(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
         rows, spans = self._with_context(series, context)
         points = torch.from_numpy(self.scaler_.transform(rows))
-        weights = 1.0 if self.error_weights_ is None else self.error_weights_ / points.shape[1]
+        return self._contributed(points, spans, batch_size)
 
-        def terms(wide: Sequence[Span]) -> np.ndarray:
-            return self._of_points(points, wide, batch_size, terms=True) * weights
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted detector to a folder or a file, for :func:`deepod.load`.
 
-        found = series.shaped(self._over_time(terms, spans))
-        return found[:, 0] if np.ndim(X) == 1 and series.form == "series" else found
+        Parameters
+        ----------
+        path : str or path-like
+            As in other detectors.
+
+        Raises
+        ------
+        NotFittedError
+            If there is nothing to save yet.
+        TypeError
+            If ``detector`` is none of deepod, or cannot be saved itself.
+        OSError
+            If the file cannot be written, or a folder of this name holds other things.
+        """
+        check_is_fitted(self)
+        models.save(self, path)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "detector_")

@@ -21,7 +21,7 @@ def report(
     results: Any,
     out: str | os.PathLike[str] | None = None,
     *,
-    metric: str = "auc_roc",
+    metric: str | None = None,
     detectors: Sequence[str] | None = None,
     datasets: Sequence[str] | None = None,
     rename: Mapping[str, str] | None = None,
@@ -48,8 +48,10 @@ def report(
         Folder for ``index.html``, which needs no other file and no network, ``report.md`` and
         .csv files. Made if it is not there; other files in it stay, and an ``index.html`` or
         ``report.md`` that is no report is not replaced.
-    metric : {"auc_roc", "auc_pr", "f1", "false_alarms"}, default="auc_roc"
-        Of the Markdown and of the pictures; the page has a table of all.
+    metric : str, optional
+        Of the Markdown and of the pictures; the page has a table of all: "auc_roc" (the default),
+        "auc_pr", "f1" or "false_alarms", and of time series "vus_pr" (the default), "vus_roc",
+        "auc_pr", "auc_roc", "range_f1" or "false_alarms".
     detectors, datasets : sequence of str, optional
         Only these.
     rename : mapping, optional
@@ -67,7 +69,8 @@ def report(
         a mapping of protocols to files.
     differences_of : str, optional
         A detector, by its name in the report: add a table of how far it is ahead of each other one
-        in AUC-ROC and AUC-PR, with 95 % intervals by bootstrap over datasets, wins and losses.
+        in AUC-ROC and AUC-PR, with 95 % intervals by bootstrap over datasets, wins and losses; of
+        time series in VUS-PR and AUC-PR, over series.
 
     Returns
     -------
@@ -103,7 +106,7 @@ def report(
     ...
     """
     for name, value, known in (("metric", metric, tables.METRICS), ("test", test, tables.TESTS)):
-        if value not in known:
+        if value is not None and value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
     if out is not None and Path(out).exists() and not Path(out).is_dir():
         raise NotADirectoryError(f"out: {out} is a file; name a folder.")
@@ -120,11 +123,11 @@ def report(
             tables.choose(table, datasets=[dataset])
         if differences_of is not None:
             tables.choose(chosen, detectors=[differences_of])
-        markdown = tables.render(found, metric, per_dataset, differences_of)
+        markdown = tables.render(found, per_dataset, differences_of)
         if out is not None:
             from deepod.bench.reporting import page
 
-            options = page.Options(metric, test, dataset, published, differences_of)
+            options = page.Options(test, dataset, published, differences_of)
             files = page.write(found, options) | {"report.md": markdown + "\n"}
             _write(Path(out), files)
     except ModuleNotFoundError as error:
@@ -137,8 +140,8 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     add = parser.add_argument
     add("results", nargs="+", type=Path, metavar="RESULTS", help="as deepod bench has written it")
     add("--out", type=Path, metavar="FOLDER", help="write index.html, report.md and .csv here")
-    add("--metric", choices=list(tables.METRICS), default="auc_roc", help="for Markdown and "
-        "pictures (default: %(default)s)")  # fmt: skip
+    add("--metric", choices=list(tables.METRICS), help="for Markdown and pictures (default: "
+        "auc_roc; of series vus_pr)")  # fmt: skip
     add("--per-dataset", action="store_true", help="print a table of datasets x detectors, too")
     add("--detectors", type=listed, metavar="a,b,c", help="only these")
     add("--datasets", type=listed, metavar="a,b,c", help="only these")

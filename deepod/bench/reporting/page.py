@@ -31,7 +31,6 @@ _COPIES = 0.01  # share of copies from which on a dataset is named
 class Options(NamedTuple):
     """What the user chose."""
 
-    metric: str = "auc_roc"
     test: str = "nemenyi"
     dataset: str | None = None  # for the curves
     reference: Mapping[str, Any] = {}  # protocol to file of published figures
@@ -91,8 +90,8 @@ class _Section:
         # A number in front: names that differ in other characters only are different files.
         self.stem = f"{number}-{''.join(c if c.isalnum() else '-' for c in name)[:60]}"
         self.group, self.options, self.look, self.files = group, options, look, files
-        self.low = tables.lower_is_better(options.metric)
-        self.metric = METRICS[options.metric]
+        self.low = tables.lower_is_better(group.metric)
+        self.metric = METRICS[group.metric]
         self.parts: list[tuple[str, str]] = []
 
     def write(self) -> str:
@@ -102,8 +101,8 @@ class _Section:
             f"<h2>{escape(_title(group))}</h2><p class=about>{escape(_about(group.protocol))}</p>"
         )
         if len(group.common):
-            scores = tables.per_dataset(group.common, self.options.metric)
-            done += self.summary() + self.differences() + self.ranks(scores)
+            scores = tables.per_dataset(group.common, self.group.metric)
+            done += self.data_sets() + self.summary() + self.differences() + self.ranks(scores)
             done += self.datasets(scores)
             done += self.time() + self.curves(scores) + self.published()
         done += self.left_out()
@@ -128,11 +127,27 @@ class _Section:
 
     # --- parts ---
 
+    def data_sets(self) -> str:
+        """Return means over the series of each data set."""
+        if self.group.protocol != "series":
+            return ""
+        table = tables.per_data_set(self.group.common, self.group.metric)
+        best = table.agg("min" if self.low else "max")
+        lines = []
+        for name, row in table.iterrows():
+            cells = "".join(_cell(f"{100 * row[c]:.1f}", row, best, c) for c in table)
+            lines.append(f"<tr{self.ours(name)}>{self.name(name)}{cells}</tr>")
+        heads = "".join(f"<th scope=col>{escape(tables.flat(c))}</th>" for c in table)
+        note = f"{tables.PER_DATA_SET}: {self.metric}, percent. Table: "
+        note += self.save("data-sets", table)
+        text = _table(f"<tr><th scope=col>detector</th>{heads}</tr>", lines)
+        return self.part("sets", "Data sets", f"{text}<p class=note>{note}</p>")
+
     def summary(self) -> str:
         """Return all metrics in one table."""
-        table = tables.overview(self.group.common, self.options.metric)
+        table = tables.overview(self.group.common, self.group.metric)
         file = self.save("summary", table)
-        shown = list(METRICS)
+        shown = tables.metrics_of(self.group.protocol)
         head = "".join(f"<th colspan=2 scope=colgroup>{METRICS[m]}, %</th>" for m in shown)
         below = "<th scope=col>mean ± std</th><th scope=col>rank</th>" * len(shown)
         best = {
@@ -166,8 +181,8 @@ class _Section:
         note = (
             "Mean over the datasets of the mean over the seeds; ± is the standard deviation, over "
             "the seeds, of the mean over the datasets; rank is the mean over the datasets, 1 is "
-            "best. F1 is that of flagging as many rows as there are anomalies; false alarms are "
-            "the share of normal test rows above the threshold that training set."
+            "best. F1 is that of flagging as many rows as there are anomalies; range F1 and false "
+            "alarms, the share of normal test rows, are those of the threshold that training set."
         )
         return self.part(
             "summary", "Summary", f"{lead}{text}<p class=note>{note} Table: {file}</p>"
@@ -205,7 +220,7 @@ class _Section:
 
     def ranks(self, scores: pd.DataFrame) -> str:
         """Critical-difference diagram."""
-        found = tables.compare(scores, self.options.metric, self.options.test)
+        found = tables.compare(scores, self.group.metric, self.options.test)
         if found.ranks is None:
             return self.part("ranks", "Ranks", f"<p>{escape(found.reason)}</p>")
         p = f"p {'< 0.0001' if found.friedman < 1e-4 else f'= {found.friedman:.4f}'}"
@@ -225,7 +240,7 @@ class _Section:
     def datasets(self, scores: pd.DataFrame) -> str:
         """Heat map, and facts about the datasets."""
         drawn = figures.heat_map(scores, self.look, self.low)
-        file = self.save(f"{self.options.metric}-per-dataset", scores)
+        file = self.save(f"{self.group.metric}-per-dataset", scores)
         caption = (
             f"Percent, mean over the seeds of {self.metric}. Detectors from the best mean at the "
             f"left, datasets from the easiest on top; bold is best on a dataset. Table: {file}"
@@ -257,7 +272,7 @@ class _Section:
 
     def time(self) -> str:
         """Draw seconds against quality."""
-        table = tables.summary(self.group.common, self.options.metric)
+        table = tables.summary(self.group.common, self.group.metric)
         if table[["fit_seconds", "mean"]].isna().any(axis=None):
             return ""
         drawn = figures.time_against_quality(table, self.metric, self.look, self.low)
@@ -503,8 +518,9 @@ def _title(group: Group) -> str:
 
 
 def _about(protocol: str) -> str:
-    if protocol == "images":
-        return "The images of one class train; all others are anomalies."
+    if protocol in protocols.DIVIDED:
+        about = protocols.DIVIDED[protocol]
+        return f"{about[0].upper()}{about[1:]}."
     try:
         found, amount = protocols.find(protocol)
     except ValueError:

@@ -16,9 +16,16 @@ from deepod.bench.rows import Cell
 if TYPE_CHECKING:
     import pandas as pd
 
-METRICS = {"auc_roc": "AUC-ROC", "auc_pr": "AUC-PR", "f1": "F1", "false_alarms": "false alarms"}
+METRICS = {
+    "auc_roc": "AUC-ROC", "auc_pr": "AUC-PR", "f1": "F1", "false_alarms": "false alarms",
+    "vus_pr": "VUS-PR", "vus_roc": "VUS-ROC", "range_f1": "range F1",
+}  # fmt: skip
+# Those of a protocol, the one that it is judged by first; of two there are differences.
+_OF_ROWS = ("auc_roc", "auc_pr", "f1", "false_alarms")
+_OF_SERIES = ("vus_pr", "auc_pr", "vus_roc", "auc_roc", "range_f1", "false_alarms")
 TESTS = ("nemenyi", "wilcoxon-holm")
 NO_DIFFERENCES = "No differences: the detector, or another one, has no results here."
+PER_DATA_SET = "Mean over the series of each data set, and the mean of these"
 ALPHA = 0.05  # level of the tests and intervals
 _LEAST_DETECTORS, _LEAST_DATASETS = 3, 5  # fewer say nothing about ranks
 _RESAMPLES = 10_000  # of the datasets, for an interval
@@ -38,6 +45,7 @@ class Group(NamedTuple):
     """Results that may be compared: of one protocol, one group of datasets, and the same caps."""
 
     protocol: str
+    metric: str  # that it is judged by
     prefix: str  # that the names of the datasets share: "wide" of "wide/letters"; may be empty
     max_train: int | None
     max_test: int | None
@@ -129,21 +137,32 @@ def choose(
     return table
 
 
-def groups(table: pd.DataFrame, metric: str = "auc_roc") -> list[Group]:
+def metrics_of(protocol: str) -> tuple[str, ...]:
+    """Return the metrics of a protocol, the one that it is judged by first."""
+    return _OF_SERIES if protocol == "series" else _OF_ROWS
+
+
+def groups(table: pd.DataFrame, metric: str | None = None) -> list[Group]:
     """Divide results by protocol, prefix of the dataset's name and caps, which are never mixed.
 
-    A row without the metric, as older versions may have written it, is one with an error.
+    A series has the folder of its data set in its name, too: the prefix is in front of that. A row
+    without the metric, as older versions may have written it, is one with an error; None is the
+    metric that the protocol is judged by.
     """
     import pandas as pd
 
     found = []
-    known = table["error"].notna() | table[metric].notna()
-    table = table.assign(error=table["error"].astype(object).where(known, f"no {metric} recorded"))
-    prefix = table["dataset"].str.rpartition("/")[0].rename("prefix")
+    prefix = table["dataset"].str.rpartition("/")[0]
+    outer = prefix.str.rpartition("/")[0]
+    prefix = prefix.where(table["protocol"] != "series", outer).rename("prefix")
     by = ["protocol", prefix, "max_train", "max_test"]
     for (protocol, name, *caps), part in table.groupby(by, dropna=False, sort=False):
         train, test = (None if pd.isna(cap) else int(cap) for cap in caps)
-        found.append(Group(protocol, name, train, test, part, *split_common(part)))
+        chosen = metric or metrics_of(protocol)[0]
+        known = part["error"].notna() | part[chosen].notna()
+        errors = part["error"].astype(object).where(known, f"no {chosen} recorded")
+        part = part.assign(error=errors)
+        found.append(Group(protocol, chosen, name, train, test, part, *split_common(part)))
     return found
 
 
@@ -181,6 +200,32 @@ def per_dataset(common: pd.DataFrame, metric: str) -> pd.DataFrame:
     return common.pivot_table(values=metric, index="dataset", columns="detector", sort=False)
 
 
+def per_data_set(common: pd.DataFrame, metric: str) -> pd.DataFrame:
+    """Return means over the series of each data set, the folder that they are in.
+
+    Parameters
+    ----------
+    common : DataFrame
+        Rows of the protocol "series", of cells that all detectors have.
+    metric : str
+
+    Returns
+    -------
+    DataFrame
+        Detectors, the best first, x data sets; and their ``mean``, in which each data set counts as
+        much as any other.
+    """
+    scores = per_dataset(common, metric)
+    table = scores.groupby([data_set(name) for name in scores.index], sort=False).mean().T
+    table["mean"] = table.mean(axis=1)
+    return table.sort_values("mean", ascending=lower_is_better(metric)).rename_axis("detector")
+
+
+def data_set(series: str) -> str:
+    """Return the data set of a series: "SMD" of "series-first/SMD/machine-1-6"."""
+    return str(series).rpartition("/")[0].rpartition("/")[2]
+
+
 def lower_is_better(metric: str) -> bool:
     """Return whether it counts what should not be."""
     return metric == "false_alarms"
@@ -193,7 +238,8 @@ def summary(common: pd.DataFrame, metric: str) -> pd.DataFrame:
     ----------
     common : DataFrame
         Rows of cells that all detectors have.
-    metric : {"auc_roc", "auc_pr", "f1", "false_alarms"}
+    metric : str
+        A key of :data:`METRICS`.
 
     Returns
     -------
@@ -235,7 +281,7 @@ def overview(common: pd.DataFrame, metric: str) -> pd.DataFrame:
 
     main = summary(common, metric)
     parts = []
-    for m in METRICS:
+    for m in metrics_of(common["protocol"].iloc[0]):
         part = summary(_with_metric(common, m), m)
         parts.append(part[["mean", "std", "rank"]].add_prefix(f"{m}_").reindex(main.index))
     return pd.concat([*parts, main[["datasets", "seeds", "fit_seconds", "score_seconds"]]], axis=1)
@@ -253,8 +299,9 @@ def differences(common: pd.DataFrame, detector: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A line for each other detector and each ``metric``, AUC-ROC and AUC-PR; the hardest to beat
-        come first. ``difference``: mean over datasets of the difference of the means over seeds.
+        A line for each other detector and each ``metric``, AUC-ROC and AUC-PR, or VUS-PR and
+        AUC-PR of series; the hardest to beat come first. ``difference``: mean over datasets of the
+        difference of the means over seeds.
         ``low`` and ``high``: its 95 % interval by bootstrap, the percentiles of the mean over
         datasets drawn with replacement; NaN of a single dataset. ``wins`` and ``losses``: on how
         many of the ``datasets``. A metric that one of the two lacks in some of the cells has no
@@ -263,7 +310,7 @@ def differences(common: pd.DataFrame, detector: str) -> pd.DataFrame:
     import pandas as pd
 
     parts = []
-    for metric in ("auc_roc", "auc_pr"):
+    for metric in metrics_of(common["protocol"].iloc[0])[:2] if len(common) else ():
         scores = per_dataset(_with_metric(common, metric), metric)
         if detector in scores:
             ahead = -scores.drop(columns=detector).sub(scores[detector], axis=0).round(_DIGITS)
@@ -300,7 +347,8 @@ def compare(scores: pd.DataFrame, metric: str, test: str = "nemenyi") -> Compari
     ----------
     scores : DataFrame
         Datasets x detectors, as :func:`per_dataset` gives it.
-    metric : {"auc_roc", "auc_pr", "f1", "false_alarms"}
+    metric : str
+        A key of :data:`METRICS`.
     test : {"nemenyi", "wilcoxon-holm"}, default="nemenyi"
         Test of the pairs: of their mean ranks, or of their differences on each dataset.
 
@@ -437,14 +485,13 @@ def left_out(group: Group) -> list[str]:
 
 
 def render(
-    found: Sequence[Group], metric: str, detailed: bool = False, differences_of: str | None = None
+    found: Sequence[Group], detailed: bool = False, differences_of: str | None = None
 ) -> str:
     """Write Markdown: for every group a table, and what was left out of it.
 
     Parameters
     ----------
     found : sequence of Group
-    metric : {"auc_roc", "auc_pr", "f1", "false_alarms"}
     detailed : bool, default=False
         Whether to add a table of datasets x detectors.
     differences_of : str, optional
@@ -456,8 +503,12 @@ def render(
     """
     parts = []
     for group in found:
+        metric = group.metric
         parts.append(flat(f"## {group.name}: {metric}" + (group.caps and f", {group.caps}")))
         if len(group.common):
+            if group.protocol == "series":
+                table = markdown(per_data_set(group.common, metric))
+                parts += [f"{PER_DATA_SET}:", table, "Mean over all series:"]
             parts.append(markdown(summary(group.common, metric)))
             if differences_of is not None:
                 ahead = differences(group.common, differences_of)

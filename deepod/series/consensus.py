@@ -1,0 +1,249 @@
+"""Several detectors of series, whose scores are joined."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any, ClassVar, Literal, Self
+
+import numpy as np
+from sklearn.base import clone
+from sklearn.utils.validation import check_is_fitted
+
+from deepod._inputs.seeds import spawn_seeds
+from deepod._inputs.series import Series, as_series
+from deepod._scoring.series import spans_of
+from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
+from deepod._scoring.vocabulary import Contamination, PyODVocabulary
+from deepod._storage import models
+from deepod._training.series import last_parts
+from deepod.params import one_of
+from deepod.series._base import SeriesMethods
+from deepod.series._running import Joined, Scorer
+
+
+class SeriesConsensus(SeriesMethods, PyODVocabulary):
+    """Several detectors of series, whose scores are joined: what to take for an unknown series.
+
+    The score of each member is divided by its mean on normal points that the member has not
+    learned from, so that scores of any unit count alike. The score of a point is the largest of
+    them: one member that is sure suffices.
+
+    Parameters
+    ----------
+    detectors : sequence of detectors or None, default=None
+        Of :mod:`deepod.series`; others inside :class:`Windows`. Each is cloned; a ``random_state``
+        of None is replaced. None stands for ``[WindowNeighbors(), RidgeAR()]``.
+    combination : {"max", "mean"}, default="max"
+        How the members' scores of a point become one.
+    contamination : float in [0, 0.5], "auto" or thresholder, default=0.1
+        As in the detectors, for the joint score; those of the members have no effect.
+    false_alarm_rate : float in (0, 1) or None, default=None
+        As in the detectors, for the joint score.
+    random_state : int, RandomState or None, default=None
+        Source of the members' seeds.
+
+    Attributes
+    ----------
+    members_ : list
+        Fitted detectors.
+    units_ : ndarray of shape (n_members,), float64
+        What the scores of each are divided by.
+    combination_ : str
+        ``combination`` as it was in ``fit``, which the scores follow.
+    decision_scores_ : ndarray of shape (n_points,), float64
+        Joint scores of the points of the training series, one series after the other.
+    threshold_ : float
+        Scores above it are labelled 1.
+    labels_ : ndarray of shape (n_points,), int
+    unseen_ : bool
+        Whether the threshold follows points that no member has learned from.
+    warm_up_ : int
+        First points of a series, without ``context``, for which a member has no score of its own.
+    n_features_in_ : int
+        Channels.
+    feature_names_in_ : ndarray of str
+        Only if X had column names.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from deepod.series import SeriesConsensus
+    >>> x = np.sin(np.arange(2000) / 5)
+    >>> detector = SeriesConsensus(random_state=0).fit(x[:1500])
+    >>> test = x[1500:].copy()
+    >>> test[250:260] = 0.0
+    >>> abs(int(detector.decision_function(test).argmax()) - 255) < 60
+    True
+    """
+
+    members_: list[Any]
+    units_: np.ndarray
+    combination_: str
+
+    _parameter_constraints: ClassVar[dict[str, Any]] = {
+        "detectors": [list, tuple, None],
+        "combination": [one_of("max", "mean")],
+        "contamination": CONTAMINATION,
+        "false_alarm_rate": FALSE_ALARM_RATE,
+        "random_state": ["random_state"],
+    }
+
+    def __init__(
+        self,
+        detectors: Sequence[Any] | None = None,
+        *,
+        combination: Literal["max", "mean"] = "max",
+        contamination: Contamination = 0.1,
+        false_alarm_rate: float | None = None,
+        random_state: int | np.random.RandomState | None = None,
+    ) -> None:
+        self.detectors = detectors
+        self.combination = combination
+        self.contamination = contamination
+        self.false_alarm_rate = false_alarm_rate
+        self.random_state = random_state
+
+    @property
+    def warm_up_(self) -> int:
+        """First points of a series, without context, that some member has no score of."""
+        check_is_fitted(self)
+        return max(member.warm_up_ for member in self.members_)
+
+    def fit(self, X: Any, y: Any = None) -> Self:
+        """Fit the members.
+
+        Parameters
+        ----------
+        X : array-like of shape (T,), (T, channels) or (n, T, channels), or a list of series
+            As in the members' ``fit``.
+        y : object, optional
+            Ignored.
+
+        Returns
+        -------
+        self : object
+            If fit fails or is interrupted, self is as it was before.
+
+        Raises
+        ------
+        TypeError
+            If a member is no detector of series.
+        ValueError, FloatingPointError
+            As ``fit`` of the first member that failed.
+        """
+        self._validate_params()
+        params = self.get_params(deep=False)
+        fitted = type(self)(**params)
+        series = as_series(X)
+        members = self._unfitted()
+        for member, seed in zip(members, spawn_seeds(self.random_state, len(members)), strict=True):
+            if "random_state" in member.get_params() and member.random_state is None:
+                member.set_params(random_state=seed)
+            member.fit(series)
+        fitted.members_, fitted.combination_ = members, self.combination
+        means = [member._training_scores.mean() for member in members]
+        fitted.units_ = np.array([mean if mean > 0 else 1.0 for mean in means])
+        for name in ("n_features_in_", "feature_names_in_"):
+            if hasattr(members[0], name):
+                setattr(fitted, name, getattr(members[0], name))
+        scores = fitted._join([member.decision_scores_ for member in members])
+        fitted._remember_points(scores, fitted._held_out(series))
+        kept = {k: v for k, v in self.__dict__.items() if not k.endswith("_")}
+        self.__dict__ = kept | fitted.__dict__ | params
+        return self
+
+    def _unfitted(self) -> list[Any]:
+        from deepod.series import RidgeAR, WindowNeighbors
+
+        given = [WindowNeighbors(), RidgeAR()] if self.detectors is None else self.detectors
+        if not given:
+            raise ValueError("detectors must hold at least one detector, or be None.")
+        for member in given:
+            if not isinstance(member, SeriesMethods) or isinstance(member, SeriesConsensus):
+                raise TypeError(
+                    "detectors must hold detectors of deepod.series; put others into "
+                    f"Windows(...): got {member!r}."
+                )
+        return [clone(member) for member in given]
+
+    def _held_out(self, series: Series) -> list[Any]:
+        """Return the points that no member has learned from."""
+        spans = spans_of(series.lengths)
+        learned = [m for m in self.members_ if getattr(m, "learns_by_heart", True)]
+        if not all(member.unseen_ for member in learned):
+            return []
+        if not learned:
+            return spans
+        shares = [member.validation_fraction for member in learned]
+        return last_parts(spans, min(shares), max(m.window_ for m in learned) + 2)[1]
+
+    def _scores(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
+        return self._join([m._scores(series, context, batch_size) for m in self.members_])
+
+    def _join(self, scores: Sequence[np.ndarray]) -> np.ndarray:
+        """One score per point from one per point and member."""
+        in_units = np.stack(scores) / self.units_[:, None]
+        return in_units.max(0) if self.combination_ == "max" else in_units.mean(0)
+
+    def explain(self, X: Any, batch_size: int | None = None, *, context: Any = None) -> Any:
+        """Find what each channel adds to the score of each point.
+
+        Parameters
+        ----------
+        X : array-like or list of series
+            As in :meth:`decision_function`.
+        batch_size : int, optional
+            As in :meth:`decision_function`.
+        context : array-like, optional
+            As in :meth:`decision_function`.
+
+        Returns
+        -------
+        contributions : ndarray shaped like X, or a list of such, float64
+            Those of the member whose score is the joint one, or the mean of all, in the units of
+            the joint score.
+
+        Raises
+        ------
+        TypeError
+            If a member explains no scores.
+        """
+        check_is_fitted(self)
+        series = self._series(X)
+        scores = [member._scores(series, context, batch_size) for member in self.members_]
+        terms = [member._explained(series, context, batch_size) for member in self.members_]
+        in_units = np.stack(terms) / self.units_[:, None, None]
+        if self.combination_ == "mean":
+            return self._like(X, series, in_units.mean(0))
+        which = (np.stack(scores) / self.units_[:, None]).argmax(0)
+        return self._like(X, series, in_units[which, np.arange(len(which))])
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write the fitted detectors to a folder or a file, for :func:`deepod.load`.
+
+        Parameters
+        ----------
+        path : str or path-like
+            As in other detectors.
+
+        Raises
+        ------
+        NotFittedError
+            If there is nothing to save yet.
+        TypeError
+            If a member is a ``Windows``, or cannot be saved itself.
+        OSError
+            If the file cannot be written, or a folder of this name holds other things.
+        """
+        check_is_fitted(self)
+        models.save(self, path)
+
+    def _scorer(self) -> Scorer:
+        return Joined([member._scorer() for member in self.members_], self._join)
+
+    def _reach(self) -> int:
+        return max(member._reach() for member in self.members_)
+
+    def __sklearn_is_fitted__(self) -> bool:
+        return hasattr(self, "members_")

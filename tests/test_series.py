@@ -1,0 +1,463 @@
+"""What all detectors of time series have in common."""
+
+import pickle
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
+
+import deepod
+from deepod._registry import SERIES
+from deepod._scoring.series import Span, covered, kernel, passed_over, smoothed, spans_of
+from deepod.series import LSTMAD, RidgeAR, WindowNeighbors, Windows
+from tests.cases import FAST_SERIES, SERIES_NAMES, fast_series, fitted_series, waves
+
+every = pytest.mark.parametrize("name", SERIES_NAMES)
+NEW = waves(120, seed=1)
+
+
+def with_anomaly(n=200, start=120, stop=130):
+    x = waves(n, seed=2)
+    x[start:stop] = 3.0
+    return x
+
+
+def test_every_detector_of_series__has_a_case():
+    assert set(FAST_SERIES) == set(SERIES)
+    assert set(SERIES) == set(deepod.series.__all__)
+
+
+# --- forms ----------------------------------------------------------------------------------------
+
+
+@every
+def test_scores__one_for_each_point__in_their_form(name):
+    detector = fitted_series(name)
+    assert detector.decision_function(NEW).shape == (120,)
+    assert detector.decision_function(NEW).dtype == np.float64
+    assert detector.predict(NEW).shape == (120,)
+    assert set(np.unique(detector.predict(with_anomaly()))) == {0, 1}
+    assert detector.decision_scores_.shape == detector.labels_.shape == (300,)
+    several = [NEW, NEW[:50]]
+    assert [len(s) for s in detector.decision_function(several)] == [120, 50]
+    assert [len(s) for s in detector.predict(several)] == [120, 50]
+    assert [s.shape for s in detector.predict_proba(several)] == [(120, 2), (50, 2)]
+    episodes = NEW.reshape(3, 40, 2)
+    assert detector.decision_function(episodes).shape == (3, 40)
+    assert detector.predict_confidence(episodes).shape == (3, 40)
+    assert detector.p_values(episodes).shape == (3, 40)
+
+
+@every
+def test_scores__univariate(name):
+    x = waves(200, None)
+    detector = fast_series(name).fit(x)
+    assert detector.n_features_in_ == 1
+    np.testing.assert_array_equal(
+        detector.decision_function(x), detector.decision_function(x[:, None])
+    )
+    assert detector.explain(x).shape == (200,)
+
+
+@every
+def test_scores__of_series_in_a_list__those_of_each_alone(name):
+    detector = fitted_series(name)
+    a, b = detector.decision_function([NEW, with_anomaly()])
+    np.testing.assert_allclose(a, detector.decision_function(NEW), rtol=1e-4)
+    np.testing.assert_allclose(b, detector.decision_function(with_anomaly()), rtol=1e-4)
+
+
+@every
+def test_fit__list_of_series__none_crosses_a_border(name):
+    """A jump between two series is none within them."""
+    low, high = waves(150), waves(150, seed=3) + 100.0
+    longer = {"epochs": 20} if "epochs" in FAST_SERIES[name] else {}
+    apart = fast_series(name, **longer).fit([low, high])
+    together = fast_series(name, **longer).fit(np.concatenate([low, high]))
+    assert len(apart.decision_scores_) == len(together.decision_scores_) == 300
+    border = slice(140, 160)
+    assert together.decision_scores_[border].max() > 1.5 * apart.decision_scores_[border].max()
+
+
+@every
+def test_fit__episodes(name):
+    detector = fast_series(name).fit(waves(400).reshape(10, 40, 2))
+    assert detector.decision_scores_.shape == (400,)
+    assert detector.fit_predict(waves(400).reshape(10, 40, 2)).shape == (10, 40)
+
+
+@every
+def test_frames__names_and_times(name):
+    index = pd.date_range("2024-01-01", periods=300, freq="min")
+    frame = pd.DataFrame(waves(), columns=["a", "b"], index=index)
+    detector = fast_series(name).fit(frame)
+    assert detector.feature_names_in_.tolist() == ["a", "b"]
+    assert np.isfinite(detector.decision_function(frame)).all()
+    with pytest.raises(ValueError, match="feature names"):
+        detector.decision_function(frame.rename(columns={"b": "c"}))
+
+
+@every
+def test_anomaly__found_where_it_is(name):
+    detector = fitted_series(name)
+    x = with_anomaly()
+    assert 105 <= detector.decision_function(x).argmax() < 145
+    terms = detector.explain(x)
+    assert terms.shape == x.shape
+    x = waves(200, seed=2)
+    x[120:130, 1] += 4.0
+    assert detector.explain(x)[115:135].sum(0).argmax() == 1
+
+
+@pytest.mark.parametrize("name", ["LSTMAD", "RidgeAR", "WindowNeighbors"])
+@pytest.mark.parametrize("smoothing", ["centred", "causal", None])
+def test_explain__sums_up_to_the_score(name, smoothing):
+    detector = fast_series(name, smoothing=smoothing).fit(waves())
+    x = with_anomaly()
+    np.testing.assert_allclose(
+        detector.explain(x).sum(1), detector.decision_function(x), rtol=1e-3, atol=1e-5
+    )
+
+
+# --- time -----------------------------------------------------------------------------------------
+
+
+@every
+def test_causal__nothing_that_comes_later(name):
+    """The scores of a series that ends earlier are the same as far as it goes."""
+    detector = fast_series(name, smoothing="causal").fit(waves())
+    whole, part = detector.decision_function(NEW), detector.decision_function(NEW[:77])
+    np.testing.assert_allclose(part, whole[:77], rtol=1e-4, atol=1e-6)
+    changed = NEW.copy()
+    changed[77:] = 50.0
+    np.testing.assert_allclose(
+        detector.decision_function(changed)[:77], whole[:77], rtol=1e-4, atol=1e-6
+    )
+
+
+@every
+@pytest.mark.parametrize("smoothing", ["centred", "causal", None])
+def test_far_points__change_nothing(name, smoothing):
+    detector = fast_series(name, smoothing=smoothing).fit(waves())
+    x, changed = waves(300, seed=4), waves(300, seed=4)
+    changed[:20] = 1e6
+    scores, others = detector.decision_function(x), detector.decision_function(changed)
+    np.testing.assert_allclose(others[100:], scores[100:], rtol=1e-3, atol=1e-6)
+
+
+@every
+def test_context__gives_the_first_points_a_past(name):
+    detector = fast_series(name, smoothing="causal").fit(waves())
+    x = waves(200, seed=5)
+    whole = detector.decision_function(x)
+    block = detector.decision_function(x[120:], context=x[:120])
+    assert block.shape == (80,)
+    np.testing.assert_allclose(block, whole[120:], rtol=0.05, atol=1e-3)
+    short = detector.decision_function(x[120:125], context=x[:120])
+    np.testing.assert_allclose(short, block[:5], rtol=1e-3, atol=1e-5)
+    several = detector.decision_function([x[120:], x[100:]], context=[x[:120], x[:100]])
+    np.testing.assert_allclose(several[0], block, rtol=1e-3, atol=1e-5)
+
+
+@every
+def test_score_batches__follow_on_one_another(name):
+    detector = fast_series(name, smoothing="causal").fit(waves())
+    x = waves(240, seed=6)
+    blocks = list(detector.score_batches(x[i : i + 60] for i in range(0, 240, 60)))
+    assert [len(block) for block in blocks] == [60] * 4
+    whole = detector.decision_function(x)
+    np.testing.assert_allclose(np.concatenate(blocks), whole, rtol=0.05, atol=1e-3)
+
+
+@every
+def test_warm_up__the_first_known_score(name):
+    detector = fast_series(name, smoothing="causal").fit(waves())
+    scores = detector.decision_function(NEW)
+    if name == "SeriesConsensus":  # the largest of the members' scores
+        members = [
+            m.decision_function(NEW) / u
+            for m, u in zip(detector.members_, detector.units_, strict=True)
+        ]
+        np.testing.assert_allclose(scores, np.max(members, 0), rtol=1e-5)
+        return
+    assert (scores[: detector.warm_up_] == scores[detector.warm_up_]).all()
+    assert len(np.unique(scores[detector.warm_up_ :])) > 50
+
+
+@pytest.mark.parametrize("horizon", [1, 3])
+def test_forecast_errors__are_of_the_point__not_from_it(horizon):
+    """An error of horizon h at a point is what the forecast made h points before missed."""
+    module = torch.nn.Module()
+    module.forward = lambda x: x  # the forecast, at any horizon, is the last point
+    detector = LSTMAD(horizons=(horizon,))
+    x = torch.arange(10.0).square().reshape(1, 10, 1)
+    errors = detector._errors(module.forward, x)[0, :, 0]
+    expected = torch.zeros(10)
+    expected[horizon:] = x[0, horizon:, 0] - x[0, :-horizon, 0]
+    torch.testing.assert_close(errors, expected)
+
+
+def test_a_jump__at_its_own_time():
+    """Scores that are not smoothed are highest at the very point that is off."""
+    for detector in (RidgeAR(window=10, smoothing=None), fast_series("LSTMAD", smoothing=None)):
+        detector.fit(waves())
+        x = waves(200, seed=7)
+        x[150] += 8.0
+        assert detector.decision_function(x).argmax() == 150
+
+
+# --- what is known of points that were not trained on ---------------------------------------------
+
+
+@every
+def test_threshold__follows_points_that_were_not_trained_on(name):
+    detector = fast_series(name).fit(waves(1000))
+    flagged = detector.predict(waves(1000, seed=9)).mean()
+    assert 0.02 < flagged < 0.3
+    assert detector.set_params(contamination=0.0).predict(waves(400, seed=9)).mean() < 0.1
+
+
+def test_last_part__is_held_out():
+    x = waves(500)
+    x[400:] *= 10.0  # nothing of it may be known to the scaler or the network
+    detector = RidgeAR(window=10, validation_fraction=0.2).fit(x)
+    np.testing.assert_allclose(detector.scale_, x[:400].std(0), rtol=1e-6)
+    assert len(detector._training_scores) == 100
+    assert detector.unseen_
+
+
+def test_channels_that_stand_still__are_evidence_when_they_move():
+    for name in ("LSTMAD", "RidgeAR", "WindowNeighbors"):
+        x = np.column_stack([waves(400, 1), np.full(400, 7.0)])
+        detector = fast_series(name).fit(x)
+        new = np.column_stack([waves(200, 1, seed=3), np.full(200, 7.0)])
+        usual = detector.decision_function(new).max()
+        new[100:110, 1] += 0.5
+        scores = detector.decision_function(new)
+        assert 90 <= scores.argmax() < 120
+        assert scores.max() > 3 * usual
+        assert detector.explain(new)[100:110].sum(0).argmax() == 1
+
+
+def test_windows__of_training__not_compared_with_themselves():
+    detector = WindowNeighbors(window=10, smoothing=None).fit(waves(400))
+    new = detector.decision_function(waves(400, seed=8))
+    assert 0.7 < np.median(detector.decision_scores_) / np.median(new) < 1.4
+
+
+def test_windows__of_any_detector():
+    from pyod.models.knn import KNN
+    from sklearn.ensemble import IsolationForest
+
+    for inner in (KNN(), IsolationForest(random_state=0), deepod.PLAD(epochs=2)):
+        detector = Windows(inner, window=10).fit(waves())
+        assert np.isfinite(detector.decision_function(NEW)).all()
+    with pytest.raises(TypeError, match="explains no scores"):
+        Windows(KNN(), window=10).fit(waves()).explain(NEW)
+    with pytest.raises(TypeError, match="must hold detectors"):
+        Windows("KNN").fit(waves())
+    deep = Windows(deepod.AutoEncoder(epochs=1), window=10, flatten=False).fit(waves())
+    assert deep.detector_.input_shape_ == (10, 2)
+    assert deep.explain(NEW).shape == NEW.shape
+
+
+def test_windows_of_errors__each_value_has_its_own():
+    detector = Windows(deepod.AutoEncoder(epochs=5), window=10, random_state=0).fit(waves(400))
+    assert detector.error_weights_.shape == (2,)
+    x = with_anomaly()
+    np.testing.assert_allclose(detector.explain(x).sum(1), detector.decision_function(x), rtol=1e-6)
+
+
+# --- scikit-learn ---------------------------------------------------------------------------------
+
+
+@every
+def test_same_seed__same_scores(name):
+    again = fast_series(name).fit(waves())
+    np.testing.assert_array_equal(
+        again.decision_function(NEW), fitted_series(name).decision_function(NEW)
+    )
+
+
+@every
+def test_clone_and_pickle(name):
+    detector = fitted_series(name)
+    assert not hasattr(clone(detector), "n_features_in_")
+    again = pickle.loads(pickle.dumps(detector))
+    np.testing.assert_array_equal(again.decision_function(NEW), detector.decision_function(NEW))
+    np.testing.assert_array_equal(again.labels_, detector.labels_)
+
+
+@every
+def test_save_and_load(name, tmp_path):
+    detector = fitted_series(name)
+    detector.save(tmp_path / "model.deepod")
+    again = deepod.load(tmp_path / "model.deepod")
+    assert type(again) is type(detector)
+    np.testing.assert_array_equal(again.decision_function(NEW), detector.decision_function(NEW))
+    np.testing.assert_array_equal(again.decision_scores_, detector.decision_scores_)
+    assert again.threshold_ == detector.threshold_
+
+
+def test_grid_search__in_the_order_of_time():
+    x, y = with_anomaly(400, 350, 370), np.zeros(400)
+    y[350:370] = y[100:110] = y[180:190] = y[250:260] = 1
+    for start in (100, 180, 250):
+        x[start : start + 10] = 3.0
+    search = GridSearchCV(
+        RidgeAR(window=10), {"alpha": [0.1, 10.0]}, scoring="roc_auc", cv=TimeSeriesSplit(3)
+    )
+    assert search.fit(x, y).best_score_ > 0.6
+
+
+@every
+def test_failed_fit__changes_nothing(name):
+    detector = fast_series(name).fit(waves())
+    before = detector.decision_function(NEW)
+    with pytest.raises(ValueError, match="NaN"):
+        detector.fit(np.full((300, 2), np.nan))
+    np.testing.assert_array_equal(detector.decision_function(NEW), before)
+
+
+@every
+@pytest.mark.parametrize(
+    ("X", "message"),
+    [
+        (waves(8), "window"),
+        (np.full((300, 2), np.inf), "infinity"),
+        (waves(300).T, "transpose"),
+        (waves(300).astype(str), "."),
+    ],
+)
+def test_fit__refuses(name, X, message):
+    with pytest.raises(ValueError, match=message):
+        fast_series(name).fit(X)
+
+
+@every
+def test_scores__refuse(name):
+    detector = fitted_series(name)
+    with pytest.raises(ValueError, match="context="):
+        detector.decision_function(waves(5))
+    with pytest.raises(ValueError, match="features"):
+        detector.decision_function(waves(50, 3))
+    with pytest.raises(ValueError, match="context holds 1 series"):
+        detector.decision_function([NEW, NEW], context=NEW)
+
+
+@pytest.mark.parametrize(
+    "params",
+    [{"suspects": 0.1}, {"cross_fitting": True}, {"network": "mlp"}, {"input_shape": (2,)}],
+)
+def test_parameters_of_rows__refused(params):
+    with pytest.raises(ValueError, match="not for series"):
+        fast_series("LSTMAD", **params).fit(waves())
+
+
+def test_missing_values__imputed():
+    x = waves()
+    x[50:60, 0] = np.nan
+    for name in ("LSTMAD", "RidgeAR", "WindowNeighbors"):
+        detector = fast_series(name, missing="impute").fit(x)
+        assert np.isfinite(detector.decision_function(x)).all()
+
+
+def test_callbacks_and_checkpoint(tmp_path):
+    events = []
+    file = tmp_path / "fit.checkpoint"
+    detector = fast_series("LSTMAD", epochs=3, callbacks=[events.append], checkpoint=file)
+    detector.fit(waves())
+    assert len(events) == 3
+    assert "validation_forecast" in detector.history_[0]
+    assert not file.exists()
+
+
+@pytest.mark.gpu
+@every
+def test_gpu__same_scores(name):
+    cpu = fitted_series(name)
+    if name == "Windows":
+        pytest.skip("the detector inside has tests of its own")
+    gpu = fast_series(name, device="cuda").fit(waves())
+    assert np.corrcoef(gpu.decision_function(NEW), cpu.decision_function(NEW))[0, 1] > 0.9
+
+
+# --- the parts ------------------------------------------------------------------------------------
+
+
+@settings(max_examples=30)
+@given(
+    n=st.integers(11, 90),
+    context=st.integers(0, 30),
+    window=st.integers(2, 10),
+    seed=st.integers(0, 5),
+)
+def test_passed_over__each_point_once__at_its_place(n, context, window, seed):
+    x = torch.from_numpy(np.random.default_rng(seed).normal(size=(n + context, 1))).float()
+    spans = [Span(0, context, n + context)]
+    found = passed_over(torch.nn.Identity(), lambda m, rows: rows, x, spans, window)
+    known = ~np.isnan(found[:, 0])
+    first = max(0, window - context)
+    assert known.sum() == max(0, n - first)
+    np.testing.assert_array_equal(found[known, 0], x[context + first :, 0].double())
+
+
+@settings(max_examples=30)
+@given(
+    lengths=st.lists(st.integers(10, 40), min_size=1, max_size=3),
+    window=st.integers(2, 10),
+    stride=st.integers(1, 12),
+    causal=st.booleans(),
+)
+def test_covered__mean_over_the_windows_that_cover_a_point(lengths, window, stride, causal):
+    stride = min(stride, window)
+    x = np.random.default_rng(0).normal(size=sum(lengths))
+
+    def of_windows(starts):
+        return np.stack([x[s : s + window] for s in starts.tolist()])
+
+    found = covered(of_windows, spans_of(lengths), window, stride, causal, window)
+    if causal:
+        for _, start, stop in spans_of(lengths):
+            assert np.isnan(found[start : start + window - 1]).all()
+            for t in range(start + window - 1, stop):
+                np.testing.assert_allclose(found[t], x[t - window + 1 : t + 1].mean())
+    else:
+        np.testing.assert_allclose(found, x)
+
+
+@settings(max_examples=30)
+@given(n=st.integers(1, 60), length=st.integers(1, 30), known=st.integers(0, 59))
+def test_smoothed__means_around_and_up_to(n, length, known):
+    x = np.random.default_rng(n).normal(size=n)
+    first = min(known, n - 1)
+    x[:first] = np.nan
+    weights = kernel(length)
+
+    def mean(values):  # nearest last
+        own = weights[: len(values)][::-1]
+        return (own * values[-len(own) :]).sum() / own.sum()
+
+    for kind in ("centred", "causal"):
+        found = smoothed(x.copy(), spans_of([n]), kind, length)
+        for t in range(n):
+            at = max(t, first)
+            before, after = mean(x[first : at + 1]), mean(x[at:][::-1])
+            expected = before if kind == "causal" else (before + after) / 2
+            np.testing.assert_allclose(found[t], expected, atol=1e-12)
+    np.testing.assert_array_equal(
+        smoothed(x.copy(), spans_of([n]), None, length)[first:], x[first:]
+    )
+
+
+def test_smoothed__an_outlier_is_over_some_time():
+    x = np.zeros(300)
+    x[100] = 1e18
+    found = smoothed(x, spans_of([300]), "centred", 10)
+    assert found[100] > 1e16
+    assert (found[121:] == 0).all()
