@@ -1,0 +1,219 @@
+"""Streams of points: scores as they come."""
+
+import math
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from safetensors import safe_open
+
+import deepod
+from deepod import series
+from deepod._registry import SERIES, detector_class
+
+WINDOW = 16
+RNG = np.random.default_rng(0)
+
+
+def wave(n, channels, start=0):
+    time = np.arange(start, start + n)[:, None] / 5 + np.arange(channels)
+    return np.sin(time) + 0.1 * RNG.normal(size=(n, channels))
+
+
+X = {d: wave(700, d) for d in (1, 3)}
+NEW = {d: wave(420, d, 700) for d in (1, 3)}
+for new in NEW.values():
+    new[200:210] += 3
+# Of classes that need an argument, or can do what others cannot.
+SPECIAL = {
+    "Windows": [
+        lambda **given: series.Windows(deepod.Neighbors(), **given),
+        lambda **given: series.Windows(deepod.AutoEncoder(epochs=2, random_state=0), **given),
+    ],
+    "SeriesConsensus": [
+        lambda **given: series.SeriesConsensus(
+            [series.RidgeAR(**given), series.WindowNeighbors(**given)]
+        ),
+    ],
+    "LSTMAD": [
+        lambda **given: series.LSTMAD(epochs=2, **given),
+        lambda **given: series.LSTMAD(
+            epochs=2,
+            hidden=(7, 5),
+            horizons=(3, 1, 7),
+            error_scale="covariance",
+            **given | {"smoothing": None},
+        ),
+    ],
+}
+
+
+def made(cls, **given):
+    settings = {"epochs": 2, "random_state": 0} | given
+    known = cls._parameter_constraints
+    return cls(**{name: value for name, value in settings.items() if name in known})
+
+
+KINDS = [
+    pytest.param(make, id=f"{name}-{k}")
+    for name in SERIES
+    for k, make in enumerate(
+        SPECIAL.get(name) or [lambda name=name, **given: made(detector_class(name), **given)]
+    )
+]
+
+
+def fitted(make, channels=3, **given):
+    given = {"window": WINDOW, "smoothing": "causal", "smoothing_length": 7} | given
+    detector = make(**given)
+    if channels > 1 and getattr(detector, "univariate", False):
+        channels = 1
+    detector.fit(X[channels])
+    return detector, NEW[channels]
+
+
+def assert_close(found, wanted):
+    np.testing.assert_allclose(found, wanted, rtol=1e-5, atol=2e-5 * np.median(wanted))
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("make", KINDS)
+def test_stream__any_detector__scores_of_the_batch(make, channels):
+    detector, new = fitted(make, channels)
+    wanted, stream = detector.decision_function(new), detector.stream()
+    # Beyond two borders of chunks, at which a pass begins anew.
+    found = np.array([stream.push(x) for x in new[:210]])
+    found = np.concatenate([found, stream.push_many(new[210:215]), stream.push_many(new[215:])])
+    warm_up = detector.warm_up_
+    assert np.isnan(found[:warm_up]).all()
+    assert_close(found[warm_up:], wanted[warm_up:])
+    assert stream.n_points == len(new)
+
+
+@pytest.mark.parametrize("length", [1, 100, 600])
+@pytest.mark.parametrize("make", KINDS)
+def test_stream__context__scores_of_the_batch_with_it(make, length):
+    detector, new = fitted(make)
+    past = X[new.shape[1]][-length:]
+    wanted = detector.decision_function(new, context=past)
+    found = detector.stream(context=past).push_many(new)
+    known = ~np.isnan(found)
+    assert known[max(0, detector.warm_up_ - length) :].all()
+    assert_close(found[known], wanted[known])
+
+
+@pytest.mark.parametrize("make", KINDS)
+@pytest.mark.parametrize("stop", [0, 3, 150])
+def test_save__loaded_into_a_new_stream__goes_on(make, stop, tmp_path):
+    detector, new = fitted(make)
+    stream = detector.stream()
+    stream.push_many(new[:stop])
+    stream.save(tmp_path / "state")
+    rest = stream.push_many(new[stop:])
+    again = detector.stream(context=new[:50]).load(tmp_path / "state")
+    assert again.n_points == stop
+    np.testing.assert_array_equal(again.push_many(new[stop:]), rest)
+
+
+def test_save__restart_with_a_loaded_model__goes_on(tmp_path):
+    detector, new = fitted(SPECIAL["LSTMAD"][0])
+    detector.save(tmp_path / "model")
+    stream = detector.stream()
+    stream.push_many(new[:100])
+    stream.save(tmp_path / "state")
+    again = deepod.load(tmp_path / "model").stream().load(tmp_path / "state")
+    assert_close(again.push_many(new[100:]), stream.push_many(new[100:]))
+    with safe_open(tmp_path / "state", "np") as file:  # no pickle
+        assert file.keys()
+
+
+def test_load__other_file_or_detector__refused_and_unchanged(tmp_path):
+    detector, new = fitted(SPECIAL["LSTMAD"][0])
+    stream = detector.stream(context=new[:100])
+    fitted(SPECIAL["LSTMAD"][1])[0].stream().save(tmp_path / "other")
+    detector.save(tmp_path / "model.deepod")
+    (tmp_path / "nonsense").write_bytes(b"x" * 100)
+    with pytest.raises(ValueError, match="another detector"):
+        stream.load(tmp_path / "other")
+    with pytest.raises(ValueError, match="no state of a stream"):
+        stream.load(tmp_path / "model.deepod")
+    with pytest.raises(ValueError, match="not a file of deepod"):
+        stream.load(tmp_path / "nonsense")
+    with pytest.raises(FileNotFoundError):
+        stream.load(tmp_path / "missing")
+    wanted = detector.stream(context=new[:100]).push_many(new[100:])
+    np.testing.assert_array_equal(stream.push_many(new[100:]), wanted)
+
+
+@pytest.mark.parametrize("make", KINDS)
+def test_stream__many_points__state_does_not_grow(make, tmp_path):
+    detector, new = fitted(make)
+    stream = detector.stream()
+    sizes = []
+    for k in range(4 * 5 * WINDOW):
+        stream.push(new[k % len(new)])
+        state = stream._scorer.state()
+        sizes.append(sum(array.nbytes for array in state.values()))
+    # One round of chunks has all sizes there are.
+    assert max(sizes[-5 * WINDOW :]) == max(sizes[5 * WINDOW : 10 * WINDOW])
+
+
+def test_stream__points_without_an_end__finite_after_an_outlier():
+    detector, new = fitted(lambda **given: series.RidgeAR(**given))
+    stream, usual = detector.stream(), detector.stream()
+    stream.push_many(new[:50]), usual.push_many(new[:50])
+    assert stream.push([1e30, 0, 0]) > 1e6
+    usual.push(new[50])
+    rest = new[51 : 51 + WINDOW + 30]
+    assert_close(stream.push_many(rest)[-5:], usual.push_many(rest)[-5:])
+
+
+BAD = [
+    ([1.0, 2.0], "an array of shape \\(2,\\); expected a point of 3 channels"),
+    (1.0, "a single number; expected a point of 3 channels"),
+    ([[1.0, 2.0, 3.0]], "an array of shape \\(1, 3\\)"),
+    ([1.0, np.nan, 3.0], "NaN in column 1"),
+    ([1.0, np.inf, 3.0], "infinity"),
+    (["a", "b", "c"], "could not convert"),
+    (None, "a single number|NaN|array"),
+]
+
+
+@pytest.mark.parametrize(("point", "message"), BAD)
+def test_push__bad_point__refused_and_unchanged(point, message):
+    detector, new = fitted(SPECIAL["LSTMAD"][0])
+    stream = detector.stream(context=new[:60])
+    with pytest.raises((ValueError, TypeError), match=message):
+        stream.push(point)
+    bad = np.array([*new[60:63].tolist(), [1.0, np.nan, 2.0]])
+    with pytest.raises(ValueError, match="NaN"):
+        stream.push_many(bad)
+    wanted = detector.stream(context=new[:60]).push_many(new[60:])
+    np.testing.assert_array_equal(stream.push_many(new[60:]), wanted)
+
+
+def test_push__missing_values__as_in_the_batch():
+    x, new = X[3].copy(), NEW[3].copy()
+    x[::9, 1] = new[::7, 2] = np.nan
+    detector = series.LSTMAD(
+        epochs=2, window=WINDOW, missing="impute", smoothing="causal", random_state=0
+    ).fit(x)
+    stream = detector.stream()
+    found = np.array([stream.push(point) for point in new])
+    assert_close(found[WINDOW:], detector.decision_function(new)[WINDOW:])
+
+
+def test_stream__smoothing_that_looks_ahead__refused():
+    for detector in (series.RidgeAR(window=WINDOW), series.WindowNeighbors(smoothing=None)):
+        with pytest.raises(ValueError, match="fit with smoothing='causal'"):
+            detector.fit(X[1]).stream()
+
+
+def test_stream__fit_afterwards__makes_no_difference():
+    detector, new = fitted(SPECIAL["LSTMAD"][0])
+    stream, wanted = detector.stream(), detector.decision_function(new)
+    threshold = detector.threshold_
+    detector.fit(10 * X[3])
+    assert_close(stream.push_many(new)[WINDOW:], wanted[WINDOW:])
+    assert stream.threshold == threshold
