@@ -1,6 +1,7 @@
 """Streams of points: scores as they come."""
 
-import math
+import os
+import signal
 import subprocess
 import sys
 
@@ -11,6 +12,7 @@ from safetensors import safe_open
 import deepod
 from deepod import series
 from deepod._registry import SERIES, detector_class
+from deepod.cli import main
 
 WINDOW = 16
 RNG = np.random.default_rng(0)
@@ -217,3 +219,126 @@ def test_stream__fit_afterwards__makes_no_difference():
     detector.fit(10 * X[3])
     assert_close(stream.push_many(new)[WINDOW:], wanted[WINDOW:])
     assert stream.threshold == threshold
+
+
+# --- deepod watch ---------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def model(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("watch")
+    detector, new = fitted(lambda **given: series.RidgeAR(**given))
+    detector.save(folder / "model")
+    return folder / "model", detector, new
+
+
+def start_watch(*arguments):
+    run = [sys.executable, "-m", "deepod", "watch", *map(str, arguments)]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(run, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
+
+
+def line(values):
+    return ",".join(map(repr, values)) + "\n"
+
+
+def test_watch__points_come__scored_one_by_one(model):
+    path, detector, new = model
+    wanted = detector.decision_function(new)
+    process = start_watch(path)
+    assert process.stdout.readline() == "score,label\n"
+    for k, point in enumerate(new[: WINDOW + 20].tolist()):
+        process.stdin.write(line(point))
+        process.stdin.flush()
+        score, label = process.stdout.readline().split(",")  # before the next one comes
+        if k < WINDOW:
+            assert (score, label) == ("nan", "0\n")
+        else:
+            assert float(score) == pytest.approx(wanted[k], rel=1e-5)
+            assert int(label) == (wanted[k] > detector.threshold_)
+    assert process.communicate(timeout=600) == ("", "")
+    assert process.returncode == 0
+
+
+def test_watch__names_times_and_blanks__understood(model, capsys, monkeypatch):
+    path, _, new = model
+    lines = ["when,a,b,c\n", "\n"]
+    lines += [f'"1, {k}",{line(point)}' for k, point in enumerate(new[:30].tolist())]
+    monkeypatch.setattr("sys.stdin", lines)
+    assert main(["watch", str(path), "--time", "when"]) == 0
+    head, *rows = capsys.readouterr().out.splitlines()
+    assert head == "time,score,label"
+    assert [row.rsplit(",", 2)[0] for row in rows] == [f'"1, {k}"' for k in range(30)]
+    monkeypatch.setattr("sys.stdin", [" ".join(map(repr, p)) for p in new[:30].tolist()])
+    assert main(["watch", str(path)]) == 0
+    assert capsys.readouterr().out.splitlines()[1:] == [row.split('",')[1] for row in rows]
+
+
+def test_watch__state__goes_on(model, capsys, monkeypatch, tmp_path):
+    path, detector, new = model
+    for part in (new[:40], new[40:80]):
+        monkeypatch.setattr("sys.stdin", [line(point) for point in part.tolist()])
+        assert main(["watch", str(path), "--state", str(tmp_path / "state")]) == 0
+    found = [float(row.split(",")[0]) for row in capsys.readouterr().out.splitlines()[-40:]]
+    assert_close(found, detector.decision_function(new[:80])[40:])
+
+
+BAD_LINES = [
+    ("1,2\n", "line 3: it has 2 values; expected 3"),
+    ("1,x,2\n", "line 3: could not convert string to float: 'x'"),
+    ("1,,2\n", "line 3: Input X contains NaN in column 1"),
+]
+
+
+@pytest.mark.parametrize(("bad", "message"), BAD_LINES)
+def test_watch__bad_line__ends_or_is_skipped(model, bad, message, capsys, monkeypatch):
+    path, _, new = model
+    good = [line(point) for point in new[:20].tolist()]
+    monkeypatch.setattr("sys.stdin", [*good[:2], bad, *good[2:]])
+    assert main(["watch", str(path)]) == 1
+    found = capsys.readouterr()
+    assert len(found.out.splitlines()) == 3
+    assert found.err.startswith(f"deepod watch: {message}")
+    monkeypatch.setattr("sys.stdin", [*good[:2], bad, *good[2:]])
+    assert main(["watch", str(path), "--skip-bad"]) == 0
+    found = capsys.readouterr()
+    assert len(found.out.splitlines()) == 21
+    assert found.err.startswith(f"deepod watch: {message}")
+
+
+def test_watch__what_cannot_be__explained(model, capsys, monkeypatch, tmp_path):
+    path, _, new = model
+    deepod.AutoEncoder(epochs=1).fit(new).save(tmp_path / "rows")
+    series.RidgeAR(window=WINDOW).fit(new).save(tmp_path / "centred")
+    monkeypatch.setattr("sys.stdin", ["a,b\n", "1,2\n"])
+    for arguments, message in (
+        ([tmp_path / "nothing"], "there is no such file or folder"),
+        ([tmp_path / "rows"], "AutoEncoder scores rows without an order"),
+        ([tmp_path / "centred"], "fit with smoothing='causal'"),
+        ([path], "2 columns are left (a, b), and the model was fitted on 3"),
+        ([path, "--time", "c"], "0 columns have the name 'c'"),
+    ):
+        assert main(["watch", *map(str, arguments)]) == 1
+        assert message in capsys.readouterr().err, arguments
+
+
+@pytest.mark.skipif(os.name != "posix", reason="signals and pipes of POSIX")
+def test_watch__ctrl_c_or_nobody_reads__ends_without_a_word(model, tmp_path):
+    path, _, new = model
+    process = start_watch(path, "--state", tmp_path / "state")
+    process.stdin.write(line(new[0].tolist()))
+    process.stdin.flush()
+    assert process.stdout.readline() == "score,label\n"
+    assert process.stdout.readline() == "nan,0\n"  # it has begun to read
+    process.send_signal(signal.SIGINT)
+    assert process.wait(timeout=600) == 0
+    assert process.stderr.read() == ""
+    assert (tmp_path / "state").exists()
+
+    process = start_watch(path)
+    process.stdout.readline()
+    process.stdout.close()
+    process.stdin.write(line(new[0].tolist()))
+    process.stdin.flush()
+    assert process.wait(timeout=600) == 141
+    assert process.stderr.read() == ""
