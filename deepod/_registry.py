@@ -22,6 +22,7 @@ DETECTORS = {
 # Detectors of time series.
 SERIES = {
     "LSTMAD": "deepod.series.lstm_ad",
+    "ReRe": "deepod.series.rere",
     "RidgeAR": "deepod.series.ridge_ar",
     "SeriesConsensus": "deepod.series.consensus",
     "WindowNeighbors": "deepod.series.window_neighbors",

@@ -221,6 +221,90 @@ def test_stream__fit_afterwards__makes_no_difference():
     assert stream.threshold == threshold
 
 
+# --- ReRe -----------------------------------------------------------------------------------------
+
+LEVEL = 2 + 0.1 * np.random.default_rng(1).normal(size=200)
+
+
+def rere(**given):
+    return series.ReRe(**{"epochs": 5, "random_state": 0} | given)
+
+
+def test_rere__spike__alarm_and_few_networks():
+    x = LEVEL.copy()
+    x[150] = 5.0
+    detector = rere(epochs=20).fit(x[:100])
+    scores = detector.decision_function(x[100:])
+    assert detector.threshold_ == 1.0
+    assert set(np.flatnonzero(scores > 1)) & {50, 51, 52}
+    assert (scores[:50] > 1).mean() < 0.1
+    stream = detector.stream()
+    stream.push_many(x[100:])
+    trained = stream._scorer.running.runner.kept["retrained"] - detector.module_.retrained.numpy()
+    assert 1 <= trained < 15
+
+
+@pytest.mark.parametrize("history", [None, 20])
+def test_rere__by_hand__errors_over_the_usual_ones(history):
+    detector = rere(history=history).fit(LEVEL[:60])
+    runner = detector.stream()._scorer.running.runner
+    value = (LEVEL[60] - detector.scaler_.shift.item()) / detector.scaler_.scale.item()
+    kept = runner.state()
+    size = max(abs(value + runner.level), 1.0)
+    own = np.column_stack([kept["relative"][:, 1:], abs(value - kept["forecasts"]) / size])
+    if history is None:
+        usual = kept["moments"][:, 0] + 3 * np.sqrt(kept["moments"][:, 1])
+    else:
+        usual = kept["past"].mean(1) + 3 * kept["past"].std(1)
+    ratios = own.mean(1) / usual
+    assert (ratios < 1).all()  # or else networks are trained again
+    assert runner.push(value) == pytest.approx(ratios.min())
+    # Past errors of the first detector are those of all points.
+    assert runner.kept["counts"][0] == kept["counts"][0] + 1
+
+
+def test_rere__moments__of_all_past_errors():
+    runner = rere().fit(LEVEL[:60]).stream()._scorer.running.runner
+    runner.kept["moments"][:], runner.kept["counts"][:] = 0, 0
+    errors = np.abs(LEVEL[:50])
+    for error in errors:
+        runner._record([0], [error])
+    assert runner._usual(0) == pytest.approx(errors.mean() + 3 * errors.std())
+
+
+def test_rere__scored_twice__same_scores_until_partial_fit():
+    detector = rere().fit(LEVEL[:100])
+    first = detector.decision_function(LEVEL[100:])
+    np.testing.assert_array_equal(detector.decision_function(LEVEL[100:]), first)
+    assert detector.partial_fit(LEVEL[100:150]) is detector
+    np.testing.assert_allclose(detector.decision_function(LEVEL[150:]), first[50:], rtol=1e-4)
+    blocks = [*rere().fit(LEVEL[:100]).score_batches([LEVEL[100:130], LEVEL[130:]])]
+    np.testing.assert_array_equal(np.concatenate(blocks), first)
+
+
+def test_rere__training_scores__before_each_point_is_learned():
+    whole = rere().fit(LEVEL)
+    assert whole.unseen_
+    # The same scaling, and so the same points.
+    part = rere().fit([LEVEL[:100], LEVEL[100:]])
+    np.testing.assert_allclose(part.decision_scores_[:100], whole.decision_scores_[:100])
+    assert np.isfinite(part.decision_scores_).all()
+
+
+def test_rere__several_channels_or_too_few_points__refused():
+    with pytest.raises(ValueError, match="X has 3: fit one for each channel"):
+        rere().fit(X[3])
+    with pytest.raises(ValueError, match="needs 9 before it judges one"):
+        rere().fit(LEVEL[:8])
+
+
+def test_rere__threshold__the_papers_unless_another_is_asked_for():
+    assert rere(contamination=0.3).fit(LEVEL).threshold_ == 1.0
+    detector = rere(false_alarm_rate=0.1).fit(LEVEL)
+    assert detector.threshold_ != 1.0
+    assert detector.labels_.mean() <= 0.1
+
+
 # --- deepod watch ---------------------------------------------------------------------------------
 
 

@@ -9,11 +9,12 @@ from deepod._registry import SERIES, detector_class
 if TYPE_CHECKING:
     from deepod.series.consensus import SeriesConsensus
     from deepod.series.lstm_ad import LSTMAD
+    from deepod.series.rere import ReRe
     from deepod.series.ridge_ar import RidgeAR
     from deepod.series.window_neighbors import WindowNeighbors
     from deepod.series.windows import Windows
 
-__all__ = ["LSTMAD", "RidgeAR", "SeriesConsensus", "WindowNeighbors", "Windows"]
+__all__ = ["LSTMAD", "ReRe", "RidgeAR", "SeriesConsensus", "WindowNeighbors", "Windows"]
 
 if not TYPE_CHECKING:  # type checkers are to see that a misspelt name is none
 
