@@ -6,6 +6,10 @@ from typing import Any
 
 import numpy as np
 
+from deepod._inputs.series import Series, as_series
+
+_STRETCHES = 4000  # of a line with more points, of which the least and the largest are drawn
+
 
 def plot_scores(scores: Any, y: Any = None, threshold: float | None = None, ax: Any = None) -> Any:
     """Draw the distribution of anomaly scores, split by label where labels are known.
@@ -162,6 +166,208 @@ def plot_contributions(
     ax.axvline(0, color="black", linewidth=0.8)
     ax.set_xlabel("contribution to the score" + (f", mean of {rows} rows" if rows > 1 else ""))
     return ax
+
+
+def plot_series(
+    detector: Any,
+    X: Any,
+    y: Any = None,
+    *,
+    context: Any = None,
+    scores: Any = None,
+    feature_names: Any = None,
+    n_channels: int = 8,
+    figure: Any = None,
+) -> Any:
+    """Draw a series with the scores of its points, the threshold and the stretches above it.
+
+    Each channel has a strip of its own, and the scores have the last one. A stretch above the
+    threshold is shaded in all of them. Several series are drawn one after the other.
+
+    Parameters
+    ----------
+    detector : detector of series
+        Fitted.
+    X : array-like of shape (T,), (T, channels) or (n, T, channels), or a list of series
+        What to score; the times of a single DataFrame are those of the picture.
+    y : array-like, optional
+        0 = normal, 1 = anomaly, one for each point and in the form of X; drawn below the scores.
+    context : array-like, optional
+        The points before X, as ``decision_function`` takes them.
+    scores : array-like of shape (n_points,), optional
+        Of X, if they are known already.
+    feature_names : array-like of str of shape (channels,), optional
+        By default those of X or of the detector, or else "channel 0" and so on.
+    n_channels : int, default=8
+        Channels to draw, at most. Of more, those that add most to the scores of the points above
+        the threshold, or of all points if none is; in the order of X.
+    figure : matplotlib Figure, optional
+        Where to draw; a new one by default.
+
+    Returns
+    -------
+    figure : matplotlib Figure
+
+    Raises
+    ------
+    ValueError
+        If X is none that the detector can score, ``y``, ``scores`` or ``feature_names`` do not fit
+        it, or ``n_channels`` is below 1.
+    TypeError
+        If there are more channels and the detector explains no scores.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from deepod.plotting import plot_series
+    >>> from deepod.series import RidgeAR
+    >>> x = np.sin(np.arange(2000) / 5)
+    >>> detector = RidgeAR().fit(x[:1500])
+    >>> figure = plot_series(detector, x[1500:])
+    """
+    if n_channels < 1:
+        raise ValueError(f"n_channels must be 1 or more, got {n_channels!r}.")
+    series = as_series(X, channels=detector.n_features_in_)
+    if scores is None:
+        scores = detector.decision_function(series, context=context)
+    scores = np.asarray(scores, dtype=float)
+    if scores.shape != (len(series),):
+        raise ValueError(f"scores must be of shape ({len(series)},), got {scores.shape}.")
+    y = None if y is None else _points_labelled(y, series)
+    names = _channel_names(feature_names, series, detector)
+    flagged = scores > detector.threshold_
+    shown = list(range(len(names)))
+    if len(names) > n_channels:
+        shown = _largest(detector, series, context, flagged, n_channels)
+    if figure is None:
+        from matplotlib import pyplot
+
+        figure = pyplot.figure(figsize=(9, 3 + len(shown)), layout="constrained")
+    heights = [*([1] * len(shown)), 2]
+    axes = figure.subplots(len(heights), sharex=True, height_ratios=heights)
+    at, dates = _places(series)
+    values = np.asarray(series.rows)
+    for ax, j in zip(axes, shown, strict=False):
+        _draw_lines(ax, at, values[:, j].astype(float), series, "tab:blue")
+        # A dollar in a name is a dollar.
+        ax.set_ylabel(names[j], rotation="horizontal", ha="right", va="center", parse_math=False)
+    if len(shown) < len(names):
+        title = f"{len(shown)} of {len(names)} channels, those that add most to the scores"
+        axes[0].set_title(title, fontsize="medium")
+    _draw_scores(axes[-1], at, scores, detector.threshold_, series)
+    for ax in axes:
+        _shade(ax, at, flagged, series, (0, 1), color="tab:red", alpha=0.25, label="flagged")
+        for start in series.starts[1:]:
+            ax.axvline((at[start - 1] + at[start]) / 2, color="gray", linestyle=":", linewidth=0.8)
+        ax.margins(x=0)
+    if y is not None:
+        _shade(axes[-1], at, y == 1, series, (0, 0.05), color="black", label="labelled")
+    _name_times(axes[-1], dates)
+    axes[-1].legend(loc="upper left", fontsize="small")
+    return figure
+
+
+def _points_labelled(y: Any, series: Series) -> np.ndarray:
+    """Return the labels of the points of series."""
+    y = np.concatenate([np.ravel(part) for part in y]) if isinstance(y, list) else np.ravel(y)
+    if len(y) != len(series) or not np.isin(y, (0, 1)).all():
+        raise ValueError(f"y must hold 0 (normal) or 1 (anomaly) for each of {len(series)} points.")
+    return y
+
+
+def _channel_names(given: Any, series: Series, detector: Any) -> list[str]:
+    width = series.rows.shape[1]
+    found = getattr(series.rows, "columns", getattr(detector, "feature_names_in_", None))
+    found = found if given is None else given
+    names = [f"channel {j}" for j in range(width)] if found is None else [str(n) for n in found]
+    if len(names) != width:
+        raise ValueError(f"feature_names holds {len(names)} names for {width} channels of X.")
+    return names
+
+
+def _largest(
+    detector: Any, series: Series, context: Any, flagged: np.ndarray, n_channels: int
+) -> list[int]:
+    """List the channels that add most to the scores of the flagged points, in their order."""
+    total = series.joined(detector.explain(series, context=context))[
+        flagged if flagged.any() else slice(None)
+    ].sum(0)
+    return sorted(np.argsort(-total, kind="stable")[:n_channels].tolist())
+
+
+def _places(series: Series) -> tuple[np.ndarray, bool]:
+    """Return where the points are on the axis of time, and whether those are dates."""
+    index = series.index
+    if index is None:
+        return np.arange(len(series), dtype=float), False
+    if hasattr(index, "to_timestamp"):  # of periods
+        index = index.to_timestamp()
+    if index.dtype.kind == "m":
+        return index.total_seconds().to_numpy(), False
+    if index.dtype.kind != "M":
+        return index.to_numpy().astype(float), False
+    from matplotlib.dates import date2num
+
+    return date2num(index.tz_localize(None).to_numpy()), True
+
+
+def _name_times(ax: Any, dates: bool) -> None:
+    if not dates:
+        ax.set_xlabel("time")
+        return
+    from matplotlib.dates import AutoDateLocator, ConciseDateFormatter
+
+    locator = AutoDateLocator()
+    ax.xaxis.set_major_locator(locator)
+    ax.xaxis.set_major_formatter(ConciseDateFormatter(locator))
+
+
+def _draw_lines(ax: Any, at: np.ndarray, values: np.ndarray, series: Series, color: str) -> None:
+    """Draw the values of each series as a line; of many points, the least and largest in turns."""
+    size = -(-len(series) // _STRETCHES)
+    for start, length in zip(series.starts.tolist(), series.lengths, strict=True):
+        own, part = at[start : start + length], values[start : start + length]
+        if size > 1:
+            firsts = np.arange(0, length, size)
+            # NaN is passed over.
+            ends = np.fmin.reduceat(part, firsts), np.fmax.reduceat(part, firsts)
+            own, part = np.repeat(own[firsts], 2), np.column_stack(ends).ravel()
+        ax.plot(own, part, color=color, linewidth=0.8, marker="." if length == 1 else "")
+
+
+def _draw_scores(
+    ax: Any, at: np.ndarray, scores: np.ndarray, threshold: float, series: Series
+) -> None:
+    _draw_lines(ax, at, scores, series, "black")
+    ax.axhline(threshold, color="tab:red", linestyle="--", linewidth=0.8, label="threshold")
+    ax.set_ylabel("score")
+    # The threshold would lie on the axis beside a score a hundred times as high.
+    if 0 < 100 * threshold < scores.max():
+        ax.set_yscale("log")
+        ax.set_ylim(bottom=threshold / 100)
+
+
+def _shade(
+    ax: Any,
+    at: np.ndarray,
+    chosen: np.ndarray,
+    series: Series,
+    heights: tuple[float, float],
+    **style: Any,
+) -> None:
+    """Shade stretches of points that follow one another, between these heights of the axes."""
+    bars = []
+    for start, length in zip(series.starts.tolist(), series.lengths, strict=True):
+        own, part = at[start : start + length], chosen[start : start + length]
+        middles = (own[1:] + own[:-1]) / 2
+        edges = np.concatenate([own[:1], middles, own[-1:]])
+        steps = np.diff(np.concatenate([[0], part.astype(int), [0]]))
+        for first, end in zip(*map(np.flatnonzero, (steps == 1, steps == -1)), strict=True):
+            bars.append((edges[first], edges[end] - edges[first]))
+    if bars:
+        low, high = heights
+        transform = ax.get_xaxis_transform()
+        ax.broken_barh(bars, (low, high - low), transform=transform, linewidth=0.5, **style)
 
 
 def _axes(ax: Any) -> Any:

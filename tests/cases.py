@@ -81,7 +81,7 @@ def fast_series(name: str, **params):
     if name != "SeriesConsensus":
         return detector(**known)
     # What is said of windows and smoothing is said of its members.
-    own = {key: value for key, value in known.items() if key in detector().get_params()}
+    own = {k: v for k, v in known.items() if k in detector().get_params() and k != "smoothing"}
     others = {key: value for key, value in known.items() if key not in own}
     members = [clone(member).set_params(**others) for member in own["detectors"]]
     return detector(**own | {"detectors": members})

@@ -91,6 +91,120 @@ def test_plot_scores__what_cannot_be_drawn__refused(scores, y, message, ax):
         plotting.plot_scores(scores, y, ax=ax)
 
 
+class Distances:
+    """A detector of series: a score is the sum of the distances to 0."""
+
+    n_features_in_ = 3
+    threshold_ = 2.0
+
+    def decision_function(self, X, *, context=None):
+        self.context = context
+        return np.abs(X.rows).sum(axis=1)
+
+    def explain(self, X, *, context=None):
+        return X.shaped(np.abs(np.asarray(X.rows)))
+
+
+SERIES = np.zeros((20, 3))
+SERIES[5:8, 1], SERIES[15, 2] = 3.0, 9.0
+
+
+def drawn_series(X=SERIES, y=None, **options):
+    drawn = plotting.plot_series(Distances(), X, y, figure=figure.Figure(), **options)
+    drawn.draw_without_rendering()
+    return drawn.axes
+
+
+def shaded(ax, label="flagged"):
+    """From where to where stretches are shaded."""
+    found = [c for c in ax.collections if c.get_label() == label]
+    paths = [path.get_extents() for collection in found for path in collection.get_paths()]
+    return [(float(path.x0), float(path.x1)) for path in paths]
+
+
+def test_plot_series__channels_scores_threshold_and_flagged_stretches():
+    *channels, scores = drawn_series()
+    assert [ax.get_ylabel() for ax in channels] == ["channel 0", "channel 1", "channel 2"]
+    for ax, values in zip([*channels, scores], [*SERIES.T, SERIES.sum(1)], strict=True):
+        line = ax.lines[0]
+        np.testing.assert_array_equal(line.get_ydata(), values)
+        np.testing.assert_array_equal(line.get_xdata(), np.arange(20))
+        assert shaded(ax) == [(4.5, 7.5), (14.5, 15.5)]
+    assert scores.lines[1].get_ydata() == [2.0, 2.0]
+    texts = [text.get_text() for text in scores.get_legend().get_texts()]
+    assert texts == ["threshold", "flagged"]
+
+
+def test_plot_series__labels_and_context(ax):
+    detector = Distances()
+    y = np.arange(20) > 17
+    drawn = plotting.plot_series(detector, SERIES, y, context=SERIES[:4], figure=figure.Figure())
+    assert shaded(drawn.axes[-1], "labelled") == [(17.5, 19.0)]
+    np.testing.assert_array_equal(detector.context, SERIES[:4])
+
+
+def test_plot_series__many_channels__those_that_add_most_to_what_is_flagged():
+    X = np.add(SERIES, [1.5, 0, 0])  # adds most, but not where a score is above the threshold
+    *channels, _ = drawn_series(X, n_channels=2, feature_names=["a$", "b", "c"])
+    assert [ax.get_ylabel() for ax in channels] == ["b", "c"]
+    assert channels[0].get_title().startswith("2 of 3 channels")
+    *channels, _ = drawn_series(np.full((20, 3), [0.1, 0, 0]), n_channels=1)
+    assert [ax.get_ylabel() for ax in channels] == ["channel 0"]
+
+
+def test_plot_series__several__one_after_the_other_and_no_stretch_across():
+    parts = [SERIES[:7], SERIES[7:]]
+    for X in (parts, np.stack([SERIES[:7], SERIES[7:14]])):
+        ax = drawn_series(X, [np.zeros(7), np.ones(len(X[1]))])[0]
+        assert [len(line.get_xdata()) for line in ax.lines[:2]] == [7, len(X[1])]
+        assert shaded(ax)[:2] == [(4.5, 6.0), (7.0, 7.5)]
+
+
+def test_plot_series__frame__its_names_and_times():
+    pd = pytest.importorskip("pandas")
+    dates = pytest.importorskip("matplotlib.dates")
+    times = pd.date_range("2024-01-01", periods=20, freq="h")
+    for index in (times, times.tz_localize("Europe/Berlin"), times.to_period("h")):
+        axes = drawn_series(pd.DataFrame(SERIES, index, columns=["a", "b", "c"]))
+        assert [ax.get_ylabel() for ax in axes] == ["a", "b", "c", "score"]
+        np.testing.assert_array_equal(axes[0].lines[0].get_xdata(), dates.date2num(times))
+    axes = drawn_series(pd.DataFrame(SERIES, times - times[0]))
+    assert axes[0].lines[0].get_xdata()[:2].tolist() == [0, 3600]
+
+
+def test_plot_series__long__extremes_are_kept():
+    X = np.zeros((100_001, 3))
+    X[70_000], X[100_000] = 5.0, -4.0
+    *_, channel, scores = drawn_series(X)
+    (line,) = channel.lines
+    assert len(line.get_xdata()) < 10_000
+    assert (line.get_ydata().max(), line.get_ydata().min()) == (5.0, -4.0)
+    assert shaded(scores) == [(69_999.5, 70_000.5), (99_999.5, 100_000.0)]
+
+
+def test_plot_series__very_high_scores__the_threshold_is_still_seen():
+    assert drawn_series()[-1].get_yscale() == "linear"
+    ax = drawn_series(SERIES * 1000)[-1]
+    assert ax.get_yscale() == "log"
+    assert ax.get_ylim()[0] < Distances.threshold_
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"n_channels": 0}, "n_channels must be 1 or more"),
+        ({"y": [0, 1]}, "y must hold 0 .* for each of 20 points"),
+        ({"y": np.full(20, 2)}, "y must hold 0"),
+        ({"scores": np.zeros(3)}, r"scores must be of shape \(20,\), got \(3,\)"),
+        ({"feature_names": ["a"]}, "feature_names holds 1 names for 3 channels"),
+        ({"X": np.zeros((2, 2, 2, 2))}, "X has 4 dimensions"),
+    ],
+)
+def test_plot_series__bad_argument__named(options, message):
+    with pytest.raises(ValueError, match=message):
+        drawn_series(**options)
+
+
 def test_plot_contributions__dollars_in_names__drawn(ax):
     names = ["US$ to A$", r"$\frac{$"]
     plotting.plot_contributions([1, 2], names, ax=ax)

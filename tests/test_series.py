@@ -14,6 +14,7 @@ from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 import deepod
 from deepod._registry import SERIES
 from deepod._scoring.series import Span, covered, kernel, passed_over, smoothed, spans_of
+from deepod._scoring.threshold import of_events
 from deepod.series import LSTMAD, RidgeAR, WindowNeighbors, Windows
 from tests.cases import FAST_SERIES, SERIES_NAMES, fast_series, fitted_series, waves
 
@@ -29,7 +30,7 @@ def with_anomaly(n=200, start=120, stop=130):
 
 def test_every_detector_of_series__has_a_case():
     assert set(FAST_SERIES) == set(SERIES)
-    assert set(SERIES) == set(deepod.series.__all__)
+    assert {*SERIES, "split_at_gaps"} == set(deepod.series.__all__)
 
 
 # --- forms ----------------------------------------------------------------------------------------
@@ -244,6 +245,46 @@ def test_channels_that_stand_still__are_evidence_when_they_move():
         assert detector.explain(new)[100:110].sum(0).argmax() == 1
 
 
+def test_events__stretches_that_are_flagged():
+    detector = RidgeAR(window=10, smoothing_length=5).fit(waves(600))
+    detector.set_threshold(3 * detector.decision_scores_.max())
+    x = waves(300, seed=3)
+    x[100:110] = x[200] = 9.0
+    found = detector.events(x, gap=20)
+    assert (found[:, 0] <= [100, 200]).all()
+    assert (found[:, 1] >= [110, 201]).all()
+    assert (found[:, 1] - found[:, 0] < 60).all()
+    assert [len(e) for e in detector.events([x, waves(100, seed=3)], gap=20)] == [2, 0]
+    labels = detector.predict(x)
+    assert sum(stop - start for start, stop in detector.events(x)) == labels.sum()
+    with pytest.raises(ValueError, match="rate must be"):
+        detector.set_event_rate(-1)
+
+
+@settings(max_examples=50)
+@given(st.lists(st.integers(0, 6), min_size=1, max_size=40), st.integers(0, 4))
+def test_event_threshold__lowest_with_few_events_from_there_on(values, most):
+    scores = np.array(values, float)
+
+    def count(threshold):
+        above = np.concatenate([[False], scores > threshold])
+        return np.count_nonzero(above[1:] & ~above[:-1])
+
+    found = of_events(scores, most)
+    assert all(count(level) <= most for level in np.unique(scores) if level >= found)
+    lower = [level for level in np.unique(scores) if level < found]
+    assert not lower or count(lower[-1]) > most
+
+
+@every
+def test_event_rate__held_on_normal_series(name):
+    detector = fitted_series(name).set_event_rate(10.0)
+    scores = detector._training_scores
+    flagged = (scores > detector.threshold_).astype(int)
+    assert len(deepod.metrics.events(flagged)) <= len(scores) / 100
+    detector.set_threshold(None)
+
+
 def test_windows__of_training__not_compared_with_themselves():
     detector = WindowNeighbors(window=10, smoothing=None).fit(waves(400))
     new = detector.decision_function(waves(400, seed=8))
@@ -294,10 +335,11 @@ def test_clone_and_pickle(name):
 
 
 @every
-def test_save_and_load(name, tmp_path):
+@pytest.mark.parametrize("place", ["model.deepod", "folder"])
+def test_save_and_load(name, place, tmp_path):
     detector = fitted_series(name)
-    detector.save(tmp_path / "model.deepod")
-    again = deepod.load(tmp_path / "model.deepod")
+    detector.save(tmp_path / place)
+    again = deepod.load(tmp_path / place)
     assert type(again) is type(detector)
     np.testing.assert_array_equal(again.decision_function(NEW), detector.decision_function(NEW))
     np.testing.assert_array_equal(again.decision_scores_, detector.decision_scores_)

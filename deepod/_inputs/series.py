@@ -71,6 +71,13 @@ class Series:
             return np.split(values, self.starts[1:])
         return values.reshape(len(self.lengths), self.lengths[0], *values.shape[1:])
 
+    def joined(self, values: Any) -> np.ndarray:
+        """Return one value per point of values in the form that the user gave, of shape (T, ...).
+
+        What :meth:`shaped` has done is undone.
+        """
+        return np.asarray(values) if self.form == "series" else np.concatenate(list(values))
+
 
 class Gaps(NamedTuple):
     """Steps in time that are much longer than the others of a series."""

@@ -52,6 +52,29 @@ def of_false_alarms(calibration: np.ndarray, rate: float) -> float:
     return float(calibration[n - most])
 
 
+def of_events(scores: np.ndarray, most: float) -> float:
+    """Lowest threshold from which on a series has at most ``most`` stretches above it.
+
+    Parameters
+    ----------
+    scores : ndarray of shape (T,)
+        In the order of time.
+    most : float
+        Less than one allows none.
+    """
+    before = np.concatenate([[-np.inf], scores[:-1]])
+    begins = scores > before
+    # A stretch begins at a point if the threshold is between its score and the one before.
+    levels = np.unique(scores)
+    opened = np.searchsorted(levels, scores[begins])  # thresholds below this level
+    closed = np.searchsorted(levels, before[begins])
+    change = np.bincount(closed, minlength=len(levels) + 1).astype(np.int64)
+    change -= np.bincount(opened, minlength=len(levels) + 1)
+    counts = np.cumsum(change)[: len(levels)]  # stretches above each level
+    too_many = np.flatnonzero(counts > most)
+    return float(levels[too_many[-1] + 1 if len(too_many) else 0])
+
+
 def enough(n: int, rate: float) -> bool:
     """Tell whether n calibration scores allow a p-value as low as ``rate``."""
     return 1 / (n + 1) <= rate

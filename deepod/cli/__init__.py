@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import deepod
+from deepod._registry import SERIES
 from deepod.bench.options import add_options, run_with_options
+
+# Windows needs a detector of rows, which no option can say.
+_FITTED = ["Consensus", *deepod.DETECTORS, *(name for name in SERIES if name != "Windows")]
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -115,19 +119,21 @@ def _add_fit(commands: Any) -> None:
         "takes 8 bytes per value beside MODEL meanwhile) or Parquet, which may be a folder. Above "
         "memory_limit it is read from disk part by part. Empty cells of .csv and nulls of Parquet "
         "are refused, or filled by --set missing=impute. What Consensus has no hyper-parameter for "
-        "is set for each of its members.",
+        "is set for each of its members. For a detector of series, the rows of TRAIN are points in "
+        "the order of time, which are read into memory.",
         epilog="example: deepod fit train.csv --detector AutoEncoder --set random_state=0 "
-        "--set lr=0.01 --out model",
+        "--set lr=0.01 --out model; of series: deepod fit sensors.csv --time when "
+        "--detector LSTMAD --out model",
     )
     fit.set_defaults(run=_run_fit)
     fit.add_argument("train", type=Path, metavar="TRAIN", help="rows to fit on")
     fit.add_argument(
         "--detector",
-        choices=["Consensus", *deepod.DETECTORS],
+        choices=_FITTED,
         default="Consensus",
         metavar="NAME",
-        help="what to fit: Consensus, several detectors that are joined, or one of deepod list "
-        "(default: %(default)s)",
+        help="what to fit: Consensus, several detectors that are joined, or one of deepod list; "
+        f"of series {', '.join(name for name in _FITTED if name in SERIES)} (default: %(default)s)",
     )
     fit.add_argument(
         "--set",
@@ -150,6 +156,7 @@ def _add_fit(commands: Any) -> None:
         metavar="a,b,c",
         help="columns of Parquet or .csv to leave out, such as labels",
     )
+    _add_time(fit)
     fit.add_argument(
         "--out",
         type=Path,
@@ -165,8 +172,10 @@ def _add_score(commands: Any) -> None:
         help="score rows from disk in constant memory",
         description="Score the rows of NEW by a saved detector. They are read from disk part by "
         "part: .npy, .csv or Parquet, the columns by the names of those that were trained on, if "
-        "they had names.",
-        epilog="example: deepod score model new.csv --out scores.csv",
+        "they had names. A series is read into memory; each point has a score, in the order of the "
+        "file.",
+        epilog="example: deepod score model new.csv --out scores.csv; of series: deepod score "
+        "model new.csv --time when --context train.csv --out scores.csv",
     )
     score.set_defaults(run=_run_score)
     score.add_argument("model", type=Path, metavar="MODEL", help="as deepod fit has saved it")
@@ -176,8 +185,11 @@ def _add_score(commands: Any) -> None:
         type=Path,
         metavar="SCORES",
         required=True,
-        help=".npy (scores) or .csv (score,label) to write; higher scores are more anomalous",
+        help=".npy (scores) or .csv (score,label, after the time if --time is given) to write; "
+        "higher scores are more anomalous",
     )
+    _add_time(score)
+    _add_context(score)
     score.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -228,9 +240,12 @@ def _add_plot(commands: Any) -> None:
         "plot",
         help="draw how training went, scores of a file, or the reasons of one",
         description="Draw a picture: of MODEL alone, the terms of its loss over the epochs; with "
-        "NEW, the distribution of the scores of its rows and the threshold; with --row, what each "
-        "column adds to the score of that row. NEW is read as deepod score reads it.",
-        epilog="example: deepod plot model new.csv --label fraud --out scores.png",
+        "NEW, the distribution of the scores of its rows and the threshold, or if MODEL detects in "
+        "series, its channels with the scores, the threshold and the stretches above it below "
+        "them; with --row, what each column adds to the score of that row. NEW is read as deepod "
+        "score reads it.",
+        epilog="example: deepod plot model new.csv --label fraud --out scores.png; of series: "
+        "deepod plot model new.csv --time when --out series.png",
     )
     plot.set_defaults(run=_run_plot)
     plot.add_argument("model", type=Path, metavar="MODEL", help="as deepod fit has saved it")
@@ -239,12 +254,15 @@ def _add_plot(commands: Any) -> None:
     what.add_argument(
         "--label",
         metavar="COLUMN",
-        help="column of NEW with 0 = normal and 1 = anomaly, to split the distribution by",
+        help="column of NEW with 0 = normal and 1 = anomaly, to split the distribution by, or to "
+        "draw below the scores of a series",
     )
     what.add_argument("--row", type=int, metavar="N", help="number of a row of NEW; 1 = the first")
     plot.add_argument(
         "--out", type=Path, metavar="PICTURE", required=True, help=".png, .pdf or .svg to write"
     )
+    _add_time(plot)
+    _add_context(plot)
     plot.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
@@ -293,6 +311,30 @@ def _add_report(commands: Any) -> None:
     reporting.add_options(report)
 
 
+def _add_time(command: Any) -> None:
+    command.add_argument(
+        "--time",
+        metavar="COLUMN",
+        help="for detectors of series: column with the time, by which the rows have to be sorted; "
+        "it is no channel",
+    )
+    command.add_argument(
+        "--split-at-gaps",
+        action="store_true",
+        help="where the time makes a step of more than 1.5 times the median, begin a new series",
+    )
+
+
+def _add_context(command: Any) -> None:
+    command.add_argument(
+        "--context",
+        type=Path,
+        metavar="FILE",
+        help="for detectors of series: the points before NEW, so that its first ones have a past; "
+        "read as NEW is",
+    )
+
+
 def _setting(text: str) -> tuple[str, Any]:
     """Split at "="; the value is a Python literal, or else a string."""
     name, equals, value = text.partition("=")
@@ -317,6 +359,18 @@ def _names(text: str) -> list[str]:
 
 
 # --- what the commands do, and print --------------------------------------------------------------
+
+
+def _options(arguments: argparse.Namespace) -> Any:
+    from deepod.cli.series import Options
+
+    context = getattr(arguments, "context", None)
+    return Options(arguments.time, arguments.split_at_gaps, context)
+
+
+def _note(arguments: argparse.Namespace, text: str | None) -> None:
+    if text is not None:
+        print(f"deepod {arguments.command}: {text}", file=sys.stderr)
 
 
 def _check_out(out: Path, suffixes: Sequence[str]) -> None:
@@ -379,9 +433,11 @@ def _run_fit(arguments: argparse.Namespace) -> None:
         settings=dict(arguments.set),
         columns=arguments.columns,
         drop=arguments.drop,
+        options=_options(arguments),
     )
+    _note(arguments, result.note)
     print(
-        f"{arguments.detector} fitted on {result.rows:,} rows, threshold {result.threshold:.6g}: "
+        f"{arguments.detector} fitted on {result.rows}, threshold {result.threshold:.6g}: "
         f"{arguments.out}"
     )
 
@@ -391,9 +447,20 @@ def _run_score(arguments: argparse.Namespace) -> None:
 
     _check_out(arguments.out, [".npy", ".csv"])
 
-    result = commands.score(arguments.model, arguments.new, arguments.out, quiet=arguments.quiet)
+    result = commands.score(
+        arguments.model,
+        arguments.new,
+        arguments.out,
+        quiet=arguments.quiet,
+        options=_options(arguments),
+    )
+    _say_scored(arguments, result)
+
+
+def _say_scored(arguments: argparse.Namespace, result: Any) -> None:
+    _note(arguments, result.note)
     print(
-        f"{result.rows:,} rows scored, {result.flagged:,} above the threshold "
+        f"{result.rows} scored, {result.flagged:,} above the threshold "
         f"{result.threshold:.6g}: {arguments.out}"
     )
 
@@ -423,23 +490,24 @@ def _run_plot(arguments: argparse.Namespace) -> None:
     from deepod.cli import commands
 
     model, new, out = arguments.model, arguments.new, arguments.out
-    for option in ("label", "row"):
-        if new is None and getattr(arguments, option) is not None:
+    for option in ("label", "row", "time", "split_at_gaps", "context"):
+        if new is None and getattr(arguments, option) not in (None, False):
+            option = option.replace("_", "-")
             raise ValueError(f"--{option} needs rows: deepod plot MODEL NEW --{option} ...")
+    options = _options(arguments)
     _check_picture(out)
 
     if new is None:
         commands.plot_history(model, out)
         print(f"loss over the epochs: {out}")
     elif arguments.row is not None:
-        score = commands.plot_row(model, new, arguments.row, out)
+        score = commands.plot_row(model, new, arguments.row, out, options=options)
         print(f"row {arguments.row} has the score {score:.6g}; what the columns add: {out}")
     else:
-        result = commands.plot_scores(model, new, out, label=arguments.label, quiet=arguments.quiet)
-        print(
-            f"{result.rows:,} rows scored, {result.flagged:,} above the threshold "
-            f"{result.threshold:.6g}: {out}"
+        result = commands.plot_scores(
+            model, new, out, label=arguments.label, quiet=arguments.quiet, options=options
         )
+        _say_scored(arguments, result)
 
 
 def _run_report(arguments: argparse.Namespace) -> None:

@@ -13,10 +13,12 @@ from sklearn.utils import get_tags
 
 import deepod
 from deepod import sources
+from deepod._registry import SERIES, detector_class
 from deepod._scoring.apply import parts_of
 from deepod._storage.atomic import prepare, replacing
 from deepod._storage.models import check_place
-from deepod.cli import tables
+from deepod.cli import series, tables
+from deepod.cli.series import NO_OPTIONS, Options
 from deepod.cli.tables import about
 from deepod.ensemble import default_members
 
@@ -24,16 +26,18 @@ from deepod.ensemble import default_members
 class Fitted(NamedTuple):
     """What was learned from."""
 
-    rows: int
+    rows: str  # their number, and what they are
     threshold: float
+    note: str | None = None  # what there is to say of them
 
 
 class Scored(NamedTuple):
     """What was scored."""
 
-    rows: int
+    rows: str
     flagged: int
     threshold: float
+    note: str | None = None
 
 
 def fit(
@@ -44,6 +48,7 @@ def fit(
     settings: dict[str, Any] | None = None,
     columns: Sequence[str] | None = None,
     drop: Sequence[str] = (),
+    options: Options = NO_OPTIONS,
 ) -> Fitted:
     """Fit a detector on the rows of a file, and save it.
 
@@ -54,13 +59,15 @@ def fit(
     out : Path
         As in :meth:`deepod.BaseDetector.save`.
     detector : str, default="Consensus"
-        Or one of ``deepod.DETECTORS``.
+        Or one of ``deepod.DETECTORS`` or of the detectors of series.
     settings : dict, optional
         The detector's hyper-parameters; those that Consensus lacks are set for each of its members.
     columns : sequence of str, optional
         Columns to read; None takes all.
     drop : sequence of str, default=()
         Columns to leave out.
+    options : Options
+        What is said of a series besides its file.
 
     Returns
     -------
@@ -71,14 +78,20 @@ def fit(
     ValueError
         If an argument is not acceptable; the message names it.
     """
+    if detector not in SERIES:
+        options.refuse(detector)
     model = _set_up(detector, settings or {})
     with about(f"--out {out}"):
         check_place(out)
     with about(f"TRAIN {train}"):
         tables.check_file(train, out, columns, drop)
-        rows, names = tables.open_to_fit(
-            train, out.parent, columns, drop, allow_nan=get_tags(model).input_tags.allow_nan
-        )
+        allow_nan = get_tags(model).input_tags.allow_nan
+        if detector in SERIES:
+            points = series.read(train, out.parent, columns, drop, options, allow_nan=allow_nan)
+            rows, names, said, note = points.series, points.names, points.described, points.gaps
+        else:
+            rows, names = tables.open_to_fit(train, out.parent, columns, drop, allow_nan=allow_nan)
+            said, note = f"{len(rows):,} rows", None
     with about(f"fitting {detector} on {train}"):
         model.fit(rows)
     if names is not None:  # new rows are read by them
@@ -86,10 +99,12 @@ def fit(
             part.feature_names_in_ = np.array(names, dtype=object)
     with about(f"--out {out}"):
         model.save(out)
-    return Fitted(len(rows), model.threshold_)
+    return Fitted(said, model.threshold_, note)
 
 
-def score(model: Path, new: Path, out: Path, *, quiet: bool = False) -> Scored:
+def score(
+    model: Path, new: Path, out: Path, *, quiet: bool = False, options: Options = NO_OPTIONS
+) -> Scored:
     """Write the scores of the rows of a file by a saved detector.
 
     Parameters
@@ -103,6 +118,8 @@ def score(model: Path, new: Path, out: Path, *, quiet: bool = False) -> Scored:
         older file when all rows are scored, not before.
     quiet : bool, default=False
         Whether to show no progress bar on a terminal either.
+    options : Options
+        What is said of a series besides its file.
 
     Returns
     -------
@@ -113,14 +130,21 @@ def score(model: Path, new: Path, out: Path, *, quiet: bool = False) -> Scored:
     ValueError
         If an argument is not acceptable; the message names it.
     """
-    opened = _open_new(model, new, out)
+    detector = _load(model)
+    if series.is_for_series(detector):
+        found = _read_new(detector, model, new, out, options)
+        labels = found.scores > detector.threshold_
+        series.write(out, found.scores, labels, found.points, options.time)
+        return found.counted()
+    options.refuse(type(detector).__name__)
+    opened = _open_new(detector, model, new, out)
     threshold, flagged, n = opened.detector.threshold_, 0, len(opened.source)
     with _written(out, n) as write:
         for scores in _scores(opened, quiet):
             labels = scores > threshold
             write(scores, labels)
             flagged += int(labels.sum())
-    return Scored(n, flagged, threshold)
+    return Scored(f"{n:,} rows", flagged, threshold)
 
 
 def plot_history(model: Path, out: Path) -> None:
@@ -141,19 +165,25 @@ def plot_history(model: Path, out: Path) -> None:
     from deepod import plotting
 
     detector = _load(model)
-    if not hasattr(detector, "history_"):
+    if not getattr(detector, "history_", None):
         raise ValueError(
             f"MODEL {model}: {type(detector).__name__} has no loss of its own to draw; add NEW, "
             "rows to score."
         )
-    with _drawn(out) as ax:
-        plotting.plot_history(detector, ax=ax)
+    with _drawn(out) as figure:
+        plotting.plot_history(detector, ax=figure.subplots())
 
 
 def plot_scores(
-    model: Path, new: Path, out: Path, *, label: str | None = None, quiet: bool = False
+    model: Path,
+    new: Path,
+    out: Path,
+    *,
+    label: str | None = None,
+    quiet: bool = False,
+    options: Options = NO_OPTIONS,
 ) -> Scored:
-    """Draw the distribution of the scores of the rows of a file, and the threshold.
+    """Draw the scores of a file and the threshold: of rows the distribution, of series in time.
 
     Parameters
     ----------
@@ -162,9 +192,12 @@ def plot_scores(
     out : Path
         .png, .pdf or .svg.
     label : str, optional
-        Column of ``new`` with 0 = normal and 1 = anomaly, by which the distribution is split.
+        Column of ``new`` with 0 = normal and 1 = anomaly, by which the distribution is split, or
+        which is drawn below the scores of a series.
     quiet : bool, default=False
         Whether to show no progress bar on a terminal either.
+    options : Options
+        What is said of a series besides its file.
 
     Returns
     -------
@@ -177,19 +210,25 @@ def plot_scores(
     """
     from deepod import plotting
 
-    opened = _open_new(model, new, out, label)
+    detector = _load(model)
+    if series.is_for_series(detector):
+        return _plot_series(detector, model, new, out, label, options)
+    options.refuse(type(detector).__name__)
+    opened = _open_new(detector, model, new, out, label)
     y = None
     if label is not None:
         with about(f"--label {label}"):
             y = tables.read_labels(new, label, out.parent)
     scores = np.concatenate(list(_scores(opened, quiet)))
     threshold = opened.detector.threshold_
-    with _drawn(out) as ax:
-        plotting.plot_scores(scores, y, threshold, ax=ax)
-    return Scored(len(scores), int((scores > threshold).sum()), threshold)
+    with _drawn(out) as figure:
+        plotting.plot_scores(scores, y, threshold, ax=figure.subplots())
+    return Scored(f"{len(scores):,} rows", int((scores > threshold).sum()), threshold)
 
 
-def plot_row(model: Path, new: Path, row: int, out: Path) -> float:
+def plot_row(
+    model: Path, new: Path, row: int, out: Path, *, options: Options = NO_OPTIONS
+) -> float:
     """Draw what the columns add to the score of a row.
 
     Parameters
@@ -200,6 +239,8 @@ def plot_row(model: Path, new: Path, row: int, out: Path) -> float:
         Number of the row in ``new``; 1 = the first.
     out : Path
         .png, .pdf or .svg.
+    options : Options
+        What is said of a series besides its file.
 
     Returns
     -------
@@ -210,23 +251,35 @@ def plot_row(model: Path, new: Path, row: int, out: Path) -> float:
     ValueError
         If an argument is not acceptable; the message names it.
     """
-    from deepod import plotting
-
-    opened = _open_new(model, new, out)
-    n = len(opened.source)
-    if not 1 <= row <= n:
-        raise ValueError(f"--row {row}: expected a number from 1 to {n}, the last row of {new}.")
+    detector = _load(model)
+    if series.is_for_series(detector):
+        return _plot_point(detector, model, new, row, out, options)
+    options.refuse(type(detector).__name__)
+    opened = _open_new(detector, model, new, out)
+    _check_row(row, len(opened.source), new)
     if len(opened.source.shape) != 2:
         raise ValueError(f"--row {row}: only rows of a table can be drawn, not windows or images.")
-    detector = opened.detector
     with about(f"NEW {new}"):
         values = opened.read(row - 1, row)
         contributions = detector.explain(values)[0]
         score = float(detector.decision_function(values)[0])
-    with _drawn(out) as ax:
-        plotting.plot_contributions(contributions, opened.names, ax=ax)
-        ax.set_title(f"row {row}: score {score:.4g}, threshold {detector.threshold_:.4g}")
+    _draw_reasons(out, detector, contributions, opened.names, f"row {row}: score {score:.4g}")
     return score
+
+
+def _check_row(row: int, n: int, new: Path) -> None:
+    if not 1 <= row <= n:
+        raise ValueError(f"--row {row}: expected a number from 1 to {n}, the last row of {new}.")
+
+
+def _draw_reasons(
+    out: Path, detector: Any, contributions: np.ndarray, names: list[str] | None, title: str
+) -> None:
+    from deepod import plotting
+
+    with _drawn(out) as figure:
+        ax = plotting.plot_contributions(contributions, names, ax=figure.subplots())
+        ax.set_title(f"{title}, threshold {detector.threshold_:.4g}")
 
 
 class _Opened(NamedTuple):
@@ -250,8 +303,10 @@ def _set_up(detector: str, settings: dict[str, Any]) -> Any:
         if detector == "Consensus":
             model = _consensus(settings)
         else:
-            model = getattr(deepod, detector)().set_params(**settings)
+            model = detector_class(detector)().set_params(**settings)
         model._validate_params()
+        if detector in SERIES:
+            return model
         held_out = getattr(model, "calibration_fraction", 0) or model._scores_as_unseen()
         if model.false_alarm_rate is not None and not held_out:
             ways = ["calibration_fraction=0.2"] if hasattr(model, "calibration_fraction") else []
@@ -289,20 +344,29 @@ def _load(model: Path) -> Any:
         return deepod.load(model)
 
 
-def _open_new(model: Path, new: Path, out: Path, label: str | None = None) -> _Opened:
-    """Open rows to score; ``label`` is a column that is none of those to score."""
-    detector = _load(model)
+def _names(
+    detector: Any, model: Path, label: str | None, time: str | None = None
+) -> tuple[list[str] | None, list[str]]:
+    """List the columns to read, None for all, and those to leave out then."""
     # Parts of the rows are read by the names, and come without.
     found, *_ = [vars(part).pop("feature_names_in_", None) for part in _with_members(detector)]
     names = None if found is None else [str(name) for name in found]
-    if label is not None and names is not None and label in names:
-        raise ValueError(
-            f"--label {label}: {model} was fitted on this column, too; fit without it: deepod fit "
-            f"--drop {label}"
-        )
+    for option, column, way in (("--label", label, "--drop"), ("--time", time, "--time")):
+        if column is not None and names is not None and column in names:
+            raise ValueError(
+                f"{option} {column}: {model} was fitted on this column, too; fit without it: "
+                f"deepod fit {way} {column}"
+            )
+    return names, [label] if label is not None and names is None else []
+
+
+def _open_new(
+    detector: Any, model: Path, new: Path, out: Path, label: str | None = None
+) -> _Opened:
+    """Open rows to score; ``label`` is a column that is none of those to score."""
+    names, drop = _names(detector, model, label)
     with about(f"NEW {new}"):
         tables.check_file(new, out)
-        drop = [label] if label is not None and names is None else []
         source = tables.open_source(new, out.parent, names, drop)
         if np.prod(source.shape[1:]) != np.prod(detector.input_shape_):
             raise ValueError(
@@ -325,13 +389,100 @@ def _scores(opened: _Opened, quiet: bool) -> Iterator[np.ndarray]:
             bar.update(stop - start)
 
 
+class _Read(NamedTuple):
+    """A series that was scored."""
+
+    points: series.Points
+    context: Any  # a series before, or None
+    scores: np.ndarray
+    threshold: float
+
+    def counted(self) -> Scored:
+        flagged = int((self.scores > self.threshold).sum())
+        return Scored(self.points.described, flagged, self.threshold, self.points.gaps)
+
+
+def _read_new(
+    detector: Any,
+    model: Path,
+    new: Path,
+    out: Path,
+    options: Options,
+    label: str | None = None,
+) -> _Read:
+    """Read and score a series; ``label`` is a column that is no channel."""
+    names, drop = _names(detector, model, label, options.time)
+
+    def read(path: Path, options: Options) -> series.Points:
+        tables.check_file(path, out)
+        return series.read(
+            path,
+            out.parent,
+            names,
+            drop,
+            options,
+            allow_nan=getattr(detector, "fill_", None) is not None,
+            channels=detector.n_features_in_,
+        )
+
+    with about(f"NEW {new}"):
+        points, context = read(new, options), None
+    if options.context is not None:
+        with about(f"--context {options.context}"):
+            before = read(options.context, Options(options.time))
+            series.check_context(before, points)
+            context = before.series
+    with about(f"NEW {new}"):
+        scores = detector.decision_function(points.series, context=context)
+    return _Read(points, context, scores, detector.threshold_)
+
+
+def _plot_series(
+    detector: Any, model: Path, new: Path, out: Path, label: str | None, options: Options
+) -> Scored:
+    from deepod import plotting
+
+    found = _read_new(detector, model, new, out, options, label)
+    y = None
+    if label is not None:
+        with about(f"--label {label}"):
+            y = tables.read_labels(new, label, out.parent)
+    with _drawn(out) as figure, about(f"NEW {new}"):
+        points = found.points
+        figure.set_size_inches(9, 3 + min(points.series.rows.shape[1], 8))
+        plotting.plot_series(
+            detector,
+            points.series,
+            y,
+            context=found.context,
+            scores=found.scores,
+            feature_names=points.names,
+            figure=figure,
+        )
+    return found.counted()
+
+
+def _plot_point(
+    detector: Any, model: Path, new: Path, row: int, out: Path, options: Options
+) -> float:
+    found = _read_new(detector, model, new, out, options)
+    _check_row(row, len(found.scores), new)
+    with about(f"NEW {new}"):
+        reasons = detector.explain(found.points.series, context=found.context)
+        contributions = found.points.series.joined(reasons)[row - 1]
+    score = float(found.scores[row - 1])
+    title = f"row {row}: score {score:.4g}"
+    _draw_reasons(out, detector, contributions, found.points.names, title)
+    return score
+
+
 @contextmanager
 def _drawn(out: Path) -> Iterator[Any]:
-    """Give axes to draw in; the picture gets its name when all is drawn."""
+    """Give a figure to draw in; the picture gets its name when all is drawn."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")
-    yield figure.subplots()
+    yield figure
     try:
         prepare(out)
         # matplotlib warns of letters that its font lacks.

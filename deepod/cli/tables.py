@@ -13,7 +13,7 @@ import numpy as np
 
 from deepod import sources
 from deepod._inputs import rows as _rows
-from deepod._inputs.tables import choose, read_csv
+from deepod._inputs.tables import Block, choose, read_csv
 
 _NAMED = 5  # columns of an error
 
@@ -73,7 +73,7 @@ def open_rows(
     if path.suffix == ".npy" and path.is_file():
         rows = _npy(path)
     elif path.suffix == ".csv" and path.is_file():
-        rows, names = _csv(path, folder, columns, drop)
+        names, rows, _ = _csv(path, folder, columns, drop)
     else:
         rows = _parquet(path, columns, drop)
         names, rows.feature_names = rows.feature_names, None
@@ -112,6 +112,50 @@ def open_source(
     return sources.array(rows) if isinstance(rows, np.ndarray) else rows
 
 
+def read_points(
+    path: Path,
+    folder: Path,
+    columns: Sequence[str] | None,
+    drop: Sequence[str],
+    time: str | None,
+) -> tuple[np.ndarray, list[str] | None, list[Any] | None]:
+    """Read a series into memory, and its times as they are: the text of a .csv, or values.
+
+    Parameters
+    ----------
+    path, folder, columns, drop
+        As in :func:`open_rows`; a .npy file may be 1-D.
+    time : str or None
+        Column that holds the time.
+
+    Returns
+    -------
+    rows : ndarray
+    names : list of str or None
+        Of the columns, if they have any.
+    times : list or None
+    """
+    if path.suffix == ".npy" and path.is_file():
+        if time is not None:
+            raise ValueError(
+                f"it has no names of columns, such as {time!r}; write .csv or Parquet."
+            )
+        return np.array(_npy(path, dimensions=1)), None, None
+    if path.suffix == ".csv" and path.is_file():
+        names, rows, cells = _csv(path, folder, columns, drop, time)
+        return np.array(rows), names, cells if time is not None else None
+    source = _parquet(path, columns, drop if time is None else [*drop, time])
+    rows = source.read(0, len(source))
+    return rows, source.feature_names, None if time is None else _values(path, time)
+
+
+def _values(path: Path, column: str) -> list[Any]:
+    import pyarrow.dataset as pads
+
+    files = pads.dataset(str(path), format="parquet").get_fragments()
+    return [v for file in files for v in file.to_table(columns=[column]).column(0).to_pylist()]
+
+
 def read_labels(path: Path, column: str, folder: Path) -> np.ndarray:
     """Read a column of labels, 0 = normal and 1 = anomaly."""
     if path.suffix == ".npy":
@@ -142,28 +186,34 @@ def check_values(rows: np.ndarray, names: list[str], start: int, *, allow_nan: b
     raise ValueError(f"row {start + row + 1}, column {names[column]!r} {what}{more}; {remedy}.")
 
 
-def _npy(path: Path) -> np.ndarray:
+def _npy(path: Path, dimensions: int = 2) -> np.ndarray:
     try:
         rows = np.lib.format.open_memmap(path, mode="r")
     except ValueError as error:  # Python objects, half a file, something else
         raise ValueError(f"{error} Write numbers, with numpy.save.") from error
-    if rows.ndim < 2:
+    if rows.ndim < dimensions:
         raise ValueError(f"expected rows of several values, got an array of shape {rows.shape}.")
     return rows
 
 
 def _csv(
-    path: Path, folder: Path, columns: Sequence[str] | None, drop: Sequence[str]
-) -> tuple[np.ndarray, list[str]]:
+    path: Path,
+    folder: Path,
+    columns: Sequence[str] | None,
+    drop: Sequence[str],
+    text: str | None = None,
+) -> Block:
     """Copy the numbers to a file without a name, which is gone when the process is, and map it."""
     names: list[str] = []
+    cells: list[str] = []
     n = 0
     with TemporaryFile(dir=folder) as file:
-        for block in read_csv(path, columns, drop):
+        for block in read_csv(path, columns, drop, text):
             block.numbers.tofile(file)
             names, n = block.names, n + len(block.numbers)
+            cells += block.text
         file.flush()
-        return np.memmap(file, np.float64, "r", shape=(n, len(names))), names
+        return Block(names, np.memmap(file, np.float64, "r", shape=(n, len(names))), cells)
 
 
 def _parquet(path: Path, columns: Sequence[str] | None, drop: Sequence[str]) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from deepod._inputs.series import split_at_gaps
 from deepod._registry import SERIES, detector_class
 
 if TYPE_CHECKING:
@@ -14,7 +15,15 @@ if TYPE_CHECKING:
     from deepod.series.window_neighbors import WindowNeighbors
     from deepod.series.windows import Windows
 
-__all__ = ["LSTMAD", "ReRe", "RidgeAR", "SeriesConsensus", "WindowNeighbors", "Windows"]
+__all__ = [
+    "LSTMAD",
+    "ReRe",
+    "RidgeAR",
+    "SeriesConsensus",
+    "WindowNeighbors",
+    "Windows",
+    "split_at_gaps",
+]
 
 if not TYPE_CHECKING:  # type checkers are to see that a misspelt name is none
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from numbers import Real
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -11,6 +12,7 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from deepod import metrics
 from deepod._base import BaseDetector
 from deepod._inputs.chunks import take
 from deepod._inputs.series import Series, as_series
@@ -26,6 +28,7 @@ from deepod._scoring.series import (
     smoothed,
     spans_of,
 )
+from deepod._scoring.threshold import of_events
 from deepod._training.series import SeriesFit
 from deepod._training.together import fit_all
 from deepod.params import integer, one_of, param, parameters
@@ -318,6 +321,72 @@ class SeriesMethods:
         """
         return as_series(X).shaped(self.fit(X, y).labels_)  # type: ignore[attr-defined]
 
+    def events(self, X: Any, gap: int = 0, *, context: Any = None) -> Any:
+        """Return the stretches of a series that are flagged.
+
+        Parameters
+        ----------
+        X : array-like or list of series
+            As in :meth:`decision_function`.
+        gap : int, default=0
+            Stretches with at most so many points between them are one.
+        context : array-like, optional
+            As in :meth:`decision_function`.
+
+        Returns
+        -------
+        events : ndarray of shape (n_events, 2), or a list of them for several series
+            First point of each, and the one after its last: ``X[start:stop]`` is flagged. They are
+            longer than what caused them, by the smoothing, and by ``window`` points of forecasts
+            that were misled.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from deepod.series import RidgeAR
+        >>> x = np.sin(np.arange(2000) / 5) + np.random.default_rng(0).normal(0, 0.1, 2000)
+        >>> x[1700:1710] = 3.0
+        >>> detector = RidgeAR(smoothing_length=5).fit(x[:1500])
+        >>> detector.set_threshold(3.0).events(x[1500:], gap=10)  # 3 times what is usual
+        array([[193, 258]])
+        """
+        check_is_fitted(self)
+        series = self._series(X)
+        labels = self._labels(self._scores(series, context, None))  # type: ignore[attr-defined]
+        found = [
+            _merged(metrics.events(labels[span.start : span.stop]), gap)
+            for span in spans_of(series.lengths)
+        ]
+        return found[0] if series.form == "series" else found
+
+    def set_event_rate(self, rate: float) -> Self:
+        """Set the threshold so that normal series have few flagged stretches.
+
+        What a person is woken by is a stretch, not a point: ``contamination`` and
+        ``false_alarm_rate`` count points.
+
+        Parameters
+        ----------
+        rate : float
+            Stretches in 1000 points, at most, of the points that were held out (of all training
+            points, if none were): 0 allows none.
+
+        Returns
+        -------
+        self : object
+
+        Raises
+        ------
+        ValueError
+            If ``rate`` is no number from 0 on.
+        """
+        check_is_fitted(self)
+        if not (isinstance(rate, Real) and rate >= 0):
+            raise ValueError(f"rate must be a number from 0 on, got {rate!r}.")
+        scores = self._training_scores
+        most = float(rate) * len(scores) / 1000
+        return self.set_threshold(of_events(scores, most))
+
     def stream(self, context: Any = None) -> Stream:
         """Return what scores points one after the other, as they come, in constant memory.
 
@@ -461,9 +530,12 @@ class SeriesDetector(SeriesMethods, BaseDetector):
 
     def _learn_errors(self, module: Any, x: Tensor, spans: Sequence[Span]) -> None:
         """Learn what errors are usual from normal points that were not trained on."""
+        module.errors.learn(self._known_errors(module, x, spans))
+
+    def _known_errors(self, module: Any, x: Tensor, spans: Sequence[Span]) -> Tensor:
+        """Errors of the points of ``spans`` that have any, (n, k)."""
         errors = self._of_points(module, x, spans, self._errors)
-        known = errors[~np.isnan(errors).any(1)]
-        module.errors.learn(torch.from_numpy(known).to(x.device))
+        return torch.from_numpy(errors[~np.isnan(errors).any(1)]).to(x.device)
 
     def _score(self, module: nn.Module, x: Tensor) -> Tensor:
         return self._terms(module, x).mean(-1).sqrt()
@@ -641,6 +713,15 @@ class SeriesDetector(SeriesMethods, BaseDetector):
     def _stride(self) -> int:
         """Points between the windows that are scored, where a point is covered by several."""
         return 1
+
+
+def _merged(events: np.ndarray, gap: int) -> np.ndarray:
+    """Make events with at most ``gap`` points between them one."""
+    if not len(events):
+        return events
+    apart = events[1:, 0] - events[:-1, 1] > gap
+    first, last = np.concatenate([[True], apart]), np.concatenate([apart, [True]])
+    return np.column_stack([events[first, 0], events[last, 1]])
 
 
 def _table(X: Any) -> np.ndarray:

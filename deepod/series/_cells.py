@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from torch import Tensor, nn
@@ -23,12 +24,12 @@ class Layer:
         What inputs are multiplied by.
     """
 
-    def __init__(self, layer: nn.LSTM, mask: np.ndarray | None = None) -> None:
+    def __init__(self, layer: Any, mask: np.ndarray | None = None) -> None:
         size = self.size = layer.hidden_size
         order = np.r_[
             0 : 2 * size, 3 * size : 4 * size, 2 * size : 3 * size
         ]  # i f o g, not i f g o
-        halves = np.repeat(np.float32([0.5, 0.5, 0.5, 1.0]), size)
+        halves = np.repeat(np.array([0.5, 0.5, 0.5, 1.0], np.float32), size)
         ih, hh = numpy(layer.weight_ih_l0), numpy(layer.weight_hh_l0)
         ih = ih if mask is None else ih * mask
         self.w_in = np.ascontiguousarray(ih[order].T * halves)

@@ -20,6 +20,7 @@ from deepod._training.series import last_parts
 from deepod.params import one_of
 from deepod.series._base import SeriesMethods
 from deepod.series._running import Joined, Scorer
+from deepod.types import Shape
 
 
 class SeriesConsensus(SeriesMethods, PyODVocabulary):
@@ -34,6 +35,8 @@ class SeriesConsensus(SeriesMethods, PyODVocabulary):
     detectors : sequence of detectors or None, default=None
         Of :mod:`deepod.series`; others inside :class:`Windows`. Each is cloned; a ``random_state``
         of None is replaced. None stands for ``[WindowNeighbors(), RidgeAR()]``.
+    smoothing : {"centred", "causal"} or None, default="centred"
+        That of the members that None stands for; detectors that are given keep their own.
     combination : {"max", "mean"}, default="max"
         How the members' scores of a point become one.
     contamination : float in [0, 0.5], "auto" or thresholder, default=0.1
@@ -83,6 +86,7 @@ class SeriesConsensus(SeriesMethods, PyODVocabulary):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "detectors": [list, tuple, None],
+        "smoothing": [one_of("centred", "causal"), None],
         "combination": [one_of("max", "mean")],
         "contamination": CONTAMINATION,
         "false_alarm_rate": FALSE_ALARM_RATE,
@@ -93,12 +97,14 @@ class SeriesConsensus(SeriesMethods, PyODVocabulary):
         self,
         detectors: Sequence[Any] | None = None,
         *,
+        smoothing: Literal["centred", "causal"] | None = "centred",
         combination: Literal["max", "mean"] = "max",
         contamination: Contamination = 0.1,
         false_alarm_rate: float | None = None,
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.detectors = detectors
+        self.smoothing = smoothing
         self.combination = combination
         self.contamination = contamination
         self.false_alarm_rate = false_alarm_rate
@@ -156,7 +162,10 @@ class SeriesConsensus(SeriesMethods, PyODVocabulary):
     def _unfitted(self) -> list[Any]:
         from deepod.series import RidgeAR, WindowNeighbors
 
-        given = [WindowNeighbors(), RidgeAR()] if self.detectors is None else self.detectors
+        given = self.detectors
+        if given is None:
+            smoothing = self.smoothing
+            given = [WindowNeighbors(smoothing=smoothing), RidgeAR(smoothing=smoothing)]
         if not given:
             raise ValueError("detectors must hold at least one detector, or be None.")
         for member in given:
@@ -241,6 +250,11 @@ class SeriesConsensus(SeriesMethods, PyODVocabulary):
 
     def _scorer(self) -> Scorer:
         return Joined([member._scorer() for member in self.members_], self._join)
+
+    @property
+    def input_shape_(self) -> Shape:
+        """Shape of one point: (channels,)."""
+        return (self.n_features_in_,)
 
     def _reach(self) -> int:
         return max(member._reach() for member in self.members_)

@@ -166,7 +166,7 @@ class ReRe(SeriesDetector):
 
     def _score_trained_points(self, points: Tensor, spans: Sequence[Span]) -> np.ndarray:
         """Score each point as it was before it was learned from."""
-        found = dict(self.module_.__dict__.pop("found"))  # type: ignore[union-attr]
+        found = dict(self.module_.__dict__.pop("found"))
         if [*found] != [(start, stop) for _, start, stop in spans]:  # some were held out
             runner = Runner(self, fresh=True)
             found = {

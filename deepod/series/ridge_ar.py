@@ -121,7 +121,8 @@ class RidgeAR(SeriesDetector):
         return pad(x[:, self.window_ :] - module(x), (0, 0, self.window_, 0))
 
     def _running(self) -> tuple[Running, Values]:
-        module, window, d = self.module_, self.window_, self.n_features_in_
+        module: Any = self.module_
+        window, d = self.window_, self.n_features_in_
         weight = numpy(module.weight.permute(2, 1, 0).reshape(window * d, d))
         offset, terms = numpy(module.offset), terms_of(module.errors)
 
