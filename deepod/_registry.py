@@ -24,6 +24,7 @@ SERIES = {
     "LSTMAD": "deepod.series.lstm_ad",
     "LSTMAE": "deepod.series.lstm_ae",
     "LSTMVAE": "deepod.series.lstm_vae",
+    "ReRe": "deepod.series.rere",
     "RidgeAR": "deepod.series.ridge_ar",
     "SeriesConsensus": "deepod.series.consensus",
     "WindowNeighbors": "deepod.series.window_neighbors",

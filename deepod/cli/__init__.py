@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
+from contextlib import closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -83,6 +84,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_bench(commands)
     _add_report(commands)
     _add_plot(commands)
+    _add_watch(commands)
     return parser
 
 
@@ -262,6 +264,36 @@ def _add_plot(commands: Any) -> None:
     _add_time(plot)
     _add_context(plot)
     plot.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _add_watch(commands: Any) -> None:
+    watch = commands.add_parser(
+        "watch",
+        help="score points of a series as they come, from standard input",
+        description="Read points of a series from standard input, one a line, and write a line "
+        "with score and label for each as it comes, below a line of names: nan and 0 while there "
+        "are not enough points for a score. A line has the numbers of all channels, separated by "
+        "commas or blanks; a first line with names is understood. MODEL is a detector of series "
+        "that was fitted with --set smoothing=causal. A line that is no point ends the command "
+        "with exit code 1.",
+        epilog="example: tail -n +1 -f sensors.csv | deepod watch model --time when",
+    )
+    watch.set_defaults(run=_run_watch)
+    watch.add_argument("model", type=Path, metavar="MODEL", help="as deepod fit has saved it")
+    watch.add_argument(
+        "--time", metavar="COLUMN", help="column of times, to repeat in front of the scores"
+    )
+    watch.add_argument(
+        "--state",
+        type=Path,
+        metavar="FILE",
+        help="go on from this state, if it is there, and write it in the end, after Ctrl-C too",
+    )
+    watch.add_argument(
+        "--skip-bad",
+        action="store_true",
+        help="leave out lines that are no points, with a word on standard error, and go on",
+    )
 
 
 def _add_report(commands: Any) -> None:
@@ -482,3 +514,18 @@ def _run_report(arguments: argparse.Namespace) -> None:
     from deepod.bench import reporting
 
     print(reporting.run_report(arguments))
+
+
+def _run_watch(arguments: argparse.Namespace) -> None:
+    from deepod.cli import watch
+
+    given = watch.watch(arguments.model, sys.stdin, time=arguments.time, state=arguments.state)
+    with closing(given), suppress(KeyboardInterrupt):  # as one ends what would go on for ever
+        print("score,label" if arguments.time is None else "time,score,label", flush=True)
+        for found in given:
+            if isinstance(found, watch.Watched):
+                print(watch.as_line(found), flush=True)
+            elif arguments.skip_bad:
+                print(f"deepod watch: {found}", file=sys.stderr, flush=True)
+            else:
+                raise found

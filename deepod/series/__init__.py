@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from deepod.series.lstm_ad import LSTMAD
     from deepod.series.lstm_ae import LSTMAE
     from deepod.series.lstm_vae import LSTMVAE
+    from deepod.series.rere import ReRe
     from deepod.series.ridge_ar import RidgeAR
     from deepod.series.window_neighbors import WindowNeighbors
     from deepod.series.windows import Windows
@@ -20,6 +21,7 @@ __all__ = [
     "LSTMAD",
     "LSTMAE",
     "LSTMVAE",
+    "ReRe",
     "RidgeAR",
     "SeriesConsensus",
     "WindowNeighbors",

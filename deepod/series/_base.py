@@ -32,6 +32,16 @@ from deepod._scoring.threshold import of_events
 from deepod._training.series import SeriesFit
 from deepod._training.together import fit_all
 from deepod.params import integer, one_of, param, parameters
+from deepod.series._running import (
+    Buffered,
+    Repeated,
+    Running,
+    Scorer,
+    Smoothed,
+    Values,
+    check_looks_back,
+)
+from deepod.series.stream import Stream
 from deepod.types import Phase
 
 
@@ -48,6 +58,8 @@ class SeriesMethods:
     smoothing: Literal["centred", "causal"] | None
     smoothing_length: int
     _point_scores: np.ndarray
+    # Whether scores are those of windows, and not of a pass over the series.
+    windowed: ClassVar[bool] = True
 
     @property
     def warm_up_(self) -> int:
@@ -377,6 +389,39 @@ class SeriesMethods:
         most = float(rate) * len(scores) / 1000
         return self.set_threshold(of_events(scores, most))
 
+    def stream(self, context: Any = None) -> Stream:
+        """Return what scores points one after the other, as they come, in constant memory.
+
+        Parameters
+        ----------
+        context : array-like of shape (n,) or (n, channels), optional
+            The points before the first one, as in :meth:`decision_function`.
+
+        Returns
+        -------
+        stream : Stream
+            ``stream.push(x)`` gives the score of a point: see
+            :class:`deepod.series.stream.Stream`.
+
+        Raises
+        ------
+        ValueError
+            If ``smoothing`` looks at points that are still to come.
+        """
+        check_is_fitted(self)
+        return Stream(self, context)
+
+    def _scorer(self) -> Scorer:
+        """Return what makes scores of points as they come."""
+        check_looks_back(self)
+        smoothing = self.smoothing_length if self.smoothing == "causal" else 1
+        running, finish = self._running()
+        return Smoothed(running, self.scaler_, kernel(smoothing), finish)  # type: ignore[attr-defined]
+
+    def _running(self) -> tuple[Running, Values]:
+        """Return what makes values of points as they come, and scores of smoothed values."""
+        raise NotImplementedError
+
     def score_batches(self, batches: Iterable[Any]) -> Iterator[np.ndarray]:
         """Score blocks of one series that follow on one another as they come.
 
@@ -460,7 +505,6 @@ class SeriesDetector(SeriesMethods, BaseDetector):
     auto_steps = 300
     # What window="auto" stands for, on long series.
     auto_window: ClassVar[int] = 50
-    # Whether errors are those of windows, and not of a pass over the series.
     windowed: ClassVar[bool] = False
 
     # --- What a method defines ------------------------------------------------------------------
@@ -649,6 +693,28 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         causal = self.smoothing == "causal"
         values = self.window_ * points.shape[1]
         return covered(of_windows, spans, self.window_, self._stride(), causal, values)
+
+    def _running(self) -> tuple[Running, Values]:
+        """Make values of the window that ends at a point, or of a pass that is repeated."""
+        module, device, window = self.module_, self.device_, self.window_
+
+        def of_windows(points: np.ndarray) -> np.ndarray:
+            x = torch.from_numpy(points).to(device)
+            return self._of_points(module, x, [Span(0, window - 1, len(x))], self._terms)
+
+        @torch.no_grad()
+        def of_chunk(points: np.ndarray) -> np.ndarray:
+            x = torch.from_numpy(points).to(device)
+            return self._terms(module, x[None])[0].cpu().numpy()
+
+        channels = self.n_features_in_
+        if self.windowed:
+            return Buffered(of_windows, window - 1, channels), self._finish
+        return Repeated(of_chunk, window, channels), self._finish
+
+    def _finish(self, terms: np.ndarray) -> np.ndarray:
+        """Make scores of smoothed terms."""
+        return self._contributions_of(terms).sum(1, dtype=np.float64)
 
     def _stride(self) -> int:
         """Points between the windows that are scored, where a point is covered by several."""

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -93,3 +94,20 @@ def precision(errors: Tensor) -> Tensor:
     matrix = torch.from_numpy(covariance).to(errors.device)
     floor = matrix.diagonal().mean().clamp_min(1e-12) * 1e-6
     return torch.linalg.inv(matrix + floor * torch.eye(len(matrix), device=matrix.device))
+
+
+def terms_of(module: Errors) -> Callable[[np.ndarray], np.ndarray]:
+    """Return what ``module`` does, in NumPy: for a single point in a tenth of torch's time."""
+    mean, weight = (part.cpu().numpy().copy() for part in (module.mean, module.weight))
+    shape = module.per_channel, module.channels
+    weight = weight / np.float32(module.per_channel)
+
+    def terms(errors: np.ndarray) -> np.ndarray:
+        if weight.ndim == 1:
+            found = np.square(errors) * weight
+        else:
+            errors = errors - mean
+            found = errors * (errors @ weight)
+        return found if shape[0] == 1 else found.reshape(-1, *shape).sum(1)
+
+    return terms

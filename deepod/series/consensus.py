@@ -19,6 +19,7 @@ from deepod._storage import models
 from deepod._training.series import last_parts
 from deepod.params import one_of
 from deepod.series._base import SeriesMethods
+from deepod.series._running import Joined, Scorer
 from deepod.types import Shape
 
 
@@ -251,6 +252,9 @@ class SeriesConsensus(SeriesMethods, PyODVocabulary):
         """
         check_is_fitted(self)
         models.save(self, path)
+
+    def _scorer(self) -> Scorer:
+        return Joined([member._scorer() for member in self.members_], self._join)
 
     @property
     def input_shape_(self) -> Shape:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from numbers import Integral
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
@@ -13,7 +14,9 @@ from torch.nn.functional import pad
 from deepod._scoring.series import Span
 from deepod.params import integer, param, parameters, real
 from deepod.series._base import SeriesDetector
-from deepod.series._errors import Errors
+from deepod.series._cells import Stack, numpy
+from deepod.series._errors import Errors, terms_of
+from deepod.series._running import Restarted, Running, Values
 from deepod.types import Batch, Losses, Phase, Shape
 
 _AT_FULL_RATE = 0.7  # of the epochs, unless milestones are given
@@ -158,3 +161,34 @@ class LSTMAD(SeriesDetector):
             pad(x[:, h:] - forecast[:, :-h], (0, 0, h, 0))
             for forecast, h in zip(forecasts, self.horizons, strict=True)
         ]
+
+    def _running(self) -> tuple[Running, Values]:
+        return Restarted(_Cell(self.module_, self.horizons), self.window_), self._finish
+
+
+class _Cell:
+    """A forecaster point by point: :class:`deepod.series._running.Cell`."""
+
+    def __init__(self, module: Any, horizons: Sequence[int]) -> None:
+        self.stack = Stack(module.layers, module.head, numpy(module.errors.varies))
+        self.horizons, self.most = [int(h) for h in horizons], int(max(horizons))
+        self.channels = len(module.errors.varies)
+        self.terms = terms_of(module.errors)
+
+    def begin(self) -> dict[str, np.ndarray]:
+        """Return the state before the first point; the last forecasts are part of it."""
+        shape = (1, self.most, len(self.horizons) * self.channels)
+        return self.stack.begin() | {"forecasts": np.zeros(shape, np.float32)}
+
+    def values(self, state: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
+        """Pass over points, (n, channels); return the terms by the forecasts of the first lane."""
+        n, most, d = len(x), self.most, self.channels
+        new = self.stack.pass_over(state, x).swapaxes(0, 1)
+        forecasts = np.concatenate([state["forecasts"], new], 1)
+        state["forecasts"] = forecasts[:, n:].copy()
+        # Row t has the forecasts made at t - most; that of horizon h is of the point h later.
+        errors = np.empty((n, forecasts.shape[2]), np.float32)
+        for j, h in enumerate(self.horizons):
+            own = slice(j * d, (j + 1) * d)
+            np.subtract(x, forecasts[0, most - h : most - h + n, own], out=errors[:, own])
+        return self.terms(errors)

@@ -5,14 +5,18 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.lib.stride_tricks import as_strided
 from torch import Tensor, nn
 from torch.nn.functional import conv1d, pad
 
 from deepod._inputs.chunks import take
 from deepod.params import integer, param, parameters, positive
 from deepod.series._base import SeriesDetector
-from deepod.series._errors import Errors
+from deepod.series._cells import numpy
+from deepod.series._errors import Errors, terms_of
+from deepod.series._running import Buffered, Running, Values
 from deepod.types import Batch, Losses, Phase, Shape
 
 _AT_ONCE = 1 << 22  # values of windows that are gathered at once
@@ -115,3 +119,18 @@ class RidgeAR(SeriesDetector):
 
     def _errors(self, module: Any, x: Tensor) -> Tensor:
         return pad(x[:, self.window_ :] - module(x), (0, 0, self.window_, 0))
+
+    def _running(self) -> tuple[Running, Values]:
+        module: Any = self.module_
+        window, d = self.window_, self.n_features_in_
+        weight = numpy(module.weight.permute(2, 1, 0).reshape(window * d, d))
+        offset, terms = numpy(module.offset), terms_of(module.errors)
+
+        def values(points: np.ndarray) -> np.ndarray:
+            # Rows that share values: a product of n of them copies these, and no more.
+            rows = as_strided(
+                points, (len(points) - window, window * d), (4 * d, 4), writeable=False
+            )
+            return terms(points[window:] - (rows @ weight + offset))
+
+        return Buffered(values, window, d), self._finish

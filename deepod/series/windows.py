@@ -29,6 +29,7 @@ from deepod.ensemble import check_member, scores_of
 from deepod.models._reconstruction import ErrorMaps
 from deepod.params import integer, one_of, real
 from deepod.series._base import SeriesMethods
+from deepod.series._running import Buffered, Running, Values
 from deepod.types import Shape
 
 _AUTO_WINDOW = 50
@@ -328,6 +329,19 @@ class Windows(SeriesMethods, PyODVocabulary):
 
         causal, values = self.smoothing == "causal", self.window_ * d
         return covered(of_windows, spans, self.window_, self.stride, causal, values)
+
+    def _running(self) -> tuple[Running, Values]:
+        weights, before = self.error_weights_, self.window_ - 1
+
+        def values(points: np.ndarray) -> np.ndarray:
+            spans = [Span(0, before, len(points))]
+            found = self._of_points(torch.from_numpy(points), spans, by_value=weights is not None)
+            return found[:, None] if weights is None else found * weights
+
+        def finish(found: np.ndarray) -> np.ndarray:
+            return found.sum(1) if weights is None else np.sqrt(found).mean(1)
+
+        return Buffered(values, before, self.n_features_in_), finish
 
     def explain(self, X: Any, batch_size: int | None = None, *, context: Any = None) -> Any:
         """Find what each channel adds to the score of each point.

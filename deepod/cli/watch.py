@@ -1,0 +1,156 @@
+"""What ``deepod watch`` does: a score for each line, as it comes."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Generator, Iterable, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import deepod
+from deepod._inputs.tables import number
+from deepod.cli.tables import about
+
+
+class Watched(NamedTuple):
+    """What is known of a line."""
+
+    time: str | None  # its cell of the column of times
+    score: float  # NaN while there are not enough points
+    flagged: bool
+
+
+class BadLineError(ValueError):
+    """A line is no point; the message says which, and why."""
+
+
+def watch(
+    model: Path,
+    lines: Iterable[str],
+    *,
+    time: str | None = None,
+    state: Path | None = None,
+) -> Generator[Watched | BadLineError, None, None]:
+    """Score lines as they come.
+
+    Parameters
+    ----------
+    model : Path
+        A saved detector of series.
+    lines : iterable of str
+        Numbers separated by commas or by blanks, one for each channel. If the first line has a
+        cell that is no number, it names the columns: then those of training are read by their
+        names, if these are known, and otherwise all but ``time``. Empty lines are passed over.
+    time : str, optional
+        Name of the column of times, which is passed on as it is.
+    state : Path, optional
+        File with the state of the stream, to go on from if it is there, and written in the end.
+
+    Returns
+    -------
+    watched : iterator of Watched and BadLineError
+        For each line with a point, and for each line that is none: that one changes nothing. A
+        line of names that is not acceptable is a ValueError.
+
+    Raises
+    ------
+    ValueError
+        If the model or the state is not acceptable.
+    """
+    with about(f"MODEL {model}"):
+        if not model.exists():
+            raise FileNotFoundError("there is no such file or folder; deepod fit writes one.")
+        detector = deepod.load(model)
+        if not hasattr(detector, "stream"):
+            raise ValueError(f"{type(detector).__name__} scores rows without an order, no series.")
+        stream = detector.stream()
+    if state is not None and state.exists():
+        with about(f"--state {state}"):
+            stream.load(state)
+    return _kept(stream, _scored(stream, detector, lines, time), state)
+
+
+def _kept(
+    stream: Any, scored: Generator[Watched | BadLineError, None, None], state: Path | None
+) -> Generator[Watched | BadLineError, None, None]:
+    """Write the state of the stream in the end, whatever the end is."""
+    try:
+        yield from scored
+    finally:
+        if state is not None:
+            with about(f"--state {state}"):
+                stream.save(state)
+
+
+def _scored(
+    stream: Any, detector: Any, lines: Iterable[str], time: str | None
+) -> Generator[Watched | BadLineError, None, None]:
+    places: list[int] | None = None  # of the channels
+    width, at = detector.n_features_in_, None
+    for row, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        cells = _cells(line)
+        if places is None:
+            if not all(map(_is_number, cells)):
+                with about(f"line {row}, with the names of the columns"):
+                    places, at = _places(cells, detector, time)
+                width = len(cells)
+                continue
+            if time is not None:
+                raise ValueError(f"--time {time}: line {row} names no columns.")
+            places = list(range(width))
+        try:
+            if len(cells) != width:
+                raise ValueError(f"it has {len(cells)} values; expected {width}.")
+            score = stream.push([number(cells[place]) for place in places])
+        except ValueError as error:
+            yield BadLineError(f"line {row}: {error}")
+            continue
+        yield Watched(None if at is None else cells[at], score, score > stream.threshold)
+
+
+def _cells(line: str) -> list[str]:
+    if "," in line:
+        (cells,) = csv.reader([line.strip()], skipinitialspace=True)
+        return [cell.strip() for cell in cells]
+    return line.split()
+
+
+def _is_number(cell: str) -> bool:
+    try:
+        number(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _places(header: Sequence[str], detector: Any, time: str | None) -> tuple[list[int], int | None]:
+    """Find the channels and the time in a line of names."""
+    header = [name.removeprefix("\ufeff") for name in header]
+    first = getattr(detector, "members_", [detector])[0]
+    known = getattr(detector, "feature_names_in_", getattr(first, "feature_names_in_", None))
+    names = [name for name in header if name != time] if known is None else list(map(str, known))
+    for name in [*names, *([] if time is None else [time])]:
+        if header.count(name) != 1:
+            found = ", ".join(header)
+            raise ValueError(f"{header.count(name)} columns have the name {name!r}: {found}.")
+    if len(names) != detector.n_features_in_:
+        raise ValueError(
+            f"{len(names)} columns are left ({', '.join(names)}), and the model was fitted on "
+            f"{detector.n_features_in_}; --time names a column of times."
+        )
+    return [header.index(name) for name in names], None if time is None else header.index(time)
+
+
+def as_line(watched: Watched) -> str:
+    """Write what is known of a line as one of a table of time, score and label."""
+    before = "" if watched.time is None else f"{_quoted(watched.time)},"
+    score = "nan" if np.isnan(watched.score) else repr(watched.score)
+    return f"{before}{score},{int(watched.flagged)}"
+
+
+def _quoted(cell: str) -> str:
+    return '"' + cell.replace('"', '""') + '"' if set(cell) & set(',"') else cell
