@@ -130,16 +130,15 @@ class LSTMAE(SeriesDetector):
     ``LSTMAE(reverse=False, carry_state=False, error="mae", dropout=0.2, error_scale=None,
     smoothing=None, validation_fraction=0, contamination=0)``. With ``validation_fraction`` above 0
     the threshold follows the largest score of the points held out. Text and figures differ in
-    window, units and epochs, and dropout's place is not said: here it acts on the code and on the
-    decoder's states. Its scores are those of windows, ours those of points.
+    window, units and epochs: they are those of other detectors here. Dropout acts on the code and
+    on the decoder's states. Its scores are those of windows, ours those of points.
 
     **EncDec-AD** (Malhotra et al.): the decoder starts from the encoder's state and
     reconstructs backwards, in training from the true values, else from its own; the score is
     Mahalanobis' distance of the absolute errors, with their mean and covariance on normal points
     that were not trained on: ``LSTMAE(teacher_forcing=True, error_scale="covariance",
     smoothing=None)``. The covariance is shrunk (Ledoit and Wolf), the threshold that the paper
-    chooses by labelled points is ``set_threshold``. It takes windows without overlap for long
-    series; here they overlap.
+    chooses by labelled points is ``set_threshold``.
 
     The default is between the two: the decoder starts from the state, backwards, and is given the
     state at each step. It learns faster: on one series, 300 steps did what took Wei's 900.
