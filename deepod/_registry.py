@@ -22,6 +22,8 @@ DETECTORS = {
 # Detectors of time series.
 SERIES = {
     "LSTMAD": "deepod.series.lstm_ad",
+    "LSTMAE": "deepod.series.lstm_ae",
+    "LSTMVAE": "deepod.series.lstm_vae",
     "ReRe": "deepod.series.rere",
     "RidgeAR": "deepod.series.ridge_ar",
     "SeriesConsensus": "deepod.series.consensus",
@@ -36,16 +38,21 @@ ENSEMBLES = {
 }
 
 
-def list_detectors() -> list[dict[str, Any]]:
-    """Describe every detector.
+def list_detectors(series: bool = False) -> list[dict[str, Any]]:
+    """Describe every detector of rows, or of time series.
+
+    Parameters
+    ----------
+    series : bool, default=False
+        Whether to describe those of :mod:`deepod.series` instead.
 
     Returns
     -------
     list of dict
-        With keys ``name``, ``family``, ``inputs`` (tuple of "table", "windows", "images"),
-        ``paper`` and ``detector`` (the class).
+        With keys ``name``, ``family``, ``inputs`` (tuple of "table", "windows", "images", or
+        "series"), ``paper`` and ``detector`` (the class).
     """
-    detectors = [detector_class(name) for name in DETECTORS]
+    detectors = [detector_class(name) for name in (SERIES if series else DETECTORS)]
     return [
         {
             "name": detector.__name__,

@@ -61,7 +61,8 @@ IN_TURNS = [
 # Detectors of time series.
 FAST_SERIES = {
     "LSTMAD": {"epochs": 1, "hidden": (8,)},
-    "ReRe": {"epochs": 5},
+    "LSTMAE": {"epochs": 4, "hidden": 8, "lr": 2e-2},
+    "LSTMVAE": {"epochs": 4, "hidden": 8, "latent_dim": 2, "lr": 2e-2},
     "RidgeAR": {},
     "SeriesConsensus": {
         "detectors": [
@@ -72,8 +73,7 @@ FAST_SERIES = {
     "WindowNeighbors": {"stride": 2},
     "Windows": {"detector": deepod.Neighbors(n_neighbors=3, max_rows=100)},
 }
-# But for ReRe, which takes one channel and goes on learning: tests/test_series_stream.py.
-SERIES_NAMES = sorted(set(FAST_SERIES) - {"ReRe"})
+SERIES_NAMES = sorted(FAST_SERIES)
 
 
 def fast_series(name: str, **params):

@@ -12,6 +12,7 @@ import pytest
 import deepod
 from deepod import data, sources
 from deepod._inputs import rows, tables
+from deepod._registry import SERIES
 from deepod._scoring import apply
 from deepod.cli import demo as _demo_module
 from deepod.cli import main
@@ -64,7 +65,7 @@ def test_list__no_standard_output__ends():
 def test_list__names_every_detector(capsys):
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
-    assert [line.split()[0] for line in lines[1:]] == list(deepod.DETECTORS)
+    assert [line.split()[0] for line in lines[1:]] == [*deepod.DETECTORS, *SERIES]
     assert any(line.startswith("PLAD") and "NeurIPS 2022" in line for line in lines)
 
 

@@ -16,6 +16,7 @@ from sklearn.exceptions import NotFittedError
 from sklearn.metrics import roc_auc_score
 
 import deepod
+from deepod._registry import DETECTORS, SERIES
 from deepod.callbacks import EarlyStopping
 from deepod.networks import MLP
 from deepod.params import parameters
@@ -47,11 +48,11 @@ in_turns = pytest.mark.parametrize(("name", "kind"), IN_TURNS)
 
 
 def test_list_detectors__describes_every_entry():
-    for entry in deepod.list_detectors():
-        assert entry["name"] in deepod.DETECTORS
+    for entry in [*deepod.list_detectors(), *deepod.list_detectors(series=True)]:
+        assert entry["name"] in DETECTORS | SERIES
         assert entry["family"]
         assert entry["paper"]
-        assert set(entry["inputs"]) <= set(SHAPES)
+        assert set(entry["inputs"]) <= {*SHAPES, "series"}
 
 
 @every_detector

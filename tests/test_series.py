@@ -29,7 +29,8 @@ def with_anomaly(n=200, start=120, stop=130):
 
 
 def test_every_detector_of_series__has_a_case():
-    assert set(FAST_SERIES) == set(SERIES)
+    # ReRe learns as it goes, and has tests of its own.
+    assert {*FAST_SERIES, "ReRe"} == set(SERIES)
     assert {*SERIES, "split_at_gaps"} == set(deepod.series.__all__)
 
 

@@ -155,9 +155,9 @@ def covered(
         if sums is None:
             raise ValueError("no window fits")
         with np.errstate(invalid="ignore"):
-            mean = sums / counts.reshape(-1, *[1] * (sums.ndim - 1))
-        parts.append(mean[span.start - span.begin :])
-    return np.concatenate(parts)
+            sums /= counts.reshape(-1, *[1] * (sums.ndim - 1))
+        parts.append(sums[span.start - span.begin :])
+    return parts[0] if len(parts) == 1 else np.concatenate(parts)
 
 
 # --- smoothing ------------------------------------------------------------------------------------

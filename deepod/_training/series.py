@@ -24,7 +24,7 @@ from deepod.types import Batch
 _OF_ROWS = {"suspects": 0.0, "cross_fitting": False, "network": "auto", "input_shape": None}
 # Channels are divided by no less than this part of the median standard deviation: one that never
 # moved in training is known to be still, and to move is strong evidence against a point.
-SCALE_FLOOR = 0.03
+SCALE_FLOOR = 0.01
 _FEWEST_HELD_OUT = 10  # points, of a series whose last part is held out
 
 
@@ -48,13 +48,20 @@ class SeriesFit(Fit):
             raise ValueError(f"{name} trains in one process.")
         if isinstance(self.rows, Source):  # of points there are few: windows overlap, they do not
             self.rows = self.rows.read(0, len(self.rows))
+        if detector._whole_episodes() and self.series.form != "episodes":
+            raise ValueError(
+                f"{name} with these parameters learns from episodes of one length: give X as an "
+                "array (n, T, channels)."
+            )
         lengths = self.series.lengths
         detector.window_ = resolve_window(name, detector.window, detector.auto_window, lengths)
 
     def _divide(self) -> None:
-        """Hold out the last points."""
+        """Hold out the last points, or the last episodes."""
         detector, spans = self.trained, spans_of(self.series.lengths)
         least = detector.window_ + 2
+        if detector._whole_episodes():
+            least = self.series.lengths[0]  # none is left to divide
         calibrating = detector.calibration_fraction
         trained, self.calibrate = last_parts(spans, calibrating, least)
         trained, self.watched = last_parts(trained, detector.validation_fraction, least)
@@ -71,7 +78,9 @@ class SeriesFit(Fit):
         detector.scaler_ = scaler
         scaled = scaler.copy().transform(X)
         self.points = torch.from_numpy(scaled).to(detector.device_)
-        length = min(detector._chunk_length(), *[span.stop - span.start for span in self.train_on])
+        length = min(span.stop - span.start for span in self.train_on)
+        if not detector._whole_episodes():
+            length = min(detector._chunk_length(), length)
         spans = [(span.start, span.stop) for span in self.train_on]
         rows = Chunks(self.points, spans, length)
         if not self.watched:

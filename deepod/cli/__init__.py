@@ -393,7 +393,7 @@ def _check_picture(out: Path) -> None:
 
 def _run_list(arguments: argparse.Namespace) -> None:
     rows = [("detector", "family", "inputs", "paper")]
-    for d in deepod.list_detectors():
+    for d in [*deepod.list_detectors(), *deepod.list_detectors(series=True)]:
         rows.append((d["name"], d["family"], ", ".join(d["inputs"]), d["paper"]))
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     for row in rows:

@@ -10,6 +10,8 @@ from deepod._registry import SERIES, detector_class
 if TYPE_CHECKING:
     from deepod.series.consensus import SeriesConsensus
     from deepod.series.lstm_ad import LSTMAD
+    from deepod.series.lstm_ae import LSTMAE
+    from deepod.series.lstm_vae import LSTMVAE
     from deepod.series.rere import ReRe
     from deepod.series.ridge_ar import RidgeAR
     from deepod.series.window_neighbors import WindowNeighbors
@@ -17,6 +19,8 @@ if TYPE_CHECKING:
 
 __all__ = [
     "LSTMAD",
+    "LSTMAE",
+    "LSTMVAE",
     "ReRe",
     "RidgeAR",
     "SeriesConsensus",

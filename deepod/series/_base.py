@@ -76,6 +76,8 @@ class SeriesMethods:
         """Smooth the ``values`` of points, those that lead up to them included."""
         wide = [Span(span.begin, span.begin, span.stop) for span in spans]
         found = smoothed(values(wide), wide, self.smoothing, self.smoothing_length)
+        if wide == list(spans):
+            return found
         ends = np.cumsum([span.stop - span.begin for span in spans])
         parts = zip(ends.tolist(), spans, strict=True)
         return np.concatenate([found[end - stop + start : end] for end, (_, start, stop) in parts])
@@ -514,6 +516,10 @@ class SeriesDetector(SeriesMethods, BaseDetector):
     def _chunk_length(self) -> int:
         """Points of the chunks to train on, if the series are long enough."""
         return self.window_
+
+    def _whole_episodes(self) -> bool:
+        """Whether the method learns from whole episodes of one length, and not from parts."""
+        return False
 
     def _solve(
         self,

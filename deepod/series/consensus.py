@@ -84,6 +84,11 @@ class SeriesConsensus(SeriesMethods, PyODVocabulary):
     units_: np.ndarray
     combination_: str
 
+    # For list_detectors().
+    family: ClassVar[str] = "ensemble"
+    inputs: ClassVar[tuple[str, ...]] = ("series",)
+    paper: ClassVar[str] = "Any detectors of series"
+
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "detectors": [list, tuple, None],
         "smoothing": [one_of("centred", "causal"), None],

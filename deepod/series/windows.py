@@ -118,6 +118,11 @@ class Windows(SeriesMethods, PyODVocabulary):
     scaler_: Scaler
     input_shape_: Shape
 
+    # For list_detectors().
+    family: ClassVar[str] = "windows"
+    inputs: ClassVar[tuple[str, ...]] = ("series",)
+    paper: ClassVar[str] = "Any detector"
+
     # What validate_rows asks of a detector.
     missing: ClassVar[str] = "refuse"
     memory_limit: ClassVar[int] = 1 << 62
