@@ -40,6 +40,7 @@ SPECIAL = {
     ],
     "LSTMAD": [
         lambda **given: series.LSTMAD(epochs=2, **given),
+        lambda **given: series.LSTMAD(epochs=2, horizons=(1, 5), error_window=WINDOW, **given),
         lambda **given: series.LSTMAD(
             epochs=2,
             hidden=(7, 5),

@@ -116,12 +116,13 @@ class Repeated:
             n = min(len(x), self.window + self.size - len(self.points))  # to the end of the chunk
             points = np.concatenate([self.points, x[:n]])
             unknown = min(n, max(0, self.window - self.seen))
-            parts.append(self._values(points)[len(points) - n + unknown :])
+            if unknown < n:
+                parts.append(self._values(points)[len(points) - n + unknown :])
             over = len(points) == self.window + self.size
             self.points = points[self.size :].copy() if over else points
             self.seen += n
             x = x[n:]
-        return np.concatenate(parts)
+        return np.concatenate(parts) if parts else x
 
     def state(self) -> Arrays:
         return {"points": self.points}

@@ -163,6 +163,8 @@ class LSTMAD(SeriesDetector):
         ]
 
     def _running(self) -> tuple[Running, Values]:
+        if self.error_window > 1:  # needs the place in the chunk, which the cell does not know
+            return super()._running()
         return Restarted(_Cell(self.module_, self.horizons), self.window_), self._finish
 
 

@@ -67,6 +67,10 @@ class ReRe(SeriesDetector):
     follows on the training series, or on ``context``. :meth:`partial_fit` moves the detector itself
     on, a stream its own copy.
 
+    The second detector never learns errors that it found too large. Where the first few are tiny,
+    because a series stands still at its start, it trains a network at almost every point from then
+    on: alarms are few, but a point takes as long as a training, about 0.1 s.
+
     ``threshold_`` is 1, the paper's rule, after each ``fit``; ``set_threshold(None)`` has it follow
     ``contamination``. With ``false_alarm_rate`` it follows that.
 
