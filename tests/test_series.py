@@ -16,6 +16,7 @@ from deepod._registry import SERIES
 from deepod._scoring.series import Span, covered, kernel, passed_over, smoothed, spans_of
 from deepod._scoring.threshold import of_events
 from deepod.series import LSTMAD, RidgeAR, WindowNeighbors, Windows
+from deepod.series._errors import Errors
 from tests.cases import FAST_SERIES, SERIES_NAMES, fast_series, fitted_series, waves
 
 every = pytest.mark.parametrize("name", SERIES_NAMES)
@@ -313,6 +314,13 @@ def test_windows_of_errors__each_value_has_its_own():
     assert detector.error_weights_.shape == (2,)
     x = with_anomaly()
     np.testing.assert_allclose(detector.explain(x).sum(1), detector.decision_function(x), rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_errors_of_very_long_series__learned():
+    errors = Errors(1)
+    errors.learn(torch.full((17_000_000, 1), 2.0))
+    assert errors.weight.item() == pytest.approx(0.25)
 
 
 # --- scikit-learn ---------------------------------------------------------------------------------

@@ -73,17 +73,23 @@ class Errors(nn.Module):
         errors = errors.double()
         if trim:
             size = (errors.square() / errors.square().mean(0).clamp_min(1e-30)).mean(1)
-            errors = errors[size <= size.quantile(1 - trim)]
+            errors = errors[size <= _quantile(size, 1 - trim)]
         if self.scale == "validation":
             squares = errors.square()
             # A few points that are not normal after all must not decide what is usual.
-            squares = squares.minimum(squares.quantile(_USUAL, dim=0)).mean(0)
+            squares = squares.minimum(_quantile(squares, _USUAL)).mean(0)
             vary = self.varies.bool().repeat(self.per_channel)
             floor = (_FLOOR * squares[vary].mean()).clamp_min(1e-12)
             self.weight.copy_(torch.where(vary, 1 / squares.maximum(floor), 1.0))
             return
         self.mean.copy_(errors.mean(0))
         self.weight.copy_(precision(errors - errors.mean(0)))
+
+
+def _quantile(values: Tensor, level: float) -> Tensor:
+    """Quantile over the first dimension; torch's own refuses 16 million values."""
+    found = np.quantile(values.cpu().numpy(), level, axis=0)
+    return torch.as_tensor(found, device=values.device)
 
 
 def precision(errors: Tensor) -> Tensor:
