@@ -459,7 +459,7 @@ def test_consensus__scikit_learn_check_passes(estimator, check):
 
 def test_consensus__of_all_kinds__each_member_ranks_what_is_odd_higher(mixed):
     assert roc_auc_score(IS_ODD, mixed.decision_function(ODD)) > 0.95
-    tails = mixed._tails([ensemble_module._scores(m, ODD) for m in mixed.members_])
+    tails = mixed._tails([ensemble_module.scores_of(m, ODD) for m in mixed.members_])
     assert len(tails) == 6
     for own in tails:
         assert roc_auc_score(IS_ODD, own) > 0.9

@@ -13,7 +13,7 @@ from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 
 import deepod
 from deepod._registry import SERIES
-from deepod._scoring.series import Span, covered, kernel, passed_over, smoothed, spans_of
+from deepod._scoring.points import Span, covered, kernel, passed_over, smoothed, spans_of
 from deepod._scoring.threshold import of_events
 from deepod.series import LSTMAD, RidgeAR, WindowNeighbors, Windows
 from deepod.series._errors import Errors

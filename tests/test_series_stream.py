@@ -318,7 +318,12 @@ def model(tmp_path_factory):
 
 
 def start_watch(*arguments):
-    run = [sys.executable, "-m", "deepod", "watch", *map(str, arguments)]
+    # What the shell starts in the background ignores Ctrl-C, and so would the child.
+    code = (
+        "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler); "
+        "from deepod.cli import main; sys.exit(main(sys.argv[1:]))"
+    )
+    run = [sys.executable, "-c", code, "watch", *map(str, arguments)]
     pipe = subprocess.PIPE
     return subprocess.Popen(run, stdin=pipe, stdout=pipe, stderr=pipe, text=True)
 

@@ -103,7 +103,7 @@ def blank(
     parts, rest = _divided(tensors, len(members))
     sparing.most_calls = min(len(members), _MOST_TIMES) * detectors.MOST_CALLS
     built = []
-    by_tails = "tails_" in cls.__annotations__
+    by_tails = description["detector"] != "SeriesConsensus"
     for member, (its, tail) in zip(members, parts, strict=True):
         _check_tail(tail, by_tails)
         built.append(detectors.blank(member, its, own, sparing, max_bytes))

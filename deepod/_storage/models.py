@@ -115,7 +115,9 @@ def check_place(path: Path) -> None:
 
 def _described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Describe what is to be saved, and list its tensors."""
-    description, tensors = _kind(type(detector).__name__).described(detector)
+    kind: Any = _windows if hasattr(detector, "detector_") else _detectors
+    kind = _ensembles if hasattr(detector, "members_") else kind
+    description, tensors = kind.described(detector)
     versions = {"deepod": __version__, "torch": torch.__version__.partition("+")[0]}
     versions |= {"numpy": np.__version__, "scikit-learn": sklearn.__version__}
     head = {"library_name": "deepod", "format": FORMAT}

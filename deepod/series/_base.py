@@ -18,7 +18,7 @@ from deepod._inputs.chunks import take
 from deepod._inputs.series import Series, as_series
 from deepod._inputs.validation import validate_rows
 from deepod._scoring.apply import chunk_rows, finite, score
-from deepod._scoring.series import (
+from deepod._scoring.points import (
     CHUNK_WINDOWS,
     Function,
     Span,
@@ -29,7 +29,7 @@ from deepod._scoring.series import (
     spans_of,
 )
 from deepod._scoring.threshold import of_events
-from deepod._training.series import SeriesFit
+from deepod._training.series_fit import SeriesFit
 from deepod._training.together import fit_all
 from deepod.params import integer, one_of, param, parameters
 from deepod.series._running import (

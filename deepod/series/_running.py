@@ -12,7 +12,7 @@ import numpy as np
 
 from deepod._inputs.scaling import LARGEST, Scaler
 from deepod._scoring.apply import finite
-from deepod._scoring.series import CHUNK_WINDOWS
+from deepod._scoring.points import CHUNK_WINDOWS
 
 Arrays = dict[str, np.ndarray]
 Values = Callable[[np.ndarray], np.ndarray]

@@ -12,11 +12,11 @@ from sklearn.utils.validation import check_is_fitted
 
 from deepod._inputs.seeds import spawn_seeds
 from deepod._inputs.series import Series, as_series
-from deepod._scoring.series import spans_of
+from deepod._scoring.points import spans_of
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
 from deepod._scoring.vocabulary import Contamination, PyODVocabulary
 from deepod._storage import models
-from deepod._training.series import last_parts
+from deepod._training.series_fit import last_parts
 from deepod.params import one_of
 from deepod.series._base import SeriesMethods
 from deepod.series._running import Joined, Scorer

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
-from deepod._scoring.series import Span
+from deepod._scoring.points import Span
 from deepod.params import integer, param, parameters, real
 from deepod.series._base import SeriesDetector
 from deepod.series._cells import Stack, numpy

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from deepod._inputs.chunks import take
 from deepod._scoring.apply import chunk_rows, score
-from deepod._scoring.series import Span, windows_of
+from deepod._scoring.points import Span, windows_of
 from deepod.networks.layers import drawn_by
 from deepod.params import integer, one_of, param, parameters, real
 from deepod.series._base import SeriesDetector

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from deepod._scoring.series import Span
+from deepod._scoring.points import Span
 from deepod.networks.layers import drawn_by
 from deepod.params import integer, one_of, param, parameters, positive, real
 from deepod.series._base import SeriesDetector

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from deepod._inputs.rows import InMemory
-from deepod._scoring.series import Span
+from deepod._scoring.points import Span
 from deepod._training.loop import train
 from deepod._training.task import Task
 from deepod.params import integer, param, parameters, positive

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepod._inputs.chunks import take
-from deepod._scoring.series import Span, covered
+from deepod._scoring.points import Span, covered
 from deepod.params import integer, param, parameters
 from deepod.series._base import SeriesDetector
 from deepod.series._errors import Errors

@@ -20,11 +20,11 @@ from deepod._inputs.seeds import spawn_seeds
 from deepod._inputs.series import Series, as_series
 from deepod._inputs.validation import validate_rows
 from deepod._scoring.apply import finite
-from deepod._scoring.series import Span, covered, spans_of
+from deepod._scoring.points import Span, covered, spans_of
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
 from deepod._scoring.vocabulary import Contamination, PyODVocabulary
 from deepod._storage import models
-from deepod._training.series import SCALE_FLOOR, last_parts, resolve_window
+from deepod._training.series_fit import SCALE_FLOOR, last_parts, resolve_window
 from deepod.ensemble import check_member, scores_of
 from deepod.models._reconstruction import ErrorMaps
 from deepod.params import integer, one_of, real

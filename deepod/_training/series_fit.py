@@ -14,7 +14,7 @@ from deepod._inputs.division import count_held_out
 from deepod._inputs.rows import InMemory
 from deepod._inputs.scaling import Scaler, medians
 from deepod._inputs.series import as_series
-from deepod._scoring.series import Span, spans_of
+from deepod._scoring.points import Span, spans_of
 from deepod._training.fitting import Fit
 from deepod._training.task import Member, Task
 from deepod.sources import Source
