@@ -12,21 +12,20 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, cast
 import numpy as np
 import torch
 from joblib import Parallel, delayed, effective_n_jobs
-from sklearn.base import clone, is_outlier_detector
-from sklearn.pipeline import Pipeline
+from sklearn.base import clone
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
 
 from deepod._base import BaseDetector
 from deepod._inputs.seeds import spawn_seeds
-from deepod._scoring.apply import finite
-from deepod._scoring.tails import BY_HEART, Tail, as_unseen, ranked_as
+from deepod._members import check_member, check_of_rows, scores_of, seed_member, training_scores
+from deepod._scoring.tails import Tail, ranked_as
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
-from deepod._scoring.vocabulary import Contamination, PyODBaseDetector, PyODVocabulary
+from deepod._scoring.vocabulary import Contamination, PyODVocabulary
 from deepod._storage import models
 from deepod._training.together import fit_all
 from deepod.params import integer, one_of
-from deepod.sources import Source, is_mapped
+from deepod.sources import is_mapped
 from deepod.types import Shape
 
 Detector = TypeVar("Detector", bound=BaseDetector)
@@ -248,12 +247,7 @@ class Consensus(PyODVocabulary):
     def _seed(self, members: Sequence[Any]) -> None:
         """Give each member a seed, where it has none."""
         for member, seed in zip(members, spawn_seeds(self.random_state, len(members)), strict=True):
-            seedless = {
-                name: seed
-                for name, value in member.get_params().items()
-                if value is None and name.rpartition("__")[2] == "random_state"
-            }
-            member.set_params(**seedless)
+            seed_member(member, seed)
 
     def fit(self, X: Any, y: Any = None) -> Self:
         """Fit the members.
@@ -289,7 +283,7 @@ class Consensus(PyODVocabulary):
                 raise error
         for k, member in zip(ours, found, strict=True):
             members[k] = member
-        scores = [_training_scores(member, X) for member in members]
+        scores = [training_scores(member, X) for member in members]
         fitted.members_, fitted.combination_ = members, self.combination
         fitted.tails_ = [Tail().learn(torch.from_numpy(known)) for known, _, _ in scores]
         for name in ("n_features_in_", "feature_names_in_"):
@@ -457,76 +451,6 @@ def default_members() -> list[BaseDetector]:
     return [Neighbors(), AutoEncoder(suspects=0.3)]
 
 
-def check_member(member: Any) -> None:
-    """Refuse what is no detector."""
-    last = _last_step(member)
-    # A class, or anything else without parameters, is none of scikit-learn's either.
-    fits = hasattr(last, "score_samples") and hasattr(last, "get_params")
-    if not (isinstance(last, PyODBaseDetector) or (fits and is_outlier_detector(last))):
-        raise TypeError(
-            "detectors must hold detectors of deepod, PyOD or scikit-learn that score new rows "
-            f"(LocalOutlierFactor with novelty=True), got {member!r}."
-        )
-
-
-def _last_step(member: Any) -> Any:
-    return member.steps[-1][1] if isinstance(member, Pipeline) else member
-
-
-def scores_of(member: Any, X: Any, batch_size: int | None = None) -> np.ndarray:
-    """Scores of rows, higher = more anomalous.
-
-    Raises
-    ------
-    FloatingPointError
-        If a detector of others gives a row no number.
-    """
-    if isinstance(member, BaseDetector):
-        return member.decision_function(X, batch_size)
-    if isinstance(_last_step(member), PyODBaseDetector):
-        scores = np.asarray(member.decision_function(X), dtype=float)
-    else:
-        scores = -np.asarray(member.score_samples(X), dtype=float)
-    if np.isnan(scores).any():
-        raise FloatingPointError(
-            f"{type(_last_step(member)).__name__} gives rows the score NaN; leave it out of "
-            "detectors, or see what it makes of such rows."
-        )
-    return finite(scores)
-
-
-def _training_scores(member: Any, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores of training rows: to learn a tail from, as if not trained on, and to rank them by.
-
-    Fits a detector that is none of ours. Of ours, that may have been trained on rows from disk and
-    have kept few scores, the first may stand in for more.
-    """
-    if isinstance(member, BaseDetector):
-        known = member._training_scores
-        own = known if len(known) == member._n_training else member.decision_function(X)
-        return known, getattr(member, "_unseen_scores", own), own
-    if isinstance(X, Source):
-        raise TypeError(
-            f"{type(member).__name__} takes no rows from disk; give it an array of them, or leave "
-            "it out of detectors."
-        )
-    order = np.random.default_rng(len(X)).permutation(len(X))
-    halves = np.sort(order[: len(X) // 2]), np.sort(order[len(X) // 2 :])
-    found = []
-    for part, others in (halves, halves[::-1]):
-        half = clone(member).fit(_rows(X, part))
-        tail = Tail(BY_HEART).learn(torch.from_numpy(scores_of(half, _rows(X, part))))
-        found.append((others, tail.of_array(scores_of(half, _rows(X, others)))))
-    own = scores_of(member.fit(X), X)
-    unseen = as_unseen(own, found)
-    return unseen, unseen, own
-
-
-def _rows(X: Any, numbers: np.ndarray) -> Any:
-    """Take some rows of an array, or of a frame for detectors that read names."""
-    return X.iloc[numbers] if hasattr(X, "iloc") else np.asarray(X)[numbers]
-
-
 class SeedEnsemble(Consensus):
     """The same detector with several seeds; their scores are joined as :class:`Consensus` does.
 
@@ -598,6 +522,7 @@ class SeedEnsemble(Consensus):
         self.random_state = random_state
 
     def _unfitted(self) -> list[Any]:
+        check_of_rows(self.detector)
         return [clone(self.detector) for _ in range(self.n_members)]
 
     def _seed(self, members: Sequence[Any]) -> None:

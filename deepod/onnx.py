@@ -99,6 +99,11 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
     >>> bool(np.allclose(scores, detector.decision_function(X), rtol=1e-5, atol=1e-5))
     True
     """
+    if "series" in getattr(detector, "inputs", ()):
+        raise TypeError(
+            f"{type(detector).__name__} is for series, whose points have no score each on its own: "
+            "no ONNX graph of rows can hold it. Use detector.save."
+        )
     if not isinstance(detector, deepod.BaseDetector | deepod.Consensus):
         raise TypeError(
             f"detector must be a deepod detector such as PLAD(), got {type(detector).__name__}."

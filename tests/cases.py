@@ -62,7 +62,7 @@ IN_TURNS = [
 FAST_SERIES = {
     "LSTMAD": {"epochs": 1, "hidden": (8,)},
     "LSTMAE": {"epochs": 4, "hidden": 8, "lr": 2e-2},
-    "LSTMVAE": {"epochs": 4, "hidden": 8, "latent_dim": 2, "lr": 2e-2},
+    "LSTMVAE": {"epochs": 10, "hidden": 8, "latent_dim": 2, "lr": 2e-2},
     "RidgeAR": {},
     "SeriesConsensus": {
         "detectors": [

@@ -23,6 +23,7 @@ FLOORS = [
     {"_training"},
     {"_base"},
     {"models"},
+    {"_members"},
     {"adapter", "datasets", "distributed", "ensemble", "metrics", "onnx", "plotting"},
     {"series"},
     {"search"},

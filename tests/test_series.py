@@ -15,6 +15,7 @@ import deepod
 from deepod._registry import SERIES
 from deepod._scoring.points import Span, covered, kernel, passed_over, smoothed, spans_of
 from deepod._scoring.threshold import of_events
+from deepod._storage import tensors
 from deepod.series import LSTMAD, RidgeAR, WindowNeighbors, Windows
 from deepod.series._errors import Errors
 from tests.cases import FAST_SERIES, SERIES_NAMES, fast_series, fitted_series, waves
@@ -155,12 +156,13 @@ def test_far_points__change_nothing(name, smoothing):
 
 @every
 def test_context__gives_the_first_points_a_past(name):
+    """Those of the whole series, where chunks of 4 windows begin at the same points."""
     detector = fast_series(name, smoothing="causal").fit(waves())
     x = waves(200, seed=5)
     whole = detector.decision_function(x)
     block = detector.decision_function(x[120:], context=x[:120])
     assert block.shape == (80,)
-    np.testing.assert_allclose(block, whole[120:], rtol=0.05, atol=1e-3)
+    np.testing.assert_allclose(block, whole[120:], rtol=1e-3, atol=1e-5)
     short = detector.decision_function(x[120:125], context=x[:120])
     np.testing.assert_allclose(short, block[:5], rtol=1e-3, atol=1e-5)
     several = detector.decision_function([x[120:], x[100:]], context=[x[:120], x[:100]])
@@ -168,13 +170,26 @@ def test_context__gives_the_first_points_a_past(name):
 
 
 @every
-def test_score_batches__follow_on_one_another(name):
+def test_score_batches__of_whole_chunks__scores_of_the_series(name):
     detector = fast_series(name, smoothing="causal").fit(waves())
-    x = waves(240, seed=6)
-    blocks = list(detector.score_batches(x[i : i + 60] for i in range(0, 240, 60)))
-    assert [len(block) for block in blocks] == [60] * 4
+    x = waves(320, seed=6)
+    blocks = list(detector.score_batches(x[i : i + 80] for i in range(0, 320, 80)))
+    assert [len(block) for block in blocks] == [80] * 4
     whole = detector.decision_function(x)
-    np.testing.assert_allclose(np.concatenate(blocks), whole, rtol=0.05, atol=1e-3)
+    np.testing.assert_allclose(np.concatenate(blocks), whole, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("n", [7, 33, 100])
+def test_score_batches__of_any_length(n):
+    """Each point has a score of its own; frames keep their names, so that nothing warns."""
+    frame = pd.DataFrame(waves(300), columns=["a", "b"])
+    detector = RidgeAR(window=10, smoothing="causal", smoothing_length=5).fit(frame)
+    parts = [frame[:50], *(frame[i : i + n] for i in range(50, 300, n))]
+    blocks = list(detector.score_batches(parts))
+    assert [len(block) for block in blocks] == [len(part) for part in parts]
+    np.testing.assert_allclose(
+        np.concatenate(blocks), detector.decision_function(frame), rtol=1e-3, atol=1e-5
+    )
 
 
 @every
@@ -309,6 +324,25 @@ def test_windows__of_any_detector():
     assert deep.explain(NEW).shape == NEW.shape
 
 
+@pytest.mark.parametrize("name", ["LSTMAD", "SeriesConsensus", "Windows"])
+def test_what_is_for_rows__refuses_detectors_of_series(name, tmp_path):
+    inner = fast_series(name)
+    for outer in (Windows(inner), deepod.Consensus([inner])):
+        with pytest.raises(TypeError, match="is for series"):
+            outer.fit(waves())
+    # SeedEnsemble is for one of deepod's detectors, which the others are not.
+    message = "is for series" if name == "LSTMAD" else "must be an instance"
+    with pytest.raises((TypeError, ValueError), match=message):
+        deepod.SeedEnsemble(inner).fit(waves())
+    with pytest.raises(TypeError, match="is for series"):
+        deepod.onnx.export(fitted_series(name), tmp_path / "m.onnx")
+
+
+def test_ridge__many_channels__shorter_window():
+    x = np.random.default_rng(0).normal(size=(300, 250))
+    assert RidgeAR(max_points=100).fit(x).window_ == 20
+
+
 def test_windows_of_errors__each_value_has_its_own():
     detector = Windows(deepod.AutoEncoder(epochs=5), window=10, random_state=0).fit(waves(400))
     assert detector.error_weights_.shape == (2,)
@@ -341,6 +375,22 @@ def test_clone_and_pickle(name):
     again = pickle.loads(pickle.dumps(detector))
     np.testing.assert_array_equal(again.decision_function(NEW), detector.decision_function(NEW))
     np.testing.assert_array_equal(again.labels_, detector.labels_)
+
+
+@pytest.mark.parametrize("name", ["SeriesConsensus", "Windows"])
+def test_load__members_of_the_other_kind__refused(name, tmp_path):
+    """A file whose members could not score what they are given."""
+    file = tmp_path / "model.deepod"
+    fitted_series(name).save(file)
+    description, found = tensors.read(file)
+    key = "members" if name == "SeriesConsensus" else "member"
+    member = description[key][0] if key == "members" else description[key]
+    member["detector"] = "PLAD" if name == "SeriesConsensus" else "RidgeAR"
+    file.write_bytes(tensors.pack(description, found))
+    with pytest.raises(
+        deepod.InvalidFileError, match="of the kind" if key == "members" else "one of series"
+    ):
+        deepod.load(file)
 
 
 @every

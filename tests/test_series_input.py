@@ -376,7 +376,8 @@ def test_gaps__steps_that_vary_a_little_or_months__none_said():
     as_series(TIMED[::5])
 
 
-@given(lost=st.sets(st.integers(1, 28), max_size=10))
+# At most nine: of more steps than half, a long one would be the usual one.
+@given(lost=st.sets(st.integers(1, 28), max_size=9))
 @settings(max_examples=40, deadline=None)
 def test_split_at_gaps__parts_without_gaps__all_rows_in_order(lost):
     hours = pd.date_range("2024-01-01", periods=30, freq="h")

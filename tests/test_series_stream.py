@@ -70,7 +70,7 @@ KINDS = [
 def fitted(make, channels=3, **given):
     given = {"window": WINDOW, "smoothing": "causal", "smoothing_length": 7} | given
     detector = make(**given)
-    if channels > 1 and getattr(detector, "univariate", False):
+    if channels > 1 and isinstance(detector, series.ReRe):
         channels = 1
     detector.fit(X[channels])
     return detector, NEW[channels]

@@ -54,6 +54,18 @@ class Series:
         """First point of each series."""
         return np.cumsum((0, *self.lengths[:-1]))
 
+    def after(self, past: Series | None, n: int) -> Series:
+        """Return the last n points of one series that follows on ``past``."""
+        rows = self.rows
+        if past is not None and hasattr(rows, "iloc") and hasattr(past.rows, "iloc"):
+            import pandas
+
+            rows = pandas.concat([past.rows, rows])
+        elif past is not None:
+            rows = np.concatenate([past.rows, rows])
+        rows = rows[-n:]
+        return Series(rows, (len(rows),), "series")
+
     def shaped(self, values: np.ndarray) -> Any:
         """Return one value per point in the form that the user gave.
 

@@ -10,7 +10,7 @@ import numpy as np
 from sklearn.base import clone
 from torch import Tensor
 
-from deepod._registry import ENSEMBLES, detector_class
+from deepod._registry import ENSEMBLES, SERIES, detector_class
 from deepod._scoring.tails import Tail
 from deepod._storage import detectors
 from deepod._storage.detectors import PLAIN, Sparing
@@ -106,6 +106,8 @@ def blank(
     by_tails = description["detector"] != "SeriesConsensus"
     for member, (its, tail) in zip(members, parts, strict=True):
         _check_tail(tail, by_tails)
+        if (member.get("detector") in SERIES) == by_tails:
+            raise InvalidFileError("its members are not of the kind that it joins")
         built.append(detectors.blank(member, its, own, sparing, max_bytes))
     _check_alike(built)
     ensemble = _with_params(cls, description["params"], built)

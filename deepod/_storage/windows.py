@@ -11,7 +11,7 @@ from sklearn.base import clone
 from torch import Tensor
 
 from deepod._inputs.scaling import Scaler
-from deepod._registry import detector_class
+from deepod._registry import SERIES, detector_class
 from deepod._storage import detectors
 from deepod._storage.detectors import PLAIN, Sparing
 from deepod._storage.tensors import InvalidFileError
@@ -79,6 +79,8 @@ def blank(
     known = {"detector", "params", "member", "fitted", "threshold"}
     detectors.check_keys("the description", description, known)
     inner, rest = _divided(tensors)
+    if description["member"].get("detector") in SERIES:
+        raise InvalidFileError("its detector is one of series, and not of windows")
     member = detectors.blank(description["member"], inner, own, sparing, max_bytes)
     cls = detector_class("Windows")
     allowed = set(cls._parameter_constraints) - {"detector"}

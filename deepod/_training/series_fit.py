@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from deepod._inputs.chunks import Chunks, take
-from deepod._inputs.division import count_held_out
 from deepod._inputs.rows import InMemory
 from deepod._inputs.scaling import Scaler, medians
 from deepod._inputs.series import as_series
@@ -46,7 +45,7 @@ class SeriesFit(Fit):
                 )
         if self.ranks.size > 1:
             raise ValueError(f"{name} trains in one process.")
-        if isinstance(self.rows, Source):  # of points there are few: windows overlap, they do not
+        if isinstance(self.rows, Source):  # a large memory map: points take little memory
             self.rows = self.rows.read(0, len(self.rows))
         if detector._whole_episodes() and self.series.form != "episodes":
             raise ValueError(
@@ -54,7 +53,8 @@ class SeriesFit(Fit):
                 "array (n, T, channels)."
             )
         lengths = self.series.lengths
-        detector.window_ = resolve_window(name, detector.window, detector.auto_window, lengths)
+        most = detector._longest_window(detector.input_shape_)
+        detector.window_ = resolve_window(name, detector.window, most, lengths)
 
     def _divide(self) -> None:
         """Hold out the last points, or the last episodes."""
@@ -62,10 +62,8 @@ class SeriesFit(Fit):
         least = detector.window_ + 2
         if detector._whole_episodes():
             least = self.series.lengths[0]  # none is left to divide
-        calibrating = detector.calibration_fraction
-        trained, self.calibrate = last_parts(spans, calibrating, least)
-        trained, self.watched = last_parts(trained, detector.validation_fraction, least)
-        self.train_on = trained
+        rest, self.calibrate = last_parts(spans, detector.calibration_fraction, least)
+        self.train_on, self.watched = last_parts(rest, detector.validation_fraction, least)
 
     def _load(self, shared: dict[Any, Any]) -> tuple[Any, Batch | None]:
         """Scale all points; those to train on are taken in chunks."""
@@ -156,8 +154,6 @@ def last_parts(spans: list[Span], fraction: float, least: int) -> tuple[list[Spa
     """
     if not fraction:
         return spans, []
-    n = sum(span.stop - span.start for span in spans)
-    count_held_out("validation_fraction", fraction, n)
     kept, held_out = [], []
     for begin, start, stop in spans:
         cut = stop - round((stop - start) * fraction)

@@ -1,10 +1,9 @@
-"""What detectors of time series have in common: points in, one score for each point out."""
+"""What detectors of time series with a torch module have in common: scores made of errors."""
 
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from numbers import Real
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
@@ -12,436 +11,17 @@ import torch
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from deepod import metrics
 from deepod._base import BaseDetector
 from deepod._inputs.chunks import take
-from deepod._inputs.series import Series, as_series
-from deepod._inputs.validation import validate_rows
+from deepod._inputs.series import Series
 from deepod._scoring.apply import chunk_rows, finite, score
-from deepod._scoring.points import (
-    CHUNK_WINDOWS,
-    Function,
-    Span,
-    covered,
-    kernel,
-    passed_over,
-    smoothed,
-    spans_of,
-)
-from deepod._scoring.threshold import of_events
+from deepod._scoring.points import Function, Span, covered, passed_over
 from deepod._training.series_fit import SeriesFit
 from deepod._training.together import fit_all
 from deepod.params import integer, one_of, param, parameters
-from deepod.series._running import (
-    Buffered,
-    Repeated,
-    Running,
-    Scorer,
-    Smoothed,
-    Values,
-    check_looks_back,
-)
-from deepod.series.stream import Stream
-from deepod.types import Phase
-
-
-class SeriesMethods:
-    """Methods of detectors of series, which take and give back the forms that series have.
-
-    A class that has it defines ``_scores(series, context, batch_size)``: a score for each point of
-    a :class:`deepod._inputs.series.Series`.
-    """
-
-    n_features_in_: int
-    unseen_: bool
-    window_: int
-    smoothing: Literal["centred", "causal"] | None
-    smoothing_length: int
-    _point_scores: np.ndarray
-    # Whether scores are those of windows, and not of a pass over the series.
-    windowed: ClassVar[bool] = True
-
-    @property
-    def warm_up_(self) -> int:
-        """First points of a series, without context, that have no score of their own."""
-        raise NotImplementedError
-
-    def _reach(self) -> int:
-        """Points before a point that its score can depend on."""
-        return (CHUNK_WINDOWS + 1) * self.window_ + len(kernel(self.smoothing_length))
-
-    def _over_time(
-        self, values: Callable[[Sequence[Span]], np.ndarray], spans: Sequence[Span]
-    ) -> np.ndarray:
-        """Smooth the ``values`` of points, those that lead up to them included."""
-        wide = [Span(span.begin, span.begin, span.stop) for span in spans]
-        found = smoothed(values(wide), wide, self.smoothing, self.smoothing_length)
-        if wide == list(spans):
-            return found
-        ends = np.cumsum([span.stop - span.begin for span in spans])
-        parts = zip(ends.tolist(), spans, strict=True)
-        return np.concatenate([found[end - stop + start : end] for end, (_, start, stop) in parts])
-
-    def _scores(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
-        raise NotImplementedError
-
-    def _remember_points(
-        self, scores: np.ndarray, held_out: Sequence[Span], unseen: np.ndarray | None = None
-    ) -> None:
-        """Keep the scores of all training points, and those that the threshold follows.
-
-        Those are the points held out, if there are any, because those trained on may score lower;
-        ``unseen`` are their scores, if they are others than among ``scores``.
-        """
-        if not np.isfinite(scores).all():
-            raise FloatingPointError(
-                "Points of the training series got scores that are NaN or infinite. Lower lr, or "
-                "set scaler='standard' if the channels of X differ much in size."
-            )
-        self._point_scores = scores
-        if held_out and unseen is None:
-            unseen = np.concatenate([scores[span.start : span.stop] for span in held_out])
-        self.unseen_ = unseen is not None or not getattr(self, "learns_by_heart", True)
-        self._remember_scores(scores if unseen is None else unseen)  # type: ignore[attr-defined]
-
-    @property
-    def decision_scores_(self) -> np.ndarray:
-        """Scores of the points of the training series, one series after the other."""
-        check_is_fitted(self)
-        return self._point_scores
-
-    @property
-    def labels_(self) -> np.ndarray:
-        """Labels of the points of the training series, one series after the other."""
-        return self._labels(self.decision_scores_)  # type: ignore[attr-defined]
-
-    def _with_context(self, series: Series, context: Any) -> tuple[np.ndarray, list[Span]]:
-        """Validate points, and put the last points of its context before each series."""
-        rows = validate_rows(self, series.rows, reset=False)
-        spans = spans_of(series.lengths)
-        if context is not None:
-            before = self._series(context, "context")
-            if len(before.lengths) != len(series.lengths):
-                raise ValueError(
-                    f"context holds {len(before.lengths)} series, and X {len(series.lengths)}."
-                )
-            given = validate_rows(self, before.rows, reset=False)
-            parts, joined, at = [], [], 0
-            for own, earlier in zip(spans, spans_of(before.lengths), strict=True):
-                past_rows = given[earlier.start : earlier.stop][-self._reach() :]
-                parts += [past_rows, rows[own.start : own.stop]]
-                start = at + len(past_rows)
-                stop = start + own.stop - own.start
-                joined.append(Span(at, start, stop))
-                at = stop
-            rows, spans = np.concatenate(parts), joined
-        least = max(self.warm_up_ + 1, self.window_)
-        for number, (begin, start, stop) in enumerate(spans):
-            if stop - begin < least:
-                which = "X" if len(spans) == 1 else f"series {number} of X"
-                past = "" if context is None else f" and {start - begin} of context"
-                raise ValueError(
-                    f"{which} has {stop - start} points{past}, and {type(self).__name__} with "
-                    f"window={self.window_} needs {least}: give more of the points before it as "
-                    "context=."
-                )
-        return rows, spans
-
-    @staticmethod
-    def _like(X: Any, series: Series, values: np.ndarray) -> Any:
-        """Give values of points and channels, (n_points, channels), the shape of X."""
-        if series.form == "list" and not isinstance(X, Series):
-            parts = zip(X, series.shaped(values), strict=True)
-            return [own[:, 0] if np.ndim(x) == 1 else own for x, own in parts]
-        found = series.shaped(values)
-        return found[:, 0] if np.ndim(X) == 1 and series.form == "series" else found
-
-    def _series(self, X: Any, name: str = "X") -> Series:
-        return as_series(X, name=name, channels=self.n_features_in_)
-
-    def decision_function(
-        self, X: Any, batch_size: int | None = None, *, context: Any = None
-    ) -> Any:
-        """Return anomaly scores, one for each point in time; higher = more anomalous.
-
-        Parameters
-        ----------
-        X : array-like of shape (T,), (T, channels) or (n, T, channels), or a list of series
-            A series, episodes of equal length, or several series. A DataFrame may have a time
-            index, which must be in order.
-        batch_size : int, optional
-            Chunks or windows to score at once, for when memory is short.
-        context : array-like, optional
-            The points before X, of which the last ones are used: then the first points of X have a
-            past. A list, if X is one.
-
-        Returns
-        -------
-        scores : ndarray of shape (T,) or (n, T), or a list of arrays, float64
-            In the order of the points: none is shifted. Points without enough points before them
-            (see ``warm_up_``) get the score of the first point that has.
-
-        Raises
-        ------
-        ValueError
-            If X or ``context`` is not such, or X is too short and ``context`` does not help.
-        """
-        check_is_fitted(self)
-        series = self._series(X)
-        scores = self._scores(series, context, batch_size)
-        return scores if X is series else series.shaped(scores)
-
-    def predict(self, X: Any, return_confidence: bool = False) -> Any:
-        """Label points: 0 (normal) or 1 (anomaly).
-
-        Parameters
-        ----------
-        X : array-like or list of series
-            As in :meth:`decision_function`.
-        return_confidence : bool, default=False
-            Whether to return :meth:`predict_confidence` too.
-
-        Returns
-        -------
-        labels : ndarray of shape (T,) or (n, T), or a list of arrays, int
-        confidence : like labels
-            Only if ``return_confidence``.
-        """
-        check_is_fitted(self)
-        series = self._series(X)
-        found = super().predict(series, return_confidence)  # type: ignore[misc]
-        if return_confidence:
-            return series.shaped(found[0]), series.shaped(found[1])
-        return series.shaped(found)
-
-    def predict_proba(self, X: Any, method: Any = "linear", return_confidence: bool = False) -> Any:
-        """Return the probabilities of being normal and of being an anomaly, for each point.
-
-        Parameters
-        ----------
-        X : array-like or list of series
-            As in :meth:`decision_function`.
-        method : {"linear", "unify", "conformal"}, default="linear"
-            As for rows. Points of a series depend on each other, so that "conformal" promises less.
-        return_confidence : bool, default=False
-            Whether to return :meth:`predict_confidence` too.
-
-        Returns
-        -------
-        probabilities : ndarray of shape (T, 2) or (n, T, 2), or a list of arrays
-        confidence : ndarray of shape (T,) or (n, T), or a list of arrays
-            Only if ``return_confidence``.
-        """
-        series = self._series(X)
-        found = super().predict_proba(series, method, return_confidence)  # type: ignore[misc]
-        if return_confidence:
-            return series.shaped(found[0]), series.shaped(found[1])
-        return series.shaped(found)
-
-    def p_values(self, X: Any) -> Any:
-        """Return how rarely a held-out normal point scores as high as each point of X.
-
-        The p-values of :meth:`deepod.BaseDetector.p_values`, of the points that
-        ``validation_fraction`` or ``calibration_fraction`` held out, or that ``calibrate`` was
-        given. Neighbouring points score alike, so that they are worth fewer calibration points than
-        there are.
-
-        Parameters
-        ----------
-        X : array-like or list of series
-            As in :meth:`decision_function`.
-
-        Returns
-        -------
-        p : ndarray of shape (T,) or (n, T), or a list of arrays, float64
-        """
-        series = self._series(X)
-        return series.shaped(super().p_values(series))  # type: ignore[misc]
-
-    def calibrate(self, X: Any) -> Self:
-        """Take the points of these series for calibration, in place of any others.
-
-        Parameters
-        ----------
-        X : array-like or list of series
-            Normal series that were not trained on.
-
-        Returns
-        -------
-        self : object
-        """
-        return super().calibrate(self._series(X))  # type: ignore[misc]
-
-    def predict_confidence(self, X: Any) -> Any:
-        """Return how surely each label would be the same had other points been trained on.
-
-        Parameters
-        ----------
-        X : array-like or list of series
-            As in :meth:`decision_function`.
-
-        Returns
-        -------
-        confidence : ndarray of shape (T,) or (n, T), or a list of arrays
-        """
-        series = self._series(X)
-        return series.shaped(super().predict_confidence(series))  # type: ignore[misc]
-
-    def predict_with_rejection(self, X: Any, *args: Any, **kwargs: Any) -> Any:
-        """Label points, with -2 for those of too little confidence; see the class of rows.
-
-        Parameters
-        ----------
-        X : array-like or list of series
-            As in :meth:`decision_function`.
-        *args, **kwargs
-            As in :meth:`deepod.BaseDetector.predict_with_rejection`.
-
-        Returns
-        -------
-        labels : ndarray of shape (T,) or (n, T), or a list of arrays, int
-        stats : list of three floats
-            Only if ``return_stats``.
-        """
-        series = self._series(X)
-        found = super().predict_with_rejection(series, *args, **kwargs)  # type: ignore[misc]
-        if isinstance(found, tuple):
-            return series.shaped(found[0]), found[1]
-        return series.shaped(found)
-
-    def fit_predict(self, X: Any, y: Any = None) -> Any:
-        """Fit, and return the labels of the points of X.
-
-        Parameters
-        ----------
-        X, y : array-like
-            As in ``fit``.
-
-        Returns
-        -------
-        labels : ndarray of shape (T,) or (n, T), or a list of arrays, int
-        """
-        return as_series(X).shaped(self.fit(X, y).labels_)  # type: ignore[attr-defined]
-
-    def events(self, X: Any, gap: int = 0, *, context: Any = None) -> Any:
-        """Return the stretches of a series that are flagged.
-
-        Parameters
-        ----------
-        X : array-like or list of series
-            As in :meth:`decision_function`.
-        gap : int, default=0
-            Stretches with at most so many points between them are one.
-        context : array-like, optional
-            As in :meth:`decision_function`.
-
-        Returns
-        -------
-        events : ndarray of shape (n_events, 2), or a list of them for several series
-            First point of each, and the one after its last: ``X[start:stop]`` is flagged. They are
-            longer than what caused them, by the smoothing, and by ``window`` points of forecasts
-            that were misled.
-
-        Examples
-        --------
-        >>> import numpy as np
-        >>> from deepod.series import RidgeAR
-        >>> x = np.sin(np.arange(2000) / 5) + np.random.default_rng(0).normal(0, 0.1, 2000)
-        >>> x[1700:1710] = 3.0
-        >>> detector = RidgeAR(smoothing_length=5).fit(x[:1500])
-        >>> detector.set_threshold(3.0).events(x[1500:], gap=10)  # 3 times what is usual
-        array([[193, 258]])
-        """
-        check_is_fitted(self)
-        series = self._series(X)
-        labels = self._labels(self._scores(series, context, None))  # type: ignore[attr-defined]
-        found = [
-            _merged(metrics.events(labels[span.start : span.stop]), gap)
-            for span in spans_of(series.lengths)
-        ]
-        return found[0] if series.form == "series" else found
-
-    def set_event_rate(self, rate: float) -> Self:
-        """Set the threshold so that normal series have few flagged stretches.
-
-        What a person is woken by is a stretch, not a point: ``contamination`` and
-        ``false_alarm_rate`` count points.
-
-        Parameters
-        ----------
-        rate : float
-            Stretches in 1000 points, at most, of the points that were held out (of all training
-            points, if none were): 0 allows none.
-
-        Returns
-        -------
-        self : object
-
-        Raises
-        ------
-        ValueError
-            If ``rate`` is no number from 0 on.
-        """
-        check_is_fitted(self)
-        if not (isinstance(rate, Real) and rate >= 0):
-            raise ValueError(f"rate must be a number from 0 on, got {rate!r}.")
-        scores = self._training_scores
-        most = float(rate) * len(scores) / 1000
-        return self.set_threshold(of_events(scores, most))
-
-    def stream(self, context: Any = None) -> Stream:
-        """Return what scores points one after the other, as they come, in constant memory.
-
-        Parameters
-        ----------
-        context : array-like of shape (n,) or (n, channels), optional
-            The points before the first one, as in :meth:`decision_function`.
-
-        Returns
-        -------
-        stream : Stream
-            ``stream.push(x)`` gives the score of a point: see
-            :class:`deepod.series.stream.Stream`.
-
-        Raises
-        ------
-        ValueError
-            If ``smoothing`` looks at points that are still to come.
-        """
-        check_is_fitted(self)
-        return Stream(self, context)
-
-    def _scorer(self) -> Scorer:
-        """Return what makes scores of points as they come."""
-        check_looks_back(self)
-        smoothing = self.smoothing_length if self.smoothing == "causal" else 1
-        running, finish = self._running()
-        return Smoothed(running, self.scaler_, kernel(smoothing), finish)  # type: ignore[attr-defined]
-
-    def _running(self) -> tuple[Running, Values]:
-        """Return what makes values of points as they come, and scores of smoothed values."""
-        raise NotImplementedError
-
-    def score_batches(self, batches: Iterable[Any]) -> Iterator[np.ndarray]:
-        """Score blocks of one series that follow on one another as they come.
-
-        Parameters
-        ----------
-        batches : iterable of array-like of shape (T,) or (T, channels)
-            Each is scored with the last points of those before as ``context``.
-
-        Yields
-        ------
-        scores : ndarray of shape (T,), float64
-            Of one block.
-        """
-        check_is_fitted(self)
-        past = None
-        for X in batches:
-            yield self.decision_function(X, context=past)
-            rows = _table(X)
-            past = rows if past is None else np.concatenate([past, rows])
-            past = past[-self._reach() :]
+from deepod.series._methods import SeriesMethods
+from deepod.series._running import Buffered, Repeated, Running, Values
+from deepod.types import Batch, Losses, Phase, Shape
 
 
 @parameters
@@ -513,6 +93,10 @@ class SeriesDetector(SeriesMethods, BaseDetector):
     def _errors(self, module: nn.Module, x: Tensor) -> Tensor:
         """Errors at each point of chunks or windows, (B, length, k), as ``module.errors`` takes."""
 
+    def _longest_window(self, shape: Shape) -> int:
+        """Points that window="auto" stands for, on long series of such points."""
+        return self.auto_window
+
     def _chunk_length(self) -> int:
         """Points of the chunks to train on, if the series are long enough."""
         return self.window_
@@ -544,10 +128,7 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         return torch.from_numpy(errors[~np.isnan(errors).any(1)]).to(x.device)
 
     def _score(self, module: nn.Module, x: Tensor) -> Tensor:
-        return self._terms(module, x).mean(-1).sqrt()
-
-    def _phases(self) -> list[Phase]:
-        return [Phase("fit", self.epochs_, self._loss, milestones=tuple(self.milestones))]
+        raise NotImplementedError  # a point has no score without those around it
 
     # --- fit ------------------------------------------------------------------------------------
 
@@ -593,38 +174,6 @@ class SeriesDetector(SeriesMethods, BaseDetector):
     def _scores(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
         points, spans = self._points(series, context)
         return self._score_points(points, spans, batch_size)
-
-    def explain(
-        self,
-        X: Any,
-        batch_size: int | None = None,
-        rule: Literal["auto", "gradients"] = "auto",
-        *,
-        context: Any = None,
-    ) -> Any:
-        """Find what each channel adds to the score of each point.
-
-        Parameters
-        ----------
-        X : array-like or list of series
-            As in :meth:`decision_function`.
-        batch_size : int, optional
-            As in :meth:`decision_function`.
-        rule : {"auto"}, default="auto"
-            The score is a sum over channels: these are its terms.
-        context : array-like, optional
-            As in :meth:`decision_function`.
-
-        Returns
-        -------
-        contributions : ndarray shaped like X, or a list of such, float64
-            They sum up to the score over the channels.
-        """
-        check_is_fitted(self)
-        if rule != "auto":
-            raise ValueError(f"rule must be 'auto' for series, got {rule!r}.")
-        series = self._series(X)
-        return self._like(X, series, self._explained(series, context, batch_size))
 
     def _explained(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
         return self._contributed(*self._points(series, context), batch_size)
@@ -721,15 +270,14 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         return 1
 
 
-def _merged(events: np.ndarray, gap: int) -> np.ndarray:
-    """Make events with at most ``gap`` points between them one."""
-    if not len(events):
-        return events
-    apart = events[1:, 0] - events[:-1, 1] > gap
-    first, last = np.concatenate([[True], apart]), np.concatenate([apart, [True]])
-    return np.column_stack([events[first, 0], events[last, 1]])
+@parameters
+class WithoutSteps(SeriesDetector):
+    """Detector of series that learns without steps, by ``_solve``."""
 
+    auto_epochs = 0
 
-def _table(X: Any) -> np.ndarray:
-    rows = np.asarray(X)
-    return rows[:, None] if rows.ndim == 1 else rows
+    def _phases(self) -> list[Phase]:
+        return []
+
+    def _loss(self, module: nn.Module, batch: Batch) -> Losses:
+        return {}

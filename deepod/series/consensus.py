@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
@@ -12,13 +11,13 @@ from sklearn.utils.validation import check_is_fitted
 
 from deepod._inputs.seeds import spawn_seeds
 from deepod._inputs.series import Series, as_series
+from deepod._members import seed_member
 from deepod._scoring.points import spans_of
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
 from deepod._scoring.vocabulary import Contamination, PyODVocabulary
-from deepod._storage import models
 from deepod._training.series_fit import last_parts
 from deepod.params import one_of
-from deepod.series._base import SeriesMethods
+from deepod.series._methods import SeriesMethods
 from deepod.series._running import Joined, Scorer
 from deepod.types import Shape
 
@@ -27,7 +26,8 @@ class SeriesConsensus(SeriesMethods, PyODVocabulary):
     """Several detectors of series, whose scores are joined: what to take for an unknown series.
 
     The score of each member is divided by its mean on normal points that the member has not
-    learned from, so that scores of any unit count alike. The score of a point is the largest of
+    learned from, so that scores of any unit count alike; where that is not above 0, as it may be of
+    :class:`LSTMVAE`, they are taken as they are. The score of a point is the largest of
     them: one member that is sure suffices.
 
     Parameters
@@ -149,8 +149,7 @@ class SeriesConsensus(SeriesMethods, PyODVocabulary):
         series = as_series(X)
         members = self._unfitted()
         for member, seed in zip(members, spawn_seeds(self.random_state, len(members)), strict=True):
-            if "random_state" in member.get_params() and member.random_state is None:
-                member.set_params(random_state=seed)
+            seed_member(member, seed)
             member.fit(series)
         fitted.members_, fitted.combination_ = members, self.combination
         means = [member._training_scores.mean() for member in members]
@@ -200,58 +199,15 @@ class SeriesConsensus(SeriesMethods, PyODVocabulary):
         in_units = np.stack(scores) / self.units_[:, None]
         return in_units.max(0) if self.combination_ == "max" else in_units.mean(0)
 
-    def explain(self, X: Any, batch_size: int | None = None, *, context: Any = None) -> Any:
-        """Find what each channel adds to the score of each point.
-
-        Parameters
-        ----------
-        X : array-like or list of series
-            As in :meth:`decision_function`.
-        batch_size : int, optional
-            As in :meth:`decision_function`.
-        context : array-like, optional
-            As in :meth:`decision_function`.
-
-        Returns
-        -------
-        contributions : ndarray shaped like X, or a list of such, float64
-            Those of the member whose score is the joint one, or the mean of all, in the units of
-            the joint score.
-
-        Raises
-        ------
-        TypeError
-            If a member explains no scores.
-        """
-        check_is_fitted(self)
-        series = self._series(X)
-        scores = [member._scores(series, context, batch_size) for member in self.members_]
+    def _explained(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
+        """Give the reasons of the member whose score is the joint one, or the mean of all."""
         terms = [member._explained(series, context, batch_size) for member in self.members_]
         in_units = np.stack(terms) / self.units_[:, None, None]
         if self.combination_ == "mean":
-            return self._like(X, series, in_units.mean(0))
+            return in_units.mean(0)
+        scores = [member._scores(series, context, batch_size) for member in self.members_]
         which = (np.stack(scores) / self.units_[:, None]).argmax(0)
-        return self._like(X, series, in_units[which, np.arange(len(which))])
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted detectors to a folder or a file, for :func:`deepod.load`.
-
-        Parameters
-        ----------
-        path : str or path-like
-            As in other detectors.
-
-        Raises
-        ------
-        NotFittedError
-            If there is nothing to save yet.
-        TypeError
-            If a member is a ``Windows``, or cannot be saved itself.
-        OSError
-            If the file cannot be written, or a folder of this name holds other things.
-        """
-        check_is_fitted(self)
-        models.save(self, path)
+        return in_units[which, np.arange(len(which))]
 
     def _scorer(self) -> Scorer:
         return Joined([member._scorer() for member in self.members_], self._join)

@@ -64,10 +64,10 @@ class LSTMAD(SeriesDetector):
     and choose the threshold by labelled anomalies: here ``contamination`` or ``set_threshold``.
 
     Thill et al. (2019) forecast a set of horizons, leave the largest errors out before they fit the
-    Gaussian, and correct errors within a window: ``LSTMAD(hidden=(64, 64), horizons=range(1, 50, 2)
-    as a tuple, error_scale="covariance", error_trim=0.01, error_window=5, smoothing=None)``. Their
-    share and window are not known to us; their window reaches forward, too, and ours does not, so
-    that scores stay causal.
+    Gaussian, and correct errors within a window: ``LSTMAD(hidden=(64, 64),
+    horizons=tuple(range(1, 50, 2)), error_scale="covariance", error_trim=0.01, error_window=5,
+    smoothing=None)``. Their share and window are not known to us; their window reaches forward,
+    too, and ours does not, so that scores stay causal.
 
     Chunks to train on are ``window`` points long and drawn at random; no state is carried from one
     to the next. In scoring, a state runs for ``window`` points before the first score.
@@ -97,7 +97,7 @@ class LSTMAD(SeriesDetector):
     horizons: tuple[int, ...] | list[int] = param(
         default=(1, 5),
         accepts=[tuple, list],
-        doc="How many points ahead each forecast is; at most ``window``.",
+        doc="How many points ahead each forecast is; less than ``window``.",
     )
     error_trim: float = param(
         default=0.0,
@@ -124,7 +124,7 @@ class LSTMAD(SeriesDetector):
         if max(self.horizons) >= self.window_ or self.error_window > self.window_:
             raise ValueError(
                 f"horizons={self.horizons!r} and error_window={self.error_window} must be less "
-                f"than the window, {self.window_}: use a larger window."
+                f"than the window, {self.window_}: use a larger window or smaller horizons."
             )
         return Forecaster(shape[0], self.hidden, len(self.horizons), self.error_scale)
 

@@ -273,9 +273,6 @@ class LSTMVAE(SeriesDetector):
         constant = module.errors.varies * _LOG_2PI / 2
         return squares / 2 + sigma.log() + constant, codes
 
-    def _score(self, module: nn.Module, x: Tensor) -> Tensor:
-        return self._terms(module, x).sum(-1)
-
     def _contributions_of(self, terms: np.ndarray) -> np.ndarray:
         return terms  # log-likelihoods add up as they are
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any, ClassVar, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -16,7 +16,7 @@ from deepod._scoring.points import Span
 from deepod._training.loop import train
 from deepod._training.task import Task
 from deepod.params import integer, param, parameters, positive
-from deepod.series._base import SeriesDetector
+from deepod.series._base import WithoutSteps
 from deepod.series._cells import Stack
 from deepod.series._errors import Errors
 from deepod.series._running import Arrays, Running, Values, checked
@@ -47,7 +47,7 @@ class Online(nn.Module):
 
 
 @parameters
-class ReRe(SeriesDetector):
+class ReRe(WithoutSteps):
     """Two online LSTM networks that are trained again whenever a series of one channel surprises.
 
     Each point is forecast from the ``window`` before it. Its error is the mean, over the last
@@ -125,7 +125,6 @@ class ReRe(SeriesDetector):
     paper = "Lee, Lin and Gran, ReRe: Real-time Ready-to-Go Anomaly Detection, COMPSAC 2020"
     auto_window = 3
     auto_epochs = 50
-    univariate: ClassVar[bool] = True
 
     def _build_module(self, shape: Shape) -> nn.Module:
         if shape != (1,):
@@ -134,12 +133,6 @@ class ReRe(SeriesDetector):
                 "channel and take the largest score, or use LSTMAD or RidgeAR."
             )
         return Online(self.hidden, blank(self.window_, self.history))
-
-    def _phases(self) -> list[Phase]:
-        return []
-
-    def _loss(self, module: nn.Module, batch: Batch) -> Losses:
-        return {}
 
     def _errors(self, module: nn.Module, x: Tensor) -> Tensor:
         raise NotImplementedError  # they depend on all that was before

@@ -13,12 +13,13 @@ from torch.nn.functional import conv1d, pad
 
 from deepod._inputs.chunks import take
 from deepod.params import integer, param, parameters, positive
-from deepod.series._base import SeriesDetector
+from deepod.series._base import WithoutSteps
 from deepod.series._cells import numpy
 from deepod.series._errors import Errors, terms_of
 from deepod.series._running import Buffered, Running, Values
-from deepod.types import Batch, Losses, Phase, Shape
+from deepod.types import Shape
 
+_MOST_COEFFICIENTS = 5000  # of a channel, with window="auto": time grows with their cube
 _AT_ONCE = 1 << 22  # values of windows that are gathered at once
 
 
@@ -40,7 +41,7 @@ class Linear(nn.Module):
 
 
 @parameters
-class RidgeAR(SeriesDetector):
+class RidgeAR(WithoutSteps):
     """Linear autoregression by ridge regression, in one step: the plain forecaster.
 
     All channels at the last ``window`` points forecast each channel of the next. On many series it
@@ -48,6 +49,8 @@ class RidgeAR(SeriesDetector):
 
     Notes
     -----
+    ``window="auto"`` is shorter for more than 100 channels: 5,000 coefficients for each, at most.
+
     Nothing is trained in steps: of the shared parameters, ``epochs``, ``lr``, ``batch_size`` and
     the like have no effect.
 
@@ -76,16 +79,12 @@ class RidgeAR(SeriesDetector):
     )
     family = "forecasting"
     paper = "Hoerl and Kennard, Ridge Regression, Technometrics 1970"
-    auto_epochs = 0
+
+    def _longest_window(self, shape: Shape) -> int:
+        return max(2, min(self.auto_window, _MOST_COEFFICIENTS // shape[0]))
 
     def _build_module(self, shape: Shape) -> nn.Module:
         return Linear(shape[0], self.window_, self.error_scale)
-
-    def _phases(self) -> list[Phase]:
-        return []
-
-    def _loss(self, module: nn.Module, batch: Batch) -> Losses:
-        return {}
 
     @torch.no_grad()
     def _solve(
@@ -101,10 +100,8 @@ class RidgeAR(SeriesDetector):
             order = torch.randperm(len(starts), generator=generator)[: self.max_points]
             starts = starts[order.sort().values]
         k = window * d + 1
-        gram, moments = (
-            x.new_zeros(k, k, dtype=torch.float64),
-            x.new_zeros(k, d, dtype=torch.float64),
-        )
+        gram = x.new_zeros(k, k, dtype=torch.float64)
+        moments = x.new_zeros(k, d, dtype=torch.float64)
         for part in starts.split(max(1, _AT_ONCE // k)):
             chunk = take(x, part, window + 1)
             rows = pad(chunk[:, :-1].flatten(1), (0, 1), value=1.0)

@@ -12,9 +12,9 @@ from torch import Tensor, nn
 from deepod._inputs.chunks import take
 from deepod._scoring.points import Span, covered
 from deepod.params import integer, param, parameters
-from deepod.series._base import SeriesDetector
+from deepod.series._base import WithoutSteps
 from deepod.series._errors import Errors
-from deepod.types import Batch, Losses, Phase, Shape
+from deepod.types import Shape
 
 _VALUES_AT_ONCE = 1 << 21  # of windows and their neighbours
 
@@ -50,7 +50,7 @@ class Kept(nn.Module):
 
 
 @parameters
-class WindowNeighbors(SeriesDetector):
+class WindowNeighbors(WithoutSteps):
     """Distance of each window to the nearest windows of training: nothing is trained.
 
     The distance of two windows is the root of the mean squared difference of their values. A
@@ -102,18 +102,11 @@ class WindowNeighbors(SeriesDetector):
     family = "neighbors"
     paper = "Keogh et al., HOT SAX: Finding the Most Unusual Time Series Subsequence, ICDM 2005"
     auto_window = 100
-    auto_epochs = 0
     learns_by_heart = False
     windowed = True
 
     def _build_module(self, shape: Shape) -> nn.Module:
         return Kept(self.window_ * shape[0], self.max_windows, shape[0])
-
-    def _phases(self) -> list[Phase]:
-        return []
-
-    def _loss(self, module: nn.Module, batch: Batch) -> Losses:
-        return {}
 
     def _errors(self, module: nn.Module, x: Tensor) -> Tensor:
         raise NotImplementedError  # distances of windows are no errors of values

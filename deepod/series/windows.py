@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
@@ -19,16 +18,15 @@ from deepod._inputs.scaling import Scaler
 from deepod._inputs.seeds import spawn_seeds
 from deepod._inputs.series import Series, as_series
 from deepod._inputs.validation import validate_rows
+from deepod._members import check_member, scores_of, seed_member
 from deepod._scoring.apply import finite
 from deepod._scoring.points import Span, covered, spans_of
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
 from deepod._scoring.vocabulary import Contamination, PyODVocabulary
-from deepod._storage import models
 from deepod._training.series_fit import SCALE_FLOOR, last_parts, resolve_window
-from deepod.ensemble import check_member, scores_of
 from deepod.models._reconstruction import ErrorMaps
 from deepod.params import integer, one_of, real
-from deepod.series._base import SeriesMethods
+from deepod.series._methods import SeriesMethods
 from deepod.series._running import Buffered, Running, Values
 from deepod.types import Shape
 
@@ -250,12 +248,8 @@ class Windows(SeriesMethods, PyODVocabulary):
                 f"flatten=False is for detectors of deepod; {type(detector).__name__} takes rows."
             )
         (seed,) = spawn_seeds(self.random_state, 1)
-        seedless = {
-            name: seed
-            for name, value in detector.get_params().items()
-            if value is None and name.rpartition("__")[2] == "random_state"
-        }
-        return detector.set_params(**seedless)
+        seed_member(detector, seed)
+        return detector
 
     def _train(self, detector: Any, points: Tensor, spans: Sequence[Span]) -> None:
         starts = torch.cat([torch.arange(a, b - self.window_ + 1) for _, a, b in spans])
@@ -343,59 +337,12 @@ class Windows(SeriesMethods, PyODVocabulary):
 
         return Buffered(values, before, self.n_features_in_), finish
 
-    def explain(self, X: Any, batch_size: int | None = None, *, context: Any = None) -> Any:
-        """Find what each channel adds to the score of each point.
-
-        Parameters
-        ----------
-        X : array-like or list of series
-            As in :meth:`decision_function`.
-        batch_size : int, optional
-            As in :meth:`decision_function`.
-        context : array-like, optional
-            As in :meth:`decision_function`.
-
-        Returns
-        -------
-        contributions : ndarray shaped like X, or a list of such, float64
-            Means over the windows that cover a point. Where the detector reconstructs, they sum up
-            to the score over the channels.
-
-        Raises
-        ------
-        TypeError
-            If the detector is none of deepod's.
-        """
-        check_is_fitted(self)
+    def _explained(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
         if not isinstance(self.detector_, BaseDetector):
             raise TypeError(f"{type(self.detector_).__name__} explains no scores.")
-        series = self._series(X)
-        return self._like(X, series, self._explained(series, context, batch_size))
-
-    def _explained(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
         rows, spans = self._with_context(series, context)
         points = torch.from_numpy(self.scaler_.transform(rows))
         return self._contributed(points, spans, batch_size)
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted detector to a folder or a file, for :func:`deepod.load`.
-
-        Parameters
-        ----------
-        path : str or path-like
-            As in other detectors.
-
-        Raises
-        ------
-        NotFittedError
-            If there is nothing to save yet.
-        TypeError
-            If ``detector`` is none of deepod, or cannot be saved itself.
-        OSError
-            If the file cannot be written, or a folder of this name holds other things.
-        """
-        check_is_fitted(self)
-        models.save(self, path)
 
     def __sklearn_is_fitted__(self) -> bool:
         return hasattr(self, "detector_")
