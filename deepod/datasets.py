@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import warnings
 from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from sklearn.datasets import load_breast_cancer, load_digits, load_iris, load_wine
 from sklearn.utils import Bunch
 
-from deepod._inputs.tables import number, read_csv
+from deepod._inputs.tables import Dialect, is_table, number, open_table, stem
 from deepod._storage.atomic import write
 
 ADBENCH = "https://github.com/Minqi824/ADBench"
@@ -143,38 +144,59 @@ def load_adbench(
 def load_table(
     path: str | os.PathLike[str],
     label: str = "label",
-    anomaly: Any = 1,
+    anomaly: Any = None,
     return_X_y: bool = False,
+    *,
+    normal: Any = None,
+    drop: Sequence[str] = (),
+    sep: str | None = None,
+    decimal: str | None = None,
+    encoding: str | None = None,
 ) -> Any:
     r"""Load a table with a column of labels from your own file.
 
     Parameters
     ----------
     path : path-like
-        ``.csv`` or ``.parquet`` with names of columns, or ``.npz`` with arrays X and y. A .csv is
-        read as ``deepod fit`` reads it; an empty cell is NaN.
+        ``.csv`` or ``.parquet`` with names of columns, a folder of such files, or ``.npz`` with
+        arrays X and y. Tables are read as ``deepod fit`` reads them; an empty cell is NaN.
     label : str, default="label"
-        Column that says which rows are anomalies; of ``.npz`` it is always y. In a .csv, labels are
-        numbers if all of them can be, and else text, "None" and "NA" like any other.
-    anomaly : object, default=1
-        Value of that column that stands for an anomaly, such as "fraud"; all others are normal.
+        Column that says which rows are anomalies; of ``.npz`` it is always y. Labels are numbers if
+        all of them can be, and else text, "None" and "NA" like any other.
+    anomaly : object or list of them, optional
+        Values of that column that stand for an anomaly, such as "fraud"; all others are normal. By
+        default 1, of labels that are 0 and 1.
     return_X_y : bool, default=False
         Whether to return ``(data, target)`` instead of a Bunch.
+    normal : object or list of them, optional
+        Instead of ``anomaly``: values that stand for a normal row; all others are anomalies.
+    drop : sequence of str, default=()
+        Columns to leave out.
+    sep, decimal, encoding : str, optional
+        How a .csv is written: what separates its cells, its decimal point, and its encoding. What
+        is None is found out by the first lines, or refused if these leave it open.
 
     Returns
     -------
     Bunch
-        As :func:`load_adbench` does; ``data`` is float64 where float32 would lose digits.
+        As :func:`load_adbench` does; ``data`` is float64 where float32 would lose digits, and
+        ``DESCR`` says how many rows are anomalies.
 
     Raises
     ------
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the label column is missing, has gaps or never holds ``anomaly``, a column is not of
-        numbers, has no name or shares it, or rows have more or fewer values than there are columns.
+        If the label column is missing, has gaps, never holds ``anomaly`` or leaves open what stands
+        for one, a column is not of numbers, has no name or shares it, or rows have more or fewer
+        values than there are columns.
     ImportError
-        If the file is Parquet and pandas is not installed (with ``deepod[bench]`` it is).
+        If pyarrow is not installed, by ``pip install "deepod[data]"``.
+
+    Warns
+    -----
+    UserWarning
+        If there are more anomalies than normal rows.
 
     Examples
     --------
@@ -189,22 +211,22 @@ def load_table(
     ((2, 2), [0, 1], ['amount', 'hour'])
     """
     path = Path(path)
-    if not path.is_file():
+    if not path.exists():
         raise FileNotFoundError(f"{path}: there is no such file.")
     try:
-        X, values, names = _read(path, label)
+        X, values, names = _read(path, label, drop, Dialect(sep, decimal, encoding))
+        target = _targets(values, anomaly, normal)
     except (KeyError, ValueError, BadZipFile) as error:
         raise ValueError(f"{path}: {' '.join(map(str, error.args))}") from error
-    target = np.asarray(values == anomaly).astype(int)
-    if len(target) != len(X) or not target.any():
-        seen = ", ".join(map(repr, np.unique(values.astype(str))[:5].tolist()))
-        raise ValueError(
-            f"{path}: no row has the label {anomaly!r} ({type(anomaly).__name__}); there are "
-            f"{seen} ({values.dtype}). Say which one is the anomaly by anomaly=..."
+    said = f"{target.sum():,} of {len(target):,} rows are anomalies ({target.mean():.1%})"
+    if target.mean() > 0.5:
+        warnings.warn(
+            f"{path}: {said}. If the others are, say so: anomaly=... or normal=...", stacklevel=2
         )
     if return_X_y:
         return X, target
-    return _bunch(X, target, names, path.stem, f"{path.name}: a table from disk.", str(path))
+    about = f"{path.name}: a table from disk; {said}."
+    return _bunch(X, target, names, stem(path), about, str(path))
 
 
 def load_bundled(name: str, anomaly: int | None = None, return_X_y: bool = False) -> Any:
@@ -384,15 +406,35 @@ def _names(stem: str) -> Sequence[str]:
     return stem, stem.partition("_")[2] if stem[0].isdigit() else stem
 
 
-def _read(path: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
+def _read(
+    path: Path, label: str, drop: Sequence[str], dialect: Dialect
+) -> tuple[np.ndarray, np.ndarray, list[str]]:
     """Values, labels and names of the columns."""
     if path.suffix == ".npz":
         return _read_npz(path)
-    if path.suffix == ".csv":
-        return _read_csv(path, label)
-    if path.suffix in (".parquet", ".pq"):
-        return _read_parquet(path, label)
-    raise ValueError("expected a .csv, .parquet or .npz file.")
+    if not path.is_dir() and not is_table(path):
+        raise ValueError("expected a .csv, .parquet or .npz file.")
+    table = open_table(path, drop=drop, dialect=dialect)
+    if label not in table.header:
+        raise KeyError(f"there is no column {label!r}; there are {', '.join(table.header)}.")
+    names = [name for name in table.names if name != label]
+    X = np.concatenate(list(table.numbers(names)))
+    return _narrow(X), _labels(table.values(label), label), names
+
+
+def _labels(cells: list[Any], label: str) -> np.ndarray:
+    """Return labels as numbers, if all of them can be, and else as they are."""
+    gaps = [cell is None or (isinstance(cell, str) and not cell.strip()) for cell in cells]
+    _check_no_gaps(f"column {label!r}", np.array(gaps))
+    values: np.ndarray
+    try:
+        values = np.array([number(c) if isinstance(c, str) else float(c) for c in cells])
+    except (TypeError, ValueError):
+        values = np.empty(len(cells), dtype=object)
+        values[:] = cells
+    else:
+        _check_no_gaps(f"column {label!r}", np.isnan(values))
+    return values
 
 
 def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
@@ -435,39 +477,30 @@ def _read_series(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return _narrow(train), _narrow(test), labels.astype(int)
 
 
-def _read_csv(path: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    blocks = list(read_csv(path, text=label))
-    cells = [cell for block in blocks for cell in block.text]
-    _check_no_gaps(f"column {label!r}", np.array([not cell.strip() for cell in cells]))
-    try:
-        values = np.array([number(cell) for cell in cells])
-    except ValueError:
-        values = np.array(cells, dtype=object)
-    else:
-        _check_no_gaps(f"column {label!r}", np.isnan(values))
-    X = np.concatenate([block.numbers for block in blocks])
-    return _narrow(X), values, blocks[0].names
-
-
-def _read_parquet(path: Path, label: str) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    try:
-        import pandas as pd
-    except ImportError as error:
-        raise ImportError(f'{path.name} needs pandas: pip install "deepod[bench]".') from error
-    table = pd.read_parquet(path)
-    if label not in table:
-        raise KeyError(f"there is no column {label!r}; there are {', '.join(map(str, table))}.")
-    column = table.pop(label)
-    _check_no_gaps(f"column {label!r}", column.isna().to_numpy())
-    text = [name for name, kind in table.dtypes.items() if kind.kind not in "biuf"]
-    if text:
-        raise ValueError(
-            f"columns {', '.join(map(str, text))} are not of numbers; encode or drop them first."
-        )
-    X = table.to_numpy()
-    if X.dtype.kind == "O":  # bool among numbers, or pandas' own integers, whose gaps are no float
-        X = table.to_numpy(dtype=np.float64, na_value=np.nan)
-    return _narrow(X), column.to_numpy(), [str(name) for name in table]
+def _targets(values: np.ndarray, anomaly: Any, normal: Any) -> np.ndarray:
+    """Return 1 for each label that stands for an anomaly, and 0 for the others."""
+    if anomaly is not None and normal is not None:
+        raise ValueError("anomaly and normal say the same thing; give one of them.")
+    seen = list(dict.fromkeys(values.tolist()))
+    found = f"{', '.join(map(repr, seen[:5]))}{' and more' if len(seen) > 5 else ''}"
+    if anomaly is None and normal is None:
+        if 1 in seen and not all(value in (0, 1) for value in seen):
+            way = "anomaly=-1 if they are as in scikit-learn" if -1 in seen else "anomaly=... "
+            raise ValueError(
+                f"the labels are {found}, and which of them stand for anomalies is a guess; say it "
+                f"by {way.strip()}, or by normal=..."
+            )
+        anomaly = 1
+    given = anomaly if normal is None else normal
+    chosen = list(given) if isinstance(given, list | tuple | set) else [given]
+    for value in chosen:
+        if value not in seen:
+            raise ValueError(
+                f"no row has the label {value!r} ({type(value).__name__}); there are {found} "
+                f"({values.dtype}). Say which are the anomalies by anomaly=..., or by normal=..."
+            )
+    is_chosen = np.array([value in chosen for value in values.tolist()])
+    return (is_chosen if normal is None else ~is_chosen).astype(int)
 
 
 def _check_no_gaps(what: str, gaps: np.ndarray) -> None:

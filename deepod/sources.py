@@ -7,7 +7,9 @@ members of :class:`Source` will do.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -114,7 +116,8 @@ def parquet(path: Any, columns: Sequence[str] | None = None) -> Source:
     path : str, Path, list of them, or pyarrow.dataset.Dataset
         A file, a folder, several files, or a dataset without a filter.
     columns : sequence of str, optional
-        Columns to read, in this order; None reads all that the files hold.
+        Columns to read, in this order; None reads all but what pandas has written as an index. What
+        folders are called after, as in ``year=2024``, is a column too.
 
     Returns
     -------
@@ -144,6 +147,7 @@ class _Group(NamedTuple):
     stop: int
     file: Any  # pyarrow.dataset.ParquetFileFragment
     number: int  # in the file
+    keys: dict[str, Any]  # values of all its rows, which the names of the folders say
 
 
 class _Parquet:
@@ -152,17 +156,11 @@ class _Parquet:
     turns: int | None = _GROUPS
 
     def __init__(self, path: Any, columns: Sequence[str] | None) -> None:
-        try:
-            import pyarrow as pa
-            import pyarrow.dataset as pads
-        except ImportError as error:
-            raise ImportError('Parquet needs pyarrow: pip install "deepod[data]"') from error
-        if not isinstance(path, pads.Dataset):
-            if not isinstance(path, list | tuple):
-                path = [path]
-            parts = [str(p) for p in path]
-            path = pads.dataset(parts[0] if len(parts) == 1 else parts, format="parquet")
-        self._columns = list(path.schema.names if columns is None else columns)
+        path = open_parquet(path)
+        import pyarrow as pa
+        import pyarrow.dataset as pads
+
+        self._columns = parquet_columns(path.schema) if columns is None else list(columns)
         self.feature_names = self._columns
         self._groups: list[_Group] = []
         types = []
@@ -170,17 +168,18 @@ class _Parquet:
         for fragment in path.get_fragments():
             if not hasattr(fragment, "row_groups"):
                 raise ValueError("The dataset is not in Parquet format; write it as Parquet first.")
-            types += _numeric(fragment.physical_schema, self._columns, fragment.path)
+            keys = pads.get_partition_keys(fragment.partition_expression)
+            types += _numeric(fragment, self._columns, keys)
             for group in fragment.row_groups:
                 stop = start + group.num_rows
-                self._groups.append(_Group(start, stop, fragment, group.id))
+                self._groups.append(_Group(start, stop, fragment, group.id, keys))
                 start = stop
         self.shape = (start, len(self._columns))
         # Floating, so that a null can be NaN.
         self.dtype = np.result_type(np.float32, *types)
         self._arrow_type = pa.from_numpy_dtype(self.dtype)
         self._starts = [group.start for group in self._groups]
-        self._open: dict[_Group, _Reader] = {}  # that used last at the end
+        self._open: dict[int, _Reader] = {}  # by the starts of groups; that used last at the end
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -193,12 +192,12 @@ class _Parquet:
         while start < stop:
             group = self._groups[int(np.searchsorted(self._starts, start, side="right")) - 1]
             last = min(stop, group.stop)
-            reader = self._open.pop(group, None)
+            reader = self._open.pop(group.start, None)
             if reader is None or reader.at > start:
                 reader = _Reader(self._decode(group), group.start)
             reader.read(start, out[len(out) - (stop - start) :][: last - start])
             if last < group.stop:
-                self._open[group] = reader
+                self._open[group.start] = reader
             if len(self._open) > _GROUPS:
                 del self._open[next(iter(self._open))]
             start = last
@@ -218,14 +217,17 @@ class _Parquet:
         batches = file.iter_batches(
             batch_size=max(1, _BATCH_VALUES // self.shape[1]),
             row_groups=[group.number],
-            columns=self._columns,
+            columns=[name for name in self._columns if name not in group.keys],
             use_threads=False,
         )
         for batch in batches:
             out = np.empty((len(batch), self.shape[1]), self.dtype)
             for i, name in enumerate(self._columns):
-                column = batch.column(name).cast(self._arrow_type, safe=False)
-                out[:, i] = column.to_numpy(zero_copy_only=False)
+                if name in group.keys:
+                    out[:, i] = group.keys[name]
+                else:
+                    column = as_plain(batch.column(name)).cast(self._arrow_type, safe=False)
+                    out[:, i] = column.to_numpy(zero_copy_only=False)
             yield out
 
 
@@ -249,24 +251,95 @@ class _Reader:
             filled += len(part)
 
 
-def _numeric(schema: Any, columns: list[str], path: str) -> list[np.dtype]:
+def _numeric(fragment: Any, columns: list[str], keys: dict[str, Any]) -> list[np.dtype]:
     """NumPy's types of the columns of a file."""
-    import pyarrow.types as pat
+    import pyarrow as pa
 
+    schema, path = fragment.physical_schema, fragment.path
     if not columns:
         raise ValueError(f"{path} has no column to read.")
     types = []
     for name in columns:
-        if name not in schema.names:
+        if name in keys:
+            kind = pa.scalar(keys[name]).type
+        elif (there := schema.names.count(name)) == 1:
+            kind = schema.field(name).type
+        elif there:
+            raise ValueError(f"{there} columns of {path} have the name {name!r}; rename them.")
+        else:
             raise ValueError(f"{path} has no column {name!r}; it has {schema.names}.")
-        kind = schema.field(name).type
-        if not (pat.is_integer(kind) or pat.is_floating(kind) or pat.is_boolean(kind)):
+        if kind_of(kind) not in ("number", "boolean"):
             raise ValueError(
                 f"Column {name!r} of {path} has type {kind}, which is not numeric; encode it, or "
                 f"leave it out with columns=[...]."
             )
-        types.append(np.dtype(kind.to_pandas_dtype()))
+        types.append(_numpy_type(kind))
     return types
+
+
+def _numpy_type(kind: Any) -> np.dtype:
+    import pyarrow.types as pat
+
+    if pat.is_dictionary(kind):
+        kind = kind.value_type
+    if pat.is_decimal(kind):
+        return np.dtype(np.float64)
+    return np.dtype(np.float32 if pat.is_null(kind) else kind.to_pandas_dtype())
+
+
+def open_parquet(path: Any) -> Any:
+    """Open files, a folder or a dataset as a ``pyarrow.dataset.Dataset``, partitions included.
+
+    A column that is of integers in one file and floating in another is floating.
+    """
+    try:
+        import pyarrow as pa
+        import pyarrow.dataset as pads
+    except ImportError as error:
+        raise ImportError('Parquet needs pyarrow: pip install "deepod[data]"') from error
+    if isinstance(path, pads.Dataset):
+        return path
+    parts = [str(p) for p in (path if isinstance(path, list | tuple) else [path])]
+    found = pads.dataset(
+        parts[0] if len(parts) == 1 else parts, format="parquet", partitioning="hive"
+    )
+    schemas = [found.schema, *(file.physical_schema for file in found.get_fragments())]
+    if all(schema.equals(schemas[0]) for schema in schemas[1:]):
+        return found
+    with suppress(pa.ArrowInvalid, pa.ArrowTypeError):  # who reads the column says it better
+        return found.replace_schema(pa.unify_schemas(schemas, promote_options="permissive"))
+    return found
+
+
+def parquet_columns(schema: Any) -> list[str]:
+    """Return the names of the columns that are no index of pandas, by what its metadata says."""
+    said = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
+    # The index of a RangeIndex is no column but a dictionary.
+    index = [name for name in said.get("index_columns", []) if isinstance(name, str)]
+    return [name for name in schema.names if name not in index]
+
+
+def kind_of(kind: Any) -> str:
+    """Return what a type of Arrow holds: "number", "boolean", "text", "time" or "other"."""
+    import pyarrow.types as pat
+
+    if pat.is_dictionary(kind):
+        kind = kind.value_type
+    if pat.is_boolean(kind):
+        return "boolean"
+    # All gaps: a column of floats, as in CSV.
+    if pat.is_integer(kind) or pat.is_floating(kind) or pat.is_decimal(kind) or pat.is_null(kind):
+        return "number"
+    if pat.is_temporal(kind):
+        return "time"
+    return "text" if pat.is_string(kind) or pat.is_large_string(kind) else "other"
+
+
+def as_plain(column: Any) -> Any:
+    """Return an array of Arrow without a dictionary."""
+    import pyarrow.types as pat
+
+    return column.dictionary_decode() if pat.is_dictionary(column.type) else column
 
 
 def head(source: Source, n: int) -> Any:

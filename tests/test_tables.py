@@ -1,4 +1,4 @@
-"""The reader of CSV: one file, one verdict, whoever reads it."""
+"""The reader of tables: one file, one verdict, whoever reads it."""
 
 import re
 import sys
@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from deepod import bench, datasets
 from deepod._inputs import tables
 from deepod.cli import main
-from deepod.cli.tables import open_rows
+from deepod.cli.tables import Reading, open_rows
 
 BAD = {
     "comma at the end": (b"label,weekend,amount\n1,0,3.2,\n0,1,2.5,\n", "row 1: 4 values for 3"),
@@ -32,11 +32,13 @@ BAD = {
     "month": (b"a,b,label\n1,2021_03,0\n1,2021_04,1\n", "row 1, column 'b': .* got '2021_03'"),
     "comma for point": (b'a,b,label\n1,"2,5",0\n', "row 1, column 'b': .* got '2,5'"),
     "quote without its other": (b'a,b,label\n1,2,0\n1,"2,1\n3,4,0\n', "row 2: unexpected end"),
-    "letters behind a quote": (b'a,b,label\n1,"2"x,0\n', "row 1: ',' expected after '\"'"),
+    "quote in the last column": (b'a,b,label\n1,2,0\n1,2,"0\n', "unexpected end"),
+    "quote that takes all rows": (b'a,label,b\n1,0,"2\n2,1,3\n', "unexpected end"),
+    "letters behind a quote": (b'a,b,label\n1,"2"x,0\n', "row 1, column 'b': .* '2x'"),
     "quote among the names": (b'a,"b,label\n1,2,0\n', "the line of names: unexpected end"),
     "name not in UTF-8": ("größe,b,label\n1,2,0\n".encode("latin1"), "it is not in UTF-8"),
     "cell not in UTF-8": (b"a,b,label\n1,2,0\n\xe9,2,1\n", "it is not in UTF-8"),
-    "UTF-16": ("a,b,label\n1,2,0\n".encode("utf-16"), "it is not in UTF-8"),
+    "UTF-16 without a mark": ("a,b,label\n1,2,0\n".encode("utf-16-le"), "it is not in UTF-8"),
     "empty": (b"", "the file is empty"),
     "blank lines": (b"\n \n", "the file is empty"),
     "names alone": (b"a,b,label\n", "there are no rows"),
@@ -99,7 +101,7 @@ GOOD = {
 def test_csv__good_file__the_same_numbers_for_all_readers(contents, tmp_path):
     path = tmp_path / "x.csv"
     path.write_bytes(contents)
-    rows, names = open_rows(path, tmp_path, drop=["label"])
+    rows, names = open_rows(path, tmp_path, Reading(drop=["label"]))
     table, found = datasets.load_table(path), bench.find_data([path])[0].load()
     for values in (rows, table.data, found.data):
         np.testing.assert_array_equal(values, ROWS)
@@ -112,10 +114,10 @@ def test_csv__cell_that_goes_on_in_the_next_line__one_cell(cells, tmp_path, monk
     monkeypatch.setattr(tables, "_CELLS", cells)
     path = tmp_path / "x.csv"
     path.write_text('a,note,b\n1,"x\ny, z\n",2\n3,,4\n5,"\n""no""",6\n7,no,8\n')
-    (numbers, text) = zip(*((b.numbers, b.text) for b in tables.read_csv(path, text="note")))  # noqa: B905
-    np.testing.assert_array_equal(np.concatenate(numbers), [[1, 2], [3, 4], [5, 6], [7, 8]])
-    assert sum(text, []) == ["x\ny, z\n", "", '\n"no"', "no"]  # noqa: RUF017
-    rows, _ = open_rows(path, tmp_path, drop=["note"])
+    table = tables.open_table(path, as_text=["note"])
+    np.testing.assert_array_equal(read(table, ["a", "b"]), [[1, 2], [3, 4], [5, 6], [7, 8]])
+    assert table.values("note") == ["x\ny, z\n", None, '\n"no"', "no"]
+    rows, _ = open_rows(path, tmp_path, Reading(drop=["note"]))
     np.testing.assert_array_equal(rows, [[1, 2], [3, 4], [5, 6], [7, 8]])
 
 
@@ -123,8 +125,8 @@ def test_csv__long_file__a_block_in_memory(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "_CELLS", 30)
     path = tmp_path / "x.csv"
     path.write_text("a,b,c\n" + "1,2,3\n" * 20 + "1,,3\n" * 5)
-    blocks = tables.read_csv(path, ["c", "a"])
-    assert [len(block.numbers) for block in blocks] == [10, 10, 5]
+    blocks = tables.open_table(path, columns=["c", "a"]).numbers()
+    assert max(map(len, blocks)) == 10
 
 
 def test_csv__bad_row_of_a_later_block__its_number_in_the_file(tmp_path, monkeypatch):
@@ -133,12 +135,16 @@ def test_csv__bad_row_of_a_later_block__its_number_in_the_file(tmp_path, monkeyp
     for row, said in (("1,2", "row 18: 2 values"), ("1,x,3", "row 18, column 'b'")):
         path.write_text("a,b,c\n" + "1,2,3\n" * 17 + row + "\n1,2,3\n")
         with pytest.raises(ValueError, match=said):
-            list(tables.read_csv(path))
+            read(tables.open_table(path))
+
+
+def read(table, names=None):
+    return np.concatenate(list(table.numbers(names)))
 
 
 def verdict(path):
     try:
-        return [block.numbers.tolist() for block in tables.read_csv(path)]
+        return read(tables.open_table(path)).tolist()
     except ValueError as error:
         return str(error)
 
@@ -152,22 +158,29 @@ CELLS = (
 
 @settings(max_examples=50, deadline=None)
 @given(st.lists(st.tuples(CELLS, CELLS), min_size=1, max_size=4))
-def test_csv__blocks_that_numpy_reads__as_cell_by_cell(tmp_path_factory, rows):
-    """Quotes around a cell change nothing, except that NumPy does not read its block."""
+def test_csv__cells__as_one_by_one(tmp_path_factory, rows):
+    """What Arrow takes for numbers is what the grammar does, with and without quotes."""
     folder = tmp_path_factory.getbasetemp()
     for name, cell in (("plain.csv", "{}"), ("quoted.csv", '"{}"')):
         lines = [",".join(map(cell.format, row)) for row in rows]
         (folder / name).write_text("\n".join(["a,b", *lines]), encoding="utf-8")
     plain, quoted = verdict(folder / "plain.csv"), verdict(folder / "quoted.csv")
     assert repr(plain) == repr(quoted)
+    try:
+        expected = [[tables.number(cell) for cell in row] for row in rows]
+    except ValueError:
+        assert "expected a number" in plain
+    else:
+        np.testing.assert_array_equal(plain, expected)
 
 
-def test_table__without_pandas__csv_read(tmp_path, monkeypatch):
-    monkeypatch.setitem(sys.modules, "pandas", None)
+@pytest.mark.parametrize("name", ["x.csv", "x.parquet"])
+def test_table__without_pyarrow__says_what_to_install(name, tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    path = tmp_path / "x.csv"
+    path = tmp_path / name
     path.write_bytes(GOOD["plain"])
-    np.testing.assert_array_equal(datasets.load_table(path).data, ROWS)
+    with pytest.raises(ImportError, match=r'x\.\w+ needs .*pip install "deepod\[data\]"'):
+        datasets.load_table(path)
 
 
 @pytest.mark.parametrize(

@@ -1,72 +1,113 @@
-"""The one reader of CSV files: numbers below a line of names, and perhaps a column of text.
+"""The one reader of tables on disk: CSV, in any dialect, and Parquet.
 
-NumPy reads blocks of lines that hold nothing but numbers; it is fast. Python's ``csv`` takes the
-others apart, and says what is wrong. pandas takes the first column of ``1,2,3,`` below ``a,b,c``
-for row numbers, and "None" for a gap; pyarrow is not among the packages that deepod needs.
+Arrow takes the lines apart; what a cell means is said here, in one grammar of numbers for all
+commands, and nothing is guessed: no row is filled up, no column is taken for row numbers.
 """
 
 from __future__ import annotations
 
-import csv
-from collections.abc import Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from itertools import chain, islice
+from functools import cached_property
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any
 
 import numpy as np
 
-_CELLS = 200_000  # that are in memory at once
+from deepod import sources
+from deepod._inputs.dialects import SUFFIXES, UNKNOWN, CsvFile, Dialect, number
+
+__all__ = ["UNKNOWN", "Dialect", "TableFile", "choose", "is_table", "number", "open_table", "stem"]
+
+_CELLS = 1 << 19  # that are in memory at once
 _SHOWN = 40  # characters of a cell in an error
-_WORDS = {"true": 1.0, "false": 0.0}
+_PARQUET = (".parquet", ".pq")
+_WORDS = ("true", "false")
 
 
-class Block(NamedTuple):
-    """Some rows of a file that follow each other."""
-
-    names: list[str]  # of the columns of numbers, in every block the same
-    numbers: np.ndarray  # float64 (n, len(names)); NaN where a cell is empty
-    text: list[str]  # n cells of the column of text, or none
+def is_table(path: Path) -> bool:
+    """Return whether a file, or a folder, is called like a table."""
+    return _is_csv(path) or path.suffix.lower() in _PARQUET
 
 
-def read_csv(
+def stem(path: Path) -> str:
+    """Return the name of a table: of its file, without what says the format."""
+    name = path.name
+    for suffix in (*SUFFIXES, *_PARQUET):
+        if name.lower().endswith(suffix):
+            return name[: -len(suffix)]
+    return path.stem
+
+
+def _is_csv(path: Path) -> bool:
+    return path.name.lower().endswith(tuple(SUFFIXES))
+
+
+def open_table(
     path: Path,
+    *,
     columns: Sequence[str] | None = None,
     drop: Sequence[str] = (),
-    text: str | None = None,
-) -> Iterator[Block]:
-    """Read a file block by block, in memory that does not depend on its length.
-
-    The file is in UTF-8, with or without a byte order mark. Its first line has the names of the
-    columns; blanks around them are dropped. Empty lines are passed over. True and False are 1 and
-    0.
+    dialect: Dialect = UNKNOWN,
+    as_text: Sequence[str] = (),
+) -> TableFile:
+    """Open a table, of which nothing but names is read then.
 
     Parameters
     ----------
     path : Path
+        .csv, .csv.gz, .csv.bz2 or .csv.zst, in any case of letters; .parquet or .pq; or a folder of
+        such files, which are read in the order of their names as one table. What pandas wrote
+        to Parquet as an index is no column, unless ``columns`` has it; what folders are called
+        after, as in ``year=2024``, is one.
     columns : sequence of str, optional
-        Columns of numbers to read, in this order; None takes all.
+        Columns to read, in this order; None takes all. Blanks around names do not matter.
     drop : sequence of str, default=()
         Columns to leave out, whatever is in them.
-    text : str, optional
-        Column whose cells are read as they are; it is no column of numbers then.
+    dialect : Dialect
+        What is known of CSV; the rest is found out by the first lines of each file.
+    as_text : sequence of str, default=()
+        Columns to read as they are written, such as keys: ``0012345`` stays what it is.
 
-    Yields
-    ------
-    block : Block
+    Returns
+    -------
+    table : TableFile
 
     Raises
     ------
     ValueError
-        If there are no rows, a row has more or fewer values than there are columns, a cell of the
-        columns to read is not a number, or one of these columns has no name or shares it with
-        another. The message says in which row, counted from 1 below the names, and column.
+        If a name is missing, empty or not the only one, or the dialect cannot be found out.
+    ImportError
+        If pyarrow is not installed.
     """
     try:
-        with path.open(encoding="utf-8-sig") as file:
-            yield from _blocks((line for line in file if line.strip()), columns, drop, text)
-    except UnicodeDecodeError as error:
-        raise ValueError(f"it is not in UTF-8 ({error}); save it so.") from error
+        import pyarrow  # noqa: F401
+    except ImportError as error:
+        raise ImportError(
+            f'{path.name} needs pyarrow to be read: pip install "deepod[data]".'
+        ) from error
+    if not path.is_dir():
+        reader: type[TableFile] = _Csv if _is_csv(path) else _Parquet
+        if not is_table(path):
+            raise ValueError(f"expected a file of .csv or .parquet, got {path.name!r}.")
+        return reader([path], path, columns, drop, dialect, as_text)
+    inside = [
+        p
+        for p in sorted(path.rglob("*"))
+        # Not what Spark and file managers leave, such as _SUCCESS.
+        if p.is_file() and not any(part[0] in "._" for part in p.relative_to(path).parts)
+    ]
+    csv = [p for p in inside if _is_csv(p)]
+    parquet = [p for p in inside if p.suffix.lower() in _PARQUET]
+    if not (csv or parquet):
+        raise ValueError("there is no file of .csv or .parquet in this folder.")
+    if csv and parquet:
+        raise ValueError(
+            f"the folder has files of .csv ({csv[0].name}) and Parquet ({parquet[0].name}); give "
+            "each kind a folder of its own."
+        )
+    return (_Csv if csv else _Parquet)(csv or parquet, path, columns, drop, dialect, as_text)
 
 
 def choose(header: Sequence[str], columns: Sequence[str] | None, drop: Sequence[str]) -> list[str]:
@@ -102,118 +143,366 @@ def choose(header: Sequence[str], columns: Sequence[str] | None, drop: Sequence[
     return left
 
 
-def number(cell: str) -> float:
-    """Return the number in a cell, NaN for a blank one.
+class TableFile(ABC):
+    """A table on disk, of which rows are read as they are asked for.
 
-    Raises
-    ------
-    ValueError
-        If it is text. So are 2021_03, which Python takes for 202103, and "None" and "NA".
+    Attributes
+    ----------
+    names : list of str
+        Of the columns, in order.
+    header : list of str
+        Names of all columns of the file.
     """
-    word = cell.strip() or "nan"
-    if "_" in word or not word.isascii():
-        raise ValueError(f"expected a number, got {cell!r}.")
-    try:
-        return float(word)
-    except ValueError:
-        if word.lower() not in _WORDS:
-            raise
-        return _WORDS[word.lower()]
+
+    def __init__(
+        self,
+        files: list[Path],
+        path: Path,
+        columns: Sequence[str] | None,
+        drop: Sequence[str],
+        dialect: Dialect,
+        as_text: Sequence[str],
+    ) -> None:
+        self.path = path
+        self._open(files, dialect)
+        self.as_text = [name.strip() for name in as_text]
+        columns = self._columns() if columns is None else [name.strip() for name in columns]
+        self.names = choose(self.header, columns, [name.strip() for name in drop])
+        choose(self.header, [*self.as_text, *self.names], ())
+
+    header: list[str]
+
+    @abstractmethod
+    def _open(self, files: list[Path], dialect: Dialect) -> None:
+        """Find the header."""
+
+    @abstractmethod
+    def _columns(self) -> list[str]:
+        """Return the columns to take where nothing is said."""
+
+    @abstractmethod
+    def _kinds(self, names: list[str]) -> dict[str, str]:
+        """Find out what kind of values the columns hold."""
+
+    @abstractmethod
+    def numbers(self, names: Sequence[str] | None = None) -> Iterator[np.ndarray]:
+        """Return the columns as float64 (n, d), block by block; an empty cell is NaN.
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            Of columns; None takes all of this table.
+
+        Raises
+        ------
+        ValueError
+            If there are no rows, a row has more or fewer values than there are columns, or a value
+            is no number; the message says in which row, counted from 1, and column.
+        """
+
+    def source(self, names: Sequence[str] | None = None) -> sources.Source | None:
+        """Return the columns as rows that are read in any order, if the format lets us."""
+        return None
+
+    def values(self, name: str) -> list[Any]:
+        """Return the cells of a column as they are: the text of CSV, or what Parquet holds."""
+        return [v for batch in self._raw([name]) for v in batch.column(0).to_pylist()]
+
+    @abstractmethod
+    def _raw(self, names: list[str]) -> Iterator[Any]:
+        """Read batches of Arrow as they are on disk; text in CSV."""
+
+    @abstractmethod
+    def _converted(self, column: Any, name: str, kind: str, row: int) -> Any:
+        """Return an array of Arrow in the type of its kind."""
+
+    @cached_property
+    def kinds(self) -> dict[str, str]:
+        """Return for each name "number", "boolean", "text", "time" or "other".
+
+        Those of CSV are found out by all rows: a column is text if a cell is no number.
+        """
+        rest = [name for name in self.names if name not in self.as_text]
+        found = self._kinds(rest) if rest else {}
+        return {name: found.get(name, "text") for name in self.names}
+
+    def batches(self, names: Sequence[str] | None = None) -> Iterator[Any]:
+        """Return ``pyarrow.RecordBatch`` after batch: float64, bool, string and timestamps.
+
+        Parameters
+        ----------
+        names : sequence of str, optional
+            Of columns; None takes all of this table.
+        """
+        import pyarrow as pa
+
+        names = self.names if names is None else list(names)
+        as_they_are = all(name in self.as_text for name in names)
+        kinds = dict.fromkeys(names, "text") if as_they_are else self.kinds
+        row = 1
+        for batch in self._raw(names):
+            arrays = [
+                self._converted(batch.column(i), name, kinds[name], row)
+                for i, name in enumerate(names)
+            ]
+            row += len(batch)
+            yield pa.RecordBatch.from_arrays(arrays, names)
 
 
-def _blocks(
-    lines: Iterator[str], columns: Sequence[str] | None, drop: Sequence[str], text: str | None
-) -> Iterator[Block]:
-    header = _header(lines)
-    if columns is not None:
-        columns = [name.strip() for name in columns]
-    if text is not None:
-        text = text.strip()
-        drop = [*drop, text]
-    names = choose(header, columns, drop)
-    places = [header.index(name) for name in names]
-    row = 1
-    while part := list(islice(lines, max(1, _CELLS // len(header)))):
-        numbers, cells = _plain_numbers(part, places, len(header)), []
-        if numbers is None or text is not None:
-            cells = _split(part, lines, len(header), row)
-        if numbers is None:
-            numbers = _numbers(cells, places, header, row)
-        at = None if text is None else header.index(text)
-        yield Block(names, numbers, [] if at is None else [values[at] for values in cells])
-        row += len(numbers)
-    if row == 1:
-        raise ValueError("there are no rows.")
+class _Csv(TableFile):
+    """Files of CSV with the same header."""
+
+    def _open(self, files: list[Path], dialect: Dialect) -> None:
+        self._files = [CsvFile(file, dialect) for file in files]
+        self.header = self._files[0].header
+        for file in self._files[1:]:
+            if file.header != self.header:
+                raise ValueError(
+                    f"{file.path.name} has the columns {', '.join(file.header)}, and "
+                    f"{self._files[0].path.name} {', '.join(self.header)}; expected the same."
+                )
+
+    def _columns(self) -> list[str]:
+        return self.header
+
+    def _raw(self, names: list[str]) -> Iterator[Any]:
+        for _, batch, _ in self._read(names):
+            yield batch
+
+    def _read(self, names: list[str]) -> Iterator[tuple[CsvFile, Any, int]]:
+        """Read batches of text, each with its file, and the number of its first row there."""
+        places = [self.header.index(name) for name in names]
+        some = False
+        for file in self._files:
+            row = 1
+            with self._of(file):
+                for batch in file.batches(places, max(1, _CELLS // len(self.header))):
+                    yield file, batch, row
+                    row += len(batch)
+                    some = True
+        if not some:
+            raise ValueError("there are no rows.")
+
+    def _of(self, file: CsvFile) -> Any:
+        return _about(file.path.name if len(self._files) > 1 else None)
+
+    def numbers(self, names: Sequence[str] | None = None) -> Iterator[np.ndarray]:
+        names = self.names if names is None else list(names)
+        for file, batch, row in self._read(names):
+            out = np.empty((len(batch), len(names)))
+            with self._of(file):
+                wrong = []
+                for i, column in enumerate(batch.columns):
+                    found = _floats(column, file.decimal)
+                    if isinstance(found, int):
+                        wrong.append((found, i))
+                    else:
+                        out[:, i] = found
+                if wrong:
+                    at, i = min(wrong)
+                    raise ValueError(
+                        f"row {row + at}, column {names[i]!r}: "
+                        f"{_not_a_number(batch.column(i)[at].as_py(), file)}"
+                    )
+            yield out
+
+    def _kinds(self, names: list[str]) -> dict[str, str]:
+        possible = {name: ["boolean", "number", "time"] for name in names}
+        empty = set(names)
+        for file, batch, _ in self._read(names):
+            for name, column in zip(names, batch.columns, strict=True):
+                possible[name] = [k for k in possible[name] if _fits(column, k, file.decimal)]
+                if name in empty and not _is_blank(column):
+                    empty.remove(name)
+        kinds = {name: (left or ["text"])[0] for name, left in possible.items()}
+        return kinds | dict.fromkeys(empty, "number")
+
+    def _converted(self, column: Any, name: str, kind: str, row: int) -> Any:
+        import pyarrow as pa
+
+        if kind == "number":
+            found = _floats(column, self._files[0].decimal)
+            if isinstance(found, int):
+                cell = column[found].as_py()
+                raise ValueError(
+                    f"row {row + found}, column {name!r}: {_not_a_number(cell, self._files[0])}"
+                )
+            return pa.array(found, from_pandas=True)
+        if kind == "boolean":
+            return _trimmed(column).cast(pa.bool_())
+        if kind == "time":
+            return _times(column)
+        return column
 
 
-def _header(lines: Iterator[str]) -> list[str]:
-    """Read the names of the columns."""
-    try:
-        header = [name.strip() for name in next(csv.reader(lines, strict=True), [])]
-    except csv.Error as error:
-        raise ValueError(f"the line of names: {error}; does each quote have its other?") from error
-    if not header:
-        raise ValueError("the file is empty; expected a line of names, and rows below it.")
-    if not any(map(_is_text, header)):
-        raise ValueError("expected a first line with the names of the columns, got numbers.")
-    return header
+class _Parquet(TableFile):
+    """Files of Parquet."""
+
+    def _open(self, files: list[Path], dialect: Dialect) -> None:
+        if any(option is not None for option in (dialect.sep, dialect.decimal, dialect.encoding)):
+            raise ValueError("sep=, decimal= and encoding= are for CSV, and this is Parquet.")
+        # A folder as such, for the names of the folders in it may be values.
+        self._dataset = sources.open_parquet(self.path if self.path.is_dir() else files)
+        self._names = list(self._dataset.schema.names)  # as they are in the files
+        self.header = [name.strip() for name in self._names]
+
+    def _columns(self) -> list[str]:
+        return [name.strip() for name in sources.parquet_columns(self._dataset.schema)]
+
+    def _inside(self, names: Sequence[str]) -> list[str]:
+        return [self._names[self.header.index(name)] for name in names]
+
+    def _kinds(self, names: list[str]) -> dict[str, str]:
+        fields = [self._dataset.schema.field(name) for name in self._inside(names)]
+        return {n: sources.kind_of(f.type) for n, f in zip(names, fields, strict=True)}
+
+    def source(self, names: Sequence[str] | None = None) -> sources.Source:
+        names = self.names if names is None else list(names)
+        fields = {n: self._dataset.schema.field(i) for n, i in zip(names, self._inside(names))}  # noqa: B905
+        for name, kind in self._kinds(list(names)).items():
+            if kind not in ("number", "boolean"):
+                raise ValueError(f"column {name!r} {_not_numeric(kind, fields[name].type)}")
+        return sources.parquet(self._dataset, self._inside(names))
+
+    def numbers(self, names: Sequence[str] | None = None) -> Iterator[np.ndarray]:
+        source = self.source(names)
+        if not len(source):
+            raise ValueError("there are no rows.")
+        for start, stop in sources.cut(0, len(source), max(1, _CELLS // source.shape[1])):
+            yield source.read(start, stop).astype(np.float64)
+
+    def _raw(self, names: list[str]) -> Iterator[Any]:
+        some = False
+        for batch in self._dataset.to_batches(
+            columns=self._inside(names),
+            batch_size=max(1, _CELLS // len(names)),
+            batch_readahead=1,
+            fragment_readahead=1,
+        ):
+            some = some or len(batch) > 0
+            yield batch
+        if not some:
+            raise ValueError("there are no rows.")
+
+    def _converted(self, column: Any, name: str, kind: str, row: int) -> Any:
+        import pyarrow as pa
+        import pyarrow.types as pat
+
+        column = sources.as_plain(column)
+        if kind == "number":
+            return column.cast(pa.float64(), safe=False)
+        if name in self.as_text or pat.is_large_string(column.type):
+            return column.cast(pa.string())
+        return column.cast(pa.timestamp("us")) if pat.is_date(column.type) else column
 
 
-def _is_text(cell: str) -> bool:
-    try:
-        number(cell)
-    except ValueError:
+def _about(what: str | None) -> Any:
+    """Have errors begin with the name of a file."""
+    return _Named(what)
+
+
+class _Named:
+    def __init__(self, what: str | None) -> None:
+        self.what = what
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, kind: Any, error: Any, traceback: Any) -> None:
+        if self.what is not None and isinstance(error, ValueError):
+            raise ValueError(f"{self.what}: {error}") from error
+
+
+def _not_a_number(cell: str, file: CsvFile) -> str:
+    way = "leave a cell without a value empty; encode text, or leave the column out with drop=[...]"
+    if file.decimal == "." and "," in cell and _is_number(cell, ","):
+        way = "if the comma is the decimal point, say so with decimal=','"
+    return f"expected a number, got {cell.strip()[:_SHOWN]!r} ({way})."
+
+
+def _not_numeric(kind: str, arrow_type: Any) -> str:
+    what = {"time": "holds times", "text": "holds text"}.get(kind, "holds no numbers")
+    return f"{what} ({arrow_type}); encode it, or leave the column out with drop=[...]."
+
+
+def _is_number(cell: str, decimal: str) -> bool:
+    with suppress(ValueError):
+        number(cell, decimal)
         return True
     return False
 
 
-def _plain_numbers(lines: list[str], places: list[int], width: int) -> np.ndarray | None:
-    """Numbers in these places; None if one is text, or a line has quotes or another width."""
-    if any(line.count(",") != width - 1 or '"' in line for line in lines):
-        return None
-    with suppress(ValueError):
-        return _load(lines, places)
-    with suppress(ValueError):
-        rows = (line.rstrip("\n").split(",") for line in lines)
-        return _load([",".join(cell or "nan" for cell in row) for row in rows], places)
-    return None
+def _trimmed(column: Any) -> Any:
+    """Return text without blanks around it, and without cells of nothing else."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    trimmed = pc.utf8_trim_whitespace(column)
+    return pc.if_else(pc.equal(trimmed, ""), pa.scalar(None, pa.string()), trimmed)
 
 
-def _load(lines: list[str], places: list[int]) -> np.ndarray:
-    return np.loadtxt(lines, delimiter=",", comments=None, usecols=places, ndmin=2, encoding=None)
+def _is_blank(column: Any) -> bool:
+    return column.null_count == len(column) or _trimmed(column).null_count == len(column)
 
 
-def _split(part: list[str], lines: Iterable[str], width: int, row: int) -> list[list[str]]:
-    """Split as many rows as there are lines, the first of which is that number.
+def _floats(column: Any, decimal: str) -> np.ndarray | int:
+    """Return numbers of a column of text, or the place of the first cell that is none.
 
-    A cell in quotes may go on in the next line: rows that are lacking come from ``lines``.
+    Arrow reads what nearly all cells are; the others are read one by one.
     """
-    cells: list[list[str]] = []
-    try:
-        for values in islice(csv.reader(chain(part, lines), strict=True), len(part)):
-            if len(values) != width:
-                raise ValueError(
-                    f"row {row + len(cells)}: {len(values)} values for {width} columns."
-                )
-            cells.append(values)
-    except csv.Error as error:
-        raise ValueError(
-            f"row {row + len(cells)}: {error}; does each quote have its other?"
-        ) from error
-    return cells
+    import pyarrow as pa
 
+    if decimal == ".":
+        with suppress(pa.ArrowInvalid):
+            return _cast(column)
+    cells = column.to_pylist()
+    if decimal != "." and not any(cell is not None and "." in cell for cell in cells):
+        import pyarrow.compute as pc
 
-def _numbers(cells: list[list[str]], places: list[int], header: list[str], row: int) -> np.ndarray:
-    """Numbers in these places, cell by cell; ``row`` is the number of the first."""
-    numbers = np.empty((len(cells), len(places)))
-    for i, values in enumerate(cells):
+        with suppress(pa.ArrowInvalid):
+            return _cast(pc.replace_substring(column, decimal, "."))
+    numbers = np.empty(len(cells))
+    for i, cell in enumerate(cells):
         try:
-            numbers[i] = [number(values[place]) for place in places]
-        except ValueError as error:
-            place = next(place for place in places if _is_text(values[place]))
-            raise ValueError(
-                f"row {row + i}, column {header[place]!r}: expected a number, got "
-                f"{values[place].strip()[:_SHOWN]!r} (leave a cell without a value empty; encode "
-                "text, or leave the column out, as deepod fit --drop does)."
-            ) from error
+            numbers[i] = np.nan if cell is None else number(cell, decimal)
+        except ValueError:
+            return i
     return numbers
+
+
+def _cast(column: Any) -> np.ndarray:
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    numbers = column.cast(pa.float64())
+    for cell in column.filter(pc.fill_null(pc.is_nan(numbers), False)).to_pylist():
+        if cell.lower().lstrip("+-") != "nan":  # Arrow takes nan(1) too
+            raise pa.ArrowInvalid(cell)
+    return numbers.to_numpy(zero_copy_only=False)
+
+
+def _fits(column: Any, kind: str, decimal: str) -> bool:
+    """Return whether all cells that are not blank are of this kind."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    if kind == "number":
+        return isinstance(_floats(column, decimal), np.ndarray)
+    if kind == "time":
+        with suppress(pa.ArrowInvalid):
+            _times(column)
+            return True
+        return False
+    words = pc.utf8_lower(_trimmed(column))
+    among = pc.is_in(words, pa.array(_WORDS))
+    return pc.all(pc.or_(among, pc.is_null(words)), min_count=0).as_py()
+
+
+def _times(column: Any) -> Any:
+    """Return dates and times in ISO 8601; those with a zone are in UTC."""
+    import pyarrow as pa
+
+    column = _trimmed(column)
+    with suppress(pa.ArrowInvalid):
+        return column.cast(pa.timestamp("us"))
+    return column.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us"))

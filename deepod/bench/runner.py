@@ -22,13 +22,13 @@ from sklearn.utils import Bunch
 from threadpoolctl import threadpool_limits
 
 from deepod import datasets, metrics
+from deepod._inputs.tables import UNKNOWN, Dialect, is_table, stem
 from deepod._storage.atomic import write
 from deepod.bench import detectors, environment, limits, protocols, rows
 from deepod.bench.rows import Cell
 from deepod.ensemble import fit_in_jobs
 
 THREADS = 1  # per worker, for every detector alike
-TABLES = (".npz", ".csv", ".parquet", ".pq")
 _warm: set[tuple[str, ...]] = set()  # classes that this process has run
 
 
@@ -38,16 +38,19 @@ class Dataset(NamedTuple):
     name: str
     path: Path | None = None
     label: str = "label"
-    anomaly: Any = 1
+    anomaly: Any = None
     bunch: Bunch | None = None
     series: bool = False
+    normal: Any = None
+    drop: Sequence[str] = ()
+    dialect: Dialect = UNKNOWN
 
     def load(self) -> Bunch:
         """Read it, or what this process has read last."""
         if self.path is None:
             return self.bunch
-        changed = self.path.stat().st_mtime_ns
-        return _read_dataset(self.path, changed, self.label, self.anomaly, self.series)
+        files = [self.path, *(self.path.rglob("*") if self.path.is_dir() else ())]
+        return _read_dataset(self, max(path.stat().st_mtime_ns for path in files))
 
     def checksum(self) -> str:
         """Identify its values and labels."""
@@ -505,7 +508,12 @@ def _check_same(
 
 def _check_same_data(dataset: Dataset, there: Iterable[dict[str, Any]], out: Path) -> None:
     """Refuse to go on where a name has stood for other rows or labels."""
-    known = {row["data"] for row in there if row["dataset"] == dataset.name and "data" in row}
+    # What ended in an error may have been mended since.
+    known = {
+        row["data"]
+        for row in there
+        if row["dataset"] == dataset.name and "data" in row and "error" not in row
+    }
     if not known:
         return
     try:
@@ -528,7 +536,10 @@ def find_data(
     *,
     protocol: str = "one-class",
     label: str = "label",
-    anomaly: Any = 1,
+    anomaly: Any = None,
+    normal: Any = None,
+    drop: Sequence[str] = (),
+    dialect: Dialect = UNKNOWN,
 ) -> list[Dataset]:
     """Find datasets on disk.
 
@@ -536,15 +547,18 @@ def find_data(
     ----------
     paths : iterable of path-like
         Files, or folders of files: .npz with arrays X and y, or .csv and .parquet with a column of
-        labels. For the protocol "series", .npz for :func:`deepod.datasets.load_series`, in folders
+        labels. A folder that is called like a file, "cards.parquet", is one table.
+        For the protocol "series", .npz for :func:`deepod.datasets.load_series`, in folders
         of folders, too. Without any, those in :func:`deepod.datasets.get_data_home`.
     names : iterable of str
         Only these, in this order, with or without ADBench's number: "38_thyroid" or "thyroid". For
         the protocol "images", "mnist" (every class in turn is normal) or "mnist:3". Series are
         called by their folder and file, "SMD/machine-1-6"; "SMD" is all that are in it.
     protocol : str, default="one-class"
-    label, anomaly
+    label, anomaly, normal, drop
         As in :func:`deepod.datasets.load_table`.
+    dialect : Dialect
+        How .csv is written; what is None is found out.
 
     Returns
     -------
@@ -559,7 +573,6 @@ def find_data(
     """
     kind = {"images": "images", "series": "timeseries"}.get(protocol, "tabular")
     places = [Path(p) for p in paths] or [datasets.get_data_home() / kind]
-    kinds = (".npz",) if protocol == "series" else TABLES
     files = []
     for place in places:
         if not place.exists():
@@ -570,15 +583,16 @@ def find_data(
                 "timeseries/*/*.npz."
             )
         # Not what file managers leave, such as ._thyroid.npz.
-        if not place.is_dir():
+        if not place.is_dir() or is_table(place):
             inside = [place]
         elif protocol == "series":
             inside = sorted(place.rglob("[!.]*"))
         else:
             inside = sorted(place.glob("[!.]*"), key=_order)
-        usable = [path for path in inside if path.suffix in kinds and path.is_file()]
+        usable = [path for path in inside if _is_dataset(path, protocol)]
         if not usable:
-            raise ValueError(f"{place}: expected {', '.join(kinds)}; there is no such file.")
+            expected = ".npz" if protocol == "series" else ".npz, .csv, .parquet"
+            raise ValueError(f"{place}: expected {expected}; there is no such file.")
         files += usable
     if protocol == "images":
         return _image_classes(files, list(names))
@@ -589,19 +603,27 @@ def find_data(
         chosen = [_one(files, name, places) for name in dict.fromkeys(names)]
     of_stem: dict[str, Path] = {}
     for path in chosen:
-        other = of_stem.setdefault(path.stem, path)
+        other = of_stem.setdefault(stem(path), path)
         if other != path:
-            raise ValueError(f"{other} and {path} would both be called {path.stem!r}; rename one.")
-    return [Dataset(stem, path.absolute(), label, anomaly) for stem, path in of_stem.items()]
+            raise ValueError(f"{other} and {path} would both be called {stem(path)!r}; rename one.")
+    anomaly, normal = (tuple(v) if isinstance(v, list) else v for v in (anomaly, normal))
+    return [
+        Dataset(name, path.absolute(), label, anomaly, None, False, normal, tuple(drop), dialect)
+        for name, path in of_stem.items()
+    ]
+
+
+def _is_dataset(path: Path, protocol: str) -> bool:
+    return (path.suffix == ".npz" and path.is_file()) or (protocol != "series" and is_table(path))
 
 
 def _image_classes(files: Sequence[Path], names: Sequence[str]) -> list[Dataset]:
     found = []
-    for name in names or [path.stem for path in files]:
-        stem, _, normal = name.partition(":")
-        path = _one(files, stem, sorted({p.parent for p in files})).absolute()
-        classes = [int(normal)] if normal else np.unique(Dataset(stem, path).load().target).tolist()
-        found += [Dataset(f"{stem}:{number}", path) for number in classes]
+    for wanted in names or [path.stem for path in files]:
+        name, _, normal = wanted.partition(":")
+        path = _one(files, name, sorted({p.parent for p in files})).absolute()
+        classes = [int(normal)] if normal else np.unique(Dataset(name, path).load().target).tolist()
+        found += [Dataset(f"{name}:{number}", path) for number in classes]
     return list(dict.fromkeys(found))
 
 
@@ -624,8 +646,8 @@ def _series(files: Sequence[Path], names: Sequence[str]) -> list[Dataset]:
 
 def _one(files: Sequence[Path], name: str, places: Sequence[Path]) -> Path:
     # With or without a number in front; "mnist" is not "fashion_mnist".
-    found = [p for p in files if name in (p.stem, p.stem.lstrip("0123456789").removeprefix("_"))]
-    exact = [path for path in found if path.stem == name]
+    found = [p for p in files if name in (stem(p), stem(p).lstrip("0123456789").removeprefix("_"))]
+    exact = [path for path in found if stem(path) == name]
     if len(exact or found) != 1:
         raise FileNotFoundError(
             f"{len(found)} files for dataset {name!r} in {', '.join(map(str, places))}; expected 1."
@@ -652,9 +674,18 @@ def _datasets(data: Any) -> list[Dataset]:
 
 
 @lru_cache(maxsize=1)
-def _read_dataset(path: Path, changed: int, label: str, anomaly: Any, series: bool) -> Bunch:
-    if series:
+def _read_dataset(dataset: Dataset, changed: int) -> Bunch:
+    path = dataset.path
+    assert path is not None
+    if dataset.series:
         return datasets.load_series(path)
     if datasets.holds_images(path):
         return datasets.load_images(str(path))
-    return datasets.load_table(path, label=label, anomaly=anomaly)
+    return datasets.load_table(
+        path,
+        label=dataset.label,
+        anomaly=dataset.anomaly,
+        normal=dataset.normal,
+        drop=dataset.drop,
+        **vars(dataset.dialect),
+    )

@@ -156,6 +156,7 @@ def _add_fit(commands: Any) -> None:
         metavar="a,b,c",
         help="columns of Parquet or .csv to leave out, such as labels",
     )
+    _add_dialect(fit)
     _add_time(fit)
     fit.add_argument(
         "--out",
@@ -188,6 +189,7 @@ def _add_score(commands: Any) -> None:
         help=".npy (scores) or .csv (score,label, after the time if --time is given) to write; "
         "higher scores are more anomalous",
     )
+    _add_dialect(score)
     _add_time(score)
     _add_context(score)
     score.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -228,10 +230,23 @@ def _add_bench(commands: Any) -> None:
     bench.add_argument(
         "--anomaly",
         type=_literal,
-        default=1,
+        action="append",
         metavar="VALUE",
-        help="value in that column that stands for an anomaly (default: 1)",
+        help="value in that column that stands for an anomaly; may be repeated (default: 1, of "
+        "labels 0 and 1)",
     )
+    bench.add_argument(
+        "--normal",
+        type=_literal,
+        action="append",
+        metavar="VALUE",
+        help="instead: value that stands for a normal row, all others being anomalies; may be "
+        "repeated",
+    )
+    bench.add_argument(
+        "--drop", type=_names, default=[], metavar="a,b,c", help="columns to leave out"
+    )
+    _add_dialect(bench)
     add_options(bench)
 
 
@@ -261,6 +276,7 @@ def _add_plot(commands: Any) -> None:
     plot.add_argument(
         "--out", type=Path, metavar="PICTURE", required=True, help=".png, .pdf or .svg to write"
     )
+    _add_dialect(plot)
     _add_time(plot)
     _add_context(plot)
     plot.add_argument("--quiet", action="store_true", help="no progress bar")
@@ -311,6 +327,25 @@ def _add_report(commands: Any) -> None:
     reporting.add_options(report)
 
 
+def _add_dialect(command: Any) -> None:
+    command.add_argument(
+        "--sep",
+        type=_character,
+        metavar="CHARACTER",
+        help="what separates the cells of .csv, such as ';' or tab (default: found out)",
+    )
+    command.add_argument(
+        "--decimal",
+        choices=[".", ","],
+        help="decimal point of .csv (default: found out)",
+    )
+    command.add_argument(
+        "--encoding",
+        metavar="NAME",
+        help="encoding of .csv, such as latin-1 (default: UTF-8, or what a byte order mark says)",
+    )
+
+
 def _add_time(command: Any) -> None:
     command.add_argument(
         "--time",
@@ -333,6 +368,10 @@ def _add_context(command: Any) -> None:
         help="for detectors of series: the points before NEW, so that its first ones have a past; "
         "read as NEW is",
     )
+
+
+def _character(text: str) -> str:
+    return "\t" if text in ("tab", "\\t") else text
 
 
 def _setting(text: str) -> tuple[str, Any]:
@@ -366,6 +405,12 @@ def _options(arguments: argparse.Namespace) -> Any:
 
     context = getattr(arguments, "context", None)
     return Options(arguments.time, arguments.split_at_gaps, context)
+
+
+def _dialect(arguments: argparse.Namespace) -> Any:
+    from deepod._inputs.tables import Dialect
+
+    return Dialect(arguments.sep, arguments.decimal, arguments.encoding)
 
 
 def _note(arguments: argparse.Namespace, text: str | None) -> None:
@@ -434,6 +479,7 @@ def _run_fit(arguments: argparse.Namespace) -> None:
         columns=arguments.columns,
         drop=arguments.drop,
         options=_options(arguments),
+        dialect=_dialect(arguments),
     )
     _note(arguments, result.note)
     print(
@@ -453,6 +499,7 @@ def _run_score(arguments: argparse.Namespace) -> None:
         arguments.out,
         quiet=arguments.quiet,
         options=_options(arguments),
+        dialect=_dialect(arguments),
     )
     _say_scored(arguments, result)
 
@@ -474,6 +521,9 @@ def _run_bench(arguments: argparse.Namespace) -> None:
         protocol=arguments.protocol,
         label=arguments.label,
         anomaly=arguments.anomaly,
+        normal=arguments.normal,
+        drop=arguments.drop,
+        dialect=_dialect(arguments),
     )
     here = str(Path.cwd())
     added = here not in sys.path
@@ -494,18 +544,24 @@ def _run_plot(arguments: argparse.Namespace) -> None:
         if new is None and getattr(arguments, option) not in (None, False):
             option = option.replace("_", "-")
             raise ValueError(f"--{option} needs rows: deepod plot MODEL NEW --{option} ...")
-    options = _options(arguments)
+    options, dialect = _options(arguments), _dialect(arguments)
     _check_picture(out)
 
     if new is None:
         commands.plot_history(model, out)
         print(f"loss over the epochs: {out}")
     elif arguments.row is not None:
-        score = commands.plot_row(model, new, arguments.row, out, options=options)
+        score = commands.plot_row(model, new, arguments.row, out, options=options, dialect=dialect)
         print(f"row {arguments.row} has the score {score:.6g}; what the columns add: {out}")
     else:
         result = commands.plot_scores(
-            model, new, out, label=arguments.label, quiet=arguments.quiet, options=options
+            model,
+            new,
+            out,
+            label=arguments.label,
+            quiet=arguments.quiet,
+            options=options,
+            dialect=dialect,
         )
         _say_scored(arguments, result)
 

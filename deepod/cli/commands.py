@@ -13,13 +13,14 @@ from sklearn.utils import get_tags
 
 import deepod
 from deepod import sources
+from deepod._inputs.tables import UNKNOWN, Dialect
 from deepod._registry import SERIES, detector_class
 from deepod._scoring.apply import parts_of
 from deepod._storage.atomic import prepare, replacing
 from deepod._storage.models import check_place
 from deepod.cli import series, tables
 from deepod.cli.series import NO_OPTIONS, Options
-from deepod.cli.tables import about
+from deepod.cli.tables import Reading, about
 from deepod.ensemble import default_members
 
 
@@ -49,6 +50,7 @@ def fit(
     columns: Sequence[str] | None = None,
     drop: Sequence[str] = (),
     options: Options = NO_OPTIONS,
+    dialect: Dialect = UNKNOWN,
 ) -> Fitted:
     """Fit a detector on the rows of a file, and save it.
 
@@ -68,6 +70,8 @@ def fit(
         Columns to leave out.
     options : Options
         What is said of a series besides its file.
+    dialect : Dialect
+        How .csv is written; what is None is found out.
 
     Returns
     -------
@@ -84,13 +88,14 @@ def fit(
     with about(f"--out {out}"):
         check_place(out)
     with about(f"TRAIN {train}"):
-        tables.check_file(train, out, columns, drop)
+        reading = Reading(columns, drop, dialect)
+        tables.check_file(train, out, reading)
         allow_nan = get_tags(model).input_tags.allow_nan
         if detector in SERIES:
-            points = series.read(train, out.parent, columns, drop, options, allow_nan=allow_nan)
+            points = series.read(train, out.parent, reading, options, allow_nan=allow_nan)
             rows, names, said, note = points.series, points.names, points.described, points.gaps
         else:
-            rows, names = tables.open_to_fit(train, out.parent, columns, drop, allow_nan=allow_nan)
+            rows, names = tables.open_to_fit(train, out.parent, reading, allow_nan=allow_nan)
             said, note = f"{len(rows):,} rows", None
     with about(f"fitting {detector} on {train}"):
         model.fit(rows)
@@ -103,7 +108,13 @@ def fit(
 
 
 def score(
-    model: Path, new: Path, out: Path, *, quiet: bool = False, options: Options = NO_OPTIONS
+    model: Path,
+    new: Path,
+    out: Path,
+    *,
+    quiet: bool = False,
+    options: Options = NO_OPTIONS,
+    dialect: Dialect = UNKNOWN,
 ) -> Scored:
     """Write the scores of the rows of a file by a saved detector.
 
@@ -120,6 +131,8 @@ def score(
         Whether to show no progress bar on a terminal either.
     options : Options
         What is said of a series besides its file.
+    dialect : Dialect
+        How .csv is written; what is None is found out.
 
     Returns
     -------
@@ -132,12 +145,12 @@ def score(
     """
     detector = _load(model)
     if series.is_for_series(detector):
-        found = _read_new(detector, model, new, out, options)
+        found = _read_new(detector, model, new, out, options, dialect)
         labels = found.scores > detector.threshold_
         series.write(out, found.scores, labels, found.points, options.time)
         return found.counted()
     options.refuse(type(detector).__name__)
-    opened = _open_new(detector, model, new, out)
+    opened = _open_new(detector, model, new, out, dialect)
     threshold, flagged, n = opened.detector.threshold_, 0, len(opened.source)
     with _written(out, n) as write:
         for scores in _scores(opened, quiet):
@@ -182,6 +195,7 @@ def plot_scores(
     label: str | None = None,
     quiet: bool = False,
     options: Options = NO_OPTIONS,
+    dialect: Dialect = UNKNOWN,
 ) -> Scored:
     """Draw the scores of a file and the threshold: of rows the distribution, of series in time.
 
@@ -198,6 +212,8 @@ def plot_scores(
         Whether to show no progress bar on a terminal either.
     options : Options
         What is said of a series besides its file.
+    dialect : Dialect
+        How .csv is written; what is None is found out.
 
     Returns
     -------
@@ -212,13 +228,13 @@ def plot_scores(
 
     detector = _load(model)
     if series.is_for_series(detector):
-        return _plot_series(detector, model, new, out, label, options)
+        return _plot_series(detector, model, new, out, label, options, dialect)
     options.refuse(type(detector).__name__)
-    opened = _open_new(detector, model, new, out, label)
+    opened = _open_new(detector, model, new, out, dialect, label)
     y = None
     if label is not None:
         with about(f"--label {label}"):
-            y = tables.read_labels(new, label, out.parent)
+            y = tables.read_labels(new, label, out.parent, dialect)
     scores = np.concatenate(list(_scores(opened, quiet)))
     threshold = opened.detector.threshold_
     with _drawn(out) as figure:
@@ -227,7 +243,13 @@ def plot_scores(
 
 
 def plot_row(
-    model: Path, new: Path, row: int, out: Path, *, options: Options = NO_OPTIONS
+    model: Path,
+    new: Path,
+    row: int,
+    out: Path,
+    *,
+    options: Options = NO_OPTIONS,
+    dialect: Dialect = UNKNOWN,
 ) -> float:
     """Draw what the columns add to the score of a row.
 
@@ -241,6 +263,8 @@ def plot_row(
         .png, .pdf or .svg.
     options : Options
         What is said of a series besides its file.
+    dialect : Dialect
+        How .csv is written; what is None is found out.
 
     Returns
     -------
@@ -253,9 +277,9 @@ def plot_row(
     """
     detector = _load(model)
     if series.is_for_series(detector):
-        return _plot_point(detector, model, new, row, out, options)
+        return _plot_point(detector, model, new, row, out, options, dialect)
     options.refuse(type(detector).__name__)
-    opened = _open_new(detector, model, new, out)
+    opened = _open_new(detector, model, new, out, dialect)
     _check_row(row, len(opened.source), new)
     if len(opened.source.shape) != 2:
         raise ValueError(f"--row {row}: only rows of a table can be drawn, not windows or images.")
@@ -361,13 +385,19 @@ def _names(
 
 
 def _open_new(
-    detector: Any, model: Path, new: Path, out: Path, label: str | None = None
+    detector: Any,
+    model: Path,
+    new: Path,
+    out: Path,
+    dialect: Dialect,
+    label: str | None = None,
 ) -> _Opened:
     """Open rows to score; ``label`` is a column that is none of those to score."""
     names, drop = _names(detector, model, label)
     with about(f"NEW {new}"):
-        tables.check_file(new, out)
-        source = tables.open_source(new, out.parent, names, drop)
+        reading = Reading(names, drop, dialect)
+        tables.check_file(new, out, Reading(dialect=dialect))
+        source = tables.open_source(new, out.parent, reading)
         if np.prod(source.shape[1:]) != np.prod(detector.input_shape_):
             raise ValueError(
                 f"its rows have shape {source.shape[1:]}, those of training had "
@@ -408,18 +438,18 @@ def _read_new(
     new: Path,
     out: Path,
     options: Options,
+    dialect: Dialect,
     label: str | None = None,
 ) -> _Read:
     """Read and score a series; ``label`` is a column that is no channel."""
     names, drop = _names(detector, model, label, options.time)
 
     def read(path: Path, options: Options) -> series.Points:
-        tables.check_file(path, out)
+        tables.check_file(path, out, Reading(dialect=dialect))
         return series.read(
             path,
             out.parent,
-            names,
-            drop,
+            Reading(names, drop, dialect),
             options,
             allow_nan=getattr(detector, "fill_", None) is not None,
             channels=detector.n_features_in_,
@@ -438,15 +468,21 @@ def _read_new(
 
 
 def _plot_series(
-    detector: Any, model: Path, new: Path, out: Path, label: str | None, options: Options
+    detector: Any,
+    model: Path,
+    new: Path,
+    out: Path,
+    label: str | None,
+    options: Options,
+    dialect: Dialect,
 ) -> Scored:
     from deepod import plotting
 
-    found = _read_new(detector, model, new, out, options, label)
+    found = _read_new(detector, model, new, out, options, dialect, label)
     y = None
     if label is not None:
         with about(f"--label {label}"):
-            y = tables.read_labels(new, label, out.parent)
+            y = tables.read_labels(new, label, out.parent, dialect)
     with _drawn(out) as figure, about(f"NEW {new}"):
         points = found.points
         figure.set_size_inches(9, 3 + min(points.series.rows.shape[1], 8))
@@ -463,9 +499,15 @@ def _plot_series(
 
 
 def _plot_point(
-    detector: Any, model: Path, new: Path, row: int, out: Path, options: Options
+    detector: Any,
+    model: Path,
+    new: Path,
+    row: int,
+    out: Path,
+    options: Options,
+    dialect: Dialect,
 ) -> float:
-    found = _read_new(detector, model, new, out, options)
+    found = _read_new(detector, model, new, out, options, dialect)
     _check_row(row, len(found.scores), new)
     with about(f"NEW {new}"):
         reasons = detector.explain(found.points.series, context=found.context)

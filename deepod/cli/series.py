@@ -78,8 +78,7 @@ def is_for_series(detector: Any) -> bool:
 def read(
     path: Path,
     folder: Path,
-    columns: Sequence[str] | None,
-    drop: Sequence[str],
+    reading: tables.Reading,
     options: Options,
     *,
     allow_nan: bool,
@@ -93,8 +92,7 @@ def read(
         What :func:`deepod.cli.tables.check_file` has let pass.
     folder : Path
         Where there is room for a copy.
-    columns, drop : sequence of str
-        Columns to read, and to leave out.
+    reading : Reading
     options : Options
     allow_nan : bool
         Whether cells may be empty.
@@ -102,7 +100,7 @@ def read(
         How many there are in arrays without names, if that is known.
     """
     try:
-        rows, names, times = tables.read_points(path, folder, columns, drop, options.time)
+        rows, names, times = tables.read_points(path, folder, reading, options.time)
     except ValueError as error:
         if options.time is None and "expected a number" in str(error):
             raise ValueError(f"{error} If this column is the time: --time COLUMN.") from error

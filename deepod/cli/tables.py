@@ -1,19 +1,18 @@
-"""Files of rows, as ``deepod fit``, ``score`` and ``plot`` open them: .npy, .csv and Parquet."""
+"""Files of rows, as ``deepod fit``, ``score`` and ``plot`` open them: .npy and tables."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from deepod import sources
 from deepod._inputs import rows as _rows
-from deepod._inputs.tables import Block, choose, read_csv
+from deepod._inputs.tables import UNKNOWN, Dialect, TableFile, is_table, open_table
 
 _NAMED = 5  # columns of an error
 
@@ -27,26 +26,53 @@ def about(what: str) -> Iterator[None]:
         raise ValueError(f"{what}: {error}") from error
 
 
-def check_file(
-    path: Path, out: Path, columns: Sequence[str] | None = None, drop: Sequence[str] = ()
-) -> None:
+class Reading(NamedTuple):
+    """What of a table is read, and how."""
+
+    columns: Sequence[str] | None = None  # in this order; None takes all
+    drop: Sequence[str] = ()  # left out
+    dialect: Dialect = UNKNOWN  # of CSV; what is None is found out
+
+    def open(self, path: Path, more: str | None = None) -> TableFile:
+        """Open a table, with one more column, which is read as text, at the end."""
+        if more is None:
+            return open_table(path, columns=self.columns, drop=self.drop, dialect=self.dialect)
+        columns = None if self.columns is None else [*self.columns, more]
+        return open_table(
+            path, columns=columns, drop=self.drop, dialect=self.dialect, as_text=[more]
+        )
+
+    def refuse_for_arrays(self) -> None:
+        """Refuse what .npy has no use for."""
+        options = {"--columns": self.columns, "--drop": self.drop}
+        options |= {f"--{name}": value for name, value in vars(self.dialect).items()}
+        for option, value in options.items():
+            if value:
+                raise ValueError(
+                    f"{option} is for Parquet and .csv; a .npy file has no names of columns."
+                    if option in ("--columns", "--drop")
+                    else f"{option} is for .csv, and this is a .npy file."
+                )
+
+
+ALL = Reading()
+
+
+def check_file(path: Path, out: Path, reading: Reading = ALL) -> None:
     """Refuse what is seen without reading."""
     if not path.exists():
         raise FileNotFoundError("there is no such file or folder.")
     if out.exists() and out.samefile(path):
         raise ValueError("--out would overwrite it; give another name.")
-    if not path.is_dir() and path.suffix not in (".npy", ".csv", ".parquet", ".pq"):
-        raise ValueError("expected a .npy, .csv or .parquet file, or a folder of Parquet files.")
-    for option, names in (("--columns", columns), ("--drop", drop)):
-        if names and path.suffix == ".npy":
-            raise ValueError(
-                f"{option} is for Parquet and .csv; a .npy file has no names of columns."
-            )
+    if path.suffix == ".npy" and not path.is_dir():
+        reading.refuse_for_arrays()
+    elif not path.is_dir() and not is_table(path):
+        raise ValueError(
+            "expected a .npy, .csv or .parquet file, or a folder of .csv or Parquet files."
+        )
 
 
-def open_rows(
-    path: Path, folder: Path, columns: Sequence[str] | None = None, drop: Sequence[str] = ()
-) -> tuple[Any, list[str] | None]:
+def open_rows(path: Path, folder: Path, reading: Reading = ALL) -> tuple[Any, list[str] | None]:
     """Open rows, none of which are in memory then.
 
     Parameters
@@ -55,10 +81,7 @@ def open_rows(
         What :func:`check_file` has let pass.
     folder : Path
         Where the copy of the numbers of a .csv is.
-    columns : sequence of str, optional
-        Columns to read, in this order; None takes all.
-    drop : sequence of str, default=()
-        Columns to leave out.
+    reading : Reading
 
     Returns
     -------
@@ -69,14 +92,11 @@ def open_rows(
         Of the columns, if they have any.
     """
     rows: Any
-    names = None
     if path.suffix == ".npy" and path.is_file():
-        rows = _npy(path)
-    elif path.suffix == ".csv" and path.is_file():
-        names, rows, _ = _csv(path, folder, columns, drop)
+        rows, names = _npy(path), None
     else:
-        rows = _parquet(path, columns, drop)
-        names, rows.feature_names = rows.feature_names, None
+        table = reading.open(path)
+        rows, names = _numbers(table, table.names, folder), table.names
     if rows.dtype.kind not in "biuf":
         raise ValueError(f"its values are {rows.dtype}; expected numbers.")
     if not len(rows):
@@ -85,15 +105,10 @@ def open_rows(
 
 
 def open_to_fit(
-    path: Path,
-    folder: Path,
-    columns: Sequence[str] | None,
-    drop: Sequence[str],
-    *,
-    allow_nan: bool,
+    path: Path, folder: Path, reading: Reading, *, allow_nan: bool
 ) -> tuple[Any, list[str] | None]:
     """Open rows as :func:`open_rows` does, such that errors about values name the columns."""
-    rows, names = open_rows(path, folder, columns, drop)
+    rows, names = open_rows(path, folder, reading)
     if names is not None and isinstance(rows, np.ndarray):
         start = 0
         for block in _rows.blocks(rows):
@@ -104,26 +119,20 @@ def open_to_fit(
     return rows, names
 
 
-def open_source(
-    path: Path, folder: Path, columns: Sequence[str] | None = None, drop: Sequence[str] = ()
-) -> sources.Source:
+def open_source(path: Path, folder: Path, reading: Reading = ALL) -> sources.Source:
     """Open rows as :func:`open_rows` does, to read them part by part."""
-    rows, _ = open_rows(path, folder, columns, drop)
+    rows, _ = open_rows(path, folder, reading)
     return sources.array(rows) if isinstance(rows, np.ndarray) else rows
 
 
 def read_points(
-    path: Path,
-    folder: Path,
-    columns: Sequence[str] | None,
-    drop: Sequence[str],
-    time: str | None,
+    path: Path, folder: Path, reading: Reading, time: str | None
 ) -> tuple[np.ndarray, list[str] | None, list[Any] | None]:
     """Read a series into memory, and its times as they are: the text of a .csv, or values.
 
     Parameters
     ----------
-    path, folder, columns, drop
+    path, folder, reading
         As in :func:`open_rows`; a .npy file may be 1-D.
     time : str or None
         Column that holds the time.
@@ -141,26 +150,20 @@ def read_points(
                 f"it has no names of columns, such as {time!r}; write .csv or Parquet."
             )
         return np.array(_npy(path, dimensions=1)), None, None
-    if path.suffix == ".csv" and path.is_file():
-        names, rows, cells = _csv(path, folder, columns, drop, time)
-        return np.array(rows), names, cells if time is not None else None
-    source = _parquet(path, columns, drop if time is None else [*drop, time])
-    rows = source.read(0, len(source))
-    return rows, source.feature_names, None if time is None else _values(path, time)
+    table = reading.open(path, time)
+    names = [name for name in table.names if name != time]
+    if not names:
+        raise ValueError("no column is left; expected at least one of numbers.")
+    times = None if time is None else table.values(time)
+    rows = np.concatenate(list(table.numbers(names)))
+    return rows, names, times
 
 
-def _values(path: Path, column: str) -> list[Any]:
-    import pyarrow.dataset as pads
-
-    files = pads.dataset(str(path), format="parquet").get_fragments()
-    return [v for file in files for v in file.to_table(columns=[column]).column(0).to_pylist()]
-
-
-def read_labels(path: Path, column: str, folder: Path) -> np.ndarray:
+def read_labels(path: Path, column: str, folder: Path, dialect: Dialect) -> np.ndarray:
     """Read a column of labels, 0 = normal and 1 = anomaly."""
     if path.suffix == ".npy":
         raise ValueError(f"{path} has no names of columns; write .csv or Parquet.")
-    source = open_source(path, folder, [column])
+    source = open_source(path, folder, Reading([column], dialect=dialect))
     y = source.read(0, len(source))[:, 0]
     if not np.isin(y, (0, 1)).all():
         found = ", ".join(f"{value:g}" for value in np.unique(y)[:5])
@@ -196,30 +199,19 @@ def _npy(path: Path, dimensions: int = 2) -> np.ndarray:
     return rows
 
 
-def _csv(
-    path: Path,
-    folder: Path,
-    columns: Sequence[str] | None,
-    drop: Sequence[str],
-    text: str | None = None,
-) -> Block:
-    """Copy the numbers to a file without a name, which is gone when the process is, and map it."""
-    names: list[str] = []
-    cells: list[str] = []
+def _numbers(table: TableFile, names: list[str], folder: Path) -> Any:
+    """Open the columns of numbers to read rows of them in any order.
+
+    Those of CSV are copied to a file without a name, which is gone when the process is.
+    """
+    source = table.source(names)
+    if source is not None:
+        source.feature_names = None
+        return source
     n = 0
     with TemporaryFile(dir=folder) as file:
-        for block in read_csv(path, columns, drop, text):
-            block.numbers.tofile(file)
-            names, n = block.names, n + len(block.numbers)
-            cells += block.text
+        for block in table.numbers(names):
+            block.tofile(file)
+            n += len(block)
         file.flush()
-        return Block(names, np.memmap(file, np.float64, "r", shape=(n, len(names))), cells)
-
-
-def _parquet(path: Path, columns: Sequence[str] | None, drop: Sequence[str]) -> Any:
-    if drop and find_spec("pyarrow"):  # or else the next error says what to install
-        import pyarrow.dataset as pads
-
-        header = pads.dataset(str(path), format="parquet").schema.names
-        columns = choose(header, columns, drop)
-    return sources.parquet(path, columns)
+        return np.memmap(file, np.float64, "r", shape=(n, len(names)))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from deepod._inputs.tables import read_csv
+from deepod._inputs.tables import open_table
 from deepod.bench.rows import Cell
 
 if TYPE_CHECKING:
@@ -544,16 +544,15 @@ def _read_published(path: str | os.PathLike[str]) -> pd.DataFrame:
     import pandas as pd
 
     try:
-        blocks = list(read_csv(Path(path), text="dataset"))
+        table = open_table(Path(path), as_text=["dataset"])
+        names = [name for name in table.names if name != "dataset"]
+        values = np.concatenate(list(table.numbers(names)))
+        index = table.values("dataset")
     except ValueError as error:
         raise ValueError(
             f"reference {path}: {error} There should be a column 'dataset' and one per detector."
         ) from error
-    published = pd.DataFrame(
-        np.concatenate([block.numbers for block in blocks]),
-        index=[name for block in blocks for name in block.text],
-        columns=blocks[0].names,
-    )
+    published = pd.DataFrame(values, index=index, columns=names)
     for name, column in published.items():
         if ((column < 0) | (column > 100)).any() or column.max() <= 1:
             raise ValueError(

@@ -1,0 +1,321 @@
+"""How a file of CSV is written: separator, decimal point, encoding; and its lines, by Arrow."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+SUFFIXES = {".csv": None, ".csv.gz": "gzip", ".csv.bz2": "bz2", ".csv.zst": "zstd"}
+_SEPARATORS = (",", ";", "\t", "|")
+_MARKS = (
+    (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF16_LE, "utf-16"),
+    (codecs.BOM_UTF16_BE, "utf-16"),
+)
+_HEAD = 1 << 16  # bytes that the dialect is found out by
+_BLOCK = 1 << 20  # bytes that Arrow takes apart at once
+_LINES = 200  # of them
+_WORDS = {"true": 1.0, "false": 0.0}
+_END = "\x03the end of deepod's table"  # a line behind the last: in a quote that is never closed
+_COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
+_POINT = re.compile(r"[+-]?\d+\.\d+([eE][+-]?\d+)?")
+_THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
+_UNCLOSED = "unexpected end of the file within quotes; does each quote have its other?"
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How CSV is written; None is found out by the first lines of a file.
+
+    Attributes
+    ----------
+    sep : str or None
+        A character between two cells; else ``,``, ``;``, tab or ``|``.
+    decimal : {".", ","} or None
+    encoding : str or None
+        As Python calls it, such as "latin-1"; else UTF-8, or what a byte order mark says.
+    """
+
+    sep: str | None = None
+    decimal: str | None = None
+    encoding: str | None = None
+
+    def __post_init__(self) -> None:
+        if self.sep is not None and (len(self.sep) != 1 or not self.sep.isascii()):
+            raise ValueError(f"sep must be one character, such as ';', got {self.sep!r}.")
+        if self.decimal not in (None, ".", ","):
+            raise ValueError(f"decimal must be '.' or ',', got {self.decimal!r}.")
+        if self.decimal == "," and self.sep == ",":
+            raise ValueError("sep and decimal are both ','; give one of them another character.")
+        if self.encoding is not None:
+            try:
+                codecs.lookup(self.encoding)
+            except LookupError as error:
+                raise ValueError(f"encoding: Python knows no {self.encoding!r}.") from error
+
+
+UNKNOWN = Dialect()
+
+
+def number(cell: str, decimal: str = ".") -> float:
+    """Return the number in a cell, NaN for a blank one.
+
+    Raises
+    ------
+    ValueError
+        If it is text. So are 2021_03, which Python takes for 202103, and "None" and "NA".
+    """
+    word = cell.strip() or "nan"
+    if decimal != ".":
+        word = "x" if "." in word else word.replace(decimal, ".")
+    if "_" in word or not word.isascii():
+        raise ValueError(f"expected a number, got {cell!r}.")
+    try:
+        return float(word)
+    except ValueError:
+        if word.lower() not in _WORDS:
+            raise
+        return _WORDS[word.lower()]
+
+
+class CsvFile:
+    """A file of CSV, of which the first lines have been looked at.
+
+    Attributes
+    ----------
+    path : Path
+    header : list of str
+        Names of the columns, without blanks around them.
+    sep, decimal, encoding : str
+    """
+
+    def __init__(self, path: Path, dialect: Dialect) -> None:
+        self.path = path
+        with closing(self._stream()) as stream:
+            head = stream.read(_HEAD)
+            whole = not stream.read(1)
+        self.encoding = dialect.encoding or _encoding(head)
+        records = _Head(head, self.encoding, whole)
+        self.sep = dialect.sep or records.separator()
+        header, rows = records.split(self.sep)
+        self.header = [name.strip() for name in header]
+        self.decimal = dialect.decimal or _decimal(self.sep, rows)
+        _check_names(self.header)
+
+    def _stream(self) -> Any:
+        import pyarrow as pa
+
+        name = self.path.name.lower()
+        # The longest suffix is the right one: ".csv" ends no other.
+        compression = next(c for suffix, c in SUFFIXES.items() if name.endswith(suffix))
+        return pa.input_stream(str(self.path), compression=compression)
+
+    def batches(self, places: Sequence[int], rows: int) -> Iterator[Any]:
+        """Return the cells of these columns as text, in batches of Arrow; empty ones are null."""
+        import pyarrow as pa
+        import pyarrow.csv as pac
+
+        width = len(self.header)
+        wanted = [f"f{place}" for place in places]
+        last = f"f{width - 1}"
+        bad = _BadRows()
+        with closing(self._stream()) as stream:
+            lines = _WithEnd(stream, self.encoding, self.sep.join([_END] * width))
+            try:
+                reader = pac.open_csv(
+                    pa.PythonFile(lines, mode="r"),
+                    pac.ReadOptions(
+                        use_threads=False, autogenerate_column_names=True, block_size=_BLOCK
+                    ),
+                    pac.ParseOptions(
+                        delimiter=self.sep, newlines_in_values=True, invalid_row_handler=bad
+                    ),
+                    pac.ConvertOptions(
+                        column_types={f"f{i}": pa.string() for i in range(width)},
+                        include_columns=list(dict.fromkeys([*wanted, last])),
+                        null_values=[""],
+                        strings_can_be_null=True,
+                    ),
+                )
+                yield from self._without_ends(reader, wanted, last, rows)
+            except (pa.ArrowInvalid, UnicodeError) as error:
+                raise ValueError(self._said(error, bad.first)) from error
+
+    def _without_ends(self, reader: Any, wanted: list[str], last: str, rows: int) -> Iterator[Any]:
+        """Take off the line of names, and the line behind the last."""
+        left_out, held = 0, None
+        for batch in reader:
+            if not left_out:
+                left_out = min(1, len(batch))
+                batch = batch.slice(left_out)
+            if not len(batch):
+                continue
+            if held is not None:
+                yield from _cut(held.select(wanted), rows)
+            held = batch
+        if held is None or held.column(last)[-1].as_py() != _END:
+            raise ValueError(_UNCLOSED)
+        yield from _cut(held.slice(0, len(held) - 1).select(wanted), rows)
+
+    def _said(self, error: Exception, bad: tuple[int, int, str] | None) -> str:
+        if bad is not None:
+            row, values, text = bad
+            if _END in text:
+                return f"row {row}: {_UNCLOSED}"
+            return f"row {row}: {values} values for {len(self.header)} columns."
+        text = str(error)
+        if isinstance(error, UnicodeError) or "UTF8" in text:
+            return _not_in(self.encoding, text)
+        if "straddl" in text:
+            return f"a row is longer than {_BLOCK:,} bytes; does each quote have its other?"
+        return text
+
+
+class _BadRows:
+    """Remembers the first row with another number of cells; a line of blanks is passed over."""
+
+    def __init__(self) -> None:
+        self.first: tuple[int, int, str] | None = None  # its number, of cells, and its text
+        self._blank = 0
+
+    def __call__(self, row: Any) -> str:
+        if not row.text.strip():
+            self._blank += 1
+            return "skip"
+        if self.first is None:
+            # The line of names is the first for Arrow.
+            self.first = row.number - 1 - self._blank, row.actual_columns, row.text
+        return "error"
+
+
+class _WithEnd(io.RawIOBase):
+    """Bytes in UTF-8, of which the last line is ours: one that is missing was in a quote."""
+
+    def __init__(self, stream: Any, encoding: str, end: str) -> None:
+        super().__init__()
+        self._stream = stream
+        plain = codecs.lookup(encoding).name == "utf-8"  # Arrow checks it
+        self._decoder = None if plain else codecs.getincrementaldecoder(encoding)()
+        self._end: bytes | None = f"\n{end}\n".encode()
+
+    def readable(self) -> bool:
+        return True
+
+    def read(self, size: int = -1) -> bytes:
+        while self._end is not None:
+            contents = self._stream.read(_BLOCK if size < 0 else size)
+            final = not contents
+            if self._decoder is not None:
+                contents = self._decoder.decode(contents, final).encode()
+            if final:
+                contents, self._end = contents + self._end, None
+            if contents:
+                return contents
+        return b""
+
+
+class _Head:
+    """The first lines."""
+
+    def __init__(self, head: bytes, encoding: str, whole: bool) -> None:
+        decoder = codecs.getincrementaldecoder(encoding)()
+        try:
+            text = decoder.decode(head, whole)
+        except UnicodeDecodeError as error:
+            raise ValueError(_not_in(encoding, str(error))) from error
+        if "\0" in text:
+            raise ValueError(_not_in(encoding, "it has bytes of zero"))
+        lines = text.splitlines(keepends=True)
+        if not whole:
+            lines = lines[:-1] or lines
+        self._lines = [line for line in lines if line.strip()]
+        if not self._lines:
+            raise ValueError("the file is empty; expected a line of names, and rows below it.")
+
+    def split(self, sep: str) -> tuple[list[str], list[list[str]]]:
+        """Return the line of names, and rows below it."""
+        try:
+            header = next(csv.reader(self._lines, delimiter=sep, strict=True))
+        except csv.Error as error:
+            raise ValueError(
+                f"the line of names: {error}; does each quote have its other?"
+            ) from error
+        return header, self._records(sep)[1:]
+
+    def separator(self) -> str:
+        """Find the one by which all lines have the same number of cells, more than one."""
+        there, fitting = [], []
+        for sep in _SEPARATORS:
+            records = self._records(sep)
+            width = len(records[0])
+            if width > 1:
+                there.append(sep)
+                if len(records) > 1 and all(len(cells) == width for cells in records):
+                    fitting.append(sep)
+        if len(fitting) > 1:
+            raise ValueError(
+                f"its cells may be separated by {' or '.join(map(repr, fitting))}; say which, such "
+                f"as sep={fitting[0]!r}."
+            )
+        return (fitting or there or [","])[0]
+
+    def _records(self, sep: str) -> list[list[str]]:
+        # A quote that goes on behind these lines takes the last record with it.
+        records = list(csv.reader(self._lines[:_LINES], delimiter=sep))
+        return records[:-1] if len(records) > 2 else records
+
+
+def _encoding(head: bytes) -> str:
+    return next((encoding for mark, encoding in _MARKS if head.startswith(mark)), "utf-8")
+
+
+def _not_in(encoding: str, why: str) -> str:
+    name = "UTF-8" if codecs.lookup(encoding).name.startswith("utf-8") else encoding
+    return (
+        f"it is not in {name} ({why}); say what it is in, such as encoding='latin-1' or "
+        "encoding='utf-16', or save it in UTF-8."
+    )
+
+
+def _decimal(sep: str, rows: list[list[str]]) -> str:
+    """Return the decimal point of the first rows."""
+    if sep == ",":
+        return "."
+    cells = [cell.strip() for row in rows for cell in row]
+    commas = [cell for cell in cells if _COMMA.fullmatch(cell)]
+    if not commas or any(_POINT.fullmatch(cell) for cell in cells):
+        return "."
+    if all(_THOUSANDS.fullmatch(cell) for cell in commas):
+        raise ValueError(
+            f"the comma in {commas[0]!r} may be a decimal point or part thousands; say decimal=',' "
+            "if it is the point, and write the numbers without it otherwise."
+        )
+    return ","
+
+
+def _check_names(header: list[str]) -> None:
+    """Refuse a line of numbers, unless these count the columns, as pandas calls them."""
+    try:
+        numbers = [number(name) for name in header]
+    except ValueError:
+        return
+    if len(header) > 2 and header == [str(i) for i in range(len(header))]:
+        return
+    if any(name for name in header) and numbers:
+        raise ValueError(
+            "expected a first line with the names of the columns, got nothing but numbers "
+            f"({', '.join(header[:5])}); write a line of names above them, or if they are names, "
+            "give the columns others that begin with a letter."
+        )
+
+
+def _cut(batch: Any, rows: int) -> Iterator[Any]:
+    for start in range(0, len(batch), rows):
+        yield batch.slice(start, rows)
