@@ -31,8 +31,8 @@ def as_rows(X: Any, name: str = "X") -> Any:
         return X
     if isinstance(X, Source) or issparse(X):  # scikit-learn has a sentence about the latter
         return X
-    _refuse_container(X, name)
     X = in_memory(X, name)
+    _refuse_container(X, name)
     if columns_of(X) is not None:
         refuse_columns(X, name)
         if len(getattr(X, "shape", ())) != 2:
@@ -61,6 +61,10 @@ def array_of(X: Tensor, name: str = "X") -> np.ndarray:
     """Return a tensor's values, wherever it lies; those of half precision as float32."""
     if X.layout != torch.strided:
         raise ValueError(f"{name} is a sparse tensor; pass {name}.to_dense().")
+    if X.is_meta:
+        raise ValueError(
+            f"{name} is a tensor on the device 'meta', which has no values; load them."
+        )
     X = X.dequantize() if X.is_quantized else X.detach()
     if X.is_floating_point() and X.element_size() < 4:
         X = X.float()

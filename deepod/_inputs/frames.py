@@ -120,7 +120,7 @@ def refuse_columns(X: Any, name: str = "X") -> None:
         if not column.numeric
     ]
     if found:
-        _refuse(found, name, f"{name}[{found[0][0].name!r}]", table=True)
+        _refuse(found, name)
 
 
 def numbers_of(X: Any) -> Any:
@@ -267,7 +267,11 @@ def _kind_of_type(found: type) -> Kind | None:
         return "time"
     if issubclass(found, _NUMBERS):
         return "number"
-    return "text" if issubclass(found, str) else "other"
+    if issubclass(found, str):
+        return "text"
+    # Tensors of one value, say; NumPy's complex numbers and text claim to be numbers as well.
+    number = hasattr(found, "__float__") and not issubclass(found, np.generic | np.ndarray)
+    return "number" if number else "other"
 
 
 def _is_number(value: Any) -> bool:
@@ -318,11 +322,11 @@ def _refuse_array(X: np.ndarray, name: str) -> None:
         if kind not in ("number", "boolean"):
             column = Column(i, str(X.dtype), kind, False)
             found.append((column, first_value(values, column)))
-    _refuse(found, name, f"{name}[:, {found[0][0].name}]" if table else name, table=table)
+    _refuse(found, name, table=table, array=True)
 
 
 def _refuse(
-    found: Sequence[tuple[Column, Any]], name: str, example: str, *, table: bool
+    found: Sequence[tuple[Column, Any]], name: str, *, table: bool = True, array: bool = False
 ) -> NoReturn:
     """Name what is no number, and say what to do about each kind of it."""
     said = [
@@ -338,7 +342,7 @@ def _refuse(
         where = f" {said[0]}"
     kinds = [column.kind for column, _ in found]
     first = {kind: found[kinds.index(kind)] for kind in dict.fromkeys(kinds)}
-    remedies = [_remedy(kind, *first[kind], example) for kind in first]
+    remedies = [_remedy(kind, *first[kind], None if array else name) for kind in first]
     what = {"text": "text", "category": "categories", "time": "times"}
     held = [what.get(kind, "values that are no numbers") for kind in first]
     message = f"{name} holds {' and '.join(dict.fromkeys(held))}{where}; {'; '.join(remedies)}"
@@ -351,11 +355,13 @@ def _refuse(
 
 
 def _shown(value: Any) -> str:
+    if isinstance(value, np.generic) and not isinstance(value, _TIMES):
+        value = value.item()
     text = " ".join((str(value) if isinstance(value, _TIMES) else repr(value)).split())
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
 
-def _remedy(kind: Kind, column: Column, value: Any, example: str) -> str:
+def _remedy(kind: Kind, column: Column, value: Any, frame: str | None) -> str:
     if kind in ("text", "category"):
         return "encode it before, by OneHotEncoder in a ColumnTransformer in a Pipeline, say"
     if kind == "time":
@@ -363,7 +369,7 @@ def _remedy(kind: Kind, column: Column, value: Any, example: str) -> str:
             return "turn durations into numbers of seconds"
         return (
             "take numbers from times that mean the same in new rows, such as the hour"
-            f"{_hour(column.dtype, example)}, the day of the week, or the seconds since an event"
+            f"{_hour(column, frame)}, the day of the week, or the seconds since an event"
         )
     if isinstance(value, complex | np.complexfloating):
         return "Complex data not supported: give real and imaginary parts as two columns"
@@ -372,8 +378,11 @@ def _remedy(kind: Kind, column: Column, value: Any, example: str) -> str:
     return "give one number in each place"
 
 
-def _hour(dtype: str, example: str) -> str:
+def _hour(column: Column, frame: str | None) -> str:
     """Say how a library takes the hour from a column of times."""
+    example, dtype = f"{frame}[{column.name!r}]", column.dtype
+    if frame is None:
+        return ""
     if dtype.startswith("Datetime("):
         return f" ({example}.dt.hour())"
     if dtype.startswith("timestamp[") and not dtype.endswith("[pyarrow]"):

@@ -30,6 +30,8 @@ def check_layout(shape: Shape, dtype: np.dtype, given: Any) -> None:
     ValueError
         Says how to mend the layout, and how to keep it.
     """
+    if not shape:
+        raise ValueError("X is a single number; expected rows, an array (n, features), say.")
     if len(shape) < 2:
         raise ValueError(
             f"X has shape {tuple(shape)}, expected (n, features), (n, time, channels) or (n, "
