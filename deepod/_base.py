@@ -13,6 +13,7 @@ from sklearn.base import BaseEstimator
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
+from deepod._inputs.containers import as_rows
 from deepod._inputs.scaling import Scaler
 from deepod._inputs.seeds import spawn_seeds
 from deepod._inputs.validation import validate_labels, validate_rows
@@ -500,6 +501,7 @@ class BaseDetector(Fitted):
             most = at_once.most or rows_at_once(self.input_shape_, batch_size)
             return integrated_gradients(module, self._score, x, start, most)
 
+        X = as_rows(X)
         return self._apply(X, contributions, batch_size, at_once).reshape(np.shape(X))
 
     def save(self, path: str | os.PathLike[str]) -> None:

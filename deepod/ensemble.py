@@ -362,13 +362,13 @@ class Consensus(PyODVocabulary):
             if not hasattr(member, "explain"):
                 raise TypeError(f"{type(member).__name__} explains no scores.")
         tails = self._tails([scores_of(member, X, batch_size) for member in self.members_])
-        total = np.zeros(np.shape(X))
+        total: Any = 0.0
         for member, own, weight in zip(self.members_, tails, self._weights(tails), strict=True):
             parts = member.explain(X, batch_size)
             sizes = np.abs(parts).reshape(len(parts), -1).sum(1)
             factors = weight * own / np.where(sizes > 0, sizes, 1.0)
-            total += parts * factors.reshape(-1, *[1] * (parts.ndim - 1))
-        return total
+            total = total + parts * factors.reshape(-1, *[1] * (parts.ndim - 1))
+        return np.asarray(total)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the fitted ensemble to a folder or a file, for :func:`deepod.load`.

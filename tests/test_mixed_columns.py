@@ -129,5 +129,5 @@ def test_pipeline__set_output_pandas__names_reach_the_detector():
 @pytest.mark.parametrize("dtype", [object, "category", "string"])
 def test_detector_alone__text_in_a_column__error_says_what_to_do(dtype):
     frame = people().astype({"city": dtype})
-    with pytest.raises(ValueError, match=r"X holds text.*'(Ulm|Bonn|Kiel|Hof)'.*OneHotEncoder"):
+    with pytest.raises(ValueError, match=r"column 'city' .*'(Ulm|Bonn|Kiel|Hof)'.*OneHotEnc"):
         fast("AutoEncoder").fit(frame)

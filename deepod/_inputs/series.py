@@ -17,6 +17,8 @@ import numpy as np
 import torch
 from scipy.sparse import issparse
 
+from deepod._inputs.containers import array_of
+from deepod._inputs.frames import in_memory, kind_of_objects
 from deepod._inputs.validation import as_nan
 from deepod.sources import Source
 
@@ -228,6 +230,7 @@ def _is_pandas(X: Any) -> bool:
 
 def _to_pandas(X: Any) -> Any:
     """Return pandas' form of a table of polars or pyarrow, all else as it is."""
+    X = in_memory(X)
     return X.to_pandas() if hasattr(X, "to_pandas") else X
 
 
@@ -310,14 +313,15 @@ def _array(X: Any, name: str) -> np.ndarray:
             + (f"{name}.read(0, len({name}))." if isinstance(X, Source) else f"{name}.toarray().")
         )
     if isinstance(X, torch.Tensor):
-        X = X.detach().cpu()
-        X = X.float().numpy() if X.dtype == torch.bfloat16 else X.numpy()
+        X = array_of(X, name)
     X = as_nan(X)
     X = X if isinstance(X, np.ndarray) else np.asarray(X)
-    if X.dtype == object and X.ndim:
+    # NumPy's times among Python objects would be numbers of nanoseconds.
+    times = X.dtype.kind in "Mm" or (X.dtype == object and kind_of_objects(X.ravel()) == "time")
+    if X.dtype == object and X.ndim and not times:
         with suppress(TypeError, ValueError):
             X = X.astype(float)
-    if X.dtype.kind in "Mm":
+    if times:
         raise ValueError(
             f"{name} holds times, no values; give a DataFrame of the values with the times as its "
             "index."

@@ -8,10 +8,13 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.sparse import issparse
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import column_or_1d, validate_data
 
 from deepod import sources
+from deepod._inputs.containers import as_rows
+from deepod._inputs.shapes import check_layout, compare_shapes, way_to
 from deepod.sources import Source
 from deepod.types import Shape
 
@@ -37,47 +40,40 @@ def validate_rows(detector: Any, X: Any, *, reset: bool) -> Any:
     ValueError
         Says what is wrong with X, and what to do.
     """
+    given = X
     if sources.is_mapped(X) and X.nbytes > detector.memory_limit:
         X = sources.array(X)
     streamed = isinstance(X, Source)
-    rows = sources.head(X, 2) if streamed else as_nan(X)
+    rows = sources.head(X, 2) if streamed else as_nan(as_rows(X))
+    if not issparse(rows):  # scikit-learn has a sentence about those
+        shape = X.shape if streamed else np.shape(rows)
+        if not reset:
+            compare_shapes(shape, detector, given)
+        elif detector.input_shape is None:
+            check_layout(
+                shape, X.dtype if streamed else getattr(rows, "dtype", np.dtype(float)), given
+            )
     if detector.input_shape is not None and np.ndim(rows) > 2:
         # Flat and shaped samples are then one and the same, at fit and at scoring.
         rows = np.asarray(rows)
-        rows = rows.reshape(len(rows), int(np.prod(sample_shape(rows, detector.input_shape))))
-    rows = _as_array(detector, rows, reset)
+        size = int(np.prod(sample_shape(rows, detector.input_shape, given)))
+        rows = rows.reshape(len(rows), size)
+    rows = validate_data(
+        detector,
+        rows,
+        reset=reset,
+        dtype="numeric",
+        allow_nd=True,
+        ensure_all_finite=False,  # check_finite says more
+        ensure_min_samples=2 if reset else 1,
+    )
     dtype = X.dtype if streamed else rows.dtype
     if dtype.kind not in "biuf":
         raise ValueError(f"X holds values of type {dtype}; turn them into numbers first.")
-    if not reset and detector.input_shape is None and rows.shape[1:] != detector.input_shape_:
-        raise ValueError(
-            f"X has samples of shape {rows.shape[1:]}, but {type(detector).__name__} was fitted on "
-            f"samples of shape {detector.input_shape_}."
-        )
     if streamed:
         return X
     check_finite(rows, column_names(detector, rows), allow_nan=_allows_nan(detector, reset))
     return rows
-
-
-def _as_array(detector: Any, rows: Any, reset: bool) -> np.ndarray:
-    """Have scikit-learn turn rows into an array, and compare their columns."""
-    try:
-        return validate_data(
-            detector,
-            rows,
-            reset=reset,
-            dtype="numeric",
-            allow_nd=True,
-            ensure_all_finite=False,  # check_finite says more
-            ensure_min_samples=2 if reset else 1,
-        )
-    except ValueError as error:
-        if "could not convert string" not in str(error):
-            raise
-        raise ValueError(
-            f"X holds text ({error}); encode it before, by OneHotEncoder in a Pipeline, say."
-        ) from error
 
 
 def _allows_nan(detector: Any, reset: bool) -> bool:
@@ -202,8 +198,10 @@ def resolve_device(name: str) -> torch.device:
     return device
 
 
-def sample_shape(X: np.ndarray | Source, input_shape: Shape | None) -> Shape:
+def sample_shape(X: np.ndarray | Source, input_shape: Shape | None, given: Any = None) -> Shape:
     """Shape of one sample: that of X's rows, or ``input_shape`` when the rows are flat.
+
+    What the user gave as X is for the remedy in errors.
 
     Raises
     ------
@@ -231,5 +229,6 @@ def sample_shape(X: np.ndarray | Source, input_shape: Shape | None) -> Shape:
         raise ValueError(
             f"input_shape={input_shape!r} does not fit X, whose rows have shape {rows}: expected "
             f"rows of that shape, or flat rows of {int(np.prod(shape))} values."
+            + way_to(X.shape, shape, given)
         )
     return shape
