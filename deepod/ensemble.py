@@ -147,6 +147,8 @@ class Consensus(PyODVocabulary):
         Detectors of deepod, PyOD and scikit-learn, also at the end of a scikit-learn pipeline. Each
         is cloned; a ``random_state`` of None is replaced. None stands for
         ``[Neighbors(), AutoEncoder(suspects=0.3)]``.
+    member_params : dict or None, default=None
+        Hyper-parameters that each member of deepod gets, such as ``{"missing": "impute"}``.
     combination : {"max", "mean", "median"}, default="max"
         How the members' tails of a row become one score.
     contamination : float in [0, 0.5], "auto" or thresholder, default=0.1
@@ -211,6 +213,7 @@ class Consensus(PyODVocabulary):
 
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "detectors": [list, tuple, None],
+        "member_params": [dict, None],
         "combination": [one_of("max", "mean", "median")],
         "contamination": CONTAMINATION,
         "false_alarm_rate": FALSE_ALARM_RATE,
@@ -222,6 +225,7 @@ class Consensus(PyODVocabulary):
         self,
         detectors: Sequence[Any] | None = None,
         *,
+        member_params: dict[str, Any] | None = None,
         combination: Literal["max", "mean", "median"] = "max",
         contamination: Contamination = 0.1,
         false_alarm_rate: float | None = None,
@@ -229,6 +233,7 @@ class Consensus(PyODVocabulary):
         random_state: int | np.random.RandomState | None = None,
     ) -> None:
         self.detectors = detectors
+        self.member_params = member_params
         self.combination = combination
         self.contamination = contamination
         self.false_alarm_rate = false_alarm_rate
@@ -242,7 +247,11 @@ class Consensus(PyODVocabulary):
             raise ValueError("detectors must hold at least one detector, or be None.")
         for member in given:
             check_member(member)
-        return [clone(member) for member in given]
+        members = [clone(member) for member in given]
+        for member in members:
+            if isinstance(member, BaseDetector):
+                member.set_params(**self.member_params or {})
+        return members
 
     def _seed(self, members: Sequence[Any]) -> None:
         """Give each member a seed, where it has none."""
@@ -499,7 +508,11 @@ class SeedEnsemble(Consensus):
     _parameter_constraints: ClassVar[dict[str, Any]] = {
         "detector": [BaseDetector],
         "n_members": [integer(1)],
-        **{k: v for k, v in Consensus._parameter_constraints.items() if k != "detectors"},
+        **{
+            k: v
+            for k, v in Consensus._parameter_constraints.items()
+            if k not in ("detectors", "member_params")
+        },
     }
 
     def __init__(

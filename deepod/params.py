@@ -216,5 +216,5 @@ def _in_words(constraint: Any) -> str:
         return "{" + ", ".join(repr(option) for option in sorted(constraint.options)) + "}"
     words = {"boolean": "bool", "random_state": "int or RandomState", "verbose": "int"}
     if isinstance(constraint, str):
-        return words[constraint]
+        return words.get(constraint, constraint)
     return str(make_constraint(constraint)).replace("in the range ", "in ")

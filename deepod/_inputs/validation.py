@@ -14,6 +14,7 @@ from sklearn.utils.validation import column_or_1d, validate_data
 
 from deepod import sources
 from deepod._inputs.containers import as_rows
+from deepod._inputs.encoding import Encoder, as_frame
 from deepod._inputs.shapes import check_layout, compare_shapes, way_to
 from deepod.sources import Source
 from deepod.types import Shape
@@ -40,6 +41,8 @@ def validate_rows(detector: Any, X: Any, *, reset: bool) -> Any:
     ValueError
         Says what is wrong with X, and what to do.
     """
+    if _encodes(detector, reset):
+        return _encoded(detector, X, reset)
     given = X
     if sources.is_mapped(X) and X.nbytes > detector.memory_limit:
         X = sources.array(X)
@@ -76,6 +79,30 @@ def validate_rows(detector: Any, X: Any, *, reset: bool) -> Any:
     return rows
 
 
+def _encodes(detector: Any, reset: bool) -> bool:
+    if not reset:
+        return getattr(detector, "encoder_", None) is not None
+    return detector.categorical_features is not None or detector.datetime_features is not None
+
+
+def _encoded(detector: Any, X: Any, reset: bool) -> np.ndarray:
+    """Encode the rows of a mixed table; with ``reset``, learn how."""
+    if reset and detector.input_shape is not None:
+        raise ValueError(
+            "categorical_features and datetime_features are for tables; leave input_shape=None."
+        )
+    frame = as_frame(X)
+    validate_data(detector, frame, reset=reset, skip_check_array=True)
+    if reset:
+        encoder = Encoder.fit(frame, detector.categorical_features, detector.datetime_features)
+        detector.encoder_, detector.columns_ = encoder, encoder.columns
+    if len(frame) < 1 + reset:
+        raise ValueError(f"X has {len(frame)} rows; at least {1 + reset} are needed.")
+    rows = detector.encoder_.transform(frame)
+    check_finite(rows, column_names(detector, rows), allow_nan=_allows_nan(detector, reset))
+    return rows
+
+
 def _allows_nan(detector: Any, reset: bool) -> bool:
     return detector.missing == "impute" if reset else detector.fill_ is not None
 
@@ -84,6 +111,8 @@ def column_names(detector: Any, X: np.ndarray | Source) -> Sequence[Any] | None:
     """List the names or numbers of the columns of a table, for errors; None for other samples."""
     if len(detector.input_shape or X.shape[1:]) != 1:
         return None
+    if getattr(detector, "encoder_", None) is not None:
+        return detector.encoder_.output_names()
     return getattr(detector, "feature_names_in_", range(X.shape[1]))
 
 

@@ -9,6 +9,7 @@ import torch
 from sklearn.exceptions import NotFittedError
 from torch import nn
 
+from deepod._inputs.encoding import Encoder
 from deepod._inputs.scaling import Scaler
 from deepod._scoring.vocabulary import PyODVocabulary
 from deepod.params import Noted
@@ -26,6 +27,8 @@ class Fitted(Noted, PyODVocabulary):
     engine_: str
     input_shape_: Shape
     scaler_: Scaler
+    encoder_: Encoder
+    columns_: list[dict[str, Any]]
     unseen_: bool
 
     @property

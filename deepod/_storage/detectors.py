@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from deepod import callbacks, networks
+from deepod._inputs.encoding import is_columns, restore_encoder
 from deepod._inputs.scaling import Scaler
 from deepod._registry import DETECTORS, SERIES, detector_class
 from deepod._scoring.apply import chunk_rows
@@ -70,6 +71,7 @@ def _rule(value: Any) -> bool:
 # Attributes in the description, with what they must look like there, and attributes that are
 # tensors. Whatever else fit should leave behind has to be listed here, or it cannot be saved.
 PLAIN: dict[str, Callable[[Any], bool]] = {
+    "columns_": is_columns,
     "contrast_": _has_type(bool),
     "engine_": _has_type(str),
     "epochs_": _count,
@@ -90,6 +92,7 @@ ARRAYS = (
 # The only ones that may be missing.
 _SOMETIMES = {
     "window_",
+    "columns_",
     "feature_names_in_",
     "_point_scores",
     "calibration_scores_",
@@ -99,7 +102,7 @@ _SOMETIMES = {
 _OR_NONE = {"fill_": _has_type(type(None))}  # the only tensor that may be None
 # Made again of the others when a model is loaded.
 _DERIVED = {
-    *("module_", "device_", "scaler_"),
+    *("module_", "device_", "scaler_", "encoder_"),
     *("_fitted_params", "_thresholded_", "_mu", "_sigma", "_classes"),
 }
 # Nobody needs these of a model that was loaded.
@@ -338,6 +341,10 @@ def check_features(detector: Any, given: Any) -> None:
     """
     shape = detector.input_shape_ = tuple(detector.input_shape_)
     features = shape[0] if given is None else prod(shape)
+    restore_encoder(detector)
+    if "encoder_" in detector.__dict__:
+        encoder = detector.encoder_
+        features = len(encoder.columns) if shape == (len(encoder.source),) else -1
     same = given is None or prod(given) == prod(shape)
     if len(shape) > 3 or not same or detector.n_features_in_ != features:
         raise InvalidFileError("its number of features does not fit its samples")

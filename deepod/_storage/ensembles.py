@@ -30,7 +30,7 @@ _DERIVED = {
     *("members_", "tails_", "n_features_in_", "feature_names_in_"),
     *("_thresholded_", "_mu", "_sigma", "_classes"),
 }
-_UNFITTED = {"detectors", "detector"}  # parameters that the members make up for
+_UNFITTED = {"detectors", "detector", "member_params"}  # parameters that the members make up for
 
 
 def described(ensemble: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -145,7 +145,11 @@ def _check_tail(tail: Mapping[str, Tensor], by_tails: bool) -> None:
 def _check_alike(members: list[Any]) -> None:
     """Refuse members of which not all can score the same rows."""
     kinds = {
-        (prod(m.input_shape_), m.n_features_in_, tuple(getattr(m, "feature_names_in_", ())))
+        (
+            0 if hasattr(m, "columns_") else prod(m.input_shape_),  # each may encode in its way
+            m.n_features_in_,
+            tuple(getattr(m, "feature_names_in_", ())),
+        )
         for m in members
     }
     if len(kinds) > 1:

@@ -25,6 +25,7 @@ _FEWEST_PASSES = 3  # over the rows: what was seen once or twice is hardly known
 _WITHOUT = {
     **{"callbacks": (), "checkpoint": None, "cross_fitting": False, "verbose": 0},
     **{"calibration_fraction": 0.0, "validation_fraction": 0.0, "suspects": 0.0},
+    **{"categorical_features": None, "datetime_features": None},  # the rows are encoded
 }
 
 
@@ -86,6 +87,10 @@ class Half(Fit):
         params = same | _WITHOUT | {"random_state": seed & 0x7FFFFFFF}
         labels = None if whole.labels is None else whole.labels[rows]
         super().__init__(0, type(detector)(**params), whole.rows[rows], labels)
+
+    def _validate(self) -> None:
+        super()._validate()
+        self.encoder = self.whole.encoder  # has encoded these rows
 
     def set_up(self, shared: dict[object, object]) -> None:
         """Do all that comes before training."""

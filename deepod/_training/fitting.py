@@ -96,6 +96,7 @@ class Fit:
         self.numbers_in_loss: set[str] = set()
         self.drawn: Seeds | None = None
         self.suspects: Suspects | None = None  # of a source: they are told buffer by buffer
+        self.encoder: Any = None  # of a mixed table
         self.halves: list[Any] = []  # of cross-fitting, once they are trained
 
     def set_up(self, shared: dict[Any, Any]) -> None:
@@ -146,6 +147,7 @@ class Fit:
                 raise ValueError(f"milestones must hold positive integers, got {epoch!r}.")
         detector.device_ = resolve_device(detector.device)
         self.rows = X = validate_rows(detector, X, reset=True)
+        self.encoder = getattr(detector, "encoder_", None)
         in_memory = isinstance(X, np.ndarray)
         if self.ranks.size > 1 and not in_memory:
             raise ValueError("Several processes train on arrays only; give each its part of X.")
@@ -243,14 +245,15 @@ class Fit:
         if not len(learned_from):
             raise ValueError(NO_NORMAL_ROW)
         everything = len(learned_from) == len(X)
-        key = (id(self.X), detector.scaler, detector.missing, shape) if everything else None
+        alike = everything and self.encoder is None
+        key = (id(self.X), detector.scaler, detector.missing, shape) if alike else None
         scaler, scaled = shared.get(key, (None, None))
         if scaler is None:
             rows = samples if everything else samples[learned_from]
             fill = None
             if detector.missing == "impute":
                 fill = medians(self.ranks.some_rows(rows, _SHOWN_ROWS), shape)
-            scaler = Scaler.fit(blocks(rows), shape, detector.scaler, self.ranks.gather, fill)
+            scaler = self._fit_scaler(rows, fill, self.ranks.gather)
         detector.scaler_ = scaler.copy()  # without what this one keeps to be fast
 
         def batch(rows: np.ndarray, seed: int) -> Batch:
@@ -265,13 +268,20 @@ class Fit:
         watched = batch(held_out, self.seeds.prepare + 1) if len(held_out) else None
         return InMemory(data.x, data.y), watched
 
+    def _fit_scaler(
+        self, rows: np.ndarray, fill: np.ndarray | None, gather: Any = lambda found: [found]
+    ) -> Scaler:
+        shape, how = self.trained.input_shape_, self.trained.scaler
+        scaled = None if self.encoder is None else self.encoder.scaled
+        return Scaler.fit(blocks(rows), shape, how, gather, fill=fill, scaled=scaled)
+
     def _without_suspects(self, samples: np.ndarray) -> Division:
         """Leave the rows that may be anomalies out of those to train on; labelled ones stay."""
         detector, y, training = self.trained, self.labels, self.division.train
         judged = training if y is None else training[y[training] != 1]
         rows, shape = samples[judged], detector.input_shape_
         fill = medians(rows, shape) if detector.missing == "impute" else None
-        scaler = Scaler.fit(blocks(rows), shape, detector.scaler, fill=fill)
+        scaler = self._fit_scaler(rows, fill)
         x = torch.from_numpy(scaler.transform(rows))
         suspects = Suspects(detector.suspects, x, detector.device_, self.seeds.prepare)
         left_out = np.delete(judged, suspects.others(x))

@@ -20,7 +20,13 @@ from deepod.sources import Source
 from deepod.types import Batch
 
 # Parameters of rows without an order, and the only value that they may have here.
-_OF_ROWS = {"suspects": 0.0, "cross_fitting": False, "network": "auto", "input_shape": None}
+_OF_ROWS = {
+    "suspects": 0.0,
+    "cross_fitting": False,
+    "network": "auto",
+    "input_shape": None,
+    **{"categorical_features": None, "datetime_features": None},
+}
 # Channels are divided by no less than this part of the median standard deviation: one that never
 # moved in training is known to be still, and to move is strong evidence against a point.
 SCALE_FLOOR = 0.01

@@ -21,7 +21,6 @@ from deepod._storage.models import check_place
 from deepod.cli import series, tables
 from deepod.cli.series import NO_OPTIONS, Options
 from deepod.cli.tables import Reading, about
-from deepod.ensemble import default_members
 
 
 class Fitted(NamedTuple):
@@ -347,12 +346,10 @@ def _consensus(settings: dict[str, Any]) -> Any:
             "choose a single --detector."
         )
     own = {k: v for k, v in settings.items() if k in deepod.Consensus().get_params(deep=False)}
-    model = deepod.Consensus(**own)
     rest = {name: value for name, value in settings.items() if name not in own}
-    if rest:
-        model.detectors = [member.set_params(**rest) for member in default_members()]
-        for member in model.detectors:
-            member._validate_params()
+    model = deepod.Consensus(**own, member_params=rest or None)
+    for member in model._unfitted():
+        member._validate_params()
     return model
 
 
