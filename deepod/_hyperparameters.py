@@ -136,8 +136,9 @@ class Hyperparameters(Fitted):
         accepts=[one_of("from_dtype"), "array-like", None],
         doc="Columns of a frame or an array that hold categories: names, numbers or a mask; "
         "'from_dtype' takes those of a frame that are categories, text or booleans. Each category "
-        "becomes a column of 0 and 1 that is not scaled; those in fewer than 0.5 % of the training "
-        "rows are pooled, a new one is 0 in all. A cell without a value is a category. "
+        "becomes a column of 0 and 1, divided by 0.2 or more, so that a rare one does not outweigh "
+        "numbers; those in fewer than 0.5 % of the training rows are pooled, a new one is 0 in "
+        "all. A cell without a value is a category. "
         "``encoder_.summary()`` says what became of each column.",
     )
     datetime_features: Literal["from_dtype"] | Sequence[Any] | None = param(

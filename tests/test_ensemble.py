@@ -129,7 +129,14 @@ OTHERS = {
 }
 # Of the shared ones: what training reads, a number of the optimiser, and what only scoring reads.
 FEW = {"contamination", "lr", "network", "validation_fraction", "weight_decay"}
-NOT_COMPARED = {"checkpoint", "engine", "use_decoder", "verbose"}
+NOT_COMPARED = {
+    "categorical_features",
+    "datetime_features",
+    "checkpoint",
+    "engine",
+    "use_decoder",
+    "verbose",
+}
 # Settings under which more of them are read.
 SPECIAL = {"DAE": {"corruption": "masking"}, "DeepSVDD": {"objective": "soft"}}
 
@@ -566,7 +573,7 @@ def test_consensus__clone_and_get_params():
     assert twin.detectors[0] is not consensus.detectors[0]
     assert not hasattr(clone(consensus.fit(TABLE)), "members_")
     assert set(consensus.get_params(deep=False)) == {
-        *("detectors", "combination", "contamination", "false_alarm_rate"),
+        *("detectors", "member_params", "combination", "contamination", "false_alarm_rate"),
         *("n_jobs", "random_state"),
     }
 

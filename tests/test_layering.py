@@ -21,6 +21,7 @@ FLOORS = [
     {"_scoring"},
     {"_storage"},
     {"_training"},
+    {"_hyperparameters"},
     {"_base"},
     {"models"},
     {"_members"},

@@ -134,6 +134,7 @@ def by_constraints(accepts) -> set:
                 "boolean": {bool},
                 "verbose": {int},
                 "random_state": {int, np.random.RandomState, None},
+                "array-like": {tuple, list},
             }
             found |= words[c] if isinstance(c, str) else {c}
     return found

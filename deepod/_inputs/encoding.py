@@ -12,6 +12,7 @@ from sklearn.preprocessing import OneHotEncoder
 _RARE_SHARE = 0.005
 _FEWEST_ROWS = 2
 _MOST_CATEGORIES = 100  # that get a column each; the rarest of more are pooled
+_LEAST_SCALE = 0.2  # about the standard deviation of a category that 4 % of the rows have
 _GAP = ""  # what a cell without a value is as text: a category like any other
 _SHOWN = 5  # names in an error
 # Seconds of a period of the calendar, and how many of them training rows must span to learn from it
@@ -43,8 +44,9 @@ class Encoder:
         Names, or numbers, of the columns of the frame.
     source : ndarray of int
         For each column that comes out, the column that it is made of.
-    scaled : ndarray of bool
-        For each column that comes out, whether it is a number, which is to be scaled.
+    least_scale : ndarray
+        What each column that comes out is to be divided by at least, 0 for numbers: the standard
+        deviation of a rare category is small, and by it alone its column would outweigh all others.
     """
 
     def __init__(self, columns: list[dict[str, Any]]) -> None:
@@ -53,8 +55,8 @@ class Encoder:
         self._encoders = [_one_hot(column) for column in columns]
         widths = [_width(column) for column in columns]
         self.source = np.repeat(np.arange(len(columns)), widths)
-        kinds = np.array([column["kind"] == "number" for column in columns])
-        self.scaled = kinds[self.source]
+        least = [0.0 if column["kind"] == "number" else _LEAST_SCALE for column in columns]
+        self.least_scale = np.array(least)[self.source]
 
     @classmethod
     def fit(cls, X: Any, categories: Any, times: Any) -> Encoder:
@@ -87,10 +89,10 @@ class Encoder:
         columns = []
         for i, name in enumerate(frame.columns):
             plain = name if isinstance(name, str) else i
-            if i in timed or (times == "from_dtype" and kind_of(frame.iloc[:, i]) == "time"):
+            if i in timed or (isinstance(times, str) and kind_of(frame.iloc[:, i]) == "time"):
                 made = _learn_time(frame.iloc[:, i], name, must=i in timed)
             elif i in named or (
-                categories == "from_dtype"
+                isinstance(categories, str)  # "from_dtype"
                 and kind_of(frame.iloc[:, i]) in ("category", "text", "boolean")
             ):
                 made = _learn_category(frame.iloc[:, i], name, must=i in named)
@@ -331,7 +333,7 @@ def _seconds(cells: Any, name: Any) -> np.ndarray:
     times = pd.to_datetime(cells, **how) if kind in ("time", "text") else pd.NaT
     bad = cells[times.isna() & cells.notna()] if kind in ("time", "text") else cells.dropna()
     if len(bad) or kind not in ("time", "text"):
-        shown = f", such as {bad.iloc[0]!r:.40}" if len(bad) else ""
+        shown = _such_as(bad)
         raise ValueError(
             f"Column {name!r} holds cells that are no times{shown}; write them as 2024-01-31 or "
             "2024-01-31 09:30, or leave the column out of datetime_features."
@@ -362,14 +364,17 @@ def _numbers(cells: Any, name: Any) -> np.ndarray:
         return np.asarray(cells.to_numpy(dtype=np.float64, na_value=np.nan))
     if kind == "text" and cells.isna().all():
         return np.full(len(cells), np.nan)
-    known = cells.dropna()
-    shown = f", such as {known.iloc[0]!r:.40}" if len(known) else ""
+    shown = _such_as(cells.dropna())
     way = "leave it out of X"
     if kind == "time":
         way = "name it in datetime_features, or set that to 'from_dtype', or leave it out of X"
     elif kind in ("text", "category"):
         way = "name it in categorical_features, or set that to 'from_dtype', or leave it out of X"
     raise ValueError(f"Column {name!r} holds no numbers ({cells.dtype}{shown}); {way}.")
+
+
+def _such_as(cells: Any) -> str:
+    return f", such as {cells.tolist()[0]!r:.40}" if len(cells) else ""
 
 
 def _width(column: dict[str, Any]) -> int:

@@ -94,7 +94,7 @@ class Scaler:
         gather: Callable[[Any], list[Any]] = lambda found: [found],
         fill: np.ndarray | None = None,
         floor: float = 0.0,
-        scaled: np.ndarray | None = None,
+        least: np.ndarray | None = None,
     ) -> Scaler:
         """Learn from samples of ``shape`` in one pass over blocks of them, such as :func:`blocks`.
 
@@ -102,8 +102,8 @@ class Scaler:
         (to [-1, 1]), "gcn" (contrast normalisation of each sample, then to [0, 1]) or None
         (unchanged). ``gather`` collects what processes with rows of their own have found. ``fill``
         is as in the constructor. With ``floor``, features are divided by no less than this part of
-        the median of what those that vary are divided by, constant ones included. Of features that
-        are not ``scaled``, if it is given, the mean is subtracted at most.
+        the median of what those that vary are divided by, constant ones included. No feature
+        is divided by less than its value in ``least``, if there is one.
         """
         low, high, mean, variance = _combined(gather(_statistics(blocks, shape, how, fill)))
         # The scalers' own rule for constant columns takes too many for one: all that are narrower
@@ -122,8 +122,7 @@ class Scaler:
         if floor and how is not None and not constant.all():
             least = floor * np.median(scale[~constant])
             scale = np.where(constant, least, np.maximum(scale, least))
-        if scaled is not None:
-            scale = np.where(scaled, scale, 1.0)
+        scale = scale if least is None else np.maximum(scale, least)
         learned = [shift, scale] if fill is None else [shift, scale, fill]
         if not all(np.isfinite(values).all() for values in learned):
             raise ValueError("X holds values too large for float64; rescale its columns.")

@@ -162,9 +162,9 @@ def _with_params(cls: Any, params: dict[str, Any], members: list[Any]) -> Any:
     if params.get("detectors") is not None:
         raise InvalidFileError("params holds detectors, which are among the members")
     given = {name: detectors.decoded(value) for name, value in params.items()}
-    unfitted = {"detectors": members, "detector": members[0]}
+    unfitted = {"detectors": members, "detector": members[0], "member_params": None}
     missing = set(cls._parameter_constraints) & _UNFITTED - set(given)
-    ensemble = cls(**given, **{name: clone(unfitted[name]) for name in missing})
+    ensemble = cls(**given, **{name: clone(unfitted[name], safe=False) for name in missing})
     ensemble._validate_params()
     ensemble.members_ = members
     for name in ("n_features_in_", "feature_names_in_"):

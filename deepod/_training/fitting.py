@@ -272,8 +272,8 @@ class Fit:
         self, rows: np.ndarray, fill: np.ndarray | None, gather: Any = lambda found: [found]
     ) -> Scaler:
         shape, how = self.trained.input_shape_, self.trained.scaler
-        scaled = None if self.encoder is None else self.encoder.scaled
-        return Scaler.fit(blocks(rows), shape, how, gather, fill=fill, scaled=scaled)
+        least = None if self.encoder is None else self.encoder.least_scale
+        return Scaler.fit(blocks(rows), shape, how, gather, fill=fill, least=least)
 
     def _without_suspects(self, samples: np.ndarray) -> Division:
         """Leave the rows that may be anomalies out of those to train on; labelled ones stay."""
