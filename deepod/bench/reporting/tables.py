@@ -314,7 +314,7 @@ def differences(common: pd.DataFrame, detector: str) -> pd.DataFrame:
         scores = per_dataset(_with_metric(common, metric), metric)
         if detector in scores:
             ahead = -scores.drop(columns=detector).sub(scores[detector], axis=0).round(_DIGITS)
-            low, high = _interval(ahead.to_numpy())
+            low, high = interval(ahead.to_numpy())
             part = {"metric": METRICS[metric], "difference": ahead.mean(), "low": low, "high": high}
             part |= {"wins": (ahead > 0).sum(), "losses": (ahead < 0).sum(), "datasets": len(ahead)}
             parts.append(pd.DataFrame(part).sort_values("difference"))
@@ -322,7 +322,7 @@ def differences(common: pd.DataFrame, detector: str) -> pd.DataFrame:
     return found.rename_axis(f"{detector} minus")
 
 
-def _interval(values: np.ndarray) -> np.ndarray:
+def interval(values: np.ndarray) -> np.ndarray:
     """Return the ends of the 95 % intervals of the means of columns, by bootstrap over rows."""
     n, k = values.shape
     if n < 2:
