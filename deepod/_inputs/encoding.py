@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
 from sklearn.preprocessing import OneHotEncoder
+
+from deepod._inputs.frames import columns_of, in_memory
 
 # A category that fewer training rows have is pooled with others that are as rare.
 _RARE_SHARE = 0.005
@@ -89,11 +92,11 @@ class Encoder:
         columns = []
         for i, name in enumerate(frame.columns):
             plain = name if isinstance(name, str) else i
-            if i in timed or (isinstance(times, str) and kind_of(frame.iloc[:, i]) == "time"):
+            if i in timed or (isinstance(times, str) and _kind(frame.iloc[:, i]) == "time"):
                 made = _learn_time(frame.iloc[:, i], name, must=i in timed)
             elif i in named or (
                 isinstance(categories, str)  # "from_dtype"
-                and kind_of(frame.iloc[:, i]) in ("category", "text", "boolean")
+                and _kind(frame.iloc[:, i]) in ("category", "text", "boolean")
             ):
                 made = _learn_category(frame.iloc[:, i], name, must=i in named)
             else:
@@ -194,6 +197,7 @@ def as_frame(X: Any) -> Any:
         raise ImportError(
             'categorical_features and datetime_features need pandas: pip install "deepod[data]".'
         ) from error
+    X = in_memory(X)
     if isinstance(X, pd.DataFrame):
         return X
     if hasattr(X, "to_pandas"):  # polars and pyarrow
@@ -207,26 +211,9 @@ def as_frame(X: Any) -> Any:
     return pd.DataFrame(X)
 
 
-def kind_of(cells: Any) -> str:
-    """Return "number", "boolean", "text", "category", "time" or "other" for a pandas column."""
-    import pandas as pd
-    from pandas.api import types
-
-    if isinstance(cells.dtype, pd.CategoricalDtype):
-        return "category"
-    if types.is_bool_dtype(cells):
-        return "boolean"
-    if types.is_numeric_dtype(cells):
-        return "number"
-    if types.is_datetime64_any_dtype(cells):
-        return "time"
-    found = types.infer_dtype(cells, skipna=True)
-    return {
-        **dict.fromkeys(("string", "empty"), "text"),
-        **dict.fromkeys(("integer", "floating", "mixed-integer-float", "decimal"), "number"),
-        **dict.fromkeys(("datetime", "datetime64", "date"), "time"),
-        "boolean": "boolean",
-    }.get(found, "other")
+def _kind(cells: Any) -> str:
+    (column,) = columns_of(cells) or ()
+    return column.kind
 
 
 def _chosen(frame: Any, given: Any, parameter: str) -> set[int]:
@@ -326,17 +313,18 @@ def _seconds(cells: Any, name: Any) -> np.ndarray:
     """Seconds since 1970 by the clock on the wall, NaN in gaps."""
     import pandas as pd
 
-    kind = kind_of(cells)
-    if kind == "text":
-        cells = cells.replace("", None)
-    how = {"errors": "coerce"} | ({"format": "ISO8601"} if kind == "text" else {})
-    times = pd.to_datetime(cells, **how) if kind in ("time", "text") else pd.NaT
-    bad = cells[times.isna() & cells.notna()] if kind in ("time", "text") else cells.dropna()
-    if len(bad) or kind not in ("time", "text"):
-        shown = _such_as(bad)
+    kind = _kind(cells)
+    cells = cells.replace("", None) if kind == "text" else cells
+    how: dict[str, Any] = {"format": "ISO8601"} if kind == "text" else {}
+    times = None
+    if kind in ("time", "text") or cells.isna().all():
+        with suppress(TypeError, ValueError):  # durations, periods
+            times = pd.to_datetime(cells, errors="coerce", **how)
+    bad = cells.dropna() if times is None else cells[times.isna() & cells.notna()]
+    if times is None or len(bad):
         raise ValueError(
-            f"Column {name!r} holds cells that are no times{shown}; write them as 2024-01-31 or "
-            "2024-01-31 09:30, or leave the column out of datetime_features."
+            f"Column {name!r} holds cells that are no times{_such_as(bad)}; write them as "
+            "2024-01-31 or 2024-01-31 09:30, or leave the column out of datetime_features."
         )
     if times.dt.tz is not None:
         times = times.dt.tz_localize(None)
@@ -359,7 +347,7 @@ def _places(seconds: np.ndarray, periods: Sequence[str]) -> Iterator[np.ndarray]
 
 
 def _numbers(cells: Any, name: Any) -> np.ndarray:
-    kind = kind_of(cells)
+    kind = _kind(cells)
     if kind in ("number", "boolean"):
         return np.asarray(cells.to_numpy(dtype=np.float64, na_value=np.nan))
     if kind == "text" and cells.isna().all():

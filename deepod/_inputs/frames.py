@@ -363,11 +363,15 @@ def _shown(value: Any) -> str:
 
 def _remedy(kind: Kind, column: Column, value: Any, frame: str | None) -> str:
     if kind in ("text", "category"):
-        return "encode it before, by OneHotEncoder in a ColumnTransformer in a Pipeline, say"
+        return (
+            "categorical_features='from_dtype' has detectors of rows encode it, or do so before, "
+            "by OneHotEncoder in a ColumnTransformer in a Pipeline, say"
+        )
     if kind == "time":
         if isinstance(value, datetime.timedelta | np.timedelta64):
             return "turn durations into numbers of seconds"
         return (
+            "datetime_features='from_dtype' has detectors of rows encode them, or "
             "take numbers from times that mean the same in new rows, such as the hour"
             f"{_hour(column, frame)}, the day of the week, or the seconds since an event"
         )

@@ -82,7 +82,9 @@ def validate_rows(detector: Any, X: Any, *, reset: bool) -> Any:
 def _encodes(detector: Any, reset: bool) -> bool:
     if not reset:
         return getattr(detector, "encoder_", None) is not None
-    return detector.categorical_features is not None or detector.datetime_features is not None
+    # Of what is made of detectors, such as Windows, those inside encode.
+    given = (getattr(detector, f"{kind}_features", None) for kind in ("categorical", "datetime"))
+    return any(features is not None for features in given)
 
 
 def _encoded(detector: Any, X: Any, reset: bool) -> np.ndarray:
