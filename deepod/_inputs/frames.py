@@ -241,7 +241,8 @@ def _kind_in_pandas(values: Any) -> tuple[Kind, bool]:
 
 
 def _kind_of_dtype(dtype: Any) -> Kind:
-    kinds: dict[str, Kind] = dict.fromkeys("iuf", "number") | {"b": "boolean", "U": "text"}
+    kinds: dict[str, Kind] = {"i": "number", "u": "number", "f": "number"}
+    kinds |= {"b": "boolean", "U": "text"}
     return kinds.get(dtype.kind, "time" if dtype.kind in "mM" else "other")
 
 
