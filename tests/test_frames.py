@@ -20,6 +20,7 @@ from .cases import fast
 pa = pytest.importorskip("pyarrow")
 N = 20
 X = np.random.default_rng(0).normal(size=(N, 3)).astype(np.float32)
+WIDE = X[:, :2].astype(np.float64)
 DAY = dt.datetime(2024, 1, 2, 3)
 
 
@@ -60,17 +61,17 @@ every_consumer = pytest.mark.parametrize("consumer", CONSUMERS)
 
 
 def pandas_with(**columns):
-    return pd.DataFrame({"a": X[:, 0], "b": X[:, 1], **columns})
+    return pd.DataFrame({"a": WIDE[:, 0], "b": WIDE[:, 1], **columns})
 
 
 def polars_with(**columns):
     pl = pytest.importorskip("polars")
     new = [pl.Series(name, values) for name, values in columns.items()]
-    return pl.DataFrame({"a": X[:, 0], "b": X[:, 1]}).with_columns(new)
+    return pl.DataFrame({"a": WIDE[:, 0], "b": WIDE[:, 1]}).with_columns(new)
 
 
 def arrow_with(**columns):
-    return pa.table({"a": X[:, 0], "b": X[:, 1], **columns})
+    return pa.table({"a": WIDE[:, 0], "b": WIDE[:, 1], **columns})
 
 
 def array_with(**columns):
@@ -194,7 +195,7 @@ def test_times__any_method__refused_by_name(consumer, case):
 @pytest.mark.filterwarnings("error::UserWarning")
 def test_numbers__any_table__as_the_array(case):
     table = NUMBERS[case]()
-    array = np.column_stack([X[:, :2].astype(np.float64), [1.0, 0.0] * 10])
+    array = np.column_stack([WIDE, [1.0, 0.0] * 10])
     detector = deepod.Neighbors().fit(table)
     assert detector.feature_names_in_.tolist() == ["a", "b", "c"]
     expected = deepod.Neighbors().fit(array)
@@ -225,7 +226,7 @@ def test_columns_of__name_type_and_kind(make):
 )
 def test_series__times_among_objects__not_numbers_of_nanoseconds(series):
     times = np.array([[np.datetime64("2024-01-01", "ns"), 1.0]] * 50, dtype=object)
-    with pytest.raises(ValueError, match="X holds times|values that are no numbers"):
+    with pytest.raises(ValueError, match="X holds times"):
         series().fit(times)
     with pytest.raises(ValueError, match="X holds times"):
         series().fit(times[:, :1])
@@ -324,7 +325,8 @@ def test_container__refused_with_a_remedy_that_works(case):
     if remedy is not None:
         space = {"torch": torch, "numpy": np, "pandas": pd, "X": make()}
         found = deepod.Neighbors().fit(eval(remedy, space)).decision_scores_
-        np.testing.assert_array_equal(found, deepod.Neighbors().fit(X).decision_scores_)
+        expected = deepod.Neighbors().fit(X).decision_scores_
+        np.testing.assert_allclose(found, expected, rtol=1e-5)  # Python's numbers are float64
 
 
 def test_polars_lazy_frame__to_be_collected():
