@@ -241,23 +241,31 @@ def _kind_in_pandas(values: Any) -> tuple[Kind, bool]:
 
 
 def _kind_of_dtype(dtype: Any) -> Kind:
-    kinds: dict[str, Kind] = dict.fromkeys("iuf", "number") | {"b": "boolean", "U": "text"}
+    kinds: dict[str, Kind] = {"i": "number", "u": "number", "f": "number"}
+    kinds |= {"b": "boolean", "U": "text"}
     return kinds.get(dtype.kind, "time" if dtype.kind in "mM" else "other")
 
 
 def kind_of_objects(values: Iterable[Any]) -> Kind:
     """Return the kind that all of some Python objects have, leaving out those that are missing."""
-    types = set(map(type, values)) - {type(None)}
-    kinds = {_kind_of_type(found) for found in types} - {None}
+    types = set(map(type, values))
+    kinds = kinds_of_types(types)
     if kinds <= {"number", "boolean"}:
         return "boolean" if kinds == {"boolean"} else "number"
     # A missing value among text or times may be a float NaN.
     if float in types or np.float64 in types:
         kinds -= {"number"} if all(_is_nan(v) for v in values if _is_number(v)) else set()
-    return kinds.pop() if len(kinds) == 1 else "other"  # type: ignore[return-value]
+    return kinds.pop() if len(kinds) == 1 else "other"
+
+
+def kinds_of_types(types: Iterable[type]) -> set[Kind]:
+    """Return the kinds of Python's types, leaving out those of missing values."""
+    return {kind for found in types if (kind := _kind_of_type(found)) is not None}
 
 
 def _kind_of_type(found: type) -> Kind | None:
+    if found is type(None):
+        return None
     if found.__module__.partition(".")[0] == "pandas" and found.__name__ in _OF_PANDAS:
         return _OF_PANDAS[found.__name__]  # type: ignore[return-value]
     if issubclass(found, bool | np.bool_):

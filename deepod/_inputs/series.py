@@ -18,7 +18,7 @@ import torch
 from scipy.sparse import issparse
 
 from deepod._inputs.containers import array_of
-from deepod._inputs.frames import in_memory, kind_of_objects
+from deepod._inputs.frames import in_memory, kinds_of_types
 from deepod._inputs.validation import as_nan
 from deepod.sources import Source
 
@@ -317,7 +317,9 @@ def _array(X: Any, name: str) -> np.ndarray:
     X = as_nan(X)
     X = X if isinstance(X, np.ndarray) else np.asarray(X)
     # NumPy's times among Python objects would be numbers of nanoseconds.
-    times = X.dtype.kind in "Mm" or (X.dtype == object and kind_of_objects(X.ravel()) == "time")
+    times = X.dtype.kind in "Mm" or (
+        X.dtype == object and "time" in kinds_of_types(set(map(type, X.ravel())))
+    )
     if X.dtype == object and X.ndim and not times:
         with suppress(TypeError, ValueError):
             X = X.astype(float)
