@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from deepod._inputs.scaling import Scaler
 from deepod._inputs.seeds import spawn_seeds
+from deepod._inputs.settings import fixed
 from deepod._inputs.validation import validate_labels, validate_rows
 from deepod._scoring.apply import Function, apply, finite, rows_at_once
 from deepod._scoring.explain import integrated_gradients
@@ -437,6 +438,7 @@ class BaseDetector(Fitted):
         for X in batches:
             yield finite(self._apply(X, self._score, at_once=at_once))
 
+    @fixed()
     def explain(
         self, X: Any, batch_size: int | None = None, rule: Literal["auto", "gradients"] = "auto"
     ) -> np.ndarray:
@@ -574,6 +576,7 @@ class BaseDetector(Fitted):
             del state["device_"]
         return state
 
+    @fixed()
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore, and go to the device that ``device`` stands for here, if there is one."""
         BaseEstimator.__setstate__(self, state)
