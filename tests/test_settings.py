@@ -68,9 +68,7 @@ MODES = OF_TORCH | OTHERS
 every_mode = pytest.mark.parametrize("mode", MODES)
 
 ENSEMBLES = {
-    "Consensus": lambda: deepod.Consensus(
-        [fast("Neighbors"), fast("AutoEncoder")], random_state=0
-    ),
+    "Consensus": lambda: deepod.Consensus([fast("Neighbors"), fast("AutoEncoder")], random_state=0),
     "SeedEnsemble": lambda: deepod.SeedEnsemble(fast("DeepSVDD"), 2, random_state=0),
     "cross-fitted": lambda: fast("DeepSVDD", cross_fitting=True),
     "traced": lambda: fast("DeepSVDD", engine="trace"),
