@@ -18,8 +18,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 import deepod
-from deepod._inputs.settings import fixed
 from deepod._inputs import scaling as _scaling
+from deepod._inputs.settings import fixed
 from deepod._scoring import apply
 from deepod._storage import atomic
 
