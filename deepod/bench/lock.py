@@ -56,7 +56,7 @@ def _locked(place: Path, path: Path) -> int:
                 "has ended, or write to another file."
             ) from None
         with suppress(FileNotFoundError):
-            if os.path.samestat(os.fstat(file), os.stat(place)):
+            if os.path.samestat(os.fstat(file), place.stat()):
                 return file
         os.close(file)
 

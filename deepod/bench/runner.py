@@ -213,7 +213,7 @@ def run(
         with tqdm(total=len(missing), unit="cell", disable=not progress) as bar:
             for part in results:
                 for row in part:
-                    # A unit of which a kill has left a part is run as a whole, as it would have been.
+                    # Of a unit that a kill has left a part of, all is run, as it would have been.
                     if rows.cell_of(row) in missing:
                         rows.append(out, row | about)
                         bar.update()
