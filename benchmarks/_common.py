@@ -12,6 +12,7 @@ from typing import Any
 from tqdm import tqdm
 
 from deepod.bench import rows
+from deepod.bench.lock import only_one
 
 
 def measure_missing(
@@ -43,10 +44,11 @@ def measure_missing(
     list of dict
         All rows of the file, those of other cells too.
     """
-    there = rows.resume(out, kind)
-    for cell in tqdm([cell for cell in cells if cell not in there], unit=unit):
-        rows.append(out, cell._asdict() | measure(cell) | about, kind)
-    return rows.read(out, kind)
+    with only_one(out):
+        there = rows.resume(out, kind)
+        for cell in tqdm([cell for cell in cells if cell not in there], unit=unit):
+            rows.append(out, cell._asdict() | measure(cell) | about, kind)
+        return rows.read(out, kind)
 
 
 @contextmanager

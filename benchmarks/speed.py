@@ -16,6 +16,7 @@ from benchmarks import side_by_side, speed_report
 from benchmarks.side_by_side import Cell, Comparison
 from benchmarks.speed_sections import SECTIONS, Work
 from deepod.bench import environment, rows
+from deepod.bench.lock import only_one
 
 THREADS = 1  # for every contender alike
 REPEATS, QUICK_REPEATS = 5, 2
@@ -84,10 +85,10 @@ def main(argv: Sequence[str] | None = None) -> None:
 
 
 def _measure(args: argparse.Namespace, sections: Sequence[str], repeats: int) -> None:
-    there = rows.resume(args.out, Cell)
     about = environment.describe() | environment.machine() | {"threads": THREADS}
     torch.set_num_threads(THREADS)
-    with ExitStack() as resources, threadpool_limits(THREADS):
+    with only_one(args.out), ExitStack() as resources, threadpool_limits(THREADS):
+        there = rows.resume(args.out, Cell)
         work = Work(args.quick, args.largest, resources)
         for name in sections:
             with tqdm(SECTIONS[name](work), desc=name, unit="comparison") as progress:

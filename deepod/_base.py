@@ -18,6 +18,7 @@ from deepod._inputs.containers import as_rows
 from deepod._inputs.encoding import restore_encoder
 from deepod._inputs.scaling import Scaler
 from deepod._inputs.seeds import spawn_seeds
+from deepod._inputs.settings import fixed
 from deepod._inputs.validation import validate_labels, validate_rows
 from deepod._scoring.apply import Function, apply, finite, rows_at_once
 from deepod._scoring.explain import integrated_gradients
@@ -273,6 +274,7 @@ class BaseDetector(Hyperparameters):
         for X in batches:
             yield finite(self._apply(X, self._score, at_once=at_once))
 
+    @fixed()
     def explain(
         self, X: Any, batch_size: int | None = None, rule: Literal["auto", "gradients"] = "auto"
     ) -> np.ndarray:
@@ -419,6 +421,7 @@ class BaseDetector(Hyperparameters):
             state.pop("encoder_", None)  # made of columns_
         return state
 
+    @fixed()
     def __setstate__(self, state: dict[str, Any]) -> None:
         """Restore, and go to the device that ``device`` stands for here, if there is one."""
         BaseEstimator.__setstate__(self, state)

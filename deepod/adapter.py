@@ -18,6 +18,9 @@ else:
         pass
 
 
+_OF_THRESHOLD = ("contamination", "false_alarm_rate")  # which may be changed after fit
+
+
 class SklearnOutlierAdapter(_OutlierEstimator):
     """Labels -1 (anomaly) and +1 (normal), and lower scores = more anomalous.
 
@@ -94,10 +97,35 @@ class SklearnOutlierAdapter(_OutlierEstimator):
         self.detector._check_calibrates_in_fit()
         return self.fit(X, y).predict(X)
 
+    def set_params(self, **params: Any) -> Self:
+        """Set parameters; those of the detector that set the threshold hold for ``detector_`` too.
+
+        Parameters
+        ----------
+        **params
+            ``detector``, or parameters of it as ``detector__contamination`` and the like.
+
+        Returns
+        -------
+        self : object
+        """
+        super().set_params(**params)
+        own = {name: params.get(f"detector__{name}", self) for name in _OF_THRESHOLD}
+        own = {name: value for name, value in own.items() if value is not self}
+        if own and "detector" not in params and hasattr(self, "detector_"):
+            self.detector_.set_params(**own)
+        return self
+
     def __sklearn_tags__(self) -> Any:
         tags = super().__sklearn_tags__()
         tags.input_tags.allow_nan = get_tags(self.detector).input_tags.allow_nan
         return tags
+
+    @property
+    def classes_(self) -> np.ndarray:
+        """The labels, -1 and +1, for ``cross_val_predict`` of scikit-learn with labels."""
+        check_is_fitted(self)
+        return np.array([-1, 1])
 
     @property
     def offset_(self) -> float:

@@ -18,6 +18,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from deepod._base import BaseDetector
 from deepod._inputs.seeds import spawn_seeds
+from deepod._inputs.settings import fixed
 from deepod._members import check_member, check_of_rows, scores_of, seed_member, training_scores
 from deepod._scoring.tails import Tail, ranked_as
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
@@ -258,6 +259,7 @@ class Consensus(PyODVocabulary):
         for member, seed in zip(members, spawn_seeds(self.random_state, len(members)), strict=True):
             seed_member(member, seed)
 
+    @fixed()
     def fit(self, X: Any, y: Any = None) -> Self:
         """Fit the members.
 

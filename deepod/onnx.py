@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 import deepod
 from deepod._inputs import scaling as _scaling
+from deepod._inputs.settings import fixed
 from deepod._scoring import apply
 from deepod._storage import atomic
 
@@ -125,7 +126,7 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
     atomic.prepare(Path(path))
     try:
         # Whatever mode the caller is in.
-        with _quietly(), torch.inference_mode(False), torch.no_grad():
+        with fixed(), _quietly(), torch.no_grad():
             graph = _Labelled(detector).eval()
             X = torch.zeros(2, *graph.row_shape, dtype=_DTYPES[dtype], device="cpu")
             program = torch.onnx.export(

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 from scipy.sparse import issparse
+from sklearn import config_context
 from sklearn.utils import assert_all_finite
 from sklearn.utils.validation import column_or_1d, validate_data
 
@@ -179,7 +180,9 @@ def check_finite(
         Says where in X, and what to do.
     """
     try:
-        with np.errstate(invalid="ignore"):  # it sums, and huge values may give inf - inf
+        # It sums, and huge values may give inf - inf. A row with NaN would be labelled normal, so
+        # that it is looked for even where scikit-learn has been told that there is none.
+        with np.errstate(all="ignore"), config_context(assume_finite=False):
             assert_all_finite(X, allow_nan=allow_nan)
     except ValueError:
         raise ValueError(_refusal(X, columns, allow_nan, rows)) from None

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from deepod._inputs.rows import block_rows, chunks, read
+from deepod._inputs.settings import fixed
 from deepod._inputs.validation import column_names
 from deepod._scoring.memory import AtOnce, ran_out, too_little
 from deepod.sources import Source, cut
@@ -110,6 +111,7 @@ def chunk_rows(shape: Sequence[int]) -> int:
     return max(ROW_BLOCK, min(MOST_ROWS, CHUNK_VALUES // values // ROW_BLOCK * ROW_BLOCK))
 
 
+@fixed()
 @torch.no_grad()
 def score(
     module: nn.Module,

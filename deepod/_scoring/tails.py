@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from deepod._inputs.settings import fixed
+
 LEVEL = 0.9  # above this quantile the tail is taken for exponential
 # The same where what networks make of rows that they know is compared with others, of which many
 # are above this quantile.
@@ -41,6 +43,7 @@ class Tail(nn.Module):
         self.register_buffer("start", torch.zeros((), dtype=torch.float64))
         self.register_buffer("excess", torch.ones((), dtype=torch.float64))
 
+    @fixed()
     def learn(self, scores: Tensor) -> Tail:
         """Learn from training scores, those of rows as if they had not been trained on."""
         ordered = scores.detach().to(self.grid).sort().values
@@ -76,6 +79,7 @@ class Tail(nn.Module):
             return (others >= points if equal else others > points).long().sum(-1)
         return torch.searchsorted(self.grid, scores.contiguous(), right=equal)
 
+    @fixed()
     def of_array(self, scores: np.ndarray) -> np.ndarray:
         """Give the tails of scores in an array."""
         tails: np.ndarray = self(torch.from_numpy(scores)).numpy()
@@ -91,6 +95,7 @@ class Tail(nn.Module):
         return torch.where(tails > self.at_start, beyond, within.minimum(self.start))
 
 
+@fixed()
 def as_unseen(scores: np.ndarray, halves: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
     """Find the scores of rows that a detector was trained on, of each as if it had not been.
 

@@ -473,6 +473,12 @@ class PyODVocabulary(PyODBaseDetector):
         return self.given_threshold_ if self.given_under_ == self._rule() else None
 
     @property
+    def classes_(self) -> np.ndarray:
+        """The labels, 0 and 1, for ``cross_val_predict`` of scikit-learn with labels."""
+        self._check_scores()
+        return np.array([0, 1])
+
+    @property
     def threshold_(self) -> float:
         """Score above which a row is labelled 1."""
         return self._current().threshold

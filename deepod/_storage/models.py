@@ -20,6 +20,7 @@ import numpy as np
 import sklearn
 import torch
 
+from deepod._inputs.settings import fixed
 from deepod._registry import ENSEMBLES, __version__
 from deepod._storage import atomic, rebuild
 from deepod._storage import detectors as _detectors
@@ -41,6 +42,7 @@ _HEAD = ("library_name", "format", "versions")  # of a description: what all hav
 # --- save ---------------------------------------------------------------------------------------
 
 
+@fixed()
 def save(detector: Any, path: Any) -> None:
     """Write a fitted detector or ensemble; see :meth:`deepod.BaseDetector.save`."""
     path = Path(path)
@@ -128,6 +130,7 @@ def _described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 # --- load ---------------------------------------------------------------------------------------
 
 
+@fixed()
 def load(
     path: str | os.PathLike[str],
     *,

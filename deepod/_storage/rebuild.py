@@ -11,6 +11,7 @@ from sklearn.base import clone
 from torch import Tensor, nn
 
 from deepod._inputs.seeds import global_generator
+from deepod._inputs.settings import fixed
 from deepod._inputs.validation import resolve_device
 
 # Shared hyper-parameters by which no module is built.
@@ -31,7 +32,7 @@ def build_again(detector: Any, device: str) -> nn.Module:
     params = detector.get_params(deep=False)
     builder = type(detector)(**params | detector._fitted_params)
     builder.__dict__ |= {k: v for k, v in vars(detector).items() if k not in params}
-    with global_generator(), torch.device(device):
+    with fixed(), global_generator(), torch.device(device):
         return builder._build_module(detector.input_shape_).float().eval()
 
 

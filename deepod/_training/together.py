@@ -14,6 +14,7 @@ from joblib import hash as fingerprint
 from torch import nn
 
 from deepod._inputs.seeds import global_generator
+from deepod._inputs.settings import fixed
 from deepod._training.crossfit import halves_of
 from deepod._training.fitting import Fit
 from deepod._training.loop import train
@@ -38,7 +39,7 @@ def fit_all(
     shared: dict[Any, Any] = {}
     fits = []
     # Gradients whatever mode the caller is in.
-    with torch.inference_mode(False), torch.enable_grad():
+    with fixed(), torch.enable_grad():
         for k, (detector, X, y) in enumerate(zip(detectors, Xs, ys, strict=True)):
             fit = (detector._fit_kind or Fit)(k, detector, X, y)
             try:

@@ -25,6 +25,7 @@ from deepod import datasets, metrics
 from deepod._inputs.tables import UNKNOWN, Dialect, is_table, stem
 from deepod._storage.atomic import write
 from deepod.bench import detectors, environment, limits, protocols, rows
+from deepod.bench.lock import only_one
 from deepod.bench.rows import Cell
 from deepod.ensemble import fit_in_jobs
 
@@ -158,8 +159,9 @@ def run(
     Raises
     ------
     ValueError
-        If an argument is not acceptable, ``out`` is no file of results, or its rows are of a
-        detector of one of the names with other parameters, or of a dataset with other contents.
+        If an argument is not acceptable, ``out`` is no file of results or in use by another run,
+        or its rows are of a detector of one of the names with other parameters, or of a dataset
+        with other contents.
 
     Examples
     --------
@@ -191,35 +193,36 @@ def run(
         for name, f in found.items()
         for group in _groups(f, seeds, stack)
     ]
-    there = rows.resume(out)
-    for name, f in found.items():
-        _check_same(name, f, there.values(), out)
-    for dataset in wanted:
-        _check_same_data(dataset, there.values(), out)
-    missing = set()
-    for cell in (cell for unit in units for cell in unit.cells()):
-        row = there.get(cell)
-        if row is not None and "error" in row:
-            done = not retry_errors
-        else:
-            done = row is not None and (scores is None or scores_file(scores, cell).exists())
-        if not done:
-            missing.add(cell)
-    todo = [unit for unit in units if not missing.isdisjoint(unit.cells())]
-    about = environment.describe() | dict(note or {})
-    work = partial(run_unit, time_limit=time_limit, memory_limit=memory_limit)
-    parallel = Parallel(jobs, batch_size=1, return_as="generator_unordered")
-    results = parallel(delayed(work)(unit) for unit in todo)
-    with tqdm(total=len(missing), unit="cell", disable=not progress) as bar:
-        for part in results:
-            for row in part:
-                # A unit of which a kill has left a part is run as a whole, as it would have been.
-                if rows.cell_of(row) in missing:
-                    rows.append(out, row | about)
-                    bar.update()
-            bar.set_postfix_str(f"{part[0]['detector']} on {part[0]['dataset']}")
-    asked = {cell for unit in units for cell in unit.cells()}
-    return [row for row in rows.read(out) if rows.cell_of(row) in asked] if asked else []
+    with only_one(out):
+        there = rows.resume(out)
+        for name, f in found.items():
+            _check_same(name, f, there.values(), out)
+        for dataset in wanted:
+            _check_same_data(dataset, there.values(), out)
+        missing = set()
+        for cell in (cell for unit in units for cell in unit.cells()):
+            row = there.get(cell)
+            if row is not None and "error" in row:
+                done = not retry_errors
+            else:
+                done = row is not None and (scores is None or scores_file(scores, cell).exists())
+            if not done:
+                missing.add(cell)
+        todo = [unit for unit in units if not missing.isdisjoint(unit.cells())]
+        about = environment.describe() | dict(note or {})
+        work = partial(run_unit, time_limit=time_limit, memory_limit=memory_limit)
+        parallel = Parallel(jobs, batch_size=1, return_as="generator_unordered")
+        results = parallel(delayed(work)(unit) for unit in todo)
+        with tqdm(total=len(missing), unit="cell", disable=not progress) as bar:
+            for part in results:
+                for row in part:
+                    # Of a unit that a kill has left a part of, all is run, as it would have been.
+                    if rows.cell_of(row) in missing:
+                        rows.append(out, row | about)
+                        bar.update()
+                bar.set_postfix_str(f"{part[0]['detector']} on {part[0]['dataset']}")
+        asked = {cell for unit in units for cell in unit.cells()}
+        return [row for row in rows.read(out) if rows.cell_of(row) in asked] if asked else []
 
 
 def run_unit(

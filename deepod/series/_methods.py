@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 
 from deepod import metrics
 from deepod._inputs.series import Series, as_series
+from deepod._inputs.settings import fixed
 from deepod._inputs.validation import validate_rows
 from deepod._scoring.points import CHUNK_WINDOWS, Span, kernel, smoothed, spans_of
 from deepod._scoring.threshold import of_events
@@ -137,6 +138,7 @@ class SeriesMethods:
     def _series(self, X: Any, name: str = "X") -> Series:
         return as_series(X, name=name, channels=self.n_features_in_)
 
+    @fixed()
     def decision_function(
         self, X: Any, batch_size: int | None = None, *, context: Any = None
     ) -> Any:
@@ -301,6 +303,7 @@ class SeriesMethods:
         """
         return as_series(X).shaped(self.fit(X, y).labels_)  # type: ignore[attr-defined]
 
+    @fixed()
     def explain(
         self, X: Any, batch_size: int | None = None, rule: str = "auto", *, context: Any = None
     ) -> Any:
@@ -359,6 +362,7 @@ class SeriesMethods:
         check_is_fitted(self)
         models.save(self, path)
 
+    @fixed()
     def events(self, X: Any, gap: int = 0, *, context: Any = None) -> Any:
         """Return the stretches of a series that are flagged.
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parameters_to_vector, vector_to_parameters
 
 from deepod._inputs.rows import InMemory
+from deepod._inputs.settings import fixed
 from deepod._scoring.points import Span
 from deepod._training.loop import train
 from deepod._training.task import Task
@@ -207,6 +208,7 @@ class ReRe(WithoutSteps):
     def _running(self) -> tuple[Running, Values]:
         return _Running(Runner(self)), self._finish
 
+    @fixed()
     def partial_fit(self, X: Any, y: Any = None) -> Self:
         """Learn from the points that follow, or from the first ones if there were none before.
 
@@ -380,6 +382,7 @@ class Runner:
 
     # --- the networks ---------------------------------------------------------------------------
 
+    @fixed()
     def _trained(self) -> np.ndarray:
         """Train a network on the last points, and return its weights."""
         points = torch.tensor(self.kept["points"], dtype=torch.float32)[None, :, None]
@@ -405,7 +408,7 @@ class Runner:
             callbacks=[enough],
             max_grad_norm=1.0,
         )
-        with torch.inference_mode(False), torch.enable_grad():
+        with torch.enable_grad():
             (member,) = train([task], engine="eager")
         if member.error is not None:
             raise member.error

@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from deepod._inputs.series import as_series
+from deepod._inputs.settings import fixed
 from deepod._inputs.validation import check_finite, column_names, validate_rows
 from deepod._storage import atomic, tensors
 from deepod._storage.tensors import InvalidFileError
@@ -52,6 +53,7 @@ class Stream:
     (499,)
     """
 
+    @fixed()
     def __init__(self, detector: Any, context: Any = None) -> None:
         # As it is now: a later fit replaces what the detector holds, and leaves this alone.
         self._detector = object.__new__(type(detector))
@@ -126,6 +128,7 @@ class Stream:
         *_, rows = [validate_rows(part, series.rows, reset=False) for part in self._parts]
         return rows
 
+    @fixed()
     def _score(self, rows: np.ndarray) -> np.ndarray:
         scores = self._scorer(rows)
         self.n_points += len(rows)
@@ -152,6 +155,7 @@ class Stream:
         atomic.prepare(path)
         atomic.write({path: tensors.pack(description, self._scorer.state())})
 
+    @fixed()
     def load(self, path: str | os.PathLike[str]) -> Self:
         """Go on where a stream of the same fitted detector was when it was saved.
 

@@ -17,6 +17,7 @@ from deepod._inputs.rows import blocks
 from deepod._inputs.scaling import Scaler
 from deepod._inputs.seeds import spawn_seeds
 from deepod._inputs.series import Series, as_series
+from deepod._inputs.settings import fixed
 from deepod._inputs.validation import validate_rows
 from deepod._members import check_member, scores_of, seed_member
 from deepod._scoring.apply import finite
@@ -179,6 +180,7 @@ class Windows(SeriesMethods, PyODVocabulary):
 
     # --- fit ------------------------------------------------------------------------------------
 
+    @fixed()
     def fit(self, X: Any, y: Any = None) -> Self:
         """Fit the detector on windows of series.
 

@@ -1,0 +1,65 @@
+"""What the user's program has set for all of torch, and must not change results."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+
+import torch
+
+# The dtype that new tensors have by default holds for all threads: the first call that needs
+# float32 sets it, the last one puts back what was.
+_changing = threading.Lock()
+_calls = 0
+_before = torch.float32
+
+
+@contextmanager
+def fixed() -> Iterator[None]:
+    """Compute as torch does by itself: new tensors are float32 on the CPU, no autocast.
+
+    Afterwards all is as it was, whatever happens. Not around the ``yield`` of a generator, whose
+    caller would compute so too.
+    """
+    with ExitStack() as stack:
+        if torch.is_inference_mode_enabled():  # its tensors could never be trained on
+            stack.enter_context(torch.inference_mode(False))
+        _begin()
+        stack.callback(_end)
+        for device in ("cpu", "cuda", "mps"):
+            if torch.is_autocast_enabled(device):
+                stack.enter_context(torch.autocast(device, enabled=False))
+        if torch.get_default_device().type != "cpu":
+            stack.enter_context(torch.device("cpu"))
+        yield
+
+
+def _begin() -> None:
+    global _calls, _before
+    with _changing:
+        if not _calls:
+            _before = torch.get_default_dtype()
+        if torch.get_default_dtype() != torch.float32:
+            torch.set_default_dtype(torch.float32)
+        _calls += 1
+
+
+def _end() -> None:
+    global _calls
+    with _changing:
+        _calls -= 1
+        if not _calls and _before != torch.float32:
+            torch.set_default_dtype(_before)
+
+
+def _in_forked_child() -> None:
+    """Compute with one thread: those of torch's pool are not there, and would be waited for."""
+    global _changing
+    _changing = threading.Lock()  # a thread of the parent may have held it
+    torch.set_num_threads(1)
+
+
+if hasattr(os, "register_at_fork"):  # Windows has no fork
+    os.register_at_fork(after_in_child=_in_forked_child)

@@ -1,0 +1,75 @@
+"""One run at a time on a file of results."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+_FAR = 1 << 20  # the byte that is locked on Windows, where what is locked cannot be read
+_TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
+
+
+@contextmanager
+def only_one(path: str | Path) -> Iterator[None]:
+    """Keep other runs from a file of results, until the block or the process ends.
+
+    The system locks a file beside it, with ``.lock`` at the end of its name, and unlocks it when
+    the process ends in whatever way: what a killed run leaves behind is in nobody's way.
+
+    Raises
+    ------
+    ValueError
+        If another run has it; the message says which process that is.
+    """
+    path = Path(path)
+    place = path.with_name(path.name + ".lock")
+    place.parent.mkdir(parents=True, exist_ok=True)
+    file = _locked(place, path)
+    try:
+        os.ftruncate(file, 0)
+        os.write(file, f"{os.getpid()}\n".encode())
+        yield
+    finally:
+        if sys.platform != "win32":  # which deletes no open file
+            place.unlink(missing_ok=True)
+        os.close(file)
+
+
+def _locked(place: Path, path: Path) -> int:
+    """Open and lock the file, which the run that had it may be about to delete."""
+    while True:
+        file = os.open(place, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            _lock(file)
+        except OSError as error:
+            if error.errno not in _TAKEN:  # a file system that knows no locks
+                return file
+            os.lseek(file, 0, os.SEEK_SET)
+            number = os.read(file, 32).decode(errors="replace").strip()
+            os.close(file)
+            raise ValueError(
+                f"{path} is in use by another run, process {number or 'unknown'}: wait until it "
+                "has ended, or write to another file."
+            ) from None
+        with suppress(FileNotFoundError):
+            if os.path.samestat(os.fstat(file), place.stat()):
+                return file
+        os.close(file)
+
+
+def _lock(file: int) -> None:
+    """Lock an open file, or raise OSError at once."""
+    if sys.platform == "win32":
+        import msvcrt
+
+        os.lseek(file, _FAR, os.SEEK_SET)
+        msvcrt.locking(file, msvcrt.LK_NBLCK, 1)
+        os.lseek(file, 0, os.SEEK_SET)
+    else:
+        import fcntl
+
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
