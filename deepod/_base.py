@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from deepod._inputs.scaling import Scaler
 from deepod._inputs.seeds import spawn_seeds
 from deepod._inputs.validation import validate_labels, validate_rows
+from deepod._reporting import CallbackSupport, reported
 from deepod._scoring.apply import Function, apply, finite, rows_at_once
 from deepod._scoring.explain import integrated_gradients
 from deepod._scoring.fitted import Fitted
@@ -32,7 +33,7 @@ from deepod.types import Batch, Callback, Losses, Phase, Refresh, Shape
 
 
 @parameters
-class BaseDetector(Fitted):
+class BaseDetector(CallbackSupport, Fitted):
     """Deep anomaly detector: validates, scales, trains, scores and sets the threshold.
 
     A method declares its own hyper-parameters with :func:`deepod.params.param` and defines
@@ -329,6 +330,7 @@ class BaseDetector(Fitted):
 
     # --- fit ------------------------------------------------------------------------------------
 
+    @reported
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn from the rows of X.
 
