@@ -10,7 +10,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
-from deepod._registry import DETECTORS, __version__, list_detectors
+from deepod._registry import DETECTORS, TRUSTED_TYPES, __version__, list_detectors
 
 if TYPE_CHECKING:
     from deepod import bench as bench
@@ -65,6 +65,7 @@ __all__ = [
     "IAELSTMKL",
     "NSAE",
     "PLAD",
+    "TRUSTED_TYPES",
     "AnoRand",
     "AutoEncoder",
     "BaseDetector",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import abc
-import os
 from collections.abc import Iterable, Iterator
 from typing import Any, ClassVar, Literal, Self
 
@@ -20,10 +19,13 @@ from deepod._inputs.scaling import Scaler
 from deepod._inputs.seeds import spawn_seeds
 from deepod._inputs.settings import fixed
 from deepod._inputs.validation import validate_labels, validate_rows
+from deepod._reporting import CallbackSupport, reported
 from deepod._scoring.apply import Function, apply, finite, rows_at_once
+from deepod._scoring.as_module import as_module
 from deepod._scoring.explain import integrated_gradients
 from deepod._scoring.memory import AtOnce
-from deepod._storage import models, rebuild
+from deepod._storage import rebuild
+from deepod._storage.saved import Saved
 from deepod._training.fitting import Fit
 from deepod._training.together import fit_all
 from deepod.networks import Network, family_with, resolve
@@ -32,7 +34,7 @@ from deepod.types import Batch, Losses, Phase, Refresh, Shape
 
 
 @parameters
-class BaseDetector(Hyperparameters):
+class BaseDetector(Saved, CallbackSupport, Hyperparameters):
     """Deep anomaly detector: validates, scales, trains, scores and sets the threshold.
 
     A method declares its own hyper-parameters with :func:`deepod.params.param` and defines
@@ -166,6 +168,7 @@ class BaseDetector(Hyperparameters):
 
     # --- fit ------------------------------------------------------------------------------------
 
+    @reported
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn from the rows of X.
 
@@ -344,30 +347,43 @@ class BaseDetector(Hyperparameters):
         X = as_rows(X)
         return self._apply(X, contributions, batch_size, at_once).reshape(np.shape(X))
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted detector to a folder or a file, for :func:`deepod.load`.
+    def as_module(self) -> nn.Module:
+        """Return a torch module that maps rows, as ``fit`` takes them, to their scores.
 
-        Safetensors and JSON, no pickle. A failed or killed save leaves an older model as it was.
+        Scaling, network and score are inside, and what takes the place of NaN if
+        ``missing="impute"``: for explainers that follow gradients, ``torch.export`` and the like.
 
-        Parameters
-        ----------
-        path : str or path-like
-            A name that ends in ".deepod" or ".safetensors" becomes a single file. Any other becomes
-            a folder as the Hugging Face hub has them: ``model.safetensors``, which holds
-            everything, and to read ``config.json`` and a card, ``README.md``.
+        Returns
+        -------
+        module : torch.nn.Module
+            ``module(X)``, of a tensor of n rows in the units and the shape of those of ``fit``,
+            gives a tensor of shape (n,), float64, equal to :meth:`decision_function` but for
+            float32 rounding. It is a copy on the CPU, in the mode of evaluation, and follows no
+            later change of the detector. What ``decision_function`` refuses, such as infinity, it
+            does not check.
 
         Raises
         ------
         NotFittedError
-            If there is nothing to save yet.
-        TypeError
-            If a parameter is an object of a class that files cannot hold, such as a thresholder or
-            a function among ``callbacks``; the message names it.
-        OSError
-            If the file cannot be written, or a folder of this name holds other things.
+            If there is nothing to make it of yet.
+
+        Notes
+        -----
+        Gradients reach X where the score has any. A ``Neighbors`` refuses an X that asks for them
+        with a RuntimeError: its scores are ranks.
+
+        Examples
+        --------
+        >>> import numpy as np, torch
+        >>> from deepod import AutoEncoder
+        >>> X = np.random.default_rng(0).normal(size=(200, 3))
+        >>> module = AutoEncoder(epochs=5, random_state=0).fit(X).as_module()
+        >>> x = torch.tensor([[0.0, 0.0, 9.0]], requires_grad=True)
+        >>> module(x).sum().backward()
+        >>> x.grad.abs().argmax()
+        tensor(2)
         """
-        check_is_fitted(self)
-        models.save(self, path)
+        return as_module(self)
 
     def _apply(
         self,

@@ -36,6 +36,25 @@ ENSEMBLES = {
     "SeriesConsensus": "deepod.series.consensus",
     "SeedEnsemble": "deepod.ensemble",
 }
+# What else may be in a fitted pipeline: parameters, and what fit leaves behind.
+_PARTS = {
+    "EarlyStopping": "deepod.callbacks",
+    "LeNet": "deepod.networks.lenet",
+    "MLP": "deepod.networks.mlp",
+    "Progress": "deepod.callbacks",
+    "Prototypes": "deepod.networks.prototypes",
+    "Recurrent": "deepod.networks.recurrent",
+    "Scaler": "deepod._inputs.scaling",
+    "SklearnOutlierAdapter": "deepod.adapter",
+    "StackedSearchCV": "deepod.search",
+    "Tail": "deepod._scoring.tails",
+    "_Thresholded": "deepod._scoring.vocabulary",
+}
+# For skops.io.load(..., trusted=TRUSTED_TYPES): every class of deepod that a file may need, by the
+# name that skops gives it. All are plain: to make one from a file runs no code of the file.
+TRUSTED_TYPES = sorted(
+    f"{module}.{name}" for name, module in (DETECTORS | SERIES | ENSEMBLES | _PARTS).items()
+)
 
 
 def list_detectors(series: bool = False) -> list[dict[str, Any]]:

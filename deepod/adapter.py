@@ -36,6 +36,12 @@ class SklearnOutlierAdapter(_OutlierEstimator):
     offset_ : float
         ``decision_function`` is ``score_samples`` minus this.
 
+    Notes
+    -----
+    Give the detector a ``random_state``. With None two fits differ, as they should; but
+    scikit-learn's ``check_estimator`` seeds only a parameter of the adapter itself, which has none,
+    and those of its checks that compare two fits then fail.
+
     Examples
     --------
     >>> import numpy as np

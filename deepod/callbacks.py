@@ -1,8 +1,16 @@
 """Callbacks: functions that are told an event after every epoch and may end the phase.
 
 Any callable ``f(event) -> bool | None`` will do; True ends the phase. One that has a method
-``end()`` is told when a phase is over, however it ended. :class:`deepod.types.Event` says what an
+``end()`` is told when a phase is over, however it ended; one that has
+``begin_epoch(phase, epoch, epochs)``, before every epoch. :class:`deepod.types.Event` says what an
 event holds.
+
+The callbacks of scikit-learn 1.9 and later, such as its ``ProgressBar`` and ``ScoringMonitor``, are
+not for the parameter ``callbacks`` but for ``detector.set_callbacks``, or that of the pipeline or
+the search around it. The fit is their root task, phases its subtasks, epochs those of a phase; True
+at the end of an epoch ends the phase. What they are given as ``fitted_estimator`` is the detector
+as if training was over, which takes a scoring of all rows an epoch. Detectors that are fitted
+together (:func:`deepod.fit_many`, members of ensembles) tell them nothing.
 
 A fit with a ``checkpoint`` may go on where another one was killed: its callbacks are new then, and
 the first event they see need not be of epoch 0. One that remembers something from epoch to epoch

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from numbers import Integral
@@ -15,15 +14,17 @@ from joblib import Parallel, delayed, effective_n_jobs
 from sklearn.base import clone
 from sklearn.utils import get_tags
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from deepod._base import BaseDetector
 from deepod._inputs.seeds import spawn_seeds
 from deepod._inputs.settings import fixed
 from deepod._members import check_member, check_of_rows, scores_of, seed_member, training_scores
+from deepod._scoring.as_module import as_module
 from deepod._scoring.tails import Tail, ranked_as
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
 from deepod._scoring.vocabulary import Contamination, PyODVocabulary
-from deepod._storage import models
+from deepod._storage.saved import Saved
 from deepod._training.together import fit_all
 from deepod.params import integer, one_of
 from deepod.sources import is_mapped
@@ -134,7 +135,7 @@ def check_detector(detector: Any, name: str) -> None:
         )
 
 
-class Consensus(PyODVocabulary):
+class Consensus(Saved, PyODVocabulary):
     """Several detectors of different kinds, whose scores are joined.
 
     Each member's scores become tails: minus the log of the share of training rows that score as
@@ -381,25 +382,23 @@ class Consensus(PyODVocabulary):
             total = total + parts * factors.reshape(-1, *[1] * (parts.ndim - 1))
         return np.asarray(total)
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted ensemble to a folder or a file, for :func:`deepod.load`.
+    def as_module(self) -> nn.Module:
+        """Return a torch module that maps rows to joint scores: see the detectors' ``as_module``.
 
-        Parameters
-        ----------
-        path : str or path-like
-            As in the detectors.
+        Returns
+        -------
+        module : torch.nn.Module
+            Scores of one row depend on that row alone. An X that asks for gradients is refused
+            with a RuntimeError if a member's scores have none, as those of ``Neighbors``.
 
         Raises
         ------
         NotFittedError
-            If there is nothing to save yet.
+            If there is nothing to make it of yet.
         TypeError
-            If a member is no detector of deepod, or cannot be saved itself.
-        OSError
-            If the file cannot be written, or a folder of this name holds other things.
+            If a member is no detector of deepod; the message names it.
         """
-        check_is_fitted(self)
-        models.save(self, path)
+        return as_module(self)
 
     @property
     def input_shape_(self) -> Shape:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import logging
 import warnings
@@ -14,13 +13,11 @@ from typing import Any, ClassVar
 
 import numpy as np
 import torch
-from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 import deepod
-from deepod._inputs import scaling as _scaling
 from deepod._inputs.settings import fixed
-from deepod._scoring import apply
+from deepod._scoring.as_module import as_module
 from deepod._storage import atomic
 
 __all__ = ["export"]
@@ -100,24 +97,9 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
     >>> bool(np.allclose(scores, detector.decision_function(X), rtol=1e-5, atol=1e-5))
     True
     """
-    if "series" in getattr(detector, "inputs", ()):
-        raise TypeError(
-            f"{type(detector).__name__} is for series, whose points have no score each on its own: "
-            "no ONNX graph of rows can hold it. Use detector.save."
-        )
-    if not isinstance(detector, deepod.BaseDetector | deepod.Consensus):
-        raise TypeError(
-            f"detector must be a deepod detector such as PLAD(), got {type(detector).__name__}."
-        )
     if dtype not in _DTYPES:
         raise ValueError(f"dtype must be one of {sorted(_DTYPES)}, got {dtype!r}.")
-    check_is_fitted(detector)
-    for member in getattr(detector, "members_", []):
-        if not isinstance(member, deepod.BaseDetector):
-            raise TypeError(
-                f"A member of the ensemble, {type(member).__name__}, is no detector of deepod and "
-                "has no graph."
-            )
+    scores = as_module(detector)
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
@@ -127,7 +109,7 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
     try:
         # Whatever mode the caller is in.
         with fixed(), _quietly(), torch.no_grad():
-            graph = _Labelled(detector).eval()
+            graph = _Labelled(detector, _with_operators(scores)).eval()
             X = torch.zeros(2, *graph.row_shape, dtype=_DTYPES[dtype], device="cpu")
             program = torch.onnx.export(
                 graph,
@@ -154,10 +136,9 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
 class _Labelled(nn.Module):
     """From samples in the units of the user to scores and labels."""
 
-    def __init__(self, detector: Any) -> None:
+    def __init__(self, detector: Any, scores: Any) -> None:
         super().__init__()
-        joined = isinstance(detector, deepod.Consensus)
-        self.scores: _Joined | _Scores = _Joined(detector) if joined else _Scores(detector)
+        self.scores = scores
         self.row_shape = self.scores.row_shape
         by_rule = detector._current().thresholder is None
         self.threshold = detector.threshold_ if by_rule else None
@@ -166,64 +147,6 @@ class _Labelled(nn.Module):
         """Score and label."""
         scores = self.scores(X)
         return (scores,) if self.threshold is None else (scores, (scores > self.threshold).long())
-
-
-class _Joined(nn.Module):
-    """The scores of an ensemble."""
-
-    def __init__(self, ensemble: Any) -> None:
-        super().__init__()
-        self.members = nn.ModuleList(_Scores(member) for member in ensemble.members_)
-        self.tails = nn.ModuleList(copy.deepcopy(tail).cpu() for tail in ensemble.tails_)
-        self.combination = ensemble.combination_
-        self.row_shape = ensemble.members_[0].input_shape_
-        if any(member.input_shape is not None for member in ensemble.members_):
-            self.row_shape = (ensemble.n_features_in_,)
-
-    def forward(self, X: Tensor) -> Tensor:
-        """Do what :meth:`deepod.Consensus.decision_function` does."""
-        pairs = zip(self.tails, self.members, strict=True)
-        tails = torch.stack([tail(member(X)) for tail, member in pairs])
-        if self.combination == "max":
-            return tails.amax(0)
-        if self.combination == "median":
-            k = len(self.tails)
-            tails = tails.sort(0).values[(k - 1) // 2 : k // 2 + 1]
-        return tails.mean(0)
-
-
-class _Scores(nn.Module):
-    """The scores of a detector."""
-
-    shift_: Tensor
-    scale_: Tensor
-    fill_: Tensor | None
-
-    def __init__(self, detector: Any) -> None:
-        super().__init__()
-        self.detector = detector
-        self.module = _with_operators(copy.deepcopy(detector.module_).cpu())
-        self.row_shape = detector.input_shape_
-        if detector.input_shape is not None:
-            self.row_shape = (detector.n_features_in_,)
-        for name in ("shift_", "scale_", "fill_"):
-            values = getattr(detector, name)
-            known = None if values is None else torch.tensor(values, device="cpu")
-            self.register_buffer(name, known)
-
-    def forward(self, X: Tensor) -> Tensor:
-        """Do what :meth:`deepod.BaseDetector.decision_function` does."""
-        x = X.unflatten(1, self.detector.input_shape_) if X.dim() == 2 else X  # flat, or a table
-        scores = self.detector._score(self.module, self._scaled(x)).double()
-        return scores.clamp(max=apply.LARGEST_SCORE)
-
-    def _scaled(self, x: Tensor) -> Tensor:
-        """Do what :meth:`deepod._inputs.scaling.Scaler.transform` does."""
-        if self.fill_ is not None and x.is_floating_point():
-            x = torch.where(x.isnan(), self.fill_.to(x.dtype), x)
-        x = _normalized(x.double()) if self.detector.scaler_.contrast else x.double()
-        x = (x - self.shift_) / self.scale_
-        return x.clamp(-_scaling.LARGEST, _scaling.LARGEST).float()
 
 
 def _with_operators(module: nn.Module) -> nn.Module:
@@ -272,16 +195,6 @@ class _Recurrent(nn.Module):
     def _in_order(self, parameter: Tensor) -> Tensor:
         starts = [i * self.size for i in self.GATES[self.kind]]
         return torch.cat([parameter[i : i + self.size] for i in starts]).unsqueeze(0)
-
-
-def _normalized(x: Tensor) -> Tensor:
-    """Do what :func:`deepod._inputs.scaling._normalize` does."""
-    largest = x.abs().amax((1, 2, 3), keepdim=True)
-    x = x / largest.where(largest > 0, 1.0)
-    x = x - x.mean((1, 2, 3), keepdim=True)
-    size = x.abs().mean((1, 2, 3), keepdim=True)
-    constant = size < 1e-12
-    return torch.where(constant, 0.0, x / size.where(~constant, 1.0))
 
 
 def _log_sigmoid(x: Any) -> Any:

@@ -20,7 +20,7 @@ FLOORS = [
     {"_inputs"},
     {"_scoring"},
     {"_storage"},
-    {"_training"},
+    {"_training", "_reporting"},
     {"_hyperparameters"},
     {"_base"},
     {"models"},

@@ -3,9 +3,13 @@
 import numpy as np
 import pytest
 from pyod.models.base import BaseDetector as PyODBaseDetector
+from pyod.models.iforest import IForest
 from scipy.stats import binom
+from sklearn.metrics import roc_auc_score
 
-from .cases import NAMES, REPRESENTATIVES, fast, samples
+import deepod
+
+from .cases import NAMES, REPRESENTATIVES, SERIES_NAMES, fast, fast_series, samples, waves
 
 
 class Thresholder:
@@ -175,8 +179,35 @@ def test_fit_predict_score__compares_with_labels_and_prints_nothing(name, capsys
     assert 0 <= fast(name).fit_predict_score(samples(), y) <= 1
     assert 0 <= fast(name).fit_predict_score(samples(), y, scoring="prc_n_score") <= 1
     assert capsys.readouterr().out == ""
-    with pytest.raises(ValueError, match="scoring"):
-        fast(name).fit_predict_score(samples(), y, scoring="nonsense")
+
+
+@pytest.mark.parametrize("scoring", ["nonsense", None, ["roc_auc_score"]])
+def test_fit_predict_score__unknown_scoring__the_exception_of_pyod(scoring):
+    y = np.repeat([0, 1], [30, 10])
+    errors = []
+    for detector in (IForest(), fast("PLAD"), deepod.Consensus([IForest()])):
+        with pytest.raises(Exception, match=r"(?i)scoring") as caught:
+            detector.fit_predict_score(samples(), y, scoring=scoring)
+        errors.append(caught.type)
+    assert set(errors) == {NotImplementedError}
+
+
+def test_fit_predict_score__supervision__labels_are_trained_on():
+    X, y = samples(), np.repeat([0, 1], [30, 10])
+    alone = fast("AnoRand", supervision="few_labels")
+    expected = roc_auc_score(y, alone.fit(X, y).decision_scores_)
+    assert alone.fit_predict_score(X, y) == expected
+    joint = deepod.Consensus([fast("AnoRand", supervision="few_labels")])
+    assert 0 <= joint.fit_predict_score(X, y) <= 1
+
+
+@pytest.mark.parametrize("series", SERIES_NAMES)
+def test_fit_predict_score__series_of_any_form__compares_points(series):
+    X = waves(200)
+    y = (np.arange(200) % 50 < 5).astype(int)
+    expected = fast_series(series).fit_predict_score(X, y)
+    assert fast_series(series).fit_predict_score([X], [y]) == expected
+    assert 0 <= expected <= 1
 
 
 def test_predict_rank__normalized(fitted):

@@ -137,6 +137,12 @@ class Scaler:
         """Return the arguments of the constructor."""
         return {name: getattr(self, name) for name in ("shift", "scale", "contrast", "fill")}
 
+    def __getstate__(self) -> dict[str, Any]:
+        return self.state()
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state | {"_known": {}}
+
     def inverse(self, samples: np.ndarray) -> np.ndarray:
         """Turn scaled samples back into the units of X.
 

@@ -85,6 +85,15 @@ class Tail(nn.Module):
         tails: np.ndarray = self(torch.from_numpy(scores)).numpy()
         return tails
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Everything, as plain arrays: for skops."""
+        arrays = {name: tensor.numpy(force=True) for name, tensor in self.state_dict().items()}
+        return {"level": self.level} | arrays
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        Tail.__init__(self, state["level"])
+        self.load_state_dict({k: torch.from_numpy(v) for k, v in state.items() if k != "level"})
+
     def inverse(self, tails: Tensor) -> Tensor:
         """Give the scores that have these tails; between two training scores, in proportion."""
         place = -(-tails.clamp(max=self.at_start)).expm1() * POINTS - 0.5

@@ -400,22 +400,28 @@ class PyODVocabulary(PyODBaseDetector):
         return False
 
     def fit_predict_score(self, X: Any, y: Any, scoring: Metric = "roc_auc_score") -> float:
-        """Fit on X and compare the training scores with y, which is not trained on.
+        """Fit on X and compare the training scores with y.
 
         Parameters
         ----------
         X : array-like
         y : array-like of shape (n,)
+            Is trained on only where ``supervision`` asks for it.
         scoring : {"roc_auc_score", "prc_n_score"}, default="roc_auc_score"
 
         Returns
         -------
         score : float
+
+        Raises
+        ------
+        NotImplementedError
+            If there is no such ``scoring``: before training, as PyOD does after it.
         """
         metrics = {"roc_auc_score": roc_auc_score, "prc_n_score": precision_n_scores}
-        if scoring not in metrics:
-            raise ValueError(f"scoring must be one of {sorted(metrics)}, got {scoring!r}.")
-        return float(metrics[scoring](y, self.fit(X).decision_scores_))
+        if not isinstance(scoring, str) or scoring not in metrics:
+            raise NotImplementedError(f"scoring must be one of {sorted(metrics)}, got {scoring!r}.")
+        return float(metrics[scoring](y, self.fit(X, y).decision_scores_))
 
     # --- threshold ------------------------------------------------------------------------------
 

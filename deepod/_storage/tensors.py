@@ -24,8 +24,10 @@ from torch import Tensor
 LARGEST_HEADER = 1 << 24
 MOST_VALUES = 400_000  # in it; a parsed one may take 50 times the memory of its text
 # In the metadata of safetensors: a checksum of description and tensors, a space, the description.
-# As one entry, because safetensors writes several in random order.
 _KEY = "deepod"
+# What else stands there: loaders of the Hugging Face hub read no file without it. Older files of
+# ours have none.
+_MARK = {"format": "pt"}
 _DTYPES = {
     **{"F64": torch.float64, "F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16},
     **{"I64": torch.int64, "I32": torch.int32, "I16": torch.int16, "I8": torch.int8},
@@ -78,14 +80,19 @@ def pack(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray | Tens
 
     text = json.dumps(description)
     own = {name: _tensor(value) for name, value in tensors.items()}
-    data = save(own, {_KEY: f"{_checksum(text, own)} {text}"})
-    head = data[8 : 8 + int.from_bytes(data[:8], "little")].decode()
+    data = save(own)
+    start = 8 + int.from_bytes(data[:8], "little")
+    # Not by safetensors, which writes several entries in random order.
+    metadata = _MARK | {_KEY: f"{_checksum(text, own)} {text}"}
+    entries = {"__metadata__": metadata, **json.loads(data[8:start])}
+    head = json.dumps(entries, separators=(",", ":"))
+    head += " " * (-len(head) % 8)
     if len(head) > LARGEST_HEADER or _count_values(head) > MOST_VALUES:
         raise ValueError(
             f"the description is {len(text)} characters long, too many for a file; "
             "a shorter history_ may help."
         )
-    return data
+    return b"".join([len(head).to_bytes(8, "little"), head.encode(), memoryview(data)[start:]])
 
 
 def _checksum(text: str, tensors: Mapping[str, Tensor]) -> str:
@@ -207,7 +214,10 @@ def parsing() -> Iterator[None]:
 def _header(raw: bytes, size: int) -> Header:
     """Parse the header of a file that has ``size`` bytes of tensors."""
     entries = _parsed(raw.decode())
-    checksum, _, text = entries.pop("__metadata__")[_KEY].partition(" ")
+    metadata = entries.pop("__metadata__")
+    checksum, _, text = metadata.pop(_KEY).partition(" ")
+    if metadata and metadata != _MARK:
+        raise InvalidFileError("its metadata is not that of deepod")
     description = _parsed(text)
     if not isinstance(description, dict):
         raise InvalidFileError("the description is not a JSON object")

@@ -32,6 +32,7 @@ from deepod._storage.rebuild import built_by
 from deepod._training.checkpoint import Checkpoint, NoCheckpoint, describe, describe_data
 from deepod._training.loop import refresh
 from deepod._training.processes import current
+from deepod._training.reports import reporters
 from deepod._training.suspects import Suspects
 from deepod._training.task import Member, Task, remembers
 from deepod.callbacks import Progress
@@ -92,6 +93,7 @@ class Fit:
 
     def __init__(self, number: int, detector: Any, X: Any, y: Any) -> None:
         self.number, self.detector, self.X, self.y = number, detector, X, y
+        self.given = X  # as callbacks are told
         self.ranks = current()
         self.numbers_in_loss: set[str] = set()
         self.drawn: Seeds | None = None
@@ -375,7 +377,7 @@ class Fit:
             max_grad_norm=detector.max_grad_norm,
             order_stream=torch.Generator("cpu").manual_seed(self.seeds.order),
             noise_stream=torch.Generator(detector.device_).manual_seed(self.seeds.noise),
-            callbacks=[*detector.callbacks, Progress()] if shown else list(detector.callbacks),
+            callbacks=[*detector.callbacks, *reporters(self), *([Progress()] if shown else [])],
             held_out=held_out,
             held_out_seed=self.seeds.split,
             ranks=self.ranks,

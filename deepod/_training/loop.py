@@ -139,6 +139,9 @@ class _Turn:
         return int(resumed["epochs"])
 
     def _train_epoch(self, epoch: int) -> None:
+        for member in self.members:
+            if not member.stopped:
+                member.begin_epoch(self._phases(member)[0].name, epoch, self.epochs)
         start = time.perf_counter()
         losses = self._steps_of(epoch)
         training = sum(not member.stopped for member in self.members)

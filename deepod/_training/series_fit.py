@@ -39,6 +39,7 @@ class SeriesFit(Fit):
     def __init__(self, number: int, detector: Any, X: Any, y: Any) -> None:
         self.series = as_series(X)
         super().__init__(number, detector, self.series.rows, y)
+        self.given = X
 
     def _validate(self) -> None:
         super()._validate()

@@ -136,6 +136,14 @@ class Member:
                 require(ended, "history")
         require(not told, "history")
 
+    def begin_epoch(self, phase: str, epoch: int, epochs: int) -> None:
+        """Tell the callbacks that have a method for it; an error of theirs is the member's own."""
+        try:
+            for callback in self.task.callbacks:
+                getattr(callback, "begin_epoch", lambda *_: None)(phase, epoch, epochs)
+        except Exception as error:
+            self.error = error
+
     def resuming(self) -> AbstractContextManager[None]:
         """Have errors inside blame the file, if the member has come from one."""
         return self.task.checkpoint.reading() if self.resumed else nullcontext()

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from deepod._base import BaseDetector
 from deepod._inputs.chunks import take
 from deepod._inputs.series import Series
+from deepod._reporting import reported
 from deepod._scoring.apply import chunk_rows, finite, score
 from deepod._scoring.points import Function, Span, covered, passed_over
 from deepod._training.series_fit import SeriesFit
@@ -132,6 +133,7 @@ class SeriesDetector(SeriesMethods, BaseDetector):
 
     # --- fit ------------------------------------------------------------------------------------
 
+    @reported
     def fit(self, X: Any, y: Any = None) -> Self:
         """Learn from series.
 

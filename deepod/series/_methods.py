@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from numbers import Real
 from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 from sklearn.utils.validation import check_is_fitted
+from torch import nn
 
 from deepod import metrics
 from deepod._inputs.series import Series, as_series
 from deepod._inputs.settings import fixed
 from deepod._inputs.validation import validate_rows
+from deepod._scoring.as_module import as_module
 from deepod._scoring.points import CHUNK_WINDOWS, Span, kernel, smoothed, spans_of
 from deepod._scoring.threshold import of_events
-from deepod._storage import models
+from deepod._scoring.vocabulary import Metric
+from deepod._storage.saved import Saved
 from deepod.series._running import Running, Scorer, Smoothed, Values, check_looks_back
 from deepod.series.stream import Stream
 
 
-class SeriesMethods:
+class SeriesMethods(Saved):
     """Methods of detectors of series, which take and give back the forms that series have.
 
     A class that has it defines ``_scores(series, context, batch_size)``: a score for each point of
@@ -303,6 +305,25 @@ class SeriesMethods:
         """
         return as_series(X).shaped(self.fit(X, y).labels_)  # type: ignore[attr-defined]
 
+    def fit_predict_score(self, X: Any, y: Any, scoring: Metric = "roc_auc_score") -> float:
+        """Fit on X and compare the scores of its points with y, which is not trained on.
+
+        Parameters
+        ----------
+        X : array-like or list of series
+            As in ``fit``.
+        y : array-like of shape (T,) or (n, T), or a list of arrays
+            One label for each point.
+        scoring : {"roc_auc_score", "prc_n_score"}, default="roc_auc_score"
+
+        Returns
+        -------
+        score : float
+        """
+        several = isinstance(y, list | tuple) and len(y)
+        points = np.concatenate([np.ravel(part) for part in y]) if several else np.ravel(y)
+        return super().fit_predict_score(X, points, scoring)  # type: ignore[misc]
+
     @fixed()
     def explain(
         self, X: Any, batch_size: int | None = None, rule: str = "auto", *, context: Any = None
@@ -341,26 +362,15 @@ class SeriesMethods:
         """Give what each channel adds to the scores of points, (n_points, channels)."""
         raise NotImplementedError
 
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Write the fitted detector to a folder or a file, for :func:`deepod.load`.
-
-        Parameters
-        ----------
-        path : str or path-like
-            As in :meth:`deepod.BaseDetector.save`.
+    def as_module(self) -> nn.Module:
+        """Refuse: a point of a series has no score without the points around it.
 
         Raises
         ------
-        NotFittedError
-            If there is nothing to save yet.
         TypeError
-            If a detector inside is none of deepod's, or a ``Windows`` in a ``SeriesConsensus``, or
-            a parameter is an object of a class that files cannot hold.
-        OSError
-            If the file cannot be written, or a folder of this name holds other things.
+            Always.
         """
-        check_is_fitted(self)
-        models.save(self, path)
+        return as_module(self)
 
     @fixed()
     def events(self, X: Any, gap: int = 0, *, context: Any = None) -> Any:
