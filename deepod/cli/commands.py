@@ -17,7 +17,7 @@ from deepod._registry import SERIES, detector_class
 from deepod._scoring.apply import parts_of
 from deepod._storage.atomic import prepare, replacing
 from deepod._storage.models import check_place
-from deepod.cli import series, tables
+from deepod.cli import marks, series, tables
 from deepod.cli.series import NO_OPTIONS, Options
 from deepod.cli.tables import about
 from deepod.ensemble import default_members
@@ -48,6 +48,8 @@ def fit(
     settings: dict[str, Any] | None = None,
     columns: Sequence[str] | None = None,
     drop: Sequence[str] = (),
+    labels: str | None = None,
+    id_name: str | None = None,
     options: Options = NO_OPTIONS,
 ) -> Fitted:
     """Fit a detector on the rows of a file, and save it.
@@ -66,6 +68,11 @@ def fit(
         Columns to read; None takes all.
     drop : sequence of str, default=()
         Columns to leave out.
+    labels : str, optional
+        What to learn from besides: a column of ``train`` with 1 = anomaly, 0 = normal or nothing,
+        or a .csv file of marks that a page of ``deepod review`` gave.
+    id_name : str, optional
+        Column of ids, which is no feature; marks are joined by it.
     options : Options
         What is said of a series besides its file.
 
@@ -81,6 +88,9 @@ def fit(
     if detector not in SERIES:
         options.refuse(detector)
     model = _set_up(detector, settings or {})
+    marks.check_supervision(model, labels)
+    drop = [*drop, *([id_name] if id_name is not None else [])]
+    drop += [labels] if labels is not None and not marks.is_file(labels) else []
     with about(f"--out {out}"):
         check_place(out)
     with about(f"TRAIN {train}"):
@@ -92,8 +102,14 @@ def fit(
         else:
             rows, names = tables.open_to_fit(train, out.parent, columns, drop, allow_nan=allow_nan)
             said, note = f"{len(rows):,} rows", None
+    y = None
+    if labels is not None:
+        with about(f"--labels {labels}"):
+            known = marks.read_labels(labels, train, id_name, len(rows))
+            marks.check_complete(known, model.supervision)
+        y, note = known.y, known.described
     with about(f"fitting {detector} on {train}"):
-        model.fit(rows)
+        model.fit(rows, y)
     if names is not None:  # new rows are read by them
         for part in _with_members(model):
             part.feature_names_in_ = np.array(names, dtype=object)
@@ -345,26 +361,36 @@ def _load(model: Path) -> Any:
 
 
 def _names(
-    detector: Any, model: Path, label: str | None, time: str | None = None
+    detector: Any,
+    model: Path,
+    label: str | None,
+    time: str | None = None,
+    id_name: str | None = None,
 ) -> tuple[list[str] | None, list[str]]:
     """List the columns to read, None for all, and those to leave out then."""
     # Parts of the rows are read by the names, and come without.
     found, *_ = [vars(part).pop("feature_names_in_", None) for part in _with_members(detector)]
     names = None if found is None else [str(name) for name in found]
-    for option, column, way in (("--label", label, "--drop"), ("--time", time, "--time")):
+    others = [("--label", label, "--drop"), ("--time", time, "--time"), ("--id", id_name, "--id")]
+    for option, column, way in others:
         if column is not None and names is not None and column in names:
             raise ValueError(
                 f"{option} {column}: {model} was fitted on this column, too; fit without it: "
                 f"deepod fit {way} {column}"
             )
-    return names, [label] if label is not None and names is None else []
+    return names, [c for c in (label, id_name) if c is not None and names is None]
 
 
 def _open_new(
-    detector: Any, model: Path, new: Path, out: Path, label: str | None = None
+    detector: Any,
+    model: Path,
+    new: Path,
+    out: Path,
+    label: str | None = None,
+    id_name: str | None = None,
 ) -> _Opened:
-    """Open rows to score; ``label`` is a column that is none of those to score."""
-    names, drop = _names(detector, model, label)
+    """Open rows to score; ``label`` and ``id_name`` are columns that are none of those to score."""
+    names, drop = _names(detector, model, label, None, id_name)
     with about(f"NEW {new}"):
         tables.check_file(new, out)
         source = tables.open_source(new, out.parent, names, drop)
