@@ -96,10 +96,15 @@ class Column(NamedTuple):
 
     typical: float | str | None  # the median, or the most frequent text if there is one
     text: bool
-    values: list[float | str | None]
+    values: Any  # of the rows to show: NaN or None where there is none
     # In thousandths, of the rows with a value: of a number, how many are below it, ties by half;
     # of a text, how many have it. 1000 and 0 are kept for what is above or below all of them.
-    places: list[int | None]
+    places: np.ndarray  # -1 where there is no value, or none to compare with
+
+    def cell(self, row: int) -> list[Any]:
+        """Return value and place of a row, as JSON has them."""
+        place = int(self.places[row])
+        return [shown(self.values[row]), None if place < 0 else place]
 
 
 class Cells(NamedTuple):
@@ -157,36 +162,36 @@ def _as_texts(values: np.ndarray) -> list[str | None]:
 def _of_numbers(values: np.ndarray, reference: np.ndarray) -> Column:
     known = np.sort(reference[np.isfinite(reference)])
     if not len(known):
-        return Column(None, False, [_rounded(v) for v in values], [None] * len(values))
+        return Column(None, False, values, np.full(len(values), -1))
     below = np.searchsorted(known, values, "left")
     up_to = np.searchsorted(known, values, "right")
-    # 1000 and 0 only for what is outside of all.
     places = np.clip(np.rint(500 * (below + up_to) / len(known)), 1, 999)
-    places = np.where(values > known[-1], 1000, np.where(values < known[0], 0, places)).astype(int)
-    found = [None if np.isnan(v) else int(p) for v, p in zip(values, places, strict=True)]
-    return Column(_rounded(np.median(known)), False, [_rounded(v) for v in values], found)
+    places[values > known[-1]], places[values < known[0]] = 1000, 0
+    places[np.isnan(values)] = -1
+    return Column(float(np.median(known)), False, values, places)
 
 
 def _of_text(values: list[str | None], reference: list[str | None]) -> Column:
     counts = Counter(text for text in reference if text is not None)
-    total = max(1, counts.total())
-    two = [n for _, n in counts.most_common(2)]
+    most = counts.most_common(2)
     # Where all are different, none is typical.
-    typical = counts.most_common(1)[0][0] if two and (two[0] > 1 or len(two) == 1) else None
-    places = [
-        None if v is None else 0 if v not in counts else max(1, round(1000 * counts[v] / total))
-        for v in values
-    ]
-    shown: list[float | str | None] = [None if v is None else _short(v) for v in values]
-    return Column(None if typical is None else _short(typical), True, shown, list(places))
+    typical = most[0][0] if most and (most[0][1] > 1 or len(most) == 1) else None
+    places = [-1 if v is None else _thousandths(counts[v], counts.total()) for v in values]
+    return Column(typical, True, values, np.array(places))
 
 
-def _short(text: str) -> str:
-    return text if len(text) <= _SHOWN else text[: _SHOWN - 1] + "…"
+def _thousandths(n: int, total: int) -> int:
+    return max(1, round(1000 * n / total)) if n else 0
 
 
-def _rounded(value: float) -> float | None:
-    """Round to six digits, but whole numbers, which may be codes."""
+def shown(value: Any) -> Any:
+    """Return what JSON has for a value: numbers of six digits, but whole ones, which may be codes.
+
+    Long texts are cut.
+    """
+    if value is None or isinstance(value, str):
+        long = value is not None and len(value) > _SHOWN
+        return value[: _SHOWN - 1] + "…" if long else value
     if np.isnan(value):
         return None
     value = float(value)

@@ -246,7 +246,7 @@
       cell.setAttribute("role", "columnheader");
       const here = state.sort === key;
       if (here) cell.setAttribute("aria-sort", state.reverse ? "descending" : "ascending");
-      const label = key === "group" ? "grp" : ORDERS[key][0];
+      const label = key === "group" ? (data.groups.length ? "grp" : "") : ORDERS[key][0];
       const button = make("button", "", label + (here ? (state.reverse ? " ▾" : " ▴") : ""));
       button.type = "button";
       button.title = `sort by ${ORDERS[key][0]}`;
@@ -294,7 +294,7 @@
     const table = make("table");
     const head = table.createTHead().insertRow();
     for (const [name, className] of [["column", ""], ["value", "number"], ["typical", "number"],
-      ["among all rows", ""], ["adds to the score", ""]]) {
+      ["among all rows", ""], ["adds to score", ""]]) {
       const cell = make("th", className, name);
       cell.scope = "col";
       head.append(cell);
@@ -322,8 +322,9 @@
       fill.style.width = `${(100 * Math.abs(c.contribution)) / largest}%`;
       bar.append(fill, make("span", "", readable(c.contribution)));
       part.append(bar);
-      line.append(name, make("td", "number", readable(c.value)),
-        make("td", "number", c.typical === null ? "–" : readable(c.typical)), place, part);
+      const kind = c.text ? "number" : "number plain";
+      line.append(name, make("td", kind, readable(c.value)),
+        make("td", kind, c.typical === null ? "–" : readable(c.typical)), place, part);
     }
     const more = [`rank ${count(r.rank)}`, `score ${readable(r.score)}`,
       r.score > data.threshold ? "above the threshold" : "below the threshold"];
@@ -375,10 +376,11 @@
     bars.setAttribute("aria-label", `${said}, ${count(data.flagged)} above the threshold`);
     $("caption").textContent = `${said}${log ? ", logarithmic" : ""}; heights are square roots of counts. `
       + "Blue: the current row.";
-    const ends = [[edges[0], "left", 0], [edges.at(-1), "right", 0]];
-    for (const [x, side, value] of ends) {
+    // The ends, where the threshold leaves room for their numbers.
+    for (const [x, side, room] of [[edges[0], "left", at], [edges.at(-1), "right", 1 - at]]) {
+      if (room < 0.25) continue;
       const label = make("span", "", readable(x));
-      label.style[side] = value;
+      label.style[side] = 0;
       $("axis").append(label);
     }
     const label = make("span", "", `threshold ${readable(data.threshold)}`);
@@ -446,9 +448,7 @@
   const page = () => Math.max(1, Math.floor($("grid").clientHeight / height()) - 1);
   const nextSort = () => {
     const keys = Object.keys(ORDERS);
-    state.reverse = false;
-    state.sort = keys[(keys.indexOf(state.sort) + 1) % keys.length];
-    refresh();
+    sortBy(keys[(keys.indexOf(state.sort) + 1) % keys.length]);
   };
   const markCurrent = (key) => {
     if (!current()) return;
@@ -497,7 +497,7 @@
     option.value = key;
     $("sort").append(option);
   }
-  $("sort").addEventListener("change", () => { state.reverse = false; sortBy($("sort").value); });
+  $("sort").addEventListener("change", () => sortBy($("sort").value));
   $("filter").addEventListener("input", () => refresh());
   $("marks").addEventListener("change", () => refresh());
   $("moves").addEventListener("change", () => refresh());

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from deepod.review.columns import Cells
+from deepod.review.columns import Cells, shown
 from deepod.review.groups import Group
 
 _BINS = 80
@@ -98,8 +98,7 @@ def _data(reviewed: Reviewed, most: int) -> dict[str, Any]:
         parts = reviewed.contributions[i]
         cells: list[Any] = []
         for j in np.argsort(-parts, kind="stable")[:most].tolist():
-            column = columns[j]
-            cells += [j, _digits(parts[j]), column.values[i], column.places[i]]
+            cells += [j, _digits(parts[j]), *columns[j].cell(i)]
         rows.append(
             [
                 int(row) + 1,
@@ -123,7 +122,7 @@ def _data(reviewed: Reviewed, most: int) -> dict[str, Any]:
         "flagged": flagged,
         "top": reviewed.top,
         "columns": [
-            [name, column.typical, column.text]
+            [name, shown(column.typical), column.text]
             for name, column in zip(reviewed.cells.names, columns, strict=True)
         ],
         "groups": [list(group) for group in reviewed.groups],
