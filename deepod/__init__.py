@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from deepod import networks as networks
     from deepod import onnx as onnx
     from deepod import plotting as plotting
+    from deepod import review as review
     from deepod import series as series
     from deepod import sources as sources
     from deepod._base import BaseDetector
@@ -56,7 +57,7 @@ _CLASSES_AND_FUNCTIONS = DETECTORS | {
 }
 _MODULES = {
     *("bench", "callbacks", "data", "datasets", "distributed", "metrics", "models", "networks"),
-    *("onnx", "plotting", "series", "sources"),
+    *("onnx", "plotting", "review", "series", "sources"),
 }
 
 __all__ = [

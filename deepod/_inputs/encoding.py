@@ -212,8 +212,7 @@ def as_frame(X: Any) -> Any:
 
 
 def _kind(cells: Any) -> str:
-    (column,) = columns_of(cells) or ()
-    return column.kind
+    return (columns_of(cells) or [])[0].kind
 
 
 def _chosen(frame: Any, given: Any, parameter: str) -> set[int]:

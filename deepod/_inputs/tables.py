@@ -152,7 +152,11 @@ class TableFile(ABC):
         Of the columns, in order.
     header : list of str
         Names of all columns of the file.
+    is_text : bool
+        Whether the file is text, whose cells have no types.
     """
+
+    is_text = False
 
     def __init__(
         self,
@@ -251,6 +255,8 @@ class TableFile(ABC):
 
 class _Csv(TableFile):
     """Files of CSV with the same header."""
+
+    is_text = True
 
     def _open(self, files: list[Path], dialect: Dialect) -> None:
         self._files = [CsvFile(file, dialect) for file in files]

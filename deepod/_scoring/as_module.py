@@ -34,6 +34,13 @@ def as_module(detector: Any) -> Joined | Scores:
     if not isinstance(detector, PyODVocabulary):
         raise TypeError(f"detector must be a deepod detector such as PLAD(), got {name}.")
     check_is_fitted(detector)
+    for part in getattr(detector, "members_", [detector]):
+        if hasattr(part, "encoder_"):
+            raise TypeError(
+                f"{name} encodes categories or times, which no module or graph of numbers can do; "
+                "encode them before, by a ColumnTransformer, say, and fit on numbers. save keeps "
+                "the detector as it is."
+            )
     if isinstance(detector, Fitted):
         return Scores(detector).eval()
     for member in detector.members_:  # type: ignore[attr-defined]

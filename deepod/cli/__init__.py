@@ -81,6 +81,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_list(commands)
     _add_fit(commands)
     _add_score(commands)
+    _add_review(commands)
     _add_bench(commands)
     _add_report(commands)
     _add_plot(commands)
@@ -157,6 +158,18 @@ def _add_fit(commands: Any) -> None:
         help="columns of Parquet or .csv to leave out, such as labels",
     )
     _add_dialect(fit)
+    fit.add_argument(
+        "--labels",
+        metavar="COLUMN|MARKS",
+        help="labels to learn from, with --set supervision=...: a column of TRAIN, 1 = anomaly, "
+        "0 = normal or nothing, or the .csv file of marks that a page of deepod review gives. "
+        "few_labels learns from the anomalies; all other rows count as unlabelled",
+    )
+    fit.add_argument(
+        "--id",
+        metavar="COLUMN",
+        help="column of ids, which is no feature; MARKS by ids are joined by it, as text",
+    )
     _add_time(fit)
     fit.add_argument(
         "--out",
@@ -189,10 +202,58 @@ def _add_score(commands: Any) -> None:
         help=".npy (scores) or .csv (score,label, after the time if --time is given) to write; "
         "higher scores are more anomalous",
     )
+    score.add_argument(
+        "--id",
+        metavar="COLUMN",
+        help="column of NEW that .csv scores carry in front, as it is written: what rows are "
+        "called by",
+    )
     _add_dialect(score)
     _add_time(score)
     _add_context(score)
     score.add_argument("--quiet", action="store_true", help="no progress bar")
+
+
+def _add_review(commands: Any) -> None:
+    review = commands.add_parser(
+        "review",
+        help="write a page to decide what the top rows are, and to learn from it",
+        description="Score the rows of NEW by a saved detector and write a page of those that "
+        "score highest: the columns that made each score, beside what is typical; groups of rows "
+        "that are alike; the distribution of the scores. Rows are marked in the page as anomaly, "
+        "normal or unsure by keys, and the marks downloaded for deepod fit --labels. The page is "
+        "one file that needs no network. Only the rows on it are explained, which for methods "
+        "whose reasons are integrated gradients takes as long as hundreds of scorings of them.",
+        epilog="example: deepod review model new.csv --top 50 --id transaction_id --out "
+        "review.html; after learning from the marks, deepod review model2 new.csv --compare model "
+        "--out moved.html",
+    )
+    review.set_defaults(run=_run_review)
+    review.add_argument("model", type=Path, metavar="MODEL", help="as deepod fit has saved it")
+    review.add_argument("new", type=Path, metavar="NEW", help="rows to score and review")
+    review.add_argument(
+        "--top", type=int, default=50, metavar="N", help="rows to show (default: %(default)s)"
+    )
+    review.add_argument(
+        "--id", metavar="COLUMN", help="column of NEW that rows are called by in the marks"
+    )
+    review.add_argument(
+        "--compare",
+        type=Path,
+        metavar="BEFORE",
+        help="an earlier model of the same rows: show what has moved from it to MODEL",
+    )
+    review.add_argument(
+        "--reference",
+        type=Path,
+        metavar="FILE",
+        help="rows that typical values are medians of, such as TRAIN (default: those of NEW)",
+    )
+    review.add_argument(
+        "--out", type=Path, metavar="PAGE", required=True, help=".html file to write"
+    )
+    _add_dialect(review)
+    review.add_argument("--quiet", action="store_true", help="no progress bar")
 
 
 def _add_bench(commands: Any) -> None:
@@ -423,8 +484,7 @@ def _check_out(out: Path, suffixes: Sequence[str]) -> None:
     if not out.parent.is_dir():
         raise FileNotFoundError(f"--out {out}: there is no folder {out.parent}.")
     if out.is_dir() or out.suffix not in suffixes:
-        *others, last = suffixes
-        expected = f"{', '.join(others)} or {last}"
+        expected = " or ".join(", ".join(suffixes).rsplit(", ", 1))
         raise ValueError(f"--out {out}: expected the name of a {expected} file.")
     if not os.access(out.parent, os.W_OK):
         raise PermissionError(f"--out {out}: the folder is write-protected; choose another.")
@@ -478,6 +538,8 @@ def _run_fit(arguments: argparse.Namespace) -> None:
         settings=dict(arguments.set),
         columns=arguments.columns,
         drop=arguments.drop,
+        labels=arguments.labels,
+        id_name=arguments.id,
         options=_options(arguments),
         dialect=_dialect(arguments),
     )
@@ -497,6 +559,7 @@ def _run_score(arguments: argparse.Namespace) -> None:
         arguments.model,
         arguments.new,
         arguments.out,
+        id_name=arguments.id,
         quiet=arguments.quiet,
         options=_options(arguments),
         dialect=_dialect(arguments),
@@ -509,6 +572,29 @@ def _say_scored(arguments: argparse.Namespace, result: Any) -> None:
     print(
         f"{result.rows} scored, {result.flagged:,} above the threshold "
         f"{result.threshold:.6g}: {arguments.out}"
+    )
+
+
+def _run_review(arguments: argparse.Namespace) -> None:
+    from deepod.cli import review
+
+    _check_out(arguments.out, [".html"])
+    result = review.review(
+        arguments.model,
+        arguments.new,
+        arguments.out,
+        top=arguments.top,
+        id_name=arguments.id,
+        reference=arguments.reference,
+        compare=arguments.compare,
+        quiet=arguments.quiet,
+        dialect=_dialect(arguments),
+    )
+    page = result.page
+    groups = f", in {page.groups} groups" if page.groups else ""
+    print(
+        f"{page.rows:,} rows scored, {page.flagged:,} above the threshold {result.threshold:.6g}; "
+        f"{page.shown:,} explained in {page.explained:.1f} s{groups}: {arguments.out}"
     )
 
 

@@ -18,7 +18,7 @@ from deepod._registry import SERIES, detector_class
 from deepod._scoring.apply import parts_of
 from deepod._storage.atomic import prepare, replacing
 from deepod._storage.models import check_place
-from deepod.cli import series, tables
+from deepod.cli import marks, mixed, series, tables
 from deepod.cli.series import NO_OPTIONS, Options
 from deepod.cli.tables import Reading, about
 
@@ -48,6 +48,8 @@ def fit(
     settings: dict[str, Any] | None = None,
     columns: Sequence[str] | None = None,
     drop: Sequence[str] = (),
+    labels: str | None = None,
+    id_name: str | None = None,
     options: Options = NO_OPTIONS,
     dialect: Dialect = UNKNOWN,
 ) -> Fitted:
@@ -67,6 +69,11 @@ def fit(
         Columns to read; None takes all.
     drop : sequence of str, default=()
         Columns to leave out.
+    labels : str, optional
+        What to learn from besides: a column of ``train`` with 1 = anomaly, 0 = normal or nothing,
+        or a .csv file of marks that a page of ``deepod review`` gave.
+    id_name : str, optional
+        Column of ids, which is no feature; marks are joined by it.
     options : Options
         What is said of a series besides its file.
     dialect : Dialect
@@ -84,6 +91,9 @@ def fit(
     if detector not in SERIES:
         options.refuse(detector)
     model = _set_up(detector, settings or {})
+    marks.check_supervision(model, labels)
+    drop = [*drop, *([id_name] if id_name is not None else [])]
+    drop += [labels] if labels is not None and not marks.is_file(labels) else []
     with about(f"--out {out}"):
         check_place(out)
     with about(f"TRAIN {train}"):
@@ -94,10 +104,24 @@ def fit(
             points = series.read(train, out.parent, reading, options, allow_nan=allow_nan)
             rows, names, said, note = points.series, points.names, points.described, points.gaps
         else:
-            rows, names = tables.open_to_fit(train, out.parent, reading, allow_nan=allow_nan)
+            try:
+                rows, names = tables.open_to_fit(train, out.parent, reading, allow_nan=allow_nan)
+            except ValueError:
+                rows, names = tables.open_mixed(train, reading), None
+                if rows is None:
+                    raise
+                mixed.encode(model, settings or {})
             said, note = f"{len(rows):,} rows", None
+    y = None
+    if labels is not None:
+        with about(f"--labels {labels}"):
+            known = marks.read_labels(labels, train, id_name, len(rows), dialect)
+            marks.check_complete(known, model.supervision)
+        y, note = known.y, known.described
     with about(f"fitting {detector} on {train}"):
-        model.fit(rows)
+        model.fit(rows, y)
+    if mixed.encoder_of(model) is not None:
+        note = "\n".join([*([note] if note else []), mixed.described(model, rows)])
     if names is not None:  # new rows are read by them
         for part in _with_members(model):
             part.feature_names_in_ = np.array(names, dtype=object)
@@ -111,6 +135,7 @@ def score(
     new: Path,
     out: Path,
     *,
+    id_name: str | None = None,
     quiet: bool = False,
     options: Options = NO_OPTIONS,
     dialect: Dialect = UNKNOWN,
@@ -126,6 +151,8 @@ def score(
     out : Path
         .npy (float64 scores), or .csv with the columns score and label. Takes the place of an
         older file when all rows are scored, not before.
+    id_name : str, optional
+        Column of ``new`` that a .csv of scores carries in front, as it is written.
     quiet : bool, default=False
         Whether to show no progress bar on a terminal either.
     options : Options
@@ -144,14 +171,22 @@ def score(
     """
     detector = _load(model)
     if series.is_for_series(detector):
+        if id_name is not None:
+            raise ValueError(f"--id {id_name}: points of a series are called by --time.")
         found = _read_new(detector, model, new, out, options, dialect)
         labels = found.scores > detector.threshold_
         series.write(out, found.scores, labels, found.points, options.time)
         return found.counted()
     options.refuse(type(detector).__name__)
-    opened = _open_new(detector, model, new, out, dialect)
+    opened = _open_new(detector, model, new, out, dialect, id_name=id_name)
+    ids = None
+    if id_name is not None:
+        with about(f"--id {id_name}"):
+            if out.suffix != ".csv":
+                raise ValueError(f"{out} holds numbers alone; write .csv.")
+            ids = tables.read_text(new, [id_name], dialect)[id_name]
     threshold, flagged, n = opened.detector.threshold_, 0, len(opened.source)
-    with _written(out, n) as write:
+    with _written(out, n, id_name, ids) as write:
         for scores in _scores(opened, quiet):
             labels = scores > threshold
             write(scores, labels)
@@ -310,13 +345,13 @@ class _Opened(NamedTuple):
 
     detector: Any
     names: list[str] | None  # of the columns, in the order of training
-    source: sources.Source
+    source: sources.Source | tables.Frame
     path: Path
 
-    def read(self, start: int, stop: int) -> np.ndarray:
+    def read(self, start: int, stop: int) -> Any:
         """Read rows, and refuse values that the detector would refuse without names."""
         rows = self.source.read(start, stop)
-        if self.names is not None:
+        if self.names is not None and isinstance(rows, np.ndarray):
             tables.check_values(rows, self.names, start, allow_nan=self.detector.fill_ is not None)
         return rows
 
@@ -366,19 +401,24 @@ def _load(model: Path) -> Any:
 
 
 def _names(
-    detector: Any, model: Path, label: str | None, time: str | None = None
+    detector: Any,
+    model: Path,
+    label: str | None,
+    time: str | None = None,
+    id_name: str | None = None,
 ) -> tuple[list[str] | None, list[str]]:
     """List the columns to read, None for all, and those to leave out then."""
     # Parts of the rows are read by the names, and come without.
     found, *_ = [vars(part).pop("feature_names_in_", None) for part in _with_members(detector)]
     names = None if found is None else [str(name) for name in found]
-    for option, column, way in (("--label", label, "--drop"), ("--time", time, "--time")):
+    others = [("--label", label, "--drop"), ("--time", time, "--time"), ("--id", id_name, "--id")]
+    for option, column, way in others:
         if column is not None and names is not None and column in names:
             raise ValueError(
                 f"{option} {column}: {model} was fitted on this column, too; fit without it: "
                 f"deepod fit {way} {column}"
             )
-    return names, [label] if label is not None and names is None else []
+    return names, [c for c in (label, id_name) if c is not None and names is None]
 
 
 def _open_new(
@@ -388,12 +428,19 @@ def _open_new(
     out: Path,
     dialect: Dialect,
     label: str | None = None,
+    id_name: str | None = None,
 ) -> _Opened:
-    """Open rows to score; ``label`` is a column that is none of those to score."""
-    names, drop = _names(detector, model, label)
+    """Open rows to score; ``label`` and ``id_name`` are columns that are none of those to score."""
+    names, drop = _names(detector, model, label, None, id_name)
     with about(f"NEW {new}"):
         reading = Reading(names, drop, dialect)
         tables.check_file(new, out, Reading(dialect=dialect))
+        encoder = mixed.encoder_of(detector)
+        if encoder is not None:
+            frame = tables.open_mixed(new, reading, encoder.columns)
+            if frame is None:
+                raise ValueError("it has no names of columns, by which MODEL encodes them.")
+            return _Opened(detector, names, tables.Frame(frame), new)
         source = tables.open_source(new, out.parent, reading)
         if np.prod(source.shape[1:]) != np.prod(detector.input_shape_):
             raise ValueError(
@@ -540,7 +587,9 @@ def _progress(n: int, quiet: bool) -> Any:
 
 
 @contextmanager
-def _written(out: Path, n: int) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
+def _written(
+    out: Path, n: int, id_name: str | None = None, ids: Sequence[str] | None = None
+) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
     """Take scores and labels as they come; the file gets its name when all n are there.
 
     Not through a memory map: on a full disk that kills the process, while this is an OSError.
@@ -552,15 +601,31 @@ def _written(out: Path, n: int) -> Iterator[Callable[[np.ndarray, np.ndarray], N
                 header = {"descr": "<f8", "fortran_order": False, "shape": (n,)}
                 np.lib.format.write_array_header_1_0(file, header)
             else:
-                file.write(b"score,label\n")
+                front = [] if id_name is None else [_cell(id_name)]
+                file.write((",".join([*front, "score", "label"]) + "\n").encode())
+            written = 0
 
             def write(scores: np.ndarray, labels: np.ndarray) -> None:
+                nonlocal written
                 if out.suffix == ".npy":
                     file.write(scores.astype("<f8").tobytes())
                 else:  # as many digits as tell a float64 from all others
                     pairs = zip(scores.tolist(), labels.tolist(), strict=True)
-                    file.writelines(b"%r,%d\n" % pair for pair in pairs)
+                    lines = (b"%r,%d\n" % pair for pair in pairs)
+                    if ids is not None:
+                        own = ids[written : written + len(scores)]
+                        lines = (
+                            f"{_cell(id_)},".encode() + line
+                            for id_, line in zip(own, lines, strict=True)
+                        )
+                    file.writelines(lines)
+                written += len(scores)
 
             yield write
     except OSError as error:
         raise OSError(f"--out {out}: {error}") from error
+
+
+def _cell(text: str) -> str:
+    """Quote what would end a cell of CSV."""
+    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text

@@ -171,6 +171,97 @@ def read_labels(path: Path, column: str, folder: Path, dialect: Dialect) -> np.n
     return y
 
 
+def read_text(path: Path, names: Sequence[str], dialect: Dialect = UNKNOWN) -> dict[str, list[str]]:
+    """Read columns of a table as text, exactly as it is written; an empty text is a gap."""
+    if path.suffix == ".npy":
+        raise ValueError(f"{path} has no names of columns; write .csv or Parquet.")
+    if not path.exists():
+        raise FileNotFoundError("there is no such file.")
+    table = open_table(path, columns=names, dialect=dialect, as_text=names)
+    return {
+        name: ["" if v is None or v != v else str(v) for v in table.values(name)] for name in names
+    }
+
+
+class Frame:
+    """Rows of a mixed table in memory, which are read part by part as a source's are."""
+
+    def __init__(self, frame: Any) -> None:
+        self.frame = frame
+        self.shape = frame.shape
+
+    def __len__(self) -> int:
+        return len(self.frame)
+
+    def read(self, start: int, stop: int) -> Any:
+        """Read rows ``start`` to ``stop``."""
+        return self.frame.iloc[start:stop]
+
+
+# Of the cells of a column with text: if more are numbers, the others are slips, not categories.
+_MOST_NUMBERS = 0.5
+
+
+def open_mixed(path: Path, reading: Reading, known: Sequence[dict[str, Any]] | None = None) -> Any:
+    """Read a table whose columns hold numbers, text and times into a frame of pandas.
+
+    Parameters
+    ----------
+    path : Path
+    reading : Reading
+    known : sequence of dict, optional
+        What a fitted detector encodes, its ``columns_``: cells of its numbers must be numbers, and
+        its categories are read as they are written.
+
+    Returns
+    -------
+    frame : pandas.DataFrame or None
+        None if a column holds neither numbers, text nor times, or numbers with slips among them,
+        or if all hold numbers: the error is then that of :func:`open_rows`.
+    """
+    try:
+        import pandas  # noqa: F401
+        import pyarrow as pa
+    except ImportError as error:
+        raise ImportError(
+            'Text and times need pandas to be encoded: pip install "deepod[data]".'
+        ) from error
+    if path.suffix == ".npy":
+        return None
+    table = reading.open(path)
+    if table.is_text:
+        table.as_text = [column["name"] for column in known or () if _is_written(column)]
+    numbers = [column["name"] for column in known or () if column["kind"] == "number"]
+    if numbers:
+        for _ in table.numbers(numbers):  # what is none is refused, by its row
+            pass
+    kinds = table.kinds
+    if known is None and (
+        "other" in kinds.values() or set(kinds.values()) <= {"number", "boolean"}
+    ):
+        return None
+    frame = pa.Table.from_batches(table.batches()).to_pandas()
+    texts = [name for name, kind in kinds.items() if kind == "text"]
+    if known is None and table.is_text and any(_has_slips(frame[name]) for name in texts):
+        return None
+    return frame
+
+
+def _is_written(column: dict[str, Any]) -> bool:
+    """Whether cells of a column are to be read as text, though they may all look like numbers."""
+    if column["kind"] != "category":
+        return False
+    return not {*column["frequent"], *column["rare"]} <= {"True", "False", ""}
+
+
+def _has_slips(cells: Any) -> bool:
+    import pandas as pd
+
+    there = cells[cells.notna() & (cells != "")]
+    numbers = pd.to_numeric(there, errors="coerce").notna()
+    return bool(numbers.mean() > _MOST_NUMBERS) if len(there) else False
+
+
 def check_values(rows: np.ndarray, names: list[str], start: int, *, allow_nan: bool) -> None:
     """Refuse gaps, unless they are allowed, and infinity by the names of the columns.
 

@@ -1,0 +1,117 @@
+"""What ``deepod review`` does: from a model and rows on disk to a page."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from deepod import review as pages
+from deepod._inputs.dialects import UNKNOWN, Dialect
+from deepod._storage.atomic import prepare
+from deepod.cli import commands, mixed, series, tables
+from deepod.cli.tables import about
+
+
+class Reviewed(NamedTuple):
+    """What is on a page."""
+
+    threshold: float
+    page: pages.Written
+
+
+def review(
+    model: Path,
+    new: Path,
+    out: Path,
+    *,
+    top: int = 50,
+    id_name: str | None = None,
+    reference: Path | None = None,
+    compare: Path | None = None,
+    quiet: bool = False,
+    dialect: Dialect = UNKNOWN,
+) -> Reviewed:
+    """Write a page to review the rows of a file that score highest.
+
+    Parameters
+    ----------
+    model : Path
+        As ``deepod fit`` or :meth:`deepod.BaseDetector.save` left it.
+    new : Path
+        What to score; its columns are read by the names of the training columns, if these had any.
+    out : Path
+        .html; takes the place of an older one.
+    top : int, default=50
+        Rows to show.
+    id_name : str, optional
+        Column of ``new`` that rows are called by; by their numbers without.
+    reference : Path, optional
+        Rows to take typical values of, such as the training rows; those of ``new`` without.
+    compare : Path, optional
+        An earlier model, to show what has moved since.
+    quiet : bool, default=False
+        Whether to show no progress bar on a terminal either.
+    dialect : Dialect
+        How .csv is written; what is None is found out.
+
+    Returns
+    -------
+    reviewed : Reviewed
+
+    Raises
+    ------
+    ValueError
+        If an argument is not acceptable; the message names it.
+    """
+    if top < 1:
+        raise ValueError(f"--top {top}: expected a number of rows, 1 or more.")
+    with about(f"--out {out}"):
+        prepare(out)
+    opened, scores = _scored(model, new, out, id_name, quiet, dialect)
+    before = None if compare is None else _scored(compare, new, out, id_name, quiet, dialect)[1]
+    ids = known = None
+    if id_name is not None:
+        with about(f"--id {id_name}"):
+            ids = tables.read_text(new, [id_name], dialect)[id_name]
+    if reference is not None:
+        with about(f"--reference {reference}"):
+            tables.check_file(reference, out)
+            drop = [id_name] if id_name is not None and opened.names is None else []
+            reading = tables.Reading(opened.names, drop, dialect)
+            encoder = mixed.encoder_of(opened.detector)
+            if encoder is None:
+                known = tables.open_source(reference, out.parent, reading)
+            else:
+                known = tables.open_mixed(reference, reading, encoder.columns)
+    with about(f"NEW {new}"):
+        page = pages.write(
+            out,
+            opened.detector,
+            getattr(opened.source, "frame", opened.source),
+            top=top,
+            ids=ids,
+            id_name=id_name or "id",
+            feature_names=opened.names,
+            reference=known,
+            scores=scores,
+            compare=before,
+            file=new.name,
+        )
+    return Reviewed(float(opened.detector.threshold_), page)
+
+
+def _scored(
+    model: Path, new: Path, out: Path, id_name: str | None, quiet: bool, dialect: Dialect
+) -> tuple[commands._Opened, np.ndarray]:
+    detector = commands._load(model)
+    if series.is_for_series(detector):
+        raise ValueError(
+            f"MODEL {model}: {type(detector).__name__} scores points of series, and a page shows "
+            "rows of tables; deepod plot draws a series with its scores."
+        )
+    opened = commands._open_new(detector, model, new, out, dialect, id_name=id_name)
+    if len(opened.source.shape) != 2:
+        raise ValueError(f"NEW {new}: only rows of a table can be reviewed, not windows or images.")
+    return opened, np.concatenate(list(commands._scores(opened, quiet)))
