@@ -85,9 +85,12 @@ for kind in sys.argv[1:]:
 @pytest.mark.parametrize(
     "kinds",
     [
-        ["detector", "Consensus", "LSTMAD"],
+        ["detector"],
         pytest.param(
-            ["recurrent", "traced", "cross-fitted", "SeedEnsemble", "adapter", "SeriesConsensus"],
+            [
+                *("recurrent", "traced", "cross-fitted", "Consensus", "SeedEnsemble", "adapter"),
+                *("LSTMAD", "SeriesConsensus"),
+            ],
             marks=pytest.mark.slow,
         ),
     ],
