@@ -180,6 +180,7 @@ print("same" if np.array_equal(found, fast("PLAD").fit(X).decision_function(X)) 
 
 
 @pytest.mark.parametrize("work", [HELD, OTHER_DTYPE], ids=["weights are drawn", "default dtype"])
+@pytest.mark.slow  # new interpreters import torch
 def test_forked_child__while_another_thread_computes__same_scores(work):
     run = [sys.executable, "-W", "ignore", "-c", HEAD + work]
     env = os.environ | {"OMP_NUM_THREADS": "1"}
