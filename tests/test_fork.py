@@ -85,9 +85,12 @@ for kind in sys.argv[1:]:
 @pytest.mark.parametrize(
     "kinds",
     [
-        ["detector", "Consensus", "LSTMAD"],
+        ["detector"],
         pytest.param(
-            ["recurrent", "traced", "cross-fitted", "SeedEnsemble", "adapter", "SeriesConsensus"],
+            [
+                *("recurrent", "traced", "cross-fitted", "Consensus", "SeedEnsemble", "adapter"),
+                *("LSTMAD", "SeriesConsensus"),
+            ],
             marks=pytest.mark.slow,
         ),
     ],
@@ -100,3 +103,86 @@ def test_forked_child__all_it_does__as_with_one_thread(kinds):
     run = subprocess.run(command, capture_output=True, text=True, env=env, timeout=600)
     assert run.returncode == 0, run.stderr
     assert run.stdout.split("\n")[:-1] == [f"same {kind}" for kind in kinds]
+
+
+# --- while another thread computes ----------------------------------------------------------------
+
+HEAD = """
+import os, pickle, threading
+import numpy as np
+import torch
+from deepod._inputs.seeds import global_generator
+from deepod._inputs.settings import fixed
+from tests.cases import fast, samples
+
+def in_child(work):
+    reading, writing = os.pipe()
+    if not (child := os.fork()):
+        try:
+            with open(writing, "wb") as pipe:
+                pickle.dump(work(), pipe)
+            os._exit(0)
+        finally:
+            os._exit(1)
+    os.close(writing)
+    with open(reading, "rb") as pipe:
+        data = pipe.read()
+    assert os.waitpid(child, 0)[1] == 0
+    return pickle.loads(data)
+"""
+
+# Another thread draws weights, and holds the lock on torch's random numbers, until the fork begins.
+HELD = """
+X = samples()
+begins, held = threading.Event(), threading.Event()
+os.register_at_fork(before=begins.set)
+
+def draws():
+    with global_generator():
+        held.set()
+        begins.wait()
+
+thread = threading.Thread(target=draws, daemon=True)
+thread.start()
+held.wait()
+found = in_child(lambda: fast("PLAD").fit(X).decision_function(X))
+thread.join()
+torch.set_num_threads(1)
+print("same" if np.array_equal(found, fast("PLAD").fit(X).decision_function(X)) else "another")
+"""
+
+# The default dtype is not that of torch while another thread scores: the child has its own again.
+OTHER_DTYPE = """
+X, torch_default = samples(), torch.set_default_dtype(torch.float64)
+entered, ends = threading.Event(), threading.Event()
+
+def scores():
+    with fixed():
+        entered.set()
+        ends.wait()
+
+thread = threading.Thread(target=scores, daemon=True)
+thread.start()
+entered.wait()
+
+def work():
+    scores = fast("PLAD").fit(X).decision_function(X)
+    return scores, str(torch.get_default_dtype())
+
+found, dtype = in_child(work)
+ends.set()
+thread.join()
+assert torch.get_default_dtype() == torch.float64
+torch.set_num_threads(1)
+assert dtype == "torch.float64", dtype
+print("same" if np.array_equal(found, fast("PLAD").fit(X).decision_function(X)) else "another")
+"""
+
+
+@pytest.mark.parametrize("work", [HELD, OTHER_DTYPE], ids=["weights are drawn", "default dtype"])
+@pytest.mark.slow  # new interpreters import torch
+def test_forked_child__while_another_thread_computes__same_scores(work):
+    run = [sys.executable, "-W", "ignore", "-c", HEAD + work]
+    env = os.environ | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(run, capture_output=True, text=True, env=env, timeout=600)
+    assert done.stdout == "same\n", done.stderr

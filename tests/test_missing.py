@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import sklearn
+import torch
 from sklearn.base import clone
 from sklearn.exceptions import FitFailedWarning
 from sklearn.impute import SimpleImputer
@@ -293,6 +294,24 @@ def test_impute__scikit_learn_told_that_all_is_finite__still_fills():
         detector = fast("AutoEncoder", missing="impute").fit(GAPS)
     expected = fast("AutoEncoder", missing="impute").fit(GAPS).decision_scores_
     np.testing.assert_array_equal(detector.decision_scores_, expected)
+
+
+class NothingKnown(AutoEncoder):
+    """Gives rows with large values no number."""
+
+    def _score(self, module, x):
+        return torch.where(x[:, 0] > 100, torch.nan, super()._score(module, x))
+
+
+def test_label__score_is_nan__refused_and_not_normal():
+    detector = NothingKnown(epochs=1, cross_fitting=False, random_state=0).fit(samples())
+    rows = samples()
+    assert set(detector.predict(rows).tolist()) == {0, 1}
+    rows[:3, 0] = 1e6
+    assert np.isnan(detector.decision_function(rows)).sum() == 3
+    for name in ("predict", "predict_confidence", "predict_with_rejection"):
+        with pytest.raises(FloatingPointError, match="3 of 40 scores are NaN"):
+            getattr(detector, name)(rows)
 
 
 @pytest.mark.parametrize("case", ["pandas' NA", "NA among objects", "array of objects", "masked"])

@@ -17,7 +17,6 @@ from tests.cases import (
     fast,
     fast_series,
     fitted,
-    fitted_series,
     samples,
     waves,
 )
@@ -73,6 +72,16 @@ ENSEMBLES = {
     "cross-fitted": lambda: fast("DeepSVDD", cross_fitting=True),
     "traced": lambda: fast("DeepSVDD", engine="trace"),
 }
+
+
+QUICK = ("DeepSVDD", "Consensus", "RidgeAR")
+every_kind = pytest.mark.parametrize(
+    "name",
+    [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        for name in [*FAST, *ENSEMBLES, *SERIES_NAMES]
+    ],
+)
 
 
 def unfitted(name):
@@ -132,7 +141,7 @@ def expected(tmp_path_factory):
     return of
 
 
-@pytest.mark.parametrize("name", [*FAST, *ENSEMBLES, *SERIES_NAMES])
+@every_kind
 def test_settings__fit__same_scores(name, expected):
     detector, _ = expected(name)
     X = rows_for(name)
@@ -144,7 +153,7 @@ def test_settings__fit__same_scores(name, expected):
         np.testing.assert_array_equal(scores, detector.decision_scores_, err_msg=mode)
 
 
-@pytest.mark.parametrize("name", [*FAST, *ENSEMBLES, *SERIES_NAMES])
+@every_kind
 def test_settings__fitted__same_results_everywhere(name, expected, tmp_path):
     detector, known = expected(name)
     for mode in MODES:
@@ -218,7 +227,3 @@ def test_settings__two_threads_in_turns__as_before():
         assert torch.get_default_dtype() == torch.float32
         second.__exit__(None, None, None)
         assert torch.get_default_dtype() == torch.float64
-
-
-def test_settings__series_shared__not_changed():
-    assert fitted_series("RidgeAR").decision_function(waves()).dtype == np.float64

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,10 @@ from sklearn.utils import check_random_state
 
 # One thread at a time draws from torch's global generator, which is set or put back.
 _drawing = threading.RLock()
+if hasattr(os, "register_at_fork"):  # a thread that holds it would be missing in a forked child
+    os.register_at_fork(
+        before=_drawing.acquire, after_in_parent=_drawing.release, after_in_child=_drawing.release
+    )
 
 
 class Seeds(NamedTuple):

@@ -12,7 +12,7 @@ import torch
 # The dtype that new tensors have by default holds for all threads: the first call that needs
 # float32 sets it, the last one puts back what was.
 _changing = threading.Lock()
-_calls = 0
+_calls: list[int] = []  # the threads that they are in
 _before = torch.float32
 
 
@@ -37,29 +37,39 @@ def fixed() -> Iterator[None]:
 
 
 def _begin() -> None:
-    global _calls, _before
+    global _before
     with _changing:
         if not _calls:
             _before = torch.get_default_dtype()
         if torch.get_default_dtype() != torch.float32:
             torch.set_default_dtype(torch.float32)
-        _calls += 1
+        _calls.append(threading.get_ident())
 
 
 def _end() -> None:
-    global _calls
     with _changing:
-        _calls -= 1
-        if not _calls and _before != torch.float32:
-            torch.set_default_dtype(_before)
+        _calls.remove(threading.get_ident())
+        _put_back()
+
+
+def _put_back() -> None:
+    if not _calls and _before != torch.float32:
+        torch.set_default_dtype(_before)
 
 
 def _in_forked_child() -> None:
     """Compute with one thread: those of torch's pool are not there, and would be waited for."""
-    global _changing
-    _changing = threading.Lock()  # a thread of the parent may have held it
     torch.set_num_threads(1)
+    # Nor are other threads, whose calls end no more.
+    _calls[:] = [thread for thread in _calls if thread == threading.get_ident()]
+    _put_back()
 
 
 if hasattr(os, "register_at_fork"):  # Windows has no fork
+    # A thread of the parent that holds the lock would be missing in the child.
+    os.register_at_fork(
+        before=_changing.acquire,
+        after_in_parent=_changing.release,
+        after_in_child=_changing.release,
+    )
     os.register_at_fork(after_in_child=_in_forked_child)

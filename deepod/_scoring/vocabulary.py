@@ -566,6 +566,12 @@ class PyODVocabulary(PyODBaseDetector):
         self._thresholded_ = _Thresholded(self._rule(), threshold, labels, thresholder)
 
     def _labels(self, scores: np.ndarray) -> np.ndarray:
+        unknown = np.count_nonzero(np.isnan(scores))
+        if unknown:  # which is above no threshold
+            raise FloatingPointError(
+                f"{unknown} of {len(scores)} scores are NaN, neither normal nor an anomaly: "
+                "decision_function(X) shows of which rows. Leave them out, or see what they hold."
+            )
         thresholder = self._current().thresholder
         if thresholder is None:
             return (scores > self.threshold_).astype(int)
