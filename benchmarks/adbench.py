@@ -177,7 +177,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     options.add_options(parser, detectors=f"{OURS},{PEERS}")
     args = parser.parse_args(argv)
     with _common.explained(parser):
-        print(options.run_with_options(find(args.datasets, args.protocol), args))
+        print(options.run_with_options(find(args.datasets, args.protocol), args)[0])
 
 
 if __name__ == "__main__":

@@ -481,7 +481,10 @@ def test_score__bad_argument__one_line_that_names_it(options, said, bad_files, c
         ({"train": "twice.csv"}, "TRAIN twice.csv: 2 columns have the name 'b'"),
         ({"train": "index.csv"}, r"TRAIN index.csv: a column has no name.*to_csv\(index=False\)"),
         ({"train": "long.csv", "--drop": "a"}, "TRAIN long.csv: row 2: 4 values for 3 columns"),
-        ({"train": "broken.csv", "--drop": "c"}, "TRAIN broken.csv: row 2: unexpected end of data"),
+        (
+            {"train": "broken.csv", "--drop": "c"},
+            "TRAIN broken.csv: unexpected end of the file within quotes",
+        ),
         ({"train": "latin.csv"}, "TRAIN latin.csv: it is not in UTF-8"),
         ({"train": "gap.csv"}, "row 2, column 'b' has no value; fill the gaps.*missing=impute"),
         ({"train": "far.csv"}, "row 1, column 'c' is infinite; columns with such cells: 'b', 'c'"),

@@ -46,8 +46,8 @@ def add_options(parser: argparse.ArgumentParser, detectors: str | None = None) -
         "to; a run that was stopped goes on where it was")  # fmt: skip
 
 
-def run_with_options(data: Sequence[Any], args: argparse.Namespace) -> str:
-    """Run as the options say; a sentence on what was done."""
+def run_with_options(data: Sequence[Any], args: argparse.Namespace) -> tuple[str, list[str]]:
+    """Run as the options say; a sentence on what was done, and datasets that cannot be read."""
     from deepod.bench.runner import run
 
     with stoppable(args.out):
@@ -71,7 +71,8 @@ def run_with_options(data: Sequence[Any], args: argparse.Namespace) -> str:
     done = f"{len(found)} rows of {len(data)} datasets, {len(errors)} with an error: {args.out}"
     if errors:
         done += f"\nfirst error: {errors[0]}\n--retry-errors runs what ended in an error again"
-    return done
+    unread = [row["dataset"] for row in found if row.get("unread")]
+    return done, list(dict.fromkeys(unread))
 
 
 def wanted(args: argparse.Namespace) -> list[str]:

@@ -283,7 +283,9 @@ class _Trial:
 
     def prepare(self) -> None:
         """Load and divide the rows, and build the detector."""
+        self.row["unread"] = True
         self.split = split = load(self.cell, self.unit.dataset)
+        del self.row["unread"]
         divided = self.cell.protocol in protocols.DIVIDED
         protocol = None if divided else protocols.find(self.cell.protocol)[0]
         self.row |= {

@@ -16,6 +16,7 @@ from typing import Any
 import deepod
 from deepod._registry import SERIES
 from deepod.bench.options import add_options, run_with_options
+from deepod.cli.wording import translate
 
 # Windows needs a detector of rows, which no option can say.
 _FITTED = ["Consensus", *deepod.DETECTORS, *(name for name in SERIES if name != "Windows")]
@@ -63,7 +64,7 @@ def _nobody_reads(more: str = "") -> bool:
 
 
 def _failed(command: str, error: BaseException, code: int) -> int:
-    message = " ".join(str(error).split()) or "stopped by Ctrl-C."
+    message = translate(" ".join(str(error).split()), command) or "stopped by Ctrl-C."
     print(f"deepod {command}: {message}", file=sys.stderr)
     return code
 
@@ -616,10 +617,16 @@ def _run_bench(arguments: argparse.Namespace) -> None:
     if added:
         sys.path.append(here)  # module:Class may be here, and workers look where this process does
     try:
-        print(run_with_options(found, arguments))
+        done, unread = run_with_options(found, arguments)
+        print(translate(done, arguments.command))
     finally:
         if added:
             sys.path.remove(here)
+    if unread:
+        raise ValueError(
+            f"{', '.join(unread)} could not be read; when that is mended, --retry-errors runs the "
+            "rest."
+        )
 
 
 def _run_plot(arguments: argparse.Namespace) -> None:
