@@ -15,7 +15,9 @@ _TITLES = {"number": "numbers", "category": "categories", "time": "times"}
 
 def encode(model: Any, settings: dict[str, Any]) -> None:
     """Have a detector encode the columns of a mixed table, but for what the user has set."""
-    given: dict[str, Any] = {name: value for name, value in _SETTINGS.items() if name not in settings}
+    given: dict[str, Any] = {
+        name: value for name, value in _SETTINGS.items() if name not in settings
+    }
     if hasattr(model, "member_params"):
         given = {"member_params": given | (model.member_params or {})}
     model.set_params(**given)

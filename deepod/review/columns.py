@@ -189,9 +189,10 @@ def shown(value: Any) -> Any:
 
     Long texts are cut.
     """
-    if value is None or isinstance(value, str):
-        long = value is not None and len(value) > _SHOWN
-        return value[: _SHOWN - 1] + "…" if long else value
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return value[: _SHOWN - 1] + "…" if len(value) > _SHOWN else value
     if np.isnan(value):
         return None
     value = float(value)
