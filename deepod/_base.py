@@ -369,8 +369,8 @@ class BaseDetector(Saved, CallbackSupport, Hyperparameters):
 
         Notes
         -----
-        Gradients reach X where the score has any. A ``Neighbors`` refuses an X that asks for them
-        with a RuntimeError: its scores are ranks.
+        Gradients reach X where the score has any. The ranks of ``Neighbors`` have none: it refuses
+        an X that asks for them with a RuntimeError.
 
         Examples
         --------
@@ -379,8 +379,7 @@ class BaseDetector(Saved, CallbackSupport, Hyperparameters):
         >>> X = np.random.default_rng(0).normal(size=(200, 3))
         >>> module = AutoEncoder(epochs=5, random_state=0).fit(X).as_module()
         >>> x = torch.tensor([[0.0, 0.0, 9.0]], requires_grad=True)
-        >>> module(x).sum().backward()
-        >>> x.grad.abs().argmax()
+        >>> torch.autograd.grad(module(x).sum(), x)[0].abs().argmax()
         tensor(2)
         """
         return as_module(self)

@@ -120,7 +120,7 @@ def test_as_module__a_copy__that_follows_nothing_and_can_be_kept():
         for tensor in module.state_dict().values():
             tensor.zero_()
     assert np.isfinite(detector.decision_function(samples())).all()
-    assert detector.module_.state_dict()["autoencoder.encoder.0.weight"].any()
+    assert any(p.any() for p in detector.module_.parameters())
 
 
 @pytest.mark.parametrize("name", SERIES_NAMES)

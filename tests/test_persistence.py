@@ -1,6 +1,7 @@
 """Saved models: what is written, what comes back, what is refused."""
 
 import copy
+import importlib
 import json
 import pickle
 import subprocess
@@ -20,11 +21,21 @@ import deepod
 from deepod._scoring import sketch
 from deepod._storage import detectors as _detectors
 from deepod._storage import tensors as _tensors
-from deepod.callbacks import EarlyStopping
-from deepod.networks import MLP, LeNet
+from deepod.callbacks import EarlyStopping, Progress
+from deepod.networks import MLP, LeNet, Prototypes, Recurrent
 from deepod.params import integer, param, parameters
 
-from .cases import NAMES, NAMES_AND_KINDS, REPRESENTATIVES, fast, fitted, samples
+from .cases import (
+    NAMES,
+    NAMES_AND_KINDS,
+    REPRESENTATIVES,
+    SERIES_NAMES,
+    fast,
+    fitted,
+    fitted_series,
+    samples,
+    waves,
+)
 from .test_pyod import Thresholder
 
 every_detector = pytest.mark.parametrize("name", NAMES)
@@ -558,9 +569,121 @@ def test_skops__pipeline__same_scores(name):
     data = sio.dumps(pipeline)
     untrusted = sio.get_untrusted_types(data=data)
     assert {kind.partition(".")[0] for kind in untrusted} == {"deepod"}
-    again = sio.loads(data, trusted=untrusted)
+    again = sio.loads(data, trusted=deepod.TRUSTED_TYPES)
     np.testing.assert_array_equal(again.decision_function(X), pipeline.decision_function(X))
     np.testing.assert_array_equal(again.predict(X), pipeline.predict(X))
+
+
+def kept_by_skops():
+    """Fitted, with X: all that is registered, and all parameters that are objects of deepod."""
+    X = samples()
+    for name in NAMES:
+        yield fitted(name), X
+    for name in SERIES_NAMES:
+        yield fitted_series(name), waves()
+    yield deepod.series.ReRe(window=10, random_state=0).fit(waves(120, None)), waves(120, None)
+    yield deepod.Consensus([fast("Neighbors"), fast("AutoEncoder")], random_state=0).fit(X), X
+    yield deepod.SeedEnsemble(fast("DeepSVDD"), 2, random_state=0).fit(X), X
+    yield deepod.SklearnOutlierAdapter(fast("DeepSVDD")).fit(X), X
+    for kind, network in [("table", MLP(hidden=(4,))), ("windows", Recurrent(hidden=(4,)))]:
+        yield fast("AutoEncoder", network=network).fit(samples(kind)), samples(kind)
+    yield fast("AutoEncoder", network=LeNet(channels=(2, 2, 2))).fit(samples("images")), None
+    callbacks = [EarlyStopping(), Progress()]
+    yield fast("PLAD", network=Prototypes(n_prototypes=4), callbacks=callbacks).fit(X), X
+
+
+def test_trusted_types__all_that_skops_needs_and_no_other():
+    sio = pytest.importorskip("skops.io")
+    needed = set()
+    for detector, X in kept_by_skops():
+        data = sio.dumps(detector)
+        needed |= set(sio.get_untrusted_types(data=data))
+        again = sio.loads(data, trusted=deepod.TRUSTED_TYPES)
+        if X is not None:
+            expected = detector.decision_function(X)
+            np.testing.assert_array_equal(again.decision_function(X), expected)
+    # A search holds scorers and splitters of scikit-learn, which are the user's to trust.
+    assert needed | {"deepod.search.StackedSearchCV"} == set(deepod.TRUSTED_TYPES)
+    for name in deepod.TRUSTED_TYPES:
+        module, _, kind = name.rpartition(".")
+        assert getattr(importlib.import_module(module), kind).__module__ == module
+        assert name.startswith("deepod.")
+
+
+# --- Class.load, and what other libraries read --------------------------------------------------
+
+
+def every_kind():
+    """One of each class that has ``save``, as a function, so that none is fitted too early."""
+    for name in NAMES:
+        yield pytest.param(lambda name=name: fitted(name), id=name)
+    for name in SERIES_NAMES:
+        yield pytest.param(lambda name=name: fitted_series(name), id=name)
+    members = [fast("Neighbors"), fast("AutoEncoder")]
+    for one in (deepod.Consensus(members), deepod.SeedEnsemble(fast("DeepSVDD"), 2)):
+        yield pytest.param(lambda one=one: one.fit(samples()), id=type(one).__name__)
+
+
+@pytest.mark.parametrize("make", every_kind())
+def test_load__of_every_class__what_deepod_load_returns_and_no_other_class(make, tmp_path):
+    detector = make()
+    if type(detector).__name__ == "Windows":
+        detector = deepod.series.Windows(fast("AutoEncoder"), window=10).fit(waves())
+    detector.save(tmp_path / "m.deepod")
+    again = type(detector).load(tmp_path / "m.deepod", device="cpu")
+    assert type(again) is type(detector)
+    by_root = deepod.load(tmp_path / "m.deepod", device="cpu")
+    assert vars(again).keys() == vars(by_root).keys()
+    series = "series" in getattr(detector, "inputs", ())
+    X = waves() if series else samples()
+    np.testing.assert_array_equal(again.decision_function(X), by_root.decision_function(X))
+    name = type(detector).__name__
+    other = deepod.PLAD if name != "PLAD" else deepod.AutoEncoder
+    with pytest.raises(TypeError, match=rf"class {name}, .* no {other.__name__}: .*{name}\.load"):
+        other.load(tmp_path / "m.deepod")
+    # Loaders of the Hugging Face hub read no file that does not say so.
+    with safe_open(tmp_path / "m.deepod", "pt") as file:
+        assert file.metadata()["format"] == "pt"
+
+
+def test_load__class_that_others_derive_from__takes_them(tmp_path):
+    fitted("PLAD").save(tmp_path / "m.deepod")
+    assert type(deepod.BaseDetector.load(tmp_path / "m.deepod")) is deepod.PLAD
+    deepod.SeedEnsemble(fast("DeepSVDD"), 2).fit(samples()).save(tmp_path / "e.deepod")
+    assert type(deepod.Consensus.load(tmp_path / "e.deepod")) is deepod.SeedEnsemble
+    with pytest.raises(TypeError, match="no BaseDetector"):
+        deepod.BaseDetector.load(tmp_path / "e.deepod")
+
+
+def test_load__of_an_own_class__needs_no_list(tmp_path):
+    detector = Stamped(epochs=1, random_state=0).fit(samples())
+    detector.save(tmp_path / "m.deepod")
+    assert_same_scores(Stamped.load(tmp_path / "m.deepod"), detector)
+    with pytest.raises(deepod.InvalidFileError, match="Stamped"):
+        deepod.PLAD.load(tmp_path / "m.deepod")
+    with pytest.raises(FileNotFoundError):
+        Stamped.load(tmp_path / "none.deepod")
+
+
+def with_metadata(path, change):
+    """Alter what the header says of the whole file."""
+    data = path.read_bytes()
+    start = 8 + int.from_bytes(data[:8], "little")
+    head = json.loads(data[8:start])
+    change(head["__metadata__"])
+    text = json.dumps(head).encode()
+    path.write_bytes(len(text).to_bytes(8, "little") + text + data[start:])
+
+
+def test_load__metadata__older_files_have_no_format_and_nothing_else_may_stand_there(tmp_path):
+    path = tmp_path / "m.deepod"
+    fitted("PLAD").save(path)
+    with_metadata(path, lambda metadata: metadata.pop("format"))
+    assert_same_scores(deepod.load(path), fitted("PLAD"))
+    for change in ({"format": "tf"}, {"format": "pt", "more": "x"}, {"more": "x"}):
+        with_metadata(path, lambda metadata, change=change: metadata.update(change))
+        with pytest.raises(deepod.InvalidFileError, match="metadata"):
+            deepod.load(path)
 
 
 def test_pickle__holds_no_torch_objects():
