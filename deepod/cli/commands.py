@@ -440,6 +440,8 @@ def _open_new(
             frame = tables.open_mixed(new, reading, encoder.columns)
             if frame is None:
                 raise ValueError("it has no names of columns, by which MODEL encodes them.")
+            for part in _with_members(detector):  # a frame has names to compare
+                part.feature_names_in_ = np.array(names, dtype=object)
             return _Opened(detector, names, tables.Frame(frame), new)
         source = tables.open_source(new, out.parent, reading)
         if np.prod(source.shape[1:]) != np.prod(detector.input_shape_):
