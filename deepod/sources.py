@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from contextlib import suppress
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -160,7 +159,10 @@ class _Parquet:
         import pyarrow as pa
         import pyarrow.dataset as pads
 
-        self._columns = parquet_columns(path.schema) if columns is None else list(columns)
+        if columns is None:
+            index = index_names(path.schema)
+            columns = [name for name in parquet_types(path) if name not in index]
+        self._columns = list(columns)
         self.feature_names = self._columns
         self._groups: list[_Group] = []
         types = []
@@ -255,19 +257,12 @@ def _numeric(fragment: Any, columns: list[str], keys: dict[str, Any]) -> list[np
     """NumPy's types of the columns of a file."""
     import pyarrow as pa
 
-    schema, path = fragment.physical_schema, fragment.path
+    path = fragment.path
     if not columns:
         raise ValueError(f"{path} has no column to read.")
     types = []
     for name in columns:
-        if name in keys:
-            kind = pa.scalar(keys[name]).type
-        elif (there := schema.names.count(name)) == 1:
-            kind = schema.field(name).type
-        elif there:
-            raise ValueError(f"{there} columns of {path} have the name {name!r}; rename them.")
-        else:
-            raise ValueError(f"{path} has no column {name!r}; it has {schema.names}.")
+        kind = pa.scalar(keys[name]).type if name in keys else _field(fragment, name).type
         if kind_of(kind) not in ("number", "boolean"):
             raise ValueError(
                 f"Column {name!r} of {path} has type {kind}, which is not numeric; encode it, or "
@@ -275,6 +270,16 @@ def _numeric(fragment: Any, columns: list[str], keys: dict[str, Any]) -> list[np
             )
         types.append(_numpy_type(kind))
     return types
+
+
+def _field(fragment: Any, name: str) -> Any:
+    schema, path = fragment.physical_schema, fragment.path
+    there = schema.names.count(name)
+    if there > 1:
+        raise ValueError(f"{there} columns of {path} have the name {name!r}; rename them.")
+    if not there:
+        raise ValueError(f"{path} has no column {name!r}; it has {schema.names}.")
+    return schema.field(name)
 
 
 def _numpy_type(kind: Any) -> np.dtype:
@@ -288,10 +293,7 @@ def _numpy_type(kind: Any) -> np.dtype:
 
 
 def open_parquet(path: Any) -> Any:
-    """Open files, a folder or a dataset as a ``pyarrow.dataset.Dataset``, partitions included.
-
-    A column that is of integers in one file and floating in another is floating.
-    """
+    """Open files, a folder or a dataset as a ``pyarrow.dataset.Dataset``, partitions included."""
     try:
         import pyarrow as pa
         import pyarrow.dataset as pads
@@ -300,23 +302,61 @@ def open_parquet(path: Any) -> Any:
     if isinstance(path, pads.Dataset):
         return path
     parts = [str(p) for p in (path if isinstance(path, list | tuple) else [path])]
-    found = pads.dataset(
-        parts[0] if len(parts) == 1 else parts, format="parquet", partitioning="hive"
-    )
-    schemas = [found.schema, *(file.physical_schema for file in found.get_fragments())]
-    if all(schema.equals(schemas[0]) for schema in schemas[1:]):
-        return found
-    with suppress(pa.ArrowInvalid, pa.ArrowTypeError):  # who reads the column says it better
-        return found.replace_schema(pa.unify_schemas(schemas, promote_options="permissive"))
-    return found
+    try:
+        return pads.dataset(
+            parts[0] if len(parts) == 1 else parts, format="parquet", partitioning="hive"
+        )
+    except pa.ArrowInvalid as error:
+        if "duplicate" in str(error):
+            raise ValueError("two columns have the same name; rename one of them.") from error
+        raise
 
 
-def parquet_columns(schema: Any) -> list[str]:
-    """Return the names of the columns that are no index of pandas, by what its metadata says."""
+def parquet_types(dataset: Any) -> dict[str, list[Any]]:
+    """Return the types of all columns of a dataset, the different ones that its files have."""
+    types: dict[str, list[Any]] = {}
+    schemas = [file.physical_schema for file in dataset.get_fragments()]
+    # The names of folders are in none of the files.
+    inside = {name for schema in schemas for name in schema.names}
+    for schema in [*schemas, [field for field in dataset.schema if field.name not in inside]]:
+        for field in schema:
+            found = types.setdefault(field.name, [])
+            if field.type not in found:
+                found.append(field.type)
+    return types
+
+
+def index_names(schema: Any) -> list[str]:
+    """Return the names of the columns that are an index of pandas, as its metadata says."""
     said = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
-    # The index of a RangeIndex is no column but a dictionary.
-    index = [name for name in said.get("index_columns", []) if isinstance(name, str)]
-    return [name for name in schema.names if name not in index]
+    # A RangeIndex is no column but a dictionary.
+    return [name for name in said.get("index_columns", []) if isinstance(name, str)]
+
+
+def parquet_batches(
+    dataset: Any, names: list[str], rows: int
+) -> Iterator[tuple[str, Iterator[Any]]]:
+    """Return for each file its path, and its rows in batches, each column in its type there."""
+    import pyarrow.dataset as pads
+
+    for file in dataset.get_fragments():
+        keys = pads.get_partition_keys(file.partition_expression)
+        for name in names:
+            if name not in keys:
+                _field(file, name)
+        schema = file.physical_schema
+        for name in keys:
+            schema = schema.append(dataset.schema.field(name)) if name in names else schema
+        yield (
+            file.path,
+            file.to_batches(
+                schema=schema,
+                columns=names,
+                batch_size=rows,
+                batch_readahead=1,
+                use_threads=False,
+            ),
+        )
 
 
 def kind_of(kind: Any) -> str:
@@ -330,9 +370,10 @@ def kind_of(kind: Any) -> str:
     # All gaps: a column of floats, as in CSV.
     if pat.is_integer(kind) or pat.is_floating(kind) or pat.is_decimal(kind) or pat.is_null(kind):
         return "number"
-    if pat.is_temporal(kind):
+    if pat.is_timestamp(kind) or pat.is_date(kind):  # not a time of day, or a span of time
         return "time"
-    return "text" if pat.is_string(kind) or pat.is_large_string(kind) else "other"
+    text = ("string", "large_string", "string_view")  # the last is not known to all versions
+    return "text" if str(kind) in text else "other"
 
 
 def as_plain(column: Any) -> Any:

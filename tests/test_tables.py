@@ -13,6 +13,7 @@ from deepod import bench, datasets
 from deepod._inputs import tables
 from deepod.cli import main
 from deepod.cli.tables import Reading, open_rows
+from deepod.cli.wording import translate
 
 BAD = {
     "comma at the end": (b"label,weekend,amount\n1,0,3.2,\n0,1,2.5,\n", "row 1: 4 values for 3"),
@@ -79,7 +80,8 @@ def test_csv__bad_file__refused_by_all_readers_for_the_same_reason(
         with pytest.raises(ValueError, match=r"x\.csv: ") as caught:
             load()
         found[name] = str(caught.value)
-    reasons = {text.partition("x.csv: ")[2].strip() for text in found.values()}
+    # In the words of one interface.
+    reasons = {translate(text, "fit").partition("x.csv: ")[2].strip() for text in found.values()}
     assert len(reasons) == 1, found
     assert re.match(said, reasons.pop()), found
     assert [p.name for p in tmp_path.iterdir()] == ["x.csv"]

@@ -7,7 +7,7 @@ import csv
 import io
 import re
 from collections.abc import Iterator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +16,15 @@ SUFFIXES = {".csv": None, ".csv.gz": "gzip", ".csv.bz2": "bz2", ".csv.zst": "zst
 _SEPARATORS = (",", ";", "\t", "|")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
+    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as the next one does
+    (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
 _HEAD = 1 << 16  # bytes that the dialect is found out by
+_MOST = 1 << 26  # of them, where a line of names is that long
 _BLOCK = 1 << 20  # bytes that Arrow takes apart at once
+_ROW = 256  # bytes per column that a row may have beyond that
 _LINES = 200  # of them
 _WORDS = {"true": 1.0, "false": 0.0}
 _END = "\x03the end of deepod's table"  # a line behind the last: in a quote that is never closed
@@ -56,9 +60,9 @@ class Dialect:
             raise ValueError("sep and decimal are both ','; give one of them another character.")
         if self.encoding is not None:
             try:
-                codecs.lookup(self.encoding)
+                "".encode(self.encoding)  # base64, for one, is no encoding of text
             except LookupError as error:
-                raise ValueError(f"encoding: Python knows no {self.encoding!r}.") from error
+                raise ValueError(f"encoding: Python knows no {self.encoding!r} of text.") from error
 
 
 UNKNOWN = Dialect()
@@ -98,16 +102,24 @@ class CsvFile:
 
     def __init__(self, path: Path, dialect: Dialect) -> None:
         self.path = path
-        with closing(self._stream()) as stream:
-            head = stream.read(_HEAD)
-            whole = not stream.read(1)
+        head, whole = self._head()
         self.encoding = dialect.encoding or _encoding(head)
         records = _Head(head, self.encoding, whole)
         self.sep = dialect.sep or records.separator()
         header, rows = records.split(self.sep)
         self.header = [name.strip() for name in header]
-        self.decimal = dialect.decimal or _decimal(self.sep, rows)
+        self.decimal_is_known = dialect.decimal is not None
+        self.decimal = dialect.decimal or _decimal(self.sep, self.header, rows)
         _check_names(self.header)
+
+    def _head(self) -> tuple[bytes, bool]:
+        """Return the first bytes, at least those of two lines, and whether they are all."""
+        head, whole = b"", False
+        with closing(self._stream()) as stream:
+            while not whole and len(head) < _MOST and (not head or head.count(b"\n") < 2):
+                more = stream.read(max(_HEAD, len(head)))
+                head, whole = head + more, not more
+            return head, whole or not stream.read(1)
 
     def _stream(self) -> Any:
         import pyarrow as pa
@@ -132,7 +144,9 @@ class CsvFile:
                 reader = pac.open_csv(
                     pa.PythonFile(lines, mode="r"),
                     pac.ReadOptions(
-                        use_threads=False, autogenerate_column_names=True, block_size=_BLOCK
+                        use_threads=False,
+                        column_names=[f"f{i}" for i in range(width)],
+                        block_size=max(_BLOCK, _ROW * width),
                     ),
                     pac.ParseOptions(
                         delimiter=self.sep, newlines_in_values=True, invalid_row_handler=bad
@@ -228,11 +242,11 @@ class _Head:
         decoder = codecs.getincrementaldecoder(encoding)()
         try:
             text = decoder.decode(head, whole)
-        except UnicodeDecodeError as error:
+        except UnicodeError as error:
             raise ValueError(_not_in(encoding, str(error))) from error
         if "\0" in text:
             raise ValueError(_not_in(encoding, "it has bytes of zero"))
-        lines = text.splitlines(keepends=True)
+        lines = list(io.StringIO(text, newline=""))  # splitlines also ends them at \v and others
         if not whole:
             lines = lines[:-1] or lines
         self._lines = [line for line in lines if line.strip()]
@@ -254,7 +268,7 @@ class _Head:
         there, fitting = [], []
         for sep in _SEPARATORS:
             records = self._records(sep)
-            width = len(records[0])
+            width = len(records[0]) if records else 0
             if width > 1:
                 there.append(sep)
                 if len(records) > 1 and all(len(cells) == width for cells in records):
@@ -268,7 +282,9 @@ class _Head:
 
     def _records(self, sep: str) -> list[list[str]]:
         # A quote that goes on behind these lines takes the last record with it.
-        records = list(csv.reader(self._lines[:_LINES], delimiter=sep))
+        records = []
+        with suppress(csv.Error):  # longer than Python takes a cell to be
+            records.extend(csv.reader(self._lines[:_LINES], delimiter=sep))
         return records[:-1] if len(records) > 2 else records
 
 
@@ -284,9 +300,9 @@ def _not_in(encoding: str, why: str) -> str:
     )
 
 
-def _decimal(sep: str, rows: list[list[str]]) -> str:
+def _decimal(sep: str, header: list[str], rows: list[list[str]]) -> str:
     """Return the decimal point of the first rows."""
-    if sep == ",":
+    if sep == "," or any("," in name for name in header):  # it may separate cells there
         return "."
     cells = [cell.strip() for row in rows for cell in row]
     commas = [cell for cell in cells if _COMMA.fullmatch(cell)]
@@ -306,7 +322,9 @@ def _check_names(header: list[str]) -> None:
         numbers = [number(name) for name in header]
     except ValueError:
         return
-    if len(header) > 2 and header == [str(i) for i in range(len(header))]:
+    rest = [name for name in header if name]
+    # With the numbers of the rows in front, which have no name, the rest is beyond doubt.
+    if len(header) > 2 and rest == [str(i) for i in range(len(rest))]:
         return
     if any(name for name in header) and numbers:
         raise ValueError(

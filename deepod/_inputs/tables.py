@@ -100,6 +100,11 @@ def open_table(
     ]
     csv = [p for p in inside if _is_csv(p)]
     parquet = [p for p in inside if p.suffix.lower() in _PARQUET]
+    if csv and any("=" in str(p.parent.relative_to(path)) for p in csv):
+        raise ValueError(
+            f"the folders in it say values ({csv[0].parent.relative_to(path)}), which are read of "
+            "Parquet alone; write them into the .csv files, and these into one folder."
+        )
     if not (csv or parquet):
         raise ValueError("there is no file of .csv or .parquet in this folder.")
     if csv and parquet:
@@ -210,14 +215,17 @@ class TableFile(ABC):
 
     def values(self, name: str) -> list[Any]:
         """Return the cells of a column as they are: the text of CSV, or what Parquet holds."""
-        return [v for batch in self._raw([name]) for v in batch.column(0).to_pylist()]
+        return [v for _, batch, _ in self._read([name]) for v in batch.column(0).to_pylist()]
 
     @abstractmethod
-    def _raw(self, names: list[str]) -> Iterator[Any]:
-        """Read batches of Arrow as they are on disk; text in CSV."""
+    def _read(self, names: list[str]) -> Iterator[tuple[Any, Any, int]]:
+        """Read batches of Arrow as they are on disk, text in CSV.
+
+        Each comes with its file and the number of its first row there.
+        """
 
     @abstractmethod
-    def _converted(self, column: Any, name: str, kind: str, row: int) -> Any:
+    def _converted(self, column: Any, name: str, kind: str, file: Any, row: int) -> Any:
         """Return an array of Arrow in the type of its kind."""
 
     @cached_property
@@ -243,13 +251,11 @@ class TableFile(ABC):
         names = self.names if names is None else list(names)
         as_they_are = all(name in self.as_text for name in names)
         kinds = dict.fromkeys(names, "text") if as_they_are else self.kinds
-        row = 1
-        for batch in self._raw(names):
+        for file, batch, row in self._read(names):
             arrays = [
-                self._converted(batch.column(i), name, kinds[name], row)
+                self._converted(batch.column(i), name, kinds[name], file, row)
                 for i, name in enumerate(names)
             ]
-            row += len(batch)
             yield pa.RecordBatch.from_arrays(arrays, names)
 
 
@@ -271,12 +277,7 @@ class _Csv(TableFile):
     def _columns(self) -> list[str]:
         return self.header
 
-    def _raw(self, names: list[str]) -> Iterator[Any]:
-        for _, batch, _ in self._read(names):
-            yield batch
-
     def _read(self, names: list[str]) -> Iterator[tuple[CsvFile, Any, int]]:
-        """Read batches of text, each with its file, and the number of its first row there."""
         places = [self.header.index(name) for name in names]
         some = False
         for file in self._files:
@@ -313,26 +314,32 @@ class _Csv(TableFile):
             yield out
 
     def _kinds(self, names: list[str]) -> dict[str, str]:
-        possible = {name: ["boolean", "number", "time"] for name in names}
+        possible = {name: ["boolean", "number", "naive", "zoned", "either"] for name in names}
         empty = set(names)
         for file, batch, _ in self._read(names):
             for name, column in zip(names, batch.columns, strict=True):
-                possible[name] = [k for k in possible[name] if _fits(column, k, file.decimal)]
+                possible[name] = [k for k in possible[name] if _fits(column, k, file)]
                 if name in empty and not _is_blank(column):
                     empty.remove(name)
-        kinds = {name: (left or ["text"])[0] for name, left in possible.items()}
-        return kinds | dict.fromkeys(empty, "number")
+        kinds = {}
+        for name, left in possible.items():
+            kind = "number" if name in empty else (left or ["text"])[0]
+            if kind == "either":
+                raise ValueError(
+                    f"column {name!r} has numbers with a comma, and this may be the decimal point "
+                    "or not; say decimal=',' if it is, and decimal='.' if these cells are text."
+                )
+            kinds[name] = "time" if kind in ("naive", "zoned") else kind
+        return kinds
 
-    def _converted(self, column: Any, name: str, kind: str, row: int) -> Any:
+    def _converted(self, column: Any, name: str, kind: str, file: CsvFile, row: int) -> Any:
         import pyarrow as pa
 
         if kind == "number":
-            found = _floats(column, self._files[0].decimal)
-            if isinstance(found, int):
-                cell = column[found].as_py()
-                raise ValueError(
-                    f"row {row + found}, column {name!r}: {_not_a_number(cell, self._files[0])}"
-                )
+            found = _floats(column, file.decimal)
+            if isinstance(found, int):  # written anew since its kind was found out
+                cell = _not_a_number(column[found].as_py(), file)
+                raise ValueError(f"row {row + found}, column {name!r}: {cell}")
             return pa.array(found, from_pandas=True)
         if kind == "boolean":
             return _trimmed(column).cast(pa.bool_())
@@ -349,25 +356,39 @@ class _Parquet(TableFile):
             raise ValueError("sep=, decimal= and encoding= are for CSV, and this is Parquet.")
         # A folder as such, for the names of the folders in it may be values.
         self._dataset = sources.open_parquet(self.path if self.path.is_dir() else files)
-        self._names = list(self._dataset.schema.names)  # as they are in the files
+        self._types = sources.parquet_types(self._dataset)
+        self._names = list(self._types)  # as they are in the files
         self.header = [name.strip() for name in self._names]
 
     def _columns(self) -> list[str]:
-        return [name.strip() for name in sources.parquet_columns(self._dataset.schema)]
+        index = sources.index_names(self._dataset.schema)
+        return [name.strip() for name in self._names if name not in index]
 
     def _inside(self, names: Sequence[str]) -> list[str]:
         return [self._names[self.header.index(name)] for name in names]
 
     def _kinds(self, names: list[str]) -> dict[str, str]:
-        fields = [self._dataset.schema.field(name) for name in self._inside(names)]
-        return {n: sources.kind_of(f.type) for n, f in zip(names, fields, strict=True)}
+        return {name: self._kind(name) for name in names}
+
+    def _kind(self, name: str) -> str:
+        types = self._types[self._names[self.header.index(name)]]
+        kinds = {sources.kind_of(kind) for kind in types}
+        if kinds == {"number", "boolean"}:
+            return "number"
+        if len(kinds) > 1:
+            raise ValueError(
+                f"column {name!r} is {' in some files, and '.join(map(str, types))} in others; "
+                "write it as one type, or leave it out with drop=[...]."
+            )
+        return kinds.pop()
 
     def source(self, names: Sequence[str] | None = None) -> sources.Source:
         names = self.names if names is None else list(names)
-        fields = {n: self._dataset.schema.field(i) for n, i in zip(names, self._inside(names))}  # noqa: B905
-        for name, kind in self._kinds(list(names)).items():
+        for name, inside in zip(names, self._inside(names), strict=True):
+            kind = self._kind(name)
             if kind not in ("number", "boolean"):
-                raise ValueError(f"column {name!r} {_not_numeric(kind, fields[name].type)}")
+                arrow_type = self._types[inside][0]
+                raise ValueError(f"column {name!r} {_not_numeric(kind, arrow_type)}")
         return sources.parquet(self._dataset, self._inside(names))
 
     def numbers(self, names: Sequence[str] | None = None) -> Iterator[np.ndarray]:
@@ -377,29 +398,33 @@ class _Parquet(TableFile):
         for start, stop in sources.cut(0, len(source), max(1, _CELLS // source.shape[1])):
             yield source.read(start, stop).astype(np.float64)
 
-    def _raw(self, names: list[str]) -> Iterator[Any]:
+    def _read(self, names: list[str]) -> Iterator[tuple[str, Any, int]]:
         some = False
-        for batch in self._dataset.to_batches(
-            columns=self._inside(names),
-            batch_size=max(1, _CELLS // len(names)),
-            batch_readahead=1,
-            fragment_readahead=1,
-        ):
-            some = some or len(batch) > 0
-            yield batch
+        inside = self._inside(names)
+        rows = max(1, _CELLS // len(names))
+        for path, batches in sources.parquet_batches(self._dataset, inside, rows):
+            row = 1
+            for batch in batches:
+                yield path, batch, row
+                row += len(batch)
+                some = some or len(batch) > 0
         if not some:
             raise ValueError("there are no rows.")
 
-    def _converted(self, column: Any, name: str, kind: str, row: int) -> Any:
+    def _converted(self, column: Any, name: str, kind: str, file: str, row: int) -> Any:
         import pyarrow as pa
-        import pyarrow.types as pat
 
         column = sources.as_plain(column)
         if kind == "number":
             return column.cast(pa.float64(), safe=False)
-        if name in self.as_text or pat.is_large_string(column.type):
+        if kind == "time":  # those with a zone in UTC, as of CSV
+            return column.cast(pa.timestamp("us"), safe=False)
+        if kind != "text":
+            return column
+        try:
             return column.cast(pa.string())
-        return column.cast(pa.timestamp("us")) if pat.is_date(column.type) else column
+        except pa.ArrowNotImplementedError as error:  # lists and the like
+            raise ValueError(f"column {name!r} is {column.type}, which is no text.") from error
 
 
 def _about(what: str | None) -> Any:
@@ -487,16 +512,25 @@ def _cast(column: Any) -> np.ndarray:
     return numbers.to_numpy(zero_copy_only=False)
 
 
-def _fits(column: Any, kind: str, decimal: str) -> bool:
-    """Return whether all cells that are not blank are of this kind."""
+def _fits(column: Any, kind: str, file: CsvFile) -> bool:
+    """Return whether all cells that are not blank are of this kind.
+
+    Besides those of a table: "naive" or "zoned" times, and "either", numbers of which the comma
+    may be the decimal point or not.
+    """
     import pyarrow as pa
     import pyarrow.compute as pc
 
     if kind == "number":
-        return isinstance(_floats(column, decimal), np.ndarray)
-    if kind == "time":
+        return isinstance(_floats(column, file.decimal), np.ndarray)
+    if kind == "either":
+        if file.decimal_is_known:
+            return False
+        cells = (cell for cell in column.to_pylist() if cell is not None)
+        return all(_is_number(cell, ".") or _is_number(cell, ",") for cell in cells)
+    if kind in ("naive", "zoned"):
         with suppress(pa.ArrowInvalid):
-            _times(column)
+            _times(column, (pa.timestamp("us", "UTC" if kind == "zoned" else None),))
             return True
         return False
     words = pc.utf8_lower(_trimmed(column))
@@ -504,11 +538,14 @@ def _fits(column: Any, kind: str, decimal: str) -> bool:
     return pc.all(pc.or_(among, pc.is_null(words)), min_count=0).as_py()
 
 
-def _times(column: Any) -> Any:
-    """Return dates and times in ISO 8601; those with a zone are in UTC."""
+def _times(column: Any, types: Sequence[Any] = ()) -> Any:
+    """Return dates and times in ISO 8601, to the microsecond; those with a zone are in UTC."""
     import pyarrow as pa
+    import pyarrow.compute as pc
 
-    column = _trimmed(column)
-    with suppress(pa.ArrowInvalid):
-        return column.cast(pa.timestamp("us"))
-    return column.cast(pa.timestamp("us", "UTC")).cast(pa.timestamp("us"))
+    column = pc.replace_substring_regex(_trimmed(column), r"(\.\d{6})\d+", r"\1")
+    *others, last = types or (pa.timestamp("us"), pa.timestamp("us", "UTC"))
+    for kind in others:
+        with suppress(pa.ArrowInvalid):
+            return column.cast(kind)
+    return column.cast(last).cast(pa.timestamp("us"))
