@@ -51,7 +51,7 @@ def test_as_module__every_detector__scores_and_gradients(name, kind):
     assert gradient.abs().max() > 0
 
 
-@pytest.mark.parametrize("name", ["AutoEncoder", "Neighbors"])
+@pytest.mark.parametrize("name", ["AutoEncoder", pytest.param("Neighbors", marks=pytest.mark.slow)])
 def test_as_module__torch_export__a_program_for_any_number_of_rows(name):
     module, x = fast(name).fit(samples()).as_module(), torch.from_numpy(samples(n=9, seed=1))
     rows = {0: torch.export.Dim("n", min=2)}
@@ -121,6 +121,25 @@ def test_as_module__a_copy__that_follows_nothing_and_can_be_kept():
             tensor.zero_()
     assert np.isfinite(detector.decision_function(samples())).all()
     assert any(p.any() for p in detector.module_.parameters())
+
+
+@pytest.mark.parametrize("mode", [torch.inference_mode, torch.no_grad])
+def test_as_module__made_in_any_mode__has_gradients(mode):
+    detector = fitted("PLAD")
+    with mode():
+        module = detector.as_module()
+    assert not any(tensor.is_inference() for tensor in module.state_dict().values())
+    x = torch.from_numpy(samples(n=9, seed=1)).requires_grad_()
+    (gradient,) = torch.autograd.grad(module(x).sum(), x)
+    assert gradient.abs().max() > 0
+
+
+def test_as_module__unflattened__a_column_of_scores_for_explainers():
+    detector = fitted("AutoEncoder")
+    column = torch.nn.Sequential(detector.as_module(), torch.nn.Unflatten(0, (-1, 1)))
+    x = torch.from_numpy(samples(n=9, seed=1))
+    assert column(x).shape == (9, 1)
+    torch.testing.assert_close(column(x)[:, 0], detector.as_module()(x))
 
 
 @pytest.mark.parametrize("name", SERIES_NAMES)

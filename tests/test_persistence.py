@@ -624,7 +624,7 @@ def every_kind():
         yield pytest.param(lambda one=one: one.fit(samples()), id=type(one).__name__)
 
 
-@pytest.mark.parametrize("make", every_kind())
+@pytest.mark.parametrize("make", [*every_kind()])
 def test_load__of_every_class__what_deepod_load_returns_and_no_other_class(make, tmp_path):
     detector = make()
     if type(detector).__name__ == "Windows":

@@ -41,15 +41,14 @@ def as_module(detector: Any) -> Joined | Scores:
                 "encode them before, by a ColumnTransformer, say, and fit on numbers. save keeps "
                 "the detector as it is."
             )
-    if isinstance(detector, Fitted):
-        return Scores(detector).eval()
-    for member in detector.members_:  # type: ignore[attr-defined]
+    for member in getattr(detector, "members_", []):
         if not isinstance(member, Fitted):
             raise TypeError(
                 f"A member of the ensemble, {type(member).__name__}, is no detector of deepod and "
                 "has no torch module."
             )
-    return Joined(detector).eval()
+    with torch.inference_mode(False):  # or nobody could ask it for gradients
+        return (Scores if isinstance(detector, Fitted) else Joined)(detector).eval()
 
 
 class Scores(nn.Module):
