@@ -72,7 +72,7 @@ def write(
     id_name : str, default="id"
         Name of the ids.
     feature_names : sequence of str of shape (d,), optional
-        By default those of X, or of the detector, or "feature 0" and so on.
+        By default those of values, X or the detector, or "feature 0" and so on.
     values : array-like of shape (n, d), DataFrame or Source, optional
         What to show in place of X, such as values before scaling.
     reference : array-like of shape (m, d), DataFrame or Source, optional
@@ -116,7 +116,7 @@ def write(
             f"{type(detector).__name__} is for series, and a page shows rows of tables; "
             "deepod.plotting.plot_series draws a series with its scores."
         )
-    columns = Columns.of(X, feature_names, detector)
+    columns = Columns.of(X, feature_names, getattr(detector, "feature_names_in_", None))
     scores = _scores_of(detector, X, len(columns), scores, "scores")
     before = None if compare is None else _before(compare, X, len(columns))
     names = _checked_ids(ids, id_name, len(columns))
@@ -124,7 +124,11 @@ def write(
     if before is not None:
         others = np.setdiff1d(_highest(before, top), chosen)
         chosen = np.concatenate([chosen, others[np.argsort(-scores[others], kind="stable")]])
-    seen = columns if values is None else Columns.of(values, columns.names, name="values")
+    seen = (
+        columns
+        if values is None
+        else Columns.of(values, feature_names, columns.names, name="values")
+    )
     if len(seen) != len(columns) or len(seen.names) != len(columns.names):
         raise ValueError(
             f"values must have the rows and columns of X, {len(columns)} and "
@@ -136,7 +140,7 @@ def write(
     seconds = perf_counter() - start
     known = seen if reference is None else Columns.of(reference, seen.names, name="reference")
     cells = Cells.of(rows if seen is columns else seen.take(chosen), known)
-    labels, groups = alike(contributions, columns.names)
+    labels, groups = alike(contributions, seen.names)
     threshold = float(detector.threshold_)
     flagged = int((scores > threshold).sum())
     page = as_page(

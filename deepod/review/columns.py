@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from deepod._scoring.apply import parts_of
-from deepod.sources import Source
+from deepod.sources import Source, array
 
 _KNOWN_ROWS = 20_000  # that typical values and places are counted among
 _SHOWN = 80  # characters of a cell of text
@@ -24,8 +24,11 @@ class Columns(NamedTuple):
     n: int
 
     @classmethod
-    def of(cls, X: Any, names: Any = None, detector: Any = None, name: str = "X") -> Columns:
-        """Look at a table, which stays where it is; refuse what is none."""
+    def of(cls, X: Any, names: Any = None, others: Any = None, name: str = "X") -> Columns:
+        """Look at a table, which stays where it is; refuse what is none.
+
+        The columns are called by ``names``, or those of the table, or else ``others``.
+        """
         own: Any = None
         if isinstance(X, Source):
             own = X.feature_names
@@ -41,7 +44,7 @@ class Columns(NamedTuple):
                 f"{name} must be rows of a table, of shape (n, d), got shape {tuple(shape)}; "
                 "windows, images and series cannot be reviewed."
             )
-        for found in (names, own, getattr(detector, "feature_names_in_", None)):
+        for found in (names, own, others):
             if found is not None:
                 chosen = [str(column) for column in found]
                 break
@@ -79,7 +82,7 @@ class Columns(NamedTuple):
         return told.hexdigest()[:16]
 
 
-def _read(source: Source, rows: np.ndarray) -> np.ndarray:
+def _read(source: Source, rows: np.ndarray) -> Source:
     """Read rows of a file in one pass over it."""
     order = np.argsort(rows, kind="stable")
     wanted, found = rows[order], np.empty((len(rows), *source.shape[1:]), source.dtype)
@@ -88,7 +91,9 @@ def _read(source: Source, rows: np.ndarray) -> np.ndarray:
         if first < last:
             part = source.read(start, stop)
             found[order[first:last]] = part[wanted[first:last] - start]
-    return found
+    taken = array(found)
+    taken.feature_names = source.feature_names  # or the detector would miss them
+    return taken
 
 
 class Column(NamedTuple):
@@ -121,6 +126,8 @@ class Cells(NamedTuple):
 
 
 def _lists(X: Any) -> list[np.ndarray]:
+    if isinstance(X, Source):
+        X = X.read(0, len(X))
     if hasattr(X, "iloc"):
         return [np.asarray(X.iloc[:, j]) for j in range(X.shape[1])]
     if hasattr(X, "columns"):  # pyarrow, polars
@@ -176,7 +183,8 @@ def _of_text(values: list[str | None], reference: list[str | None]) -> Column:
     most = counts.most_common(2)
     # Where all are different, none is typical.
     typical = most[0][0] if most and (most[0][1] > 1 or len(most) == 1) else None
-    places = [-1 if v is None else _thousandths(counts[v], counts.total()) for v in values]
+    total = counts.total()
+    places = [-1 if v is None else _thousandths(counts[v], total) for v in values]
     return Column(typical, True, values, np.array(places))
 
 
@@ -189,11 +197,9 @@ def shown(value: Any) -> Any:
 
     Long texts are cut.
     """
-    if value is None:
-        return None
     if isinstance(value, str):
-        return value[: _SHOWN - 1] + "…" if len(value) > _SHOWN else value
-    if np.isnan(value):
+        return value if len(value) <= _SHOWN else value[: _SHOWN - 1] + "…"
+    if value is None or np.isnan(value):
         return None
     value = float(value)
     if value.is_integer() and abs(value) < 2**53:
