@@ -282,7 +282,7 @@ class _Head:
 
     def _records(self, sep: str) -> list[list[str]]:
         # A quote that goes on behind these lines takes the last record with it.
-        records = []
+        records: list[list[str]] = []
         with suppress(csv.Error):  # longer than Python takes a cell to be
             records.extend(csv.reader(self._lines[:_LINES], delimiter=sep))
         return records[:-1] if len(records) > 2 else records
