@@ -276,7 +276,7 @@ class _Head:
         if len(fitting) > 1:
             raise ValueError(
                 f"its cells may be separated by {' or '.join(map(repr, fitting))}; say which, such "
-                f"as sep={fitting[0]!r}."
+                f"as sep={fitting[-1]!r}."
             )
         return (fitting or there or [","])[0]
 

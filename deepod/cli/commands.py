@@ -95,7 +95,11 @@ def fit(
             points = series.read(train, out.parent, reading, options, allow_nan=allow_nan)
             rows, names, said, note = points.series, points.names, points.described, points.gaps
         else:
-            rows, names = tables.open_to_fit(train, out.parent, reading, allow_nan=allow_nan)
+            # Calibration rows are drawn from an array alone.
+            as_array = bool(getattr(model, "calibration_fraction", 0))
+            rows, names = tables.open_to_fit(
+                train, out.parent, reading, allow_nan=allow_nan, as_array=as_array
+            )
             said, note = f"{len(rows):,} rows", None
     with about(f"fitting {detector} on {train}"):
         model.fit(rows)
