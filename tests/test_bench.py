@@ -122,9 +122,9 @@ def home(tmp_path, monkeypatch):
     return tmp_path
 
 
-def call(out, *more, protocol="one-class", names="small,2_wide", detector=NORM, seeds=2):
+def call(out, *more, protocol="one-class", names="small,2_wide", detector=NORM, seeds=2, code=0):
     args = f"bench --protocol {protocol} --datasets {names} --detectors {detector} --quiet"
-    assert main([*args.split(), "--seeds", str(seeds), "--out", str(out), *map(str, more)]) == 0
+    assert main([*args.split(), "--seeds", str(seeds), "--out", str(out), *map(str, more)]) == code
     return rows.read(out)
 
 
@@ -688,7 +688,7 @@ def test_resume__dataset_cannot_be_read_now__rows_that_are_there_stay(home):
     path, out = home / "data" / "tabular" / "1_small.npz", home / "r"
     call(out, names="small", seeds=1)
     path.write_bytes(b"damaged")
-    before, after = call(out, names="small", seeds=2)
+    before, after = call(out, names="small", seeds=2, code=1)
     assert "auc_roc" in before
     assert "error" in after
 
@@ -1035,9 +1035,9 @@ OF_SERIES = [name for name in SERIES if name not in ("RidgeAR", "Windows")]
 PLAIN = "baseline:random,baseline:moving-average"
 
 
-def call_series(out, *more, names="B", detector=NORM, seeds=1):
+def call_series(out, *more, names="B", **options):
     more = ("--without", "baselines", *more)
-    return call(out, *more, protocol="series", names=names, detector=detector, seeds=seeds)
+    return call(out, *more, protocol="series", names=names, **{"seeds": 1, **options})
 
 
 def test_series__found_by_folder_and_file(series):
@@ -1126,7 +1126,7 @@ def test_series__alarms_are_those_of_the_detectors_own_threshold(series):
 
 def test_series__what_has_no_anomaly_or_is_none__rows_with_an_error(series):
     np.savez(series / "data" / "timeseries" / "B" / "table.npz", X=np.zeros((3, 1)), y=[0, 0, 1])
-    found = call_series(series / "r", names="A,B/table,B/one")
+    found = call_series(series / "r", names="A,B/table,B/one", code=1)
     assert "both normal rows (0) and anomalies (1)" in found[0]["error"]
     assert "there is no array test and no test_labels and no train" in found[1]["error"]
     assert "error" not in found[2]

@@ -443,7 +443,7 @@ def refuse(command, said, folder, capsys):
         ({"new": "short.csv"}, "NEW short.csv: row 2: 2 values for 3 columns"),
         ({"new": "nameless.csv"}, "NEW nameless.csv: expected a first line with the names"),
         ({"new": "empty.csv"}, "NEW empty.csv: the file is empty"),
-        ({"new": "gap.csv"}, "NEW gap.csv, rows 1 to 3: .*NaN in column 1 .*missing='impute'"),
+        ({"new": "gap.csv"}, "NEW gap.csv, rows 1 to 3: .*NaN in column 1 .*--set missing=impute"),
         ({"new": "header.csv"}, "NEW header.csv: there are no rows"),
         ({"new": "broken.parquet"}, "broken.parquet"),
         ({"model": "missing"}, "MODEL missing: there is no such file or folder"),

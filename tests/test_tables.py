@@ -80,8 +80,10 @@ def test_csv__bad_file__refused_by_all_readers_for_the_same_reason(
         with pytest.raises(ValueError, match=r"x\.csv: ") as caught:
             load()
         found[name] = str(caught.value)
-    # In the words of one interface.
-    reasons = {translate(text, "fit").partition("x.csv: ")[2].strip() for text in found.values()}
+    # In the words of one command.
+    found = {key: translate(text, "score") for key, text in found.items()}
+    found = {key: text.replace("deepod fit --", "--") for key, text in found.items()}
+    reasons = {text.partition("x.csv: ")[2].strip() for text in found.values()}
     assert len(reasons) == 1, found
     assert re.match(said, reasons.pop()), found
     assert [p.name for p in tmp_path.iterdir()] == ["x.csv"]

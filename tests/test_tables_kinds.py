@@ -149,7 +149,7 @@ def test_table__text_or_time__refused_by_name_and_drop_helps(suffix, values, tmp
     assert main(["fit", str(path), "--out", str(tmp_path / "m")]) == 1
     said = capsys.readouterr().err
     assert "column 'when'" in said
-    assert "--drop a,b,c" in said
+    assert "--drop when" in said
     assert datasets.load_table(path, drop=["when"]).feature_names == ["a", "b"]
 
 
@@ -193,7 +193,7 @@ def test_bench__table_that_cannot_be_read__code_1_and_retried_when_mended(tmp_pa
     assert main(command) == 1
     said = capsys.readouterr()
     assert "x could not be read" in said.err
-    assert "--drop a,b,c" in said.out
+    assert "--drop b" in said.out
     path.write_text("\n".join(["a,b,label", *lines]))
     assert main([*command, "--retry-errors"]) == 0
     *_, last = map(json.loads, out.read_text().splitlines())

@@ -276,13 +276,13 @@ class _Head:
         if len(fitting) > 1:
             raise ValueError(
                 f"its cells may be separated by {' or '.join(map(repr, fitting))}; say which, such "
-                f"as sep={fitting[0]!r}."
+                f"as sep={fitting[-1]!r}."
             )
         return (fitting or there or [","])[0]
 
     def _records(self, sep: str) -> list[list[str]]:
         # A quote that goes on behind these lines takes the last record with it.
-        records = []
+        records: list[list[str]] = []
         with suppress(csv.Error):  # longer than Python takes a cell to be
             records.extend(csv.reader(self._lines[:_LINES], delimiter=sep))
         return records[:-1] if len(records) > 2 else records

@@ -309,7 +309,7 @@ class _Csv(TableFile):
                     at, i = min(wrong)
                     raise ValueError(
                         f"row {row + at}, column {names[i]!r}: "
-                        f"{_not_a_number(batch.column(i)[at].as_py(), file)}"
+                        f"{_not_a_number(batch.column(i)[at].as_py(), names[i], file)}"
                     )
             yield out
 
@@ -338,7 +338,7 @@ class _Csv(TableFile):
         if kind == "number":
             found = _floats(column, file.decimal)
             if isinstance(found, int):  # written anew since its kind was found out
-                cell = _not_a_number(column[found].as_py(), file)
+                cell = _not_a_number(column[found].as_py(), name, file)
                 raise ValueError(f"row {row + found}, column {name!r}: {cell}")
             return pa.array(found, from_pandas=True)
         if kind == "boolean":
@@ -353,7 +353,7 @@ class _Parquet(TableFile):
 
     def _open(self, files: list[Path], dialect: Dialect) -> None:
         if any(option is not None for option in (dialect.sep, dialect.decimal, dialect.encoding)):
-            raise ValueError("sep=, decimal= and encoding= are for CSV, and this is Parquet.")
+            raise ValueError("sep, decimal and encoding are for CSV, and this is Parquet.")
         # A folder as such, for the names of the folders in it may be values.
         self._dataset = sources.open_parquet(self.path if self.path.is_dir() else files)
         self._types = sources.parquet_types(self._dataset)
@@ -378,7 +378,7 @@ class _Parquet(TableFile):
         if len(kinds) > 1:
             raise ValueError(
                 f"column {name!r} is {' in some files, and '.join(map(str, types))} in others; "
-                "write it as one type, or leave it out with drop=[...]."
+                f"write it as one type, or leave it out with drop={[name]}."
             )
         return kinds.pop()
 
@@ -388,7 +388,7 @@ class _Parquet(TableFile):
             kind = self._kind(name)
             if kind not in ("number", "boolean"):
                 arrow_type = self._types[inside][0]
-                raise ValueError(f"column {name!r} {_not_numeric(kind, arrow_type)}")
+                raise ValueError(f"column {name!r} {_not_numeric(kind, name, arrow_type)}")
         return sources.parquet(self._dataset, self._inside(names))
 
     def numbers(self, names: Sequence[str] | None = None) -> Iterator[np.ndarray]:
@@ -444,16 +444,17 @@ class _Named:
             raise ValueError(f"{self.what}: {error}") from error
 
 
-def _not_a_number(cell: str, file: CsvFile) -> str:
-    way = "leave a cell without a value empty; encode text, or leave the column out with drop=[...]"
+def _not_a_number(cell: str, name: str, file: CsvFile) -> str:
+    way = "leave a cell without a value empty; encode text, or leave the column out with "
+    way += f"drop={[name]}"
     if file.decimal == "." and "," in cell and _is_number(cell, ","):
         way = "if the comma is the decimal point, say so with decimal=','"
     return f"expected a number, got {cell.strip()[:_SHOWN]!r} ({way})."
 
 
-def _not_numeric(kind: str, arrow_type: Any) -> str:
+def _not_numeric(kind: str, name: str, arrow_type: Any) -> str:
     what = {"time": "holds times", "text": "holds text"}.get(kind, "holds no numbers")
-    return f"{what} ({arrow_type}); encode it, or leave the column out with drop=[...]."
+    return f"{what} ({arrow_type}); encode it, or leave the column out with drop={[name]}."
 
 
 def _is_number(cell: str, decimal: str) -> bool:

@@ -104,10 +104,15 @@ def fit(
             points = series.read(train, out.parent, reading, options, allow_nan=allow_nan)
             rows, names, said, note = points.series, points.names, points.described, points.gaps
         else:
+            # Calibration rows are drawn from an array alone.
+            as_array = bool(getattr(model, "calibration_fraction", 0))
             try:
-                rows, names = tables.open_to_fit(train, out.parent, reading, allow_nan=allow_nan)
+                rows, names = tables.open_to_fit(
+                    train, out.parent, reading, allow_nan=allow_nan, as_array=as_array
+                )
             except ValueError:
-                rows, names = tables.open_mixed(train, reading), None
+                named = (settings or {}).get("categorical_features")
+                rows, names = tables.open_mixed(train, reading, categories=named), None
                 if rows is None:
                     raise
                 mixed.encode(model, settings or {})

@@ -72,7 +72,9 @@ def check_file(path: Path, out: Path, reading: Reading = ALL) -> None:
         )
 
 
-def open_rows(path: Path, folder: Path, reading: Reading = ALL) -> tuple[Any, list[str] | None]:
+def open_rows(
+    path: Path, folder: Path, reading: Reading = ALL, *, as_array: bool = False
+) -> tuple[Any, list[str] | None]:
     """Open rows, none of which are in memory then.
 
     Parameters
@@ -82,6 +84,8 @@ def open_rows(path: Path, folder: Path, reading: Reading = ALL) -> tuple[Any, li
     folder : Path
         Where the copy of the numbers of a .csv is.
     reading : Reading
+    as_array : bool, default=False
+        Whether Parquet is copied like .csv, to be an array.
 
     Returns
     -------
@@ -96,7 +100,7 @@ def open_rows(path: Path, folder: Path, reading: Reading = ALL) -> tuple[Any, li
         rows, names = _npy(path), None
     else:
         table = reading.open(path)
-        rows, names = _numbers(table, table.names, folder), table.names
+        rows, names = _numbers(table, table.names, folder, as_array), table.names
     if rows.dtype.kind not in "biuf":
         raise ValueError(f"its values are {rows.dtype}; expected numbers.")
     if not len(rows):
@@ -105,10 +109,10 @@ def open_rows(path: Path, folder: Path, reading: Reading = ALL) -> tuple[Any, li
 
 
 def open_to_fit(
-    path: Path, folder: Path, reading: Reading, *, allow_nan: bool
+    path: Path, folder: Path, reading: Reading, *, allow_nan: bool, as_array: bool = False
 ) -> tuple[Any, list[str] | None]:
     """Open rows as :func:`open_rows` does, such that errors about values name the columns."""
-    rows, names = open_rows(path, folder, reading)
+    rows, names = open_rows(path, folder, reading, as_array=as_array)
     if names is not None and isinstance(rows, np.ndarray):
         start = 0
         for block in _rows.blocks(rows):
@@ -163,6 +167,10 @@ def read_labels(path: Path, column: str, folder: Path, dialect: Dialect) -> np.n
     """Read a column of labels, 0 = normal and 1 = anomaly."""
     if path.suffix == ".npy":
         raise ValueError(f"{path} has no names of columns; write .csv or Parquet.")
+    table = Reading([column], dialect=dialect).open(path)
+    if table.kinds[table.names[0]] not in ("number", "boolean"):
+        found = ", ".join(map(repr, list(dict.fromkeys(table.values(column)))[:5]))
+        raise ValueError(f"expected 0 for normal rows and 1 for anomalies; there are {found}.")
     source = open_source(path, folder, Reading([column], dialect=dialect))
     y = source.read(0, len(source))[:, 0]
     if not np.isin(y, (0, 1)).all():
@@ -202,7 +210,12 @@ class Frame:
 _MOST_NUMBERS = 0.5
 
 
-def open_mixed(path: Path, reading: Reading, known: Sequence[dict[str, Any]] | None = None) -> Any:
+def open_mixed(
+    path: Path,
+    reading: Reading,
+    known: Sequence[dict[str, Any]] | None = None,
+    categories: Any = None,
+) -> Any:
     """Read a table whose columns hold numbers, text and times into a frame of pandas.
 
     Parameters
@@ -212,6 +225,8 @@ def open_mixed(path: Path, reading: Reading, known: Sequence[dict[str, Any]] | N
     known : sequence of dict, optional
         What a fitted detector encodes, its ``columns_``: cells of its numbers must be numbers, and
         its categories are read as they are written.
+    categories : list of str or object, optional
+        Columns that are said to hold categories, though most of their cells may be numbers.
 
     Returns
     -------
@@ -230,7 +245,9 @@ def open_mixed(path: Path, reading: Reading, known: Sequence[dict[str, Any]] | N
         return None
     table = reading.open(path)
     if table.is_text:
-        table.as_text = [column["name"] for column in known or () if _is_written(column)]
+        named = categories if isinstance(categories, list | tuple) else ()
+        table.as_text = [name for name in named if name in table.names]
+        table.as_text += [column["name"] for column in known or () if _is_written(column)]
     numbers = [column["name"] for column in known or () if column["kind"] == "number"]
     if numbers:
         for _ in table.numbers(numbers):  # what is none is refused, by its row
@@ -241,7 +258,7 @@ def open_mixed(path: Path, reading: Reading, known: Sequence[dict[str, Any]] | N
     ):
         return None
     frame = pa.Table.from_batches(table.batches()).to_pandas()
-    texts = [name for name, kind in kinds.items() if kind == "text"]
+    texts = [name for name, kind in kinds.items() if kind == "text" and name not in table.as_text]
     if known is None and table.is_text and any(_has_slips(frame[name]) for name in texts):
         return None
     return frame
@@ -290,12 +307,12 @@ def _npy(path: Path, dimensions: int = 2) -> np.ndarray:
     return rows
 
 
-def _numbers(table: TableFile, names: list[str], folder: Path) -> Any:
+def _numbers(table: TableFile, names: list[str], folder: Path, as_array: bool) -> Any:
     """Open the columns of numbers to read rows of them in any order.
 
     Those of CSV are copied to a file without a name, which is gone when the process is.
     """
-    source = table.source(names)
+    source = None if as_array else table.source(names)
     if source is not None:
         source.feature_names = None
         return source
