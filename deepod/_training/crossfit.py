@@ -115,7 +115,7 @@ class Half(Fit):
         if self.labels is not None:
             own = own[self.labels != 1]
         self.tails = Tail(BY_HEART).learn(torch.from_numpy(own)).of_array(others)
-        del self.X, self.y, self.rows, self.task, self.trained, self.detector
+        del self.X, self.y, self.given, self.rows, self.task, self.trained, self.detector
 
     def give_up(self, error: Exception) -> None:
         """Go on without cross-fitting, and say so."""
