@@ -422,7 +422,8 @@
     // The largest score first, when one asks for scores.
     state.reverse = state.sort === key ? !state.reverse : key === "score";
     state.sort = key;
-    refresh();
+    state.at = 0; // to see what comes first
+    refresh(false);
   };
 
   const chooseGroup = (group) => {
@@ -468,7 +469,7 @@
     a: () => markCurrent("a"), n: () => markCurrent("n"), u: () => markCurrent("u"),
     x: unmark, Backspace: unmark,
     "/": () => { $("filter").focus(); $("filter").select(); },
-    s: nextSort, r: () => { state.reverse = !state.reverse; refresh(); },
+    s: nextSort, r: () => sortBy(state.sort),
     g: () => {
       if (data.groups.length) chooseGroup(state.group + 1 < data.groups.length ? state.group + 1 : -1);
     },
