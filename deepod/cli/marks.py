@@ -49,8 +49,8 @@ def no_features(train: Path, labels: str | None, id_name: str | None) -> list[st
     for option, column in found.items():
         if train.suffix == ".npy":
             raise ValueError(
-                f"{option} {column}: a .npy file has no names of columns; write .csv or Parquet, or "
-                "join marks by the numbers of the rows."
+                f"{option} {column}: a .npy file has no names of columns; write .csv or Parquet, "
+                "or join marks by the numbers of the rows."
             )
     return list(found.values())
 
