@@ -545,6 +545,18 @@ def test_fit__labels_that_nobody_reads__refused_with_a_remedy_that_works(
     assert run(capsys, "fit", "cards.csv", *remedy, "--set", "epochs=1", *rest)[0] == 0
 
 
+@pytest.mark.parametrize("words", [["--labels", "fraud"], ["--labels", "m.csv", "--id", "tx"]])
+def test_fit__names_of_columns_for_npy__refused(words, cards, capsys):
+    np.save("cards.npy", TABLE)
+    (cards / "m.csv").write_text("tx,label\n1,1\n")
+    code, _, err = run(capsys, "fit", "cards.npy", *FEW, *words, "--out", "model2")
+    assert code == 1
+    assert f"deepod fit: {' '.join(words[-2:])}: a .npy file has no names of columns" in err
+    (cards / "m.csv").write_text("row,label\n1,1\n")  # what the error says instead
+    words = ["--labels", "m.csv", "--out", "model2"]
+    assert run(capsys, "fit", "cards.npy", *FEW, *words)[0] == 0
+
+
 def test_fit__supervision_without_labels_or_with_too_few__refused(cards, capsys):
     words = ["fit", "cards.csv", "--drop", "fraud", "--id", "tx", "--out", "model2"]
     assert "needs labels: --labels" in run(capsys, *words, *FEW)[2]

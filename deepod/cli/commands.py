@@ -92,8 +92,7 @@ def fit(
         options.refuse(detector)
     model = _set_up(detector, settings or {})
     marks.check_supervision(model, labels)
-    drop = [*drop, *([id_name] if id_name is not None else [])]
-    drop += [labels] if labels is not None and not marks.is_file(labels) else []
+    drop = [*drop, *marks.no_features(train, labels, id_name)]
     with about(f"--out {out}"):
         check_place(out)
     with about(f"TRAIN {train}"):

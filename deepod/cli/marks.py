@@ -40,6 +40,21 @@ def is_file(labels: str) -> bool:
     return labels.lower().endswith(".csv")
 
 
+def no_features(train: Path, labels: str | None, id_name: str | None) -> list[str]:
+    """List the columns of a file that hold ids and labels; refuse a file without names."""
+    columns = {"--id": id_name}
+    if labels is not None and not is_file(labels):
+        columns["--labels"] = labels
+    found = {option: column for option, column in columns.items() if column is not None}
+    for option, column in found.items():
+        if train.suffix == ".npy":
+            raise ValueError(
+                f"{option} {column}: a .npy file has no names of columns; write .csv or Parquet, "
+                "or join marks by the numbers of the rows."
+            )
+    return list(found.values())
+
+
 def check_supervision(model: Any, labels: str | None) -> None:
     """Refuse labels that a detector would not read, and a detector that lacks them."""
     supervision = getattr(model, "supervision", None)
