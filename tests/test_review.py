@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -140,7 +139,7 @@ KINDS = {
     "array": lambda tmp: TABLE,
     "list": lambda tmp: TABLE.tolist(),
     "pandas": lambda tmp: pd.DataFrame(TABLE, columns=NAMES, index=range(100, 160)),
-    "polars": lambda tmp: pl.DataFrame(TABLE, schema=NAMES),
+    "polars": lambda tmp: pytest.importorskip("polars").DataFrame(TABLE, schema=NAMES),
     "pyarrow": lambda tmp: pa.table(dict(zip(NAMES, TABLE.T, strict=True))),
     "source of an array": lambda tmp: sources.array(TABLE),
     "Parquet": lambda tmp: parquet(tmp),

@@ -133,7 +133,7 @@ def test_input_shape__flat_source__like_shaped_rows():
         (TRAIN[:1], "minimum of 2"),
         (TRAIN[:, :0], "0 feature"),
         (TRAIN + 1j, "[Cc]omplex"),
-        (TRAIN[:, 0], "1D|2D|dimension"),
+        (TRAIN[:, 0], "Reshape your data"),
     ],
 )
 def test_fit__bad_source__refused_and_says_why(X, message):

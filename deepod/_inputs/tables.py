@@ -11,12 +11,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepod import sources
 from deepod._inputs.dialects import SUFFIXES, UNKNOWN, CsvFile, Dialect, number
+
+if TYPE_CHECKING:
+    from deepod.sources import Source
 
 __all__ = ["UNKNOWN", "Dialect", "TableFile", "choose", "is_table", "number", "open_table", "stem"]
 
@@ -24,6 +26,13 @@ _CELLS = 1 << 19  # that are in memory at once
 _SHOWN = 40  # characters of a cell in an error
 _PARQUET = (".parquet", ".pq")
 _WORDS = ("true", "false")
+
+
+def _sources() -> Any:
+    """Import what brings torch along where Parquet is read: reports need no torch."""
+    from deepod import sources
+
+    return sources
 
 
 def is_table(path: Path) -> bool:
@@ -209,7 +218,7 @@ class TableFile(ABC):
             is no number; the message says in which row, counted from 1, and column.
         """
 
-    def source(self, names: Sequence[str] | None = None) -> sources.Source | None:
+    def source(self, names: Sequence[str] | None = None) -> Source | None:
         """Return the columns as rows that are read in any order, if the format lets us."""
         return None
 
@@ -355,13 +364,13 @@ class _Parquet(TableFile):
         if any(option is not None for option in (dialect.sep, dialect.decimal, dialect.encoding)):
             raise ValueError("sep, decimal and encoding are for CSV, and this is Parquet.")
         # A folder as such, for the names of the folders in it may be values.
-        self._dataset = sources.open_parquet(self.path if self.path.is_dir() else files)
-        self._types = sources.parquet_types(self._dataset)
+        self._dataset = _sources().open_parquet(self.path if self.path.is_dir() else files)
+        self._types = _sources().parquet_types(self._dataset)
         self._names = list(self._types)  # as they are in the files
         self.header = [name.strip() for name in self._names]
 
     def _columns(self) -> list[str]:
-        index = sources.index_names(self._dataset.schema)
+        index = _sources().index_names(self._dataset.schema)
         return [name.strip() for name in self._names if name not in index]
 
     def _inside(self, names: Sequence[str]) -> list[str]:
@@ -372,7 +381,7 @@ class _Parquet(TableFile):
 
     def _kind(self, name: str) -> str:
         types = self._types[self._names[self.header.index(name)]]
-        kinds = {sources.kind_of(kind) for kind in types}
+        kinds = {_sources().kind_of(kind) for kind in types}
         if kinds == {"number", "boolean"}:
             return "number"
         if len(kinds) > 1:
@@ -382,27 +391,27 @@ class _Parquet(TableFile):
             )
         return kinds.pop()
 
-    def source(self, names: Sequence[str] | None = None) -> sources.Source:
+    def source(self, names: Sequence[str] | None = None) -> Source:
         names = self.names if names is None else list(names)
         for name, inside in zip(names, self._inside(names), strict=True):
             kind = self._kind(name)
             if kind not in ("number", "boolean"):
                 arrow_type = self._types[inside][0]
                 raise ValueError(f"column {name!r} {_not_numeric(kind, name, arrow_type)}")
-        return sources.parquet(self._dataset, self._inside(names))
+        return _sources().parquet(self._dataset, self._inside(names))
 
     def numbers(self, names: Sequence[str] | None = None) -> Iterator[np.ndarray]:
         source = self.source(names)
         if not len(source):
             raise ValueError("there are no rows.")
-        for start, stop in sources.cut(0, len(source), max(1, _CELLS // source.shape[1])):
+        for start, stop in _sources().cut(0, len(source), max(1, _CELLS // source.shape[1])):
             yield source.read(start, stop).astype(np.float64)
 
     def _read(self, names: list[str]) -> Iterator[tuple[str, Any, int]]:
         some = False
         inside = self._inside(names)
         rows = max(1, _CELLS // len(names))
-        for path, batches in sources.parquet_batches(self._dataset, inside, rows):
+        for path, batches in _sources().parquet_batches(self._dataset, inside, rows):
             row = 1
             for batch in batches:
                 yield path, batch, row
@@ -414,7 +423,7 @@ class _Parquet(TableFile):
     def _converted(self, column: Any, name: str, kind: str, file: str, row: int) -> Any:
         import pyarrow as pa
 
-        column = sources.as_plain(column)
+        column = _sources().as_plain(column)
         if kind == "number":
             return column.cast(pa.float64(), safe=False)
         if kind == "time":  # those with a zone in UTC, as of CSV

@@ -90,6 +90,7 @@ class Tail(nn.Module):
         arrays = {name: tensor.numpy(force=True) for name, tensor in self.state_dict().items()}
         return {"level": self.level} | arrays
 
+    @fixed()
     def __setstate__(self, state: dict[str, Any]) -> None:
         Tail.__init__(self, state["level"])
         self.load_state_dict({k: torch.from_numpy(v) for k, v in state.items() if k != "level"})

@@ -110,7 +110,9 @@ def fit(
                     train, out.parent, reading, allow_nan=allow_nan, as_array=as_array
                 )
             except ValueError:
-                named = (settings or {}).get("categorical_features")
+                named = (settings or {}).get("categorical_features", "from_dtype")
+                if named is None:
+                    raise
                 rows, names = tables.open_mixed(train, reading, categories=named), None
                 if rows is None:
                     raise
