@@ -546,6 +546,8 @@ def _read_published(path: str | os.PathLike[str]) -> pd.DataFrame:
     try:
         table = open_table(Path(path), as_text=["dataset"])
         names = [name for name in table.names if name != "dataset"]
+        if not names:
+            raise ValueError("no column of figures is there.")
         values = np.concatenate(list(table.numbers(names)))
         index = table.values("dataset")
     except ValueError as error:
