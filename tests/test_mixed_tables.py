@@ -6,6 +6,7 @@ import pickle
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from sklearn.base import clone
 from sklearn.preprocessing import OneHotEncoder
 
@@ -233,8 +234,8 @@ def test_ensembles__mixed_table__members_encode(tmp_path):
 @pytest.mark.parametrize(
     ("change", "params", "message"),
     [
-        ({}, {"datetime_features": None}, "Column 'when' holds no numbers .*datetime_features"),
-        ({}, {"categorical_features": None}, "Column 'id' holds no numbers .*categorical_features"),
+        ({}, {"datetime_features": None}, "times in column 'when' .*datetime_features"),
+        ({}, {"categorical_features": None}, "text.* in columns 'id' .*categorical_features"),
         ({}, {"categorical_features": ["town"]}, "no column 'town'; there are 'id', 'when'"),
         ({}, {"categorical_features": [17]}, "no column 17"),
         ({}, {"categorical_features": [True]}, r"mask of shape \(1,\), and X has 6"),
@@ -245,7 +246,7 @@ def test_ensembles__mixed_table__members_encode(tmp_path):
             "both|in one",
         ),
         ({"when": "soon"}, {"datetime_features": ["when"]}, "'when' holds cells .*'soon'.*2024-01"),
-        ({"amount": [[1]] * 400}, {}, r"'amount' holds no numbers .*\[1\]"),
+        ({"amount": [[1]] * 400}, {}, r"no numbers in column 'amount' .*\[1\]"),
         ({"amount": np.inf}, {}, "infinity .* in column 'amount'"),
         ({"amount": np.nan}, {"missing": "refuse"}, "NaN in column 'amount'.*missing='impute'"),
         ({}, {"input_shape": (2, 3)}, "input_shape=None"),
@@ -254,7 +255,7 @@ def test_ensembles__mixed_table__members_encode(tmp_path):
 def test_fit__what_cannot_be_encoded__names_column_and_remedy(change, params, message):
     frame = TRAIN.assign(**{name: pd.Series(v) if isinstance(v, list) else v
                             for name, v in change.items()})  # fmt: skip
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, TypeError), match=message):
         fast("AutoEncoder", **(MIXED | params)).fit(frame)
 
 
@@ -262,7 +263,7 @@ def test_fit__what_cannot_be_encoded__names_column_and_remedy(change, params, me
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"amount": "x"}, "'amount' holds no numbers .*'x'"),
+        ({"amount": "x"}, "text in column 'amount' .*'x'"),
         ({"when": "never"}, "'when' holds cells that are no times, such as 'never'"),
         ({"when": 3}, "'when' holds cells that are no times, such as 3"),
         ({"amount": np.inf}, "infinity .* in column 'amount'"),
@@ -295,3 +296,33 @@ def test_times__span__decides_which_periods_are_learned():
 def test_all_columns_left_out__refused():
     with pytest.raises(ValueError, match="No column can be used: 'id': every value is different"):
         fast("AutoEncoder", **MIXED).fit(TRAIN[["id"]])
+
+
+def test_fit__rows_on_disk__refused_with_the_way_out(tmp_path):
+    pytest.importorskip("pyarrow")
+    TRAIN[["amount"]].to_parquet(tmp_path / "train.parquet")
+    source = deepod.sources.parquet(tmp_path / "train.parquet")
+    with pytest.raises(ValueError, match=r"read from disk: .*pandas\.read_parquet"):
+        fast("AutoEncoder", **MIXED).fit(source)
+
+
+def test_fit__tensor_with_codes__as_the_array():
+    X = np.random.default_rng(0).integers(0, 3, (200, 2)).astype(np.float32)
+    scores = [
+        fast("AutoEncoder", categorical_features=[1]).fit(given).decision_scores_
+        for given in (X, torch.from_numpy(X).requires_grad_())
+    ]
+    np.testing.assert_array_equal(*scores)
+
+
+@pytest.mark.parametrize("params", [{}, {"categorical_features": "from_dtype"}])
+def test_fit__arrow_table_with_an_index_of_pandas__is_no_column(params):
+    pa = pytest.importorskip("pyarrow")
+    frame = pd.DataFrame(np.random.default_rng(0).normal(size=(60, 2)), columns=["a", "b"])
+    expected = fast("AutoEncoder", **params).fit(frame).decision_scores_
+    for index in (np.arange(60)[::-1], pd.Index(np.arange(60) * 2.0, name="key")):
+        table = pa.Table.from_pandas(frame.set_axis(index))
+        assert table.num_columns == 3
+        detector = fast("AutoEncoder", **params).fit(table)
+        assert detector.feature_names_in_.tolist() == ["a", "b"]
+        np.testing.assert_array_equal(detector.decision_scores_, expected)

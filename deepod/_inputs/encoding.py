@@ -8,8 +8,11 @@ from typing import Any
 
 import numpy as np
 from sklearn.preprocessing import OneHotEncoder
+from torch import Tensor
 
-from deepod._inputs.frames import columns_of, in_memory
+from deepod._inputs.containers import array_of
+from deepod._inputs.frames import in_memory, kind_in_pandas, refuse_columns
+from deepod.sources import Source
 
 # A category that fewer training rows have is pooled with others that are as rare.
 _RARE_SHARE = 0.005
@@ -17,6 +20,7 @@ _FEWEST_ROWS = 2
 _MOST_CATEGORIES = 100  # that get a column each; the rarest of more are pooled
 _LEAST_SCALE = 0.2  # about the standard deviation of a category that 4 % of the rows have
 _GAP = ""  # what a cell without a value is as text: a category like any other
+_OF_CATEGORIES = ("category", "text", "boolean")  # what "from_dtype" takes
 _SHOWN = 5  # names in an error
 # Seconds of a period of the calendar, and how many of them training rows must span to learn from it
 # where in it they are: rows of one spring would make every summer an anomaly.
@@ -89,20 +93,17 @@ class Encoder:
                 f"Column {frame.columns[both[0]]!r} is in categorical_features and in "
                 "datetime_features; leave it in one of them."
             )
+        kinds = [kind_in_pandas(frame.iloc[:, i])[0] for i in range(frame.shape[1])]
         columns = []
-        for i, name in enumerate(frame.columns):
-            plain = name if isinstance(name, str) else i
-            if i in timed or (isinstance(times, str) and _kind(frame.iloc[:, i]) == "time"):
+        for i, (name, kind) in enumerate(zip(frame.columns, kinds, strict=True)):
+            if i in timed or (isinstance(times, str) and kind == "time"):
                 made = _learn_time(frame.iloc[:, i], name, must=i in timed)
-            elif i in named or (
-                isinstance(categories, str)  # "from_dtype"
-                and _kind(frame.iloc[:, i]) in ("category", "text", "boolean")
-            ):
+            elif i in named or (isinstance(categories, str) and kind in _OF_CATEGORIES):
                 made = _learn_category(frame.iloc[:, i], name, must=i in named)
             else:
-                _numbers(frame.iloc[:, i], name)  # refuses what is none
                 made = {"kind": "number"}
-            columns.append({"name": plain} | made)
+            columns.append({"name": name if isinstance(name, str) else i} | made)
+        _refuse_no_numbers(frame, columns)
         if all(column["kind"] == "unused" for column in columns):
             raise ValueError(
                 "No column can be used: " + "; ".join(f"{c['name']!r}: {c['why']}" for c in columns)
@@ -122,13 +123,14 @@ class Encoder:
             raise ValueError(
                 f"X has {frame.shape[1]} columns, but was fitted with {len(self.columns)}."
             )
+        _refuse_no_numbers(frame, self.columns)
         out = np.empty((len(frame), len(self.source)))
         start = 0
         for i, column in enumerate(self.columns):
             stop = start + _width(column)
             cells = frame.iloc[:, i]
             if column["kind"] == "number":
-                out[:, start] = _numbers(cells, frame.columns[i])
+                out[:, start] = cells.to_numpy(dtype=np.float64, na_value=np.nan)
             elif column["kind"] == "category":
                 out[:, start:stop] = self._encoders[i].transform(_as_text(cells)[:, None])
             elif column["kind"] == "time":
@@ -197,7 +199,12 @@ def as_frame(X: Any) -> Any:
         raise ImportError(
             'categorical_features and datetime_features need pandas: pip install "deepod[data]".'
         ) from error
-    X = in_memory(X)
+    if isinstance(X, Source):
+        raise ValueError(
+            "categorical_features and datetime_features are for rows in memory, and X is read from "
+            "disk: read it before, by pandas.read_parquet, say."
+        )
+    X = array_of(X) if isinstance(X, Tensor) else in_memory(X)
     if isinstance(X, pd.DataFrame):
         return X
     if hasattr(X, "to_pandas"):  # polars and pyarrow
@@ -211,8 +218,11 @@ def as_frame(X: Any) -> Any:
     return pd.DataFrame(X)
 
 
-def _kind(cells: Any) -> str:
-    return (columns_of(cells) or [])[0].kind
+def _refuse_no_numbers(frame: Any, columns: Sequence[dict[str, Any]]) -> None:
+    """Refuse what is no number in the columns of numbers, all of them at once."""
+    numbers = [i for i, column in enumerate(columns) if column["kind"] == "number"]
+    # A column without any value has no kind.
+    refuse_columns(frame.iloc[:, [i for i in numbers if not frame.iloc[:, i].isna().all()]])
 
 
 def _chosen(frame: Any, given: Any, parameter: str) -> set[int]:
@@ -312,7 +322,7 @@ def _seconds(cells: Any, name: Any) -> np.ndarray:
     """Seconds since 1970 by the clock on the wall, NaN in gaps."""
     import pandas as pd
 
-    kind = _kind(cells)
+    kind, _ = kind_in_pandas(cells)
     cells = cells.replace("", None) if kind == "text" else cells
     how: dict[str, Any] = {"format": "ISO8601"} if kind == "text" else {}
     times = None
@@ -321,8 +331,9 @@ def _seconds(cells: Any, name: Any) -> np.ndarray:
             times = pd.to_datetime(cells, errors="coerce", **how)
     bad = cells.dropna() if times is None else cells[times.isna() & cells.notna()]
     if times is None or len(bad):
+        shown = f", such as {bad.tolist()[0]!r:.40}" if len(bad) else ""
         raise ValueError(
-            f"Column {name!r} holds cells that are no times{_such_as(bad)}; write them as "
+            f"Column {name!r} holds cells that are no times{shown}; write them as "
             "2024-01-31 or 2024-01-31 09:30, or leave the column out of datetime_features."
         )
     if times.dt.tz is not None:
@@ -343,25 +354,6 @@ def _places(seconds: np.ndarray, periods: Sequence[str]) -> Iterator[np.ndarray]
 
 
 # --- all of them ---------------------------------------------------------------------------------
-
-
-def _numbers(cells: Any, name: Any) -> np.ndarray:
-    kind = _kind(cells)
-    if kind in ("number", "boolean"):
-        return np.asarray(cells.to_numpy(dtype=np.float64, na_value=np.nan))
-    if kind == "text" and cells.isna().all():
-        return np.full(len(cells), np.nan)
-    shown = _such_as(cells.dropna())
-    way = "leave it out of X"
-    if kind == "time":
-        way = "name it in datetime_features, or set that to 'from_dtype', or leave it out of X"
-    elif kind in ("text", "category"):
-        way = "name it in categorical_features, or set that to 'from_dtype', or leave it out of X"
-    raise ValueError(f"Column {name!r} holds no numbers ({cells.dtype}{shown}); {way}.")
-
-
-def _such_as(cells: Any) -> str:
-    return f", such as {cells.tolist()[0]!r:.40}" if len(cells) else ""
 
 
 def _width(column: dict[str, Any]) -> int:

@@ -14,6 +14,8 @@ from typing import Any, Literal, NamedTuple, NoReturn
 
 import numpy as np
 
+from deepod.sources import index_names
+
 Kind = Literal["number", "boolean", "text", "category", "time", "other"]
 
 _NAMED = 5  # columns, at most, in a message
@@ -47,7 +49,8 @@ class Column(NamedTuple):
 def in_memory(X: Any, name: str = "X") -> Any:
     """Return a table of pandas, polars or pyarrow for one that lies elsewhere; all else as it is.
 
-    Dask's are computed, those of cuDF, Modin and the like turned into pandas.
+    Dask's are computed, those of cuDF, Modin and the like turned into pandas. What pandas has
+    written to Arrow as an index is no column.
 
     Raises
     ------
@@ -68,10 +71,13 @@ def in_memory(X: Any, name: str = "X") -> Any:
             f"{name} is a Dataset of xarray, which holds several arrays; pass one of them, or "
             f"{name}.to_dataframe() for a table."
         )
-    if _is(X, "polars", "DataFrame", "Series") or _is(X, "pyarrow", "Table", "ChunkedArray"):
+    if _is(X, "polars", "DataFrame", "Series") or _is(X, "pyarrow", "ChunkedArray"):
         return X
     if _is(X, "pyarrow", "RecordBatch"):
-        return sys.modules["pyarrow"].Table.from_batches([X])
+        X = sys.modules["pyarrow"].Table.from_batches([X])
+    if _is(X, "pyarrow", "Table"):
+        index = [name for name in index_names(X.schema) if name in X.column_names]
+        return X.drop_columns(index) if index else X
     if _is(X, "pyarrow", "Array"):
         return sys.modules["pyarrow"].chunked_array([X])
     if type(X).__module__.partition(".")[0] == "dask" and hasattr(X, "compute"):
@@ -186,7 +192,7 @@ def _column(name: Any, values: Any) -> Column:
         return Column(name, str(values.dtype), kind, numeric)
     if _is(values, "pyarrow", "ChunkedArray"):
         return Column(name, str(values.type), *_kind_in_arrow(values.type))
-    return Column(name, str(values.dtype), *_kind_in_pandas(values))
+    return Column(name, str(values.dtype), *kind_in_pandas(values))
 
 
 def _kind_in_polars(values: Any) -> tuple[Kind, bool]:
@@ -221,10 +227,11 @@ def _kind_in_arrow(kind: Any) -> tuple[Kind, bool]:
     return "other", False
 
 
-def _kind_in_pandas(values: Any) -> tuple[Kind, bool]:
+def kind_in_pandas(values: Any) -> tuple[Kind, bool]:
+    """Return the kind of a column of pandas, and whether it can be taken for numbers as it is."""
     pandas, dtype = sys.modules["pandas"], values.dtype
     if isinstance(dtype, pandas.CategoricalDtype):
-        return "category", _kind_in_pandas(dtype.categories)[1]
+        return "category", kind_in_pandas(dtype.categories)[1]
     if isinstance(dtype, pandas.ArrowDtype):
         return _kind_in_arrow(dtype.pyarrow_dtype)
     if isinstance(dtype, pandas.SparseDtype):

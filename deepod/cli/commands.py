@@ -113,7 +113,7 @@ def fit(
                 named = (settings or {}).get("categorical_features", "from_dtype")
                 if named is None:
                     raise
-                rows, names = tables.open_mixed(train, reading, categories=named), None
+                rows, names = tables.read_mixed(train, reading, named), None
                 if rows is None:
                     raise
                 mixed.encode(model, settings or {})
@@ -443,9 +443,7 @@ def _open_new(
         tables.check_file(new, out, Reading(dialect=dialect))
         encoder = mixed.encoder_of(detector)
         if encoder is not None:
-            frame = tables.open_mixed(new, reading, encoder.columns)
-            if frame is None:
-                raise ValueError("it has no names of columns, by which MODEL encodes them.")
+            frame = tables.read_as_encoded(new, reading, encoder.columns)
             for part in _with_members(detector):  # a frame has names to compare
                 part.feature_names_in_ = np.array(names, dtype=object)
             return _Opened(detector, names, tables.Frame(frame), new)

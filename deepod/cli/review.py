@@ -84,7 +84,7 @@ def review(
             if encoder is None:
                 known = tables.open_source(reference, out.parent, reading)
             else:
-                known = tables.open_mixed(reference, reading, encoder.columns)
+                known = tables.read_as_encoded(reference, reading, encoder.columns)
     with about(f"NEW {new}"):
         page = pages.write(
             out,

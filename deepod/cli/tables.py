@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, NamedTuple
@@ -210,21 +211,13 @@ class Frame:
 _MOST_NUMBERS = 0.5
 
 
-def open_mixed(
-    path: Path,
-    reading: Reading,
-    known: Sequence[dict[str, Any]] | None = None,
-    categories: Any = None,
-) -> Any:
+def read_mixed(path: Path, reading: Reading, categories: Any = None) -> Any:
     """Read a table whose columns hold numbers, text and times into a frame of pandas.
 
     Parameters
     ----------
     path : Path
     reading : Reading
-    known : sequence of dict, optional
-        What a fitted detector encodes, its ``columns_``: cells of its numbers must be numbers, and
-        its categories are read as they are written.
     categories : list of str or object, optional
         Columns that are said to hold categories, though most of their cells may be numbers.
 
@@ -232,36 +225,49 @@ def open_mixed(
     -------
     frame : pandas.DataFrame or None
         None if a column holds neither numbers, text nor times, or numbers with slips among them,
-        or if all hold numbers: the error is then that of :func:`open_rows`.
+        or if all hold numbers: the error is then that of :func:`open_rows`. Also without pandas.
     """
-    try:
-        import pandas  # noqa: F401
-        import pyarrow as pa
-    except ImportError as error:
-        raise ImportError(
-            'Text and times need pandas to be encoded: pip install "deepod[data]".'
-        ) from error
-    if path.suffix == ".npy":
+    if path.suffix == ".npy" or not find_spec("pandas"):
         return None
     table = reading.open(path)
-    if table.is_text:
-        named = categories if isinstance(categories, list | tuple) else ()
-        table.as_text = [name for name in named if name in table.names]
-        table.as_text += [column["name"] for column in known or () if _is_written(column)]
-    numbers = [column["name"] for column in known or () if column["kind"] == "number"]
-    if numbers:
-        for _ in table.numbers(numbers):  # what is none is refused, by its row
-            pass
+    if table.is_text and isinstance(categories, list | tuple):
+        table.as_text = [name for name in categories if name in table.names]
     kinds = table.kinds
-    if known is None and (
-        "other" in kinds.values() or set(kinds.values()) <= {"number", "boolean"}
-    ):
+    if "other" in kinds.values() or set(kinds.values()) <= {"number", "boolean"}:
         return None
-    frame = pa.Table.from_batches(table.batches()).to_pandas()
+    frame = _frame(table)
     texts = [name for name, kind in kinds.items() if kind == "text" and name not in table.as_text]
-    if known is None and table.is_text and any(_has_slips(frame[name]) for name in texts):
+    if table.is_text and any(_has_slips(frame[name]) for name in texts):
         return None
     return frame
+
+
+def read_as_encoded(path: Path, reading: Reading, known: Sequence[dict[str, Any]]) -> Any:
+    """Read a table as :func:`read_mixed` does, for what encodes these ``known`` columns.
+
+    Cells of its numbers must be numbers, and its categories are read as they are written.
+    """
+    if path.suffix == ".npy":
+        raise ValueError("it has no names of columns, by which MODEL encodes them.")
+    kinds = {column["name"]: column["kind"] for column in known}
+    numbers = [name for name, kind in kinds.items() if kind == "number"]
+    others = [name for name in kinds if name not in numbers]
+    table = reading._replace(columns=others).open(path)
+    if table.is_text:
+        table.as_text = [column["name"] for column in known if _is_written(column)]
+    frame = _frame(table)
+    if numbers:
+        own = reading._replace(columns=numbers).open(path)
+        values = np.concatenate(list(own.numbers()))
+        for name, column in zip(numbers, values.T, strict=True):
+            frame[name] = column
+    return frame[list(kinds)]
+
+
+def _frame(table: TableFile) -> Any:
+    import pyarrow as pa
+
+    return pa.Table.from_batches(table.batches()).to_pandas()
 
 
 def _is_written(column: dict[str, Any]) -> bool:
