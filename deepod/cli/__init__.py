@@ -8,14 +8,13 @@ import os
 import signal
 import sys
 from collections.abc import Sequence
-from contextlib import closing, suppress
-from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import deepod
 from deepod._registry import SERIES
-from deepod.bench.options import add_options, run_with_options
+from deepod.bench.options import add_options
+from deepod.cli import actions
 from deepod.cli.wording import translate
 
 # Windows needs a detector of rows, which no option can say.
@@ -100,7 +99,7 @@ def _add_demo(commands: Any) -> None:
         "on a laptop.",
         epilog="example: deepod demo --out scores.png --seed 1",
     )
-    demo.set_defaults(run=_run_demo)
+    demo.set_defaults(run=actions.run_demo)
     demo.add_argument(
         "--out", type=Path, default=Path("demo.png"), help="picture to write (default: %(default)s)"
     )
@@ -109,7 +108,7 @@ def _add_demo(commands: Any) -> None:
 
 def _add_list(commands: Any) -> None:
     listing = commands.add_parser("list", help="list the detectors with family, inputs and paper")
-    listing.set_defaults(run=_run_list)
+    listing.set_defaults(run=actions.run_list)
 
 
 def _add_fit(commands: Any) -> None:
@@ -127,7 +126,7 @@ def _add_fit(commands: Any) -> None:
         "--set lr=0.01 --out model; of series: deepod fit sensors.csv --time when "
         "--detector LSTMAD --out model",
     )
-    fit.set_defaults(run=_run_fit)
+    fit.set_defaults(run=actions.run_fit)
     fit.add_argument("train", type=Path, metavar="TRAIN", help="rows to fit on")
     fit.add_argument(
         "--detector",
@@ -192,7 +191,7 @@ def _add_score(commands: Any) -> None:
         epilog="example: deepod score model new.csv --out scores.csv; of series: deepod score "
         "model new.csv --time when --context train.csv --out scores.csv",
     )
-    score.set_defaults(run=_run_score)
+    score.set_defaults(run=actions.run_score)
     score.add_argument("model", type=Path, metavar="MODEL", help="as deepod fit has saved it")
     score.add_argument("new", type=Path, metavar="NEW", help="rows to score")
     score.add_argument(
@@ -229,7 +228,7 @@ def _add_review(commands: Any) -> None:
         "review.html; after learning from the marks, deepod review model2 new.csv --compare model "
         "--out moved.html",
     )
-    review.set_defaults(run=_run_review)
+    review.set_defaults(run=actions.run_review)
     review.add_argument("model", type=Path, metavar="MODEL", help="as deepod fit has saved it")
     review.add_argument("new", type=Path, metavar="NEW", help="rows to score and review")
     review.add_argument(
@@ -267,7 +266,7 @@ def _add_bench(commands: Any) -> None:
         epilog="example: deepod bench --data tables/ --detectors PLAD,AnoRand,pyod:KNN --jobs 2 "
         "--out results.jsonl",
     )
-    bench.set_defaults(run=_run_bench)
+    bench.set_defaults(run=actions.run_bench)
     bench.add_argument(
         "--data",
         type=Path,
@@ -324,7 +323,7 @@ def _add_plot(commands: Any) -> None:
         epilog="example: deepod plot model new.csv --label fraud --out scores.png; of series: "
         "deepod plot model new.csv --time when --out series.png",
     )
-    plot.set_defaults(run=_run_plot)
+    plot.set_defaults(run=actions.run_plot)
     plot.add_argument("model", type=Path, metavar="MODEL", help="as deepod fit has saved it")
     plot.add_argument("new", type=Path, metavar="NEW", nargs="?", help="rows to score")
     what = plot.add_mutually_exclusive_group()
@@ -356,7 +355,7 @@ def _add_watch(commands: Any) -> None:
         "with exit code 1.",
         epilog="example: tail -n +1 -f sensors.csv | deepod watch model --time when",
     )
-    watch.set_defaults(run=_run_watch)
+    watch.set_defaults(run=actions.run_watch)
     watch.add_argument("model", type=Path, metavar="MODEL", help="as deepod fit has saved it")
     watch.add_argument(
         "--time", metavar="COLUMN", help="column of times, to repeat in front of the scores"
@@ -385,7 +384,7 @@ def _add_report(commands: Any) -> None:
         "the datasets and seeds that all of them have a result for.",
         epilog="example: deepod report results.jsonl --out report --rename pyod:KNN=KNN",
     )
-    report.set_defaults(run=_run_report)
+    report.set_defaults(run=actions.run_report)
     reporting.add_options(report)
 
 
@@ -457,224 +456,3 @@ def _names(text: str) -> list[str]:
     if "" in names or len(set(names)) < len(names):
         raise argparse.ArgumentTypeError(f"expected different names like a,b,c, got {text!r}")
     return names
-
-
-# --- what the commands do, and print --------------------------------------------------------------
-
-
-def _options(arguments: argparse.Namespace) -> Any:
-    from deepod.cli.series import Options
-
-    context = getattr(arguments, "context", None)
-    return Options(arguments.time, arguments.split_at_gaps, context)
-
-
-def _dialect(arguments: argparse.Namespace) -> Any:
-    from deepod._inputs.tables import Dialect
-
-    return Dialect(arguments.sep, arguments.decimal, arguments.encoding)
-
-
-def _note(arguments: argparse.Namespace, text: str | None) -> None:
-    if text is not None:
-        print(f"deepod {arguments.command}: {text}", file=sys.stderr)
-
-
-def _check_out(out: Path, suffixes: Sequence[str]) -> None:
-    """Refuse before the work, not after it, a file that cannot be written."""
-    if not out.parent.is_dir():
-        raise FileNotFoundError(f"--out {out}: there is no folder {out.parent}.")
-    if out.is_dir() or out.suffix not in suffixes:
-        expected = " or ".join(", ".join(suffixes).rsplit(", ", 1))
-        raise ValueError(f"--out {out}: expected the name of a {expected} file.")
-    if not os.access(out.parent, os.W_OK):
-        raise PermissionError(f"--out {out}: the folder is write-protected; choose another.")
-
-
-def _check_picture(out: Path) -> None:
-    _check_out(out, [".png", ".pdf", ".svg"])
-    if find_spec("matplotlib") is None:
-        raise ImportError("the picture needs matplotlib: pip install 'deepod[plots]'.")
-
-
-def _run_list(arguments: argparse.Namespace) -> None:
-    rows = [("detector", "family", "inputs", "paper")]
-    for d in [*deepod.list_detectors(), *deepod.list_detectors(series=True)]:
-        rows.append((d["name"], d["family"], ", ".join(d["inputs"]), d["paper"]))
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    for row in rows:
-        cells = (cell.ljust(width) for cell, width in zip(row, widths, strict=True))
-        print("  ".join(cells).rstrip())
-
-
-def _run_demo(arguments: argparse.Namespace) -> None:
-    from deepod.cli import demo
-
-    out, seed = arguments.out, arguments.seed
-    _check_picture(out)
-    data = demo.load(seed)
-    print(
-        f"Breast cancer (scikit-learn): {len(data.train)} benign rows train; test has "
-        f"{int((data.target == 0).sum())} benign and {int(data.target.sum())} malignant rows, "
-        f"{data.train.shape[1]} features.\n"
-    )
-    results = demo.run(data, seed)
-    print(f"{'detector':<10}{'AUC-ROC':>9}{'AUC-PR':>9}{'fit s':>9}{'score s':>9}")
-    for r in results:
-        print(
-            f"{r.name:<10}{r.auc_roc:>9.3f}{r.auc_pr:>9.3f}"
-            f"{r.fit_seconds:>9.2f}{r.score_seconds:>9.3f}"
-        )
-    demo.picture(data, results).savefig(out, dpi=120)
-    print(f"\nScore distributions: {out}")
-
-
-def _run_fit(arguments: argparse.Namespace) -> None:
-    from deepod.cli import commands
-
-    result = commands.fit(
-        arguments.train,
-        arguments.out,
-        detector=arguments.detector,
-        settings=dict(arguments.set),
-        columns=arguments.columns,
-        drop=arguments.drop,
-        labels=arguments.labels,
-        id_name=arguments.id,
-        options=_options(arguments),
-        dialect=_dialect(arguments),
-    )
-    _note(arguments, result.note)
-    print(
-        f"{arguments.detector} fitted on {result.rows}, threshold {result.threshold:.6g}: "
-        f"{arguments.out}"
-    )
-
-
-def _run_score(arguments: argparse.Namespace) -> None:
-    from deepod.cli import commands
-
-    _check_out(arguments.out, [".npy", ".csv"])
-
-    result = commands.score(
-        arguments.model,
-        arguments.new,
-        arguments.out,
-        id_name=arguments.id,
-        quiet=arguments.quiet,
-        options=_options(arguments),
-        dialect=_dialect(arguments),
-    )
-    _say_scored(arguments, result)
-
-
-def _say_scored(arguments: argparse.Namespace, result: Any) -> None:
-    _note(arguments, result.note)
-    print(
-        f"{result.rows} scored, {result.flagged:,} above the threshold "
-        f"{result.threshold:.6g}: {arguments.out}"
-    )
-
-
-def _run_review(arguments: argparse.Namespace) -> None:
-    from deepod.cli import review
-
-    _check_out(arguments.out, [".html"])
-    result = review.review(
-        arguments.model,
-        arguments.new,
-        arguments.out,
-        top=arguments.top,
-        id_name=arguments.id,
-        reference=arguments.reference,
-        compare=arguments.compare,
-        quiet=arguments.quiet,
-        dialect=_dialect(arguments),
-    )
-    page = result.page
-    groups = f", in {page.groups} groups" if page.groups else ""
-    print(
-        f"{page.rows:,} rows scored, {page.flagged:,} above the threshold {result.threshold:.6g}; "
-        f"{page.shown:,} explained in {page.explained:.1f} s{groups}: {arguments.out}"
-    )
-
-
-def _run_bench(arguments: argparse.Namespace) -> None:
-    from deepod import bench
-
-    found = bench.find_data(
-        arguments.data,
-        arguments.datasets,
-        protocol=arguments.protocol,
-        label=arguments.label,
-        anomaly=arguments.anomaly,
-        normal=arguments.normal,
-        drop=arguments.drop,
-        dialect=_dialect(arguments),
-    )
-    here = str(Path.cwd())
-    added = here not in sys.path
-    if added:
-        sys.path.append(here)  # module:Class may be here, and workers look where this process does
-    try:
-        done, unread = run_with_options(found, arguments)
-        print(translate(done, arguments.command))
-    finally:
-        if added:
-            sys.path.remove(here)
-    if unread:
-        raise ValueError(
-            f"{', '.join(unread)} could not be read; when that is mended, --retry-errors runs the "
-            "rest."
-        )
-
-
-def _run_plot(arguments: argparse.Namespace) -> None:
-    from deepod.cli import commands
-
-    model, new, out = arguments.model, arguments.new, arguments.out
-    for option in ("label", "row", "time", "split_at_gaps", "context"):
-        if new is None and getattr(arguments, option) not in (None, False):
-            option = option.replace("_", "-")
-            raise ValueError(f"--{option} needs rows: deepod plot MODEL NEW --{option} ...")
-    options, dialect = _options(arguments), _dialect(arguments)
-    _check_picture(out)
-
-    if new is None:
-        commands.plot_history(model, out)
-        print(f"loss over the epochs: {out}")
-    elif arguments.row is not None:
-        score = commands.plot_row(model, new, arguments.row, out, options=options, dialect=dialect)
-        print(f"row {arguments.row} has the score {score:.6g}; what the columns add: {out}")
-    else:
-        result = commands.plot_scores(
-            model,
-            new,
-            out,
-            label=arguments.label,
-            quiet=arguments.quiet,
-            options=options,
-            dialect=dialect,
-        )
-        _say_scored(arguments, result)
-
-
-def _run_report(arguments: argparse.Namespace) -> None:
-    from deepod.bench import reporting
-
-    print(reporting.run_report(arguments))
-
-
-def _run_watch(arguments: argparse.Namespace) -> None:
-    from deepod.cli import watch
-
-    given = watch.watch(arguments.model, sys.stdin, time=arguments.time, state=arguments.state)
-    with closing(given), suppress(KeyboardInterrupt):  # as one ends what would go on for ever
-        print("score,label" if arguments.time is None else "time,score,label", flush=True)
-        for found in given:
-            if isinstance(found, watch.Watched):
-                print(watch.as_line(found), flush=True)
-            elif arguments.skip_bad:
-                print(f"deepod watch: {found}", file=sys.stderr, flush=True)
-            else:
-                raise found

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from deepod._scoring.apply import parts_of
 from deepod._storage.atomic import prepare, replacing
 from deepod._storage.models import check_place
 from deepod.cli import marks, mixed, series, tables
+from deepod.cli.scores import written
 from deepod.cli.series import NO_OPTIONS, Options
 from deepod.cli.tables import Reading, about
 
@@ -192,7 +193,7 @@ def score(
                 raise ValueError(f"{out} holds numbers alone; write .csv.")
             ids = tables.read_text(new, [id_name], dialect)[id_name]
     threshold, flagged, n = opened.detector.threshold_, 0, len(opened.source)
-    with _written(out, n, id_name, ids) as write:
+    with written(out, n, id_name, ids) as write:
         for scores in _scores(opened, quiet):
             labels = scores > threshold
             write(scores, labels)
@@ -590,48 +591,3 @@ def _progress(n: int, quiet: bool) -> Any:
 
     # None: only on a terminal.
     return tqdm(total=n, desc="score", unit="row", unit_scale=True, disable=True if quiet else None)
-
-
-@contextmanager
-def _written(
-    out: Path, n: int, id_name: str | None = None, ids: Sequence[str] | None = None
-) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
-    """Take scores and labels as they come; the file gets its name when all n are there.
-
-    Not through a memory map: on a full disk that kills the process, while this is an OSError.
-    """
-    try:
-        prepare(out)
-        with replacing(out) as partial, partial.open("wb") as file:
-            if out.suffix == ".npy":
-                header = {"descr": "<f8", "fortran_order": False, "shape": (n,)}
-                np.lib.format.write_array_header_1_0(file, header)
-            else:
-                front = [] if id_name is None else [_cell(id_name)]
-                file.write((",".join([*front, "score", "label"]) + "\n").encode())
-            written = 0
-
-            def write(scores: np.ndarray, labels: np.ndarray) -> None:
-                nonlocal written
-                if out.suffix == ".npy":
-                    file.write(scores.astype("<f8").tobytes())
-                else:  # as many digits as tell a float64 from all others
-                    pairs = zip(scores.tolist(), labels.tolist(), strict=True)
-                    lines = (b"%r,%d\n" % pair for pair in pairs)
-                    if ids is not None:
-                        own = ids[written : written + len(scores)]
-                        lines = (
-                            f"{_cell(id_)},".encode() + line
-                            for id_, line in zip(own, lines, strict=True)
-                        )
-                    file.writelines(lines)
-                written += len(scores)
-
-            yield write
-    except OSError as error:
-        raise OSError(f"--out {out}: {error}") from error
-
-
-def _cell(text: str) -> str:
-    """Quote what would end a cell of CSV."""
-    return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text
