@@ -249,6 +249,13 @@ def test_save__any_call_fails__all_as_before(name, error, late, there, models, t
         assert path.stat().st_mode & 0o777 == 0o640
 
 
+class EndsNothing(ExitStack):
+    """What a kill leaves of an ExitStack."""
+
+    def __exit__(self, *args):
+        pass
+
+
 # Nothing closes files after this kill, which is no real one.
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_save__killed_before_the_last_file__model_is_the_new_one(models, tmp_path):
@@ -256,7 +263,7 @@ def test_save__killed_before_the_last_file__model_is_the_new_one(models, tmp_pat
     models[0].save(tmp_path / "model")
     for n in range(1, 100):
         with pytest.MonkeyPatch.context() as monkeypatch:
-            monkeypatch.setattr(atomic.ExitStack, "__exit__", lambda *args: None)  # as after a kill
+            monkeypatch.setattr(atomic, "ExitStack", EndsNothing)
             fails = Fails(monkeypatch, n, KeyboardInterrupt)
             try:
                 models[1].save(tmp_path / "model")
