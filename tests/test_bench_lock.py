@@ -74,3 +74,23 @@ def test_lock__command_line__says_so(other, tmp_path, capsys):
     command = ["bench", "--data", str(table), "--detectors", "pyod:KNN", "--out", out]
     assert main([*command, "--seeds", "1"])
     assert f"in use by another run, process {other.pid}" in capsys.readouterr().err
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_lock__a_link_to_the_file__is_the_file(other, tmp_path):
+    (tmp_path / "link.jsonl").symlink_to(tmp_path / "r.jsonl")
+    with (
+        pytest.raises(ValueError, match="in use by another run"),
+        only_one(tmp_path / "link.jsonl"),
+    ):
+        pass
+
+
+def test_lock__folder_that_cannot_be_written__runs_without(tmp_path, monkeypatch):
+    def refused(*args, **kwargs):
+        raise PermissionError("read-only folder")
+
+    monkeypatch.setattr("deepod.bench.lock._locked", refused)
+    with only_one(tmp_path / "r.jsonl"):
+        pass
+    assert not list(tmp_path.iterdir())

@@ -25,10 +25,14 @@ def only_one(path: str | Path) -> Iterator[None]:
     ValueError
         If another run has it; the message says which process that is.
     """
-    path = Path(path)
+    path = Path(path).resolve()  # a link and what it leads to are one file
     place = path.with_name(path.name + ".lock")
     place.parent.mkdir(parents=True, exist_ok=True)
-    file = _locked(place, path)
+    try:
+        file = _locked(place, path)
+    except PermissionError:  # the file may be written, its folder not
+        yield
+        return
     try:
         os.ftruncate(file, 0)
         os.write(file, f"{os.getpid()}\n".encode())

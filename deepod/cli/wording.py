@@ -9,7 +9,7 @@ import shlex
 _LISTS = re.compile(r"\b(columns|drop)=(\[\.\.\.\]|\[(?:'(?:[^'\\]|\\.)*'|\"[^\"]*\")\])")
 _VALUES = re.compile(r"\b(anomaly|normal|sep|decimal|encoding)=('[^']*'|-?\w+|\.\.\.)")
 _SETTINGS = re.compile(
-    r"(?<!--set )\b(missing|calibration_fraction|cross_fitting|memory_limit)="
+    r"(?<!--set )\b(missing|calibration_fraction|cross_fitting|memory_limit|\w+_features)="
     r"('[^']*'|\"[^\"]*\"|[\w.]*\w)"
 )
 # What only Python can do, beside a remedy that the command line has.
