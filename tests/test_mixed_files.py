@@ -133,3 +133,11 @@ def test_score__id_and_numbers_alone__refused(folder, capsys):
     assert fit("train.csv", "--id", "key") == 0
     assert main(["score", "model", "new.csv", "--id", "key", "--out", "scores.npy"]) == 1
     assert "--id key: scores.npy holds numbers alone; write .csv" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("cell", ["NA", "None", "n/a"])
+def test_fit__numbers_most_of_which_are_missing__are_no_category(cell, folder, capsys):
+    amounts = [cell if i % 4 else str(i * 1.5) for i in range(100)]
+    pd.DataFrame({"amount": amounts, "kind": ["a", "b"] * 50}).to_csv("gaps.csv", index=False)
+    assert fit("gaps.csv") == 1
+    assert "--drop" in capsys.readouterr().err

@@ -499,7 +499,7 @@ BAD_MARKS = {
     "no labels": ("tx,score\n0001,1\n", ID, "there is no column 'label'"),
     "no anomaly": ("tx,label\n0001,0\n0002,\n", ID, "no row is labelled 1"),
     "a short line": ("tx,label\n0001,1\n0002\n", ID, "row 2: 1 values for 2 columns"),
-    "nothing": ("", ID, "there is no column"),
+    "nothing": ("", ID, "the file is empty"),
 }
 
 

@@ -64,7 +64,11 @@ def test_csv__bad_file__refused_by_all_readers_for_the_same_reason(
     path = tmp_path / "x.csv"
     path.write_bytes(contents)
     commands = {
-        "fit": ["fit", str(path), "--out", str(tmp_path / "m")],
+        # Or text would be encoded.
+        "fit": [
+            *("fit", str(path), "--out", str(tmp_path / "m")),
+            *("--set", "categorical_features=None"),
+        ],
         "score": ["score", model, str(path), "--out", str(tmp_path / "s.npy")],
     }
     if find_spec("matplotlib"):

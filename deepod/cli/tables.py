@@ -207,8 +207,8 @@ class Frame:
         return self.frame.iloc[start:stop]
 
 
-# Of the cells of a column with text: if more are numbers, the others are slips, not categories.
-_MOST_NUMBERS = 0.5
+# Of the cells of a column with text: if as many are numbers, the others may be slips or "NA".
+_MOST_NUMBERS = 0.1
 
 
 def read_mixed(path: Path, reading: Reading, categories: Any = None) -> Any:
@@ -282,7 +282,7 @@ def _has_slips(cells: Any) -> bool:
 
     there = cells[cells.notna() & (cells != "")]
     numbers = pd.to_numeric(there, errors="coerce").notna()
-    return bool(numbers.mean() > _MOST_NUMBERS) if len(there) else False
+    return bool(numbers.mean() >= _MOST_NUMBERS) if len(there) else False
 
 
 def check_values(rows: np.ndarray, names: list[str], start: int, *, allow_nan: bool) -> None:
