@@ -9,15 +9,15 @@ __version__ = "1.0.0.dev0"
 
 # The registry: one line per method. Imported on first use, so that ``import deepod`` is instant.
 DETECTORS = {
-    "AnoRand": "deepod.models.anorand",
-    "AutoEncoder": "deepod.models.autoencoder",
-    "DAE": "deepod.models.dae",
-    "DeepSVDD": "deepod.models.deep_svdd",
-    "IAEAD": "deepod.models.iaead",
-    "IAELSTMKL": "deepod.models.iae_lstm_kl",
-    "NSAE": "deepod.models.ns_ae",
-    "Neighbors": "deepod.models.neighbors",
-    "PLAD": "deepod.models.plad",
+    "AnoRand": "deepod.models.perturbation.anorand",
+    "AutoEncoder": "deepod.models.reconstruction.autoencoder",
+    "DAE": "deepod.models.reconstruction.dae",
+    "DeepSVDD": "deepod.models.one_class.deep_svdd",
+    "IAEAD": "deepod.models.one_class.iaead",
+    "IAELSTMKL": "deepod.models.one_class.iae_lstm_kl",
+    "NSAE": "deepod.models.reconstruction.ns_ae",
+    "Neighbors": "deepod.models.density.neighbors",
+    "PLAD": "deepod.models.perturbation.plad",
 }
 # Detectors of time series.
 SERIES = {

@@ -400,7 +400,7 @@ def test_labels__ignored_by_a_detector_that_was_not_asked__said_in_the_row(home)
 @pytest.mark.parametrize(
     ("name", "module", "cls"),
     [
-        ("PLAD", "deepod.models.plad", "PLAD"),
+        ("PLAD", "deepod.models.perturbation.plad", "PLAD"),
         ("Consensus", "deepod.ensemble", "Consensus"),
         ("pyod:IForest", "pyod.models.iforest", "IForest"),
         ("pyod:AutoEncoder", "pyod.models.auto_encoder", "AutoEncoder"),

@@ -98,7 +98,7 @@ def test_imports__go_down(path):
             assert not used or part in MAY_USE_THE_ROOT, f"{path.name} imports the root"
             continue
         lower = FLOOR[inner] < FLOOR[part]
-        # Families share a base, models/_family.py; no method imports another.
+        # Families share bases, models/<family>/_base.py and the like; no method imports another.
         method = part == "models" and path.name != "__init__.py"
         beside = part == inner and (not method or other.name.startswith("_"))
         assert lower or beside, f"{path.name} imports {inner}"
@@ -173,7 +173,7 @@ def test_library__prints_nothing():
 
 
 def test_method_files__short():
-    for path in (PACKAGE / "models").glob("*.py"):
+    for path in (PACKAGE / "models").rglob("*.py"):
         assert len(path.read_text().splitlines()) <= 200, path.name
 
 

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 from deepod._registry import DETECTORS, detector_class
 
 if TYPE_CHECKING:
-    from deepod.models.anorand import AnoRand
-    from deepod.models.autoencoder import AutoEncoder
-    from deepod.models.dae import DAE
-    from deepod.models.deep_svdd import DeepSVDD
-    from deepod.models.iae_lstm_kl import IAELSTMKL
-    from deepod.models.iaead import IAEAD
-    from deepod.models.neighbors import Neighbors
-    from deepod.models.ns_ae import NSAE
-    from deepod.models.plad import PLAD
+    from deepod.models.density.neighbors import Neighbors
+    from deepod.models.one_class.deep_svdd import DeepSVDD
+    from deepod.models.one_class.iae_lstm_kl import IAELSTMKL
+    from deepod.models.one_class.iaead import IAEAD
+    from deepod.models.perturbation.anorand import AnoRand
+    from deepod.models.perturbation.plad import PLAD
+    from deepod.models.reconstruction.autoencoder import AutoEncoder
+    from deepod.models.reconstruction.dae import DAE
+    from deepod.models.reconstruction.ns_ae import NSAE
 
 __all__ = [
     "DAE",

@@ -25,7 +25,7 @@ from deepod._scoring.points import Span, covered, spans_of
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
 from deepod._scoring.vocabulary import Contamination, PyODVocabulary
 from deepod._training.series_fit import SCALE_FLOOR, last_parts, resolve_window
-from deepod.models._reconstruction import ErrorMaps
+from deepod.models.reconstruction._reconstruction import ErrorMaps
 from deepod.params import integer, one_of, real
 from deepod.series._methods import SeriesMethods
 from deepod.series._running import Buffered, Running, Values

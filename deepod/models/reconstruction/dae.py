@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from deepod.models._reconstruction import Reconstruction
+from deepod.models.reconstruction._reconstruction import Reconstruction
 from deepod.networks.layers import ERRORS, drawn_by
 from deepod.params import one_of, param, parameters, real
 from deepod.types import Batch, Losses, Shape

@@ -7,7 +7,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from deepod.models._reconstruction import ErrorMaps
+from deepod.models.reconstruction._reconstruction import ErrorMaps
 from deepod.networks import MLP
 from deepod.networks.layers import ERRORS, EncoderDecoder, HardConcrete, RunningMinMax, drawn_by
 from deepod.params import integer, one_of, param, parameters, real

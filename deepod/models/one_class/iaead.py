@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deepod.models._svdd_autoencoder import SVDDAutoencoder
+from deepod.models.one_class._svdd_autoencoder import SVDDAutoencoder
 from deepod.params import parameters
 
 

@@ -10,8 +10,8 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from deepod.models._pseudo_labels import repeat, replace_by_noise
-from deepod.models._reconstruction import ErrorMaps
+from deepod.models.perturbation._pseudo_labels import repeat, replace_by_noise
+from deepod.models.reconstruction._reconstruction import ErrorMaps
 from deepod.networks import MLP, Network
 from deepod.networks.layers import ERRORS, error_norm
 from deepod.params import integer, one_of, param, parameters, real

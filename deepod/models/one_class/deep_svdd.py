@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deepod.models._svdd import SVDD
+from deepod.models.one_class._svdd import SVDD
 from deepod.params import parameters
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softmax
 
-from deepod.models._svdd_autoencoder import SVDDAutoencoder
+from deepod.models.one_class._svdd_autoencoder import SVDDAutoencoder
 from deepod.networks import Network
 from deepod.networks.layers import Gate, drawn_by, squared_error
 from deepod.params import one_of, param, parameters, real

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from deepod.models._reconstruction import Reconstruction
+from deepod.models.reconstruction._reconstruction import Reconstruction
 from deepod.params import parameters
 
 

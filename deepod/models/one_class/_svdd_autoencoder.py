@@ -7,8 +7,8 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from deepod.models._reconstruction import ErrorMaps
-from deepod.models._svdd import SVDD
+from deepod.models.one_class._svdd import SVDD
+from deepod.models.reconstruction._reconstruction import ErrorMaps
 from deepod.networks.layers import squared_error
 from deepod.params import one_of, param, parameters, real
 from deepod.types import Batch, Losses, Refresh

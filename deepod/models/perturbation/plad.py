@@ -11,7 +11,7 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid, softplus
 
-from deepod.models._perturbation import Perturbation
+from deepod.models.perturbation._perturbation import Perturbation
 from deepod.networks import Network, Prototypes
 from deepod.networks.layers import drawn_by
 from deepod.params import integer, one_of, param, parameters, real

@@ -1,0 +1,1 @@
+"""Methods in which a generator and a discriminator learn from one another."""

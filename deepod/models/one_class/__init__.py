@@ -1,0 +1,1 @@
+"""Methods that draw a boundary around the normal rows."""

@@ -1,0 +1,1 @@
+"""Methods that reconstruct a row: anomalies are reconstructed badly."""
