@@ -310,7 +310,8 @@ def on_disk(frame, folder, n=1000, **options):
 def test_fit__rows_on_disk__encoded_as_in_memory(tmp_path):
     # One row group, that the buffer holds: the same rows in the same order.
     source, frame = on_disk(TRAIN, tmp_path / "a")
-    assert source.is_mixed and source.feature_names == list(TRAIN.columns)
+    assert source.is_mixed
+    assert source.feature_names == list(TRAIN.columns)
     detector = fast("AutoEncoder", **MIXED).fit(source)
     assert detector.columns_ == fast("AutoEncoder", **MIXED).fit(frame).columns_
     assert list(detector.feature_names_in_) == list(TRAIN.columns)

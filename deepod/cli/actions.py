@@ -5,10 +5,9 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from importlib.util import find_spec
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 

@@ -13,7 +13,6 @@ import deepod
 from deepod._inputs.tables import UNKNOWN, Dialect, number
 from deepod.cli.tables import about
 
-
 # Looked for in the first line, in this order: a comma may be a decimal point where others separate.
 _SEPARATORS = (";", "\t", "|", ",")
 
