@@ -43,7 +43,7 @@ def test_files__figures__one_shape(section):
     paper = section.paper
     needed = {"source", "protocol", "metric", "datasets", "seeds", "published"}
     assert needed <= set(paper) <= needed | {"runs", "unstated", "departs", "others", "default"}
-    assert paper["protocol"] == "images" or protocols.find(paper["protocol"])
+    assert paper["protocol"] in protocols.DIVIDED or protocols.find(paper["protocol"])
     assert paper["metric"] in papers.METRICS
     assert paper["seeds"] >= 1
     assert paper["unstated"]  # no paper says everything
