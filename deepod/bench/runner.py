@@ -564,7 +564,8 @@ def find_data(
     names : iterable of str
         Only these, in this order, with or without ADBench's number: "38_thyroid" or "thyroid". For
         the protocol "images", "mnist" (every class in turn is normal), "mnist:3", or "mnist:2+3"
-        (both are normal); for "blended-images" "mnist". Series are called by their folder and file, "SMD/machine-1-6"; "SMD" is all that are in it.
+        (both are normal); for "blended-images" "mnist". Series are called by their folder and
+        file, "SMD/machine-1-6"; "SMD" is all that are in it.
     protocol : str, default="one-class"
     label, anomaly, normal, drop
         As in :func:`deepod.datasets.load_table`.
