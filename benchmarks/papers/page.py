@@ -1,6 +1,6 @@
-"""The page of what papers print and what we get: ``python -m benchmarks.papers.page > docs/papers.md``.
+"""The page of what papers print and what we get.
 
-It is made of the files beside this one and of committed results alone; nothing is run.
+``python -m benchmarks.papers.page > docs/papers.md``. It is made of the files beside this one and of committed results alone; nothing is run.
 """
 
 from __future__ import annotations
@@ -21,13 +21,14 @@ FILES = ("papers*.jsonl", "plad_fashion_mnist.jsonl")
 INTRO = """\
 # The papers' tables: what is printed, and what we get
 
-Made by `python -m benchmarks.papers.page > docs/papers.md` from `benchmarks/papers/*.toml` (the papers'
-settings and figures) and from the results in `benchmarks/results/` ({files}); a test
-compares. Each setting is run by `python -m benchmarks.papers NAME --out results.jsonl`, at full size unless
-`--max-train` and `--max-test` say otherwise; a run that was stopped goes on where it was, on a GPU if there is
-one. All figures are percent: mean ± standard deviation over the seeds. The rows that ours were trained and
-tested on are given beside them: **most of ours are of far fewer rows and one seed**, and no figure of ours was
-chosen by test labels, as several of the printed ones were.
+Made by `python -m benchmarks.papers.page > docs/papers.md` from `benchmarks/papers/*.toml` (the
+papers' settings and figures) and from results in `benchmarks/results/` ({files});
+a test compares. Each setting is run by `python -m benchmarks.papers NAME --out results.jsonl`, at
+full size unless `--max-train` and `--max-test` say otherwise; a run that was stopped goes on where
+it was, on a GPU if there is one. All figures are percent: mean ± standard deviation over the
+seeds. The numbers of rows that ours were trained and tested on stand beside them: **most of ours
+are of far fewer rows and of one seed**, and none of ours was chosen by test labels, as several of
+the printed ones were.
 """
 
 # Names of rows in the papers' tables, and where each method is here.
@@ -102,8 +103,8 @@ ocsvm = make_pipeline(StandardScaler(), OCSVM(nu=0.1))
 kde.fit(X_train).decision_function(X_test)
 ```
 
-Several papers tune the bandwidth of KDE (2^0.5 to 2^5), and nu and gamma of OCSVM, on the test labels; their
-printed figures are of that."""
+Several papers tune the bandwidth of KDE (2^0.5 to 2^5), and nu and gamma of OCSVM, on the test
+labels; their printed figures are of that."""
 
 
 class Found(NamedTuple):
