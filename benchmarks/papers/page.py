@@ -1,6 +1,7 @@
 """The page of what papers print and what we get.
 
-``python -m benchmarks.papers.page > docs/papers.md``. It is made of the files beside this one and of committed results alone; nothing is run.
+``python -m benchmarks.papers.page > docs/papers.md``. It is made of the files beside this one and
+of committed results alone; nothing is run.
 """
 
 from __future__ import annotations
