@@ -1,8 +1,9 @@
 """Deep anomaly detection that behaves like scikit-learn.
 
 >>> from deepod import PLAD, list_detectors
->>> [d["name"] for d in list_detectors()]
-['AnoRand', 'AutoEncoder', 'DAE', 'DeepSVDD', 'IAEAD', 'IAELSTMKL', 'NSAE', 'Neighbors', 'PLAD']
+>>> [d["name"] for d in list_detectors()]  # doctest: +NORMALIZE_WHITESPACE
+['AnoRand', 'AutoEncoder', 'DAE', 'DeepSVDD', 'IAEAD', 'IAELSTMKL', 'MemAE', 'NSAE', 'Neighbors',
+ 'PLAD']
 """
 
 from __future__ import annotations
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
         AnoRand,
         AutoEncoder,
         DeepSVDD,
+        MemAE,
         Neighbors,
     )
     from deepod.search import StackedSearchCV
@@ -73,6 +75,7 @@ __all__ = [
     "Consensus",
     "DeepSVDD",
     "InvalidFileError",
+    "MemAE",
     "Neighbors",
     "SeedEnsemble",
     "SklearnOutlierAdapter",

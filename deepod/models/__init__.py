@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from deepod.models.perturbation.plad import PLAD
     from deepod.models.reconstruction.autoencoder import AutoEncoder
     from deepod.models.reconstruction.dae import DAE
+    from deepod.models.reconstruction.memae import MemAE
     from deepod.models.reconstruction.ns_ae import NSAE
 
 __all__ = [
@@ -26,6 +27,7 @@ __all__ = [
     "AnoRand",
     "AutoEncoder",
     "DeepSVDD",
+    "MemAE",
     "Neighbors",
 ]
 

@@ -1,4 +1,4 @@
-"""AutoEncoder, DAE and NS-AE: losses by hand, invariants, error maps."""
+"""AutoEncoder, DAE, NS-AE and MemAE: losses by hand, invariants, error maps."""
 
 import tomllib
 from pathlib import Path
@@ -8,7 +8,7 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from deepod import DAE, NSAE, AutoEncoder, DeepSVDD
+from deepod import DAE, NSAE, AutoEncoder, DeepSVDD, MemAE
 from deepod.bench.detectors import find
 from deepod.callbacks import EarlyStopping
 from deepod.networks import MLP, LeNet
@@ -17,7 +17,7 @@ from tests.cases import samples
 
 ROOT = Path(__file__).parents[2]
 X = samples(n=64)
-FAMILY = [AutoEncoder, DAE, NSAE]
+FAMILY = [AutoEncoder, DAE, MemAE, NSAE]
 every_class = pytest.mark.parametrize("cls", FAMILY)
 
 
@@ -203,6 +203,84 @@ def test_nsae__novelty_layers(layers):
     assert [m.out_features for m in linear] == [3] * (layers - 1) + [1]
 
 
+# --- MemAE --------------------------------------------------------------------------------------
+
+
+def address_by_hand(detector, z, shrink):
+    """Weights of the slots, in float64."""
+    slots = detector.module_.slots.detach().double().numpy()
+    if detector.similarity == "cosine":
+        z = z / np.linalg.norm(z, axis=1, keepdims=True)
+        slots = slots / np.linalg.norm(slots, axis=1, keepdims=True)
+    w = np.exp(z @ slots.T)
+    w /= w.sum(1, keepdims=True)
+    w = np.where(w > shrink, w, 0)
+    total = w.sum(1, keepdims=True)
+    return np.divide(w, total, out=np.zeros_like(w), where=total > 0)
+
+
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+@pytest.mark.parametrize("shrink", [None, 0.02, 0.051])
+def test_memae__loss_and_score__by_hand_in_numpy(similarity, shrink):
+    params = {"n_slots": 20, "entropy_weight": 0.3, "error": "mse", "epochs": 3}
+    detector = small(MemAE, similarity=similarity, shrink=shrink, **params).fit(X)
+    x, module = scaled(detector), detector.module_
+    with torch.no_grad():
+        z = module.encoder(x).double().numpy()
+        w = address_by_hand(detector, z, shrink or 1 / 20)
+        read = torch.from_numpy(w @ module.slots.double().numpy()).float()
+        errors = ((module.decoder(read) - x) ** 2).mean(1).numpy()
+        terms = detector._loss(module, Batch(x))
+    assert (w == 0).any() or shrink == 0.02
+    entropy = -(w * np.log(w + 1e-12)).sum(1).mean()
+    expected = {"reconstruction": errors.mean(), "entropy": 0.3 * entropy}
+    assert {k: v.item() for k, v in terms.items()} == pytest.approx(expected, rel=1e-4)
+    np.testing.assert_allclose(detector.decision_scores_, errors, rtol=1e-4)
+
+
+def test_memae__weights__on_the_simplex_or_all_shrunk_away():
+    module = small(MemAE, n_slots=20, epochs=1).fit(X).module_
+    w = module.address(torch.from_numpy(X))
+    assert (w >= 0).all()
+    torch.testing.assert_close(w.sum(1), torch.ones(64))
+    assert w.count_nonzero(1).float().mean() < 20
+    # More than any weight can be: what is decoded is nothing, and nothing is NaN.
+    detector = small(MemAE, n_slots=20, shrink=5.0, epochs=2).fit(X)
+    assert (detector.module_.address(torch.from_numpy(X)) == 0).all()
+    outputs = reconstruction(detector, scaled(detector))
+    np.testing.assert_array_equal(outputs, np.broadcast_to(outputs[0], outputs.shape))
+    assert np.isfinite(detector.decision_scores_).all()
+
+
+def test_memae__one_slot__everything_is_decoded_alike():
+    detector = small(MemAE, n_slots=1, shrink=0.5, epochs=20).fit(X)
+    outputs = reconstruction(detector, scaled(detector))
+    np.testing.assert_allclose(outputs, np.broadcast_to(outputs[0], outputs.shape), atol=1e-6)
+
+
+def test_memae__far_rows__decoded_within_the_hull_of_the_slots():
+    """An autoencoder follows a row along the plane it has learned; a memory does not."""
+    generator = np.random.default_rng(0)
+    plane = generator.normal(size=(2, 8))
+    rows = generator.normal(size=(300, 2)) @ plane
+    far = 6 * rows[:50]
+    shares = {}
+    for cls in (AutoEncoder, MemAE):
+        detector = cls(random_state=0, cross_fitting=False).fit(rows)
+        found = reconstruction(detector, scaled(detector, far))
+        shares[cls] = np.linalg.norm(found) / np.linalg.norm(scaled(detector, far))
+    assert shares[MemAE] < 0.6 * shares[AutoEncoder]
+
+
+def test_memae__gradients__reach_slots_and_encoder_through_the_threshold():
+    module = small(MemAE, n_slots=20, epochs=0).fit(X).module_
+    x = torch.from_numpy(X)
+    terms = small(MemAE)._loss(module, Batch(x))
+    terms["reconstruction"].backward()
+    assert module.slots.grad.abs().sum() > 0
+    assert all(p.grad.abs().sum() > 0 for p in module.encoder.parameters())
+
+
 # --- all ----------------------------------------------------------------------------------------
 
 
@@ -247,7 +325,7 @@ def test_score_map__tables_or_unfitted__refused(cls):
     assert not hasattr(DeepSVDD(), "score_map")
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "dae", "ns_ae"])
+@pytest.mark.parametrize("name", ["autoencoder", "dae", "memae", "ns_ae"])
 def test_paper_settings__every_section__fits(name):
     path = ROOT / "benchmarks" / "papers" / f"{name}.toml"
     for section in tomllib.loads(path.read_text()):
