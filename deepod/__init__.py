@@ -2,8 +2,8 @@
 
 >>> from deepod import PLAD, list_detectors
 >>> [d["name"] for d in list_detectors()]  # doctest: +NORMALIZE_WHITESPACE
-['AnoRand', 'AutoEncoder', 'DAE', 'DeepSVDD', 'IAEAD', 'IAELSTMKL', 'MemAE', 'NSAE', 'Neighbors',
- 'PLAD']
+['AnoRand', 'AutoEncoder', 'DAE', 'DROCC', 'DeepSVDD', 'IAEAD', 'IAELSTMKL', 'MemAE', 'NSAE',
+ 'Neighbors', 'PLAD']
 """
 
 from __future__ import annotations
@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from deepod.ensemble import Consensus, SeedEnsemble, fit_many
     from deepod.models import (
         DAE,
+        DROCC,
         IAEAD,
         IAELSTMKL,
         NSAE,
@@ -64,6 +65,7 @@ _MODULES = {
 
 __all__ = [
     "DAE",
+    "DROCC",
     "IAEAD",
     "IAELSTMKL",
     "NSAE",

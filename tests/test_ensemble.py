@@ -63,7 +63,9 @@ def test_fit_many__equals_fitting_one_by_one(name, stacks):
 
 # A second value of every hyper-parameter, whether losses read it or not.
 OTHERS = {
+    "adversarial_weight": 0.4,
     "alpha": "raw",
+    "ascent_steps": 1,
     "batch_size": 16,
     "calibration_fraction": 0.2,
     "callbacks": (EarlyStopping(patience=1),),
@@ -80,6 +82,7 @@ OTHERS = {
     "false_alarm_rate": 0.2,
     "far": 0.2,
     "fusion": "detection",
+    "gamma": 3.0,
     "gate": None,
     "gates": ("input",),
     "input_shape": (5,),
@@ -114,6 +117,7 @@ OTHERS = {
     "perturbator": "mlp",
     "perturbator_hidden": (4,),
     "pretrain_epochs": 1,
+    "radius": 0.8,
     "random_state": 7,
     "reach": (1.0, 3.0),
     "reconstruction_weight": 0.3,
@@ -121,6 +125,7 @@ OTHERS = {
     "score_by": "distance",
     "shrink": 0.03,
     "similarity": "cosine",
+    "step_size": 0.3,
     "supervision": None,
     "suspects": 0.2,
     "svdd_weight": 0.5,

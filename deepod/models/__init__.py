@@ -9,6 +9,7 @@ from deepod._registry import DETECTORS, detector_class
 if TYPE_CHECKING:
     from deepod.models.density.neighbors import Neighbors
     from deepod.models.one_class.deep_svdd import DeepSVDD
+    from deepod.models.one_class.drocc import DROCC
     from deepod.models.one_class.iae_lstm_kl import IAELSTMKL
     from deepod.models.one_class.iaead import IAEAD
     from deepod.models.perturbation.anorand import AnoRand
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DAE",
+    "DROCC",
     "IAEAD",
     "IAELSTMKL",
     "NSAE",
