@@ -2,7 +2,7 @@
 
 >>> from deepod import PLAD, list_detectors
 >>> [d["name"] for d in list_detectors()]  # doctest: +NORMALIZE_WHITESPACE
-['AnoRand', 'AutoEncoder', 'DAE', 'DROCC', 'DeepSVDD', 'IAEAD', 'IAELSTMKL', 'MemAE', 'NSAE',
+['AnoRand', 'AutoEncoder', 'DAE', 'DROCC', 'DeepSVDD', 'IAEAD', 'IAELSTMKL', 'LSA', 'MemAE', 'NSAE',
  'Neighbors', 'PLAD']
 """
 
@@ -37,6 +37,7 @@ if TYPE_CHECKING:
         DROCC,
         IAEAD,
         IAELSTMKL,
+        LSA,
         NSAE,
         PLAD,
         AnoRand,
@@ -68,6 +69,7 @@ __all__ = [
     "DROCC",
     "IAEAD",
     "IAELSTMKL",
+    "LSA",
     "NSAE",
     "PLAD",
     "TRUSTED_TYPES",

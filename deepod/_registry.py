@@ -16,6 +16,7 @@ DETECTORS = {
     "DeepSVDD": "deepod.models.one_class.deep_svdd",
     "IAEAD": "deepod.models.one_class.iaead",
     "IAELSTMKL": "deepod.models.one_class.iae_lstm_kl",
+    "LSA": "deepod.models.reconstruction.lsa",
     "MemAE": "deepod.models.reconstruction.memae",
     "NSAE": "deepod.models.reconstruction.ns_ae",
     "Neighbors": "deepod.models.density.neighbors",

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from deepod.models.perturbation.plad import PLAD
     from deepod.models.reconstruction.autoencoder import AutoEncoder
     from deepod.models.reconstruction.dae import DAE
+    from deepod.models.reconstruction.lsa import LSA
     from deepod.models.reconstruction.memae import MemAE
     from deepod.models.reconstruction.ns_ae import NSAE
 
@@ -24,6 +25,7 @@ __all__ = [
     "DROCC",
     "IAEAD",
     "IAELSTMKL",
+    "LSA",
     "NSAE",
     "PLAD",
     "AnoRand",
