@@ -1,8 +1,9 @@
 """Deep anomaly detection that behaves like scikit-learn.
 
 >>> from deepod import PLAD, list_detectors
->>> [d["name"] for d in list_detectors()]
-['AnoRand', 'AutoEncoder', 'DAE', 'DeepSVDD', 'IAEAD', 'IAELSTMKL', 'NSAE', 'Neighbors', 'PLAD']
+>>> [d["name"] for d in list_detectors()]  # doctest: +NORMALIZE_WHITESPACE
+['AnoRand', 'AutoEncoder', 'DAE', 'DROCC', 'DeepSVDD', 'IAEAD', 'IAELSTMKL', 'LSA', 'MemAE', 'NSAE',
+ 'Neighbors', 'PLAD']
 """
 
 from __future__ import annotations
@@ -33,13 +34,16 @@ if TYPE_CHECKING:
     from deepod.ensemble import Consensus, SeedEnsemble, fit_many
     from deepod.models import (
         DAE,
+        DROCC,
         IAEAD,
         IAELSTMKL,
+        LSA,
         NSAE,
         PLAD,
         AnoRand,
         AutoEncoder,
         DeepSVDD,
+        MemAE,
         Neighbors,
     )
     from deepod.search import StackedSearchCV
@@ -62,8 +66,10 @@ _MODULES = {
 
 __all__ = [
     "DAE",
+    "DROCC",
     "IAEAD",
     "IAELSTMKL",
+    "LSA",
     "NSAE",
     "PLAD",
     "TRUSTED_TYPES",
@@ -73,6 +79,7 @@ __all__ = [
     "Consensus",
     "DeepSVDD",
     "InvalidFileError",
+    "MemAE",
     "Neighbors",
     "SeedEnsemble",
     "SklearnOutlierAdapter",

@@ -11,9 +11,13 @@ FAST = {
     "AnoRand": {"epochs": 2},
     "AutoEncoder": {"epochs": 2},
     "DAE": {"epochs": 2},
+    "DROCC": {"epochs": 2, "ascent_steps": 2},
     "DeepSVDD": {"epochs": 2},
     "IAEAD": {"epochs": 2},
     "IAELSTMKL": {"epochs": 2},
+    "LSA": {"epochs": 2, "n_bins": 5, "estimator_hidden": (3,), "latent_dim": 3},
+    # No weight is at the threshold, where rounding would decide on a jump.
+    "MemAE": {"epochs": 2, "n_slots": 10, "shrink": 0.02},
     "NSAE": {"epochs": 2},
     "Neighbors": {},
     "PLAD": {"epochs": 2, "n_members": 2},

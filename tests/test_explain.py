@@ -35,6 +35,8 @@ SUMS = [
     ("DAE", {}),
     ("IAEAD", {"score_by": "reconstruction"}),
     ("IAELSTMKL", {"score_by": "reconstruction"}),
+    ("LSA", {"score_by": "reconstruction"}),
+    ("MemAE", {}),
     ("NSAE", {"novelty_weight": 0, "normalize": None}),
     ("NSAE", {"novelty_weight": 0, "normalize": None, "error": "norm"}),
     ("Neighbors", {}),

@@ -45,6 +45,9 @@ OPTIONS = [
     ("IAELSTMKL", {"score_by": "distance", "use_decoder": False}),
     ("IAELSTMKL", {"score_by": "reconstruction", "gates": ()}),
     ("IAELSTMKL", {"gate": None}),
+    ("LSA", {"score_by": "likelihood"}),
+    ("LSA", {"score_by": "reconstruction"}),
+    ("MemAE", {"similarity": "cosine"}),
     ("NSAE", {"normalize": None}),
     ("NSAE", {"normalize": "attached", "error": "norm"}),
     ("NSAE", {"l0": "hard_concrete"}),
@@ -108,7 +111,10 @@ def allowed(detector, X, scores):
         return BOUND * (1 + np.abs(scores))
     known = dict(detector.module_.named_buffers())
     if getattr(detector, "score_by", None) == "combined":
-        offset, spread = known["mean"], known["std"]
+        if "mean" in known:
+            offset, spread = known["mean"], known["std"]
+        else:
+            offset, spread = known["low"], known["high"] - known["low"]
     if getattr(detector, "normalize", None):
         offset, spread = known["extremes.low"], known["extremes.high"] - known["extremes.low"]
     least = max(1.0, float(np.max(np.asarray(offset / spread))))

@@ -9,23 +9,29 @@ from deepod._registry import DETECTORS, detector_class
 if TYPE_CHECKING:
     from deepod.models.density.neighbors import Neighbors
     from deepod.models.one_class.deep_svdd import DeepSVDD
+    from deepod.models.one_class.drocc import DROCC
     from deepod.models.one_class.iae_lstm_kl import IAELSTMKL
     from deepod.models.one_class.iaead import IAEAD
     from deepod.models.perturbation.anorand import AnoRand
     from deepod.models.perturbation.plad import PLAD
     from deepod.models.reconstruction.autoencoder import AutoEncoder
     from deepod.models.reconstruction.dae import DAE
+    from deepod.models.reconstruction.lsa import LSA
+    from deepod.models.reconstruction.memae import MemAE
     from deepod.models.reconstruction.ns_ae import NSAE
 
 __all__ = [
     "DAE",
+    "DROCC",
     "IAEAD",
     "IAELSTMKL",
+    "LSA",
     "NSAE",
     "PLAD",
     "AnoRand",
     "AutoEncoder",
     "DeepSVDD",
+    "MemAE",
     "Neighbors",
 ]
 
