@@ -12,6 +12,7 @@ DETECTORS = {
     "AnoRand": "deepod.models.perturbation.anorand",
     "AutoEncoder": "deepod.models.reconstruction.autoencoder",
     "DAE": "deepod.models.reconstruction.dae",
+    "DAGMM": "deepod.models.density.dagmm",
     "DeepSVDD": "deepod.models.one_class.deep_svdd",
     "IAEAD": "deepod.models.one_class.iaead",
     "IAELSTMKL": "deepod.models.one_class.iae_lstm_kl",

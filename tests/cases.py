@@ -11,6 +11,7 @@ FAST = {
     "AnoRand": {"epochs": 2},
     "AutoEncoder": {"epochs": 2},
     "DAE": {"epochs": 2},
+    "DAGMM": {"epochs": 2},
     "DeepSVDD": {"epochs": 2},
     "IAEAD": {"epochs": 2},
     "IAELSTMKL": {"epochs": 2},

@@ -33,6 +33,8 @@ SUMS = [
     ("AnoRand", {}),
     ("AutoEncoder", {}),
     ("DAE", {}),
+    ("GaussianAD", {}),
+    ("GaussianAD", {"pca": "first", "pca_variance": 0.8}),
     ("IAEAD", {"score_by": "reconstruction"}),
     ("IAELSTMKL", {"score_by": "reconstruction"}),
     ("NSAE", {"novelty_weight": 0, "normalize": None}),

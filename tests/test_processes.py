@@ -46,6 +46,8 @@ def whole_batches(name, **more):
         "DAE": {"noise_std": 0.0},
         "AnoRand": {"noise_ratio": 0.0, "synthetic_ratio": 0.0},
         "NSAE": {"normalize": None},
+        # The mixture in its loss is that of the rows of one process.
+        "DAGMM": {"energy_weight": 0.0, "covariance_weight": 0.0},
         # Their decoders begin with BatchNorm, which sees the rows of one process.
         # The row that defines the radius lies on the kink of the soft loss: the radius comes last.
         "DeepSVDD": {"objective": "soft", "warmup_epochs": 9, "pretrain_epochs": 0},

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from deepod._registry import DETECTORS, detector_class
 
 if TYPE_CHECKING:
+    from deepod.models.density.dagmm import DAGMM
     from deepod.models.density.neighbors import Neighbors
     from deepod.models.one_class.deep_svdd import DeepSVDD
     from deepod.models.one_class.iae_lstm_kl import IAELSTMKL
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "DAE",
+    "DAGMM",
     "IAEAD",
     "IAELSTMKL",
     "NSAE",
