@@ -2,8 +2,8 @@
 
 >>> from deepod import PLAD, list_detectors
 >>> [d["name"] for d in list_detectors()]  # doctest: +NORMALIZE_WHITESPACE
-['AnoRand', 'AutoEncoder', 'DAE', 'DAGMM', 'DeepSVDD', 'IAEAD', 'IAELSTMKL', 'NSAE', 'Neighbors',
- 'PLAD']
+['AnoRand', 'AutoEncoder', 'DAE', 'DAGMM', 'DeepSVDD', 'GaussianAD', 'IAEAD', 'IAELSTMKL', 'NSAE',
+ 'Neighbors', 'PLAD']
 """
 
 from __future__ import annotations
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
         AnoRand,
         AutoEncoder,
         DeepSVDD,
+        GaussianAD,
         Neighbors,
     )
     from deepod.search import StackedSearchCV
@@ -75,6 +76,7 @@ __all__ = [
     "BaseDetector",
     "Consensus",
     "DeepSVDD",
+    "GaussianAD",
     "InvalidFileError",
     "Neighbors",
     "SeedEnsemble",

@@ -14,6 +14,7 @@ DETECTORS = {
     "DAE": "deepod.models.reconstruction.dae",
     "DAGMM": "deepod.models.density.dagmm",
     "DeepSVDD": "deepod.models.one_class.deep_svdd",
+    "GaussianAD": "deepod.models.density.gaussian_ad",
     "IAEAD": "deepod.models.one_class.iaead",
     "IAELSTMKL": "deepod.models.one_class.iae_lstm_kl",
     "NSAE": "deepod.models.reconstruction.ns_ae",

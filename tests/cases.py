@@ -13,6 +13,7 @@ FAST = {
     "DAE": {"epochs": 2},
     "DAGMM": {"epochs": 2},
     "DeepSVDD": {"epochs": 2},
+    "GaussianAD": {},
     "IAEAD": {"epochs": 2},
     "IAELSTMKL": {"epochs": 2},
     "NSAE": {"epochs": 2},

@@ -8,6 +8,7 @@ from deepod._registry import DETECTORS, detector_class
 
 if TYPE_CHECKING:
     from deepod.models.density.dagmm import DAGMM
+    from deepod.models.density.gaussian_ad import GaussianAD
     from deepod.models.density.neighbors import Neighbors
     from deepod.models.one_class.deep_svdd import DeepSVDD
     from deepod.models.one_class.iae_lstm_kl import IAELSTMKL
@@ -28,6 +29,7 @@ __all__ = [
     "AnoRand",
     "AutoEncoder",
     "DeepSVDD",
+    "GaussianAD",
     "Neighbors",
 ]
 
