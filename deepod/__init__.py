@@ -3,7 +3,7 @@
 >>> from deepod import PLAD, list_detectors
 >>> [d["name"] for d in list_detectors()]  # doctest: +NORMALIZE_WHITESPACE
 ['AnoRand', 'AutoEncoder', 'DAE', 'DAGMM', 'DeepSVDD', 'GaussianAD', 'IAEAD', 'IAELSTMKL', 'NSAE',
- 'Neighbors', 'PLAD']
+ 'Neighbors', 'PLAD', 'VAE']
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
         IAELSTMKL,
         NSAE,
         PLAD,
+        VAE,
         AnoRand,
         AutoEncoder,
         DeepSVDD,
@@ -71,6 +72,7 @@ __all__ = [
     "NSAE",
     "PLAD",
     "TRUSTED_TYPES",
+    "VAE",
     "AnoRand",
     "AutoEncoder",
     "BaseDetector",

@@ -20,6 +20,7 @@ DETECTORS = {
     "NSAE": "deepod.models.reconstruction.ns_ae",
     "Neighbors": "deepod.models.density.neighbors",
     "PLAD": "deepod.models.perturbation.plad",
+    "VAE": "deepod.models.reconstruction.vae",
 }
 # Detectors of time series.
 SERIES = {

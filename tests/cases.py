@@ -19,6 +19,7 @@ FAST = {
     "NSAE": {"epochs": 2},
     "Neighbors": {},
     "PLAD": {"epochs": 2, "n_members": 2},
+    "VAE": {"epochs": 2},
 }
 
 SHAPES = {"table": (5,), "windows": (6, 3), "images": (1, 8, 8)}

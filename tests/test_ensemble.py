@@ -134,6 +134,8 @@ OTHERS = {
     "weight_decay": 0.01,
     "z0": "output",
 }
+# Other names of choices.
+OTHERS_OF = {"VAE": {"score_by": "elbo"}}
 # Of the shared ones: what training reads, a number of the optimiser, and what only scoring reads.
 FEW = {"contamination", "lr", "network", "validation_fraction", "weight_decay"}
 NOT_COMPARED = {
@@ -159,7 +161,8 @@ def compared(name):
 def test_fit_all__any_hyper_parameter_differs__as_alone(name, stacks):
     """Nobody lists what may differ: it is found out, and a loss never sees another's value."""
     base = {"network": SMOOTH, "epochs": 3, "batch_size": 32} | SPECIAL.get(name, {})
-    changes = [{}, *({key: OTHERS[key]} for key in compared(name))]
+    others = OTHERS | OTHERS_OF.get(name, {})
+    changes = [{}, *({key: others[key]} for key in compared(name))]
     build = [lambda c=c: fast(name, **(base | clone(c, safe=False))) for c in changes]
     members = [make() for make in build]
     errors = together.fit_all(members, [X] * len(build), [None] * len(build))

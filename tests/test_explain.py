@@ -40,6 +40,7 @@ SUMS = [
     ("NSAE", {"novelty_weight": 0, "normalize": None}),
     ("NSAE", {"novelty_weight": 0, "normalize": None, "error": "norm"}),
     ("Neighbors", {}),
+    ("VAE", {}),
 ]
 SUMS_BY_DEFAULT = {name for name, params in SUMS if not params}
 # What the quadrature may leave of a row, beside the sum of the sizes of its contributions: kinks of

@@ -59,7 +59,15 @@ def whole_batches(name, **more):
             "pretrain_epochs": 0,
         },
     }
-    return fast(name, **(settings | special.get(name, {})))
+    detector = fast(name, **(settings | special.get(name, {})))
+    return QuietVAE(**detector.get_params(deep=False)) if name == "VAE" else detector
+
+
+class QuietVAE(deepod.VAE):
+    """Without noise on its codes."""
+
+    def _noise(self, n, shape, generator):
+        return torch.zeros(n, self.latent_dim)
 
 
 class BreaksInOne(deepod.AutoEncoder):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from deepod.models.reconstruction.autoencoder import AutoEncoder
     from deepod.models.reconstruction.dae import DAE
     from deepod.models.reconstruction.ns_ae import NSAE
+    from deepod.models.reconstruction.vae import VAE
 
 __all__ = [
     "DAE",
@@ -26,6 +27,7 @@ __all__ = [
     "IAELSTMKL",
     "NSAE",
     "PLAD",
+    "VAE",
     "AnoRand",
     "AutoEncoder",
     "DeepSVDD",
