@@ -2,8 +2,8 @@
 
 >>> from deepod import PLAD, list_detectors
 >>> [d["name"] for d in list_detectors()]  # doctest: +NORMALIZE_WHITESPACE
-['AnoRand', 'AutoEncoder', 'DAE', 'DAGMM', 'DeepSVDD', 'GaussianAD', 'IAEAD', 'IAELSTMKL', 'NSAE',
- 'Neighbors', 'PLAD', 'VAE']
+['AnoRand', 'AutoEncoder', 'DAE', 'DAGMM', 'DSEBM', 'DeepSVDD', 'GaussianAD', 'IAEAD',
+ 'IAELSTMKL', 'NSAE', 'Neighbors', 'PLAD', 'VAE']
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     from deepod.models import (
         DAE,
         DAGMM,
+        DSEBM,
         IAEAD,
         IAELSTMKL,
         NSAE,
@@ -67,6 +68,7 @@ _MODULES = {
 __all__ = [
     "DAE",
     "DAGMM",
+    "DSEBM",
     "IAEAD",
     "IAELSTMKL",
     "NSAE",

@@ -13,6 +13,7 @@ DETECTORS = {
     "AutoEncoder": "deepod.models.reconstruction.autoencoder",
     "DAE": "deepod.models.reconstruction.dae",
     "DAGMM": "deepod.models.density.dagmm",
+    "DSEBM": "deepod.models.density.dsebm",
     "DeepSVDD": "deepod.models.one_class.deep_svdd",
     "GaussianAD": "deepod.models.density.gaussian_ad",
     "IAEAD": "deepod.models.one_class.iaead",

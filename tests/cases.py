@@ -12,6 +12,7 @@ FAST = {
     "AutoEncoder": {"epochs": 2},
     "DAE": {"epochs": 2},
     "DAGMM": {"epochs": 2},
+    "DSEBM": {"epochs": 2},
     "DeepSVDD": {"epochs": 2},
     "GaussianAD": {},
     "IAEAD": {"epochs": 2},

@@ -33,6 +33,7 @@ SUMS = [
     ("AnoRand", {}),
     ("AutoEncoder", {}),
     ("DAE", {}),
+    ("DSEBM", {"score_by": "reconstruction"}),
     ("GaussianAD", {}),
     ("GaussianAD", {"pca": "first", "pca_variance": 0.8}),
     ("IAEAD", {"score_by": "reconstruction"}),

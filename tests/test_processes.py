@@ -44,6 +44,7 @@ def whole_batches(name, **more):
     special = {
         "PLAD": {"perturbator": "mlp", "reach": (1.0, 1.0), "symmetry": "none", "n_members": 2},
         "DAE": {"noise_std": 0.0},
+        "DSEBM": {"noise_std": 0.0},
         "AnoRand": {"noise_ratio": 0.0, "synthetic_ratio": 0.0},
         "NSAE": {"normalize": None},
         # The mixture in its loss is that of the rows of one process.

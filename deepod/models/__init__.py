@@ -8,6 +8,7 @@ from deepod._registry import DETECTORS, detector_class
 
 if TYPE_CHECKING:
     from deepod.models.density.dagmm import DAGMM
+    from deepod.models.density.dsebm import DSEBM
     from deepod.models.density.gaussian_ad import GaussianAD
     from deepod.models.density.neighbors import Neighbors
     from deepod.models.one_class.deep_svdd import DeepSVDD
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DAE",
     "DAGMM",
+    "DSEBM",
     "IAEAD",
     "IAELSTMKL",
     "NSAE",

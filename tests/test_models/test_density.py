@@ -6,12 +6,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from scipy.special import logsumexp, softmax
+from scipy.special import expit, logsumexp, softmax
 from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import roc_auc_score
 
-from deepod import DAGMM, GaussianAD
+from deepod import DAGMM, DSEBM, GaussianAD
 from deepod.bench.detectors import find
 from deepod.callbacks import EarlyStopping
 from deepod.models.density import dagmm
@@ -171,6 +171,88 @@ def test_dagmm__two_clusters__rows_between_found():
     assert roc_auc_score(np.repeat([0, 1], [200, 50]), scores) > 0.95
 
 
+# --- DSEBM --------------------------------------------------------------------------------------
+
+SOFT = MLP(hidden=(8,), activation="softplus")
+
+
+def weights(detector):
+    trunk = detector.module_.trunk
+    layers = [layer for layer in trunk if isinstance(layer, torch.nn.Linear)]
+    return [(x.weight.detach().double().numpy(), x.bias.detach().double().numpy()) for x in layers]
+
+
+def rebuilt(detector, x):
+    """b + sum_j dh_j/dx, by the chain rule: a decoder with the weights of the encoder."""
+    (w, c), (v, d) = weights(detector)
+    first = x @ w.T + c
+    second = np.log1p(np.exp(first)) @ v.T + d
+    return detector.module_.bias.detach().numpy() + (expit(second) @ v * expit(first)) @ w
+
+
+def test_dsebm__loss_and_scores__by_hand():
+    detector = small(DSEBM, network=SOFT, epochs=30, noise_std=0.4, latent_dim=3).fit(X)
+    x = scaled(detector).double().numpy()
+    noise = detector._noise(64, (5,), torch.Generator().manual_seed(0))
+    noisy = x + 0.4 * noise.numpy()
+    terms = detector._loss(detector.module_, Batch(scaled(detector), None, noise))
+    assert {k: v.item() for k, v in terms.items()} == pytest.approx(
+        {"reconstruction": ((rebuilt(detector, noisy) - x) ** 2).mean()}, rel=1e-4
+    )
+    (w, c), (v, d) = weights(detector)
+    units = np.logaddexp(0, np.logaddexp(0, x @ w.T + c) @ v.T + d)
+    b = detector.module_.bias.detach().numpy()
+    energy = ((x - b) ** 2).sum(1) / 2 - units.sum(1)
+    np.testing.assert_allclose(detector.decision_scores_, energy, rtol=1e-4, atol=1e-5)
+    slope = ((rebuilt(detector, x) - x) ** 2).sum(1)
+    detector.set_params(score_by="reconstruction")
+    for mode in (torch.enable_grad, torch.no_grad, torch.inference_mode):
+        with mode():
+            np.testing.assert_allclose(detector.decision_function(X), slope, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["table", "windows", "images"])
+def test_dsebm__reconstruction__one_step_down_the_slope_of_the_energy(kind):
+    rows = samples(kind)
+    detector = DSEBM(epochs=1, random_state=0, cross_fitting=False).fit(rows)
+    module = detector.module_.double()
+    x = torch.from_numpy(rows[:4]).double().requires_grad_()
+    (slope,) = torch.autograd.grad(module(x).sum(), x)
+    torch.testing.assert_close(module.reconstruct(x), x - slope)
+    step = 1e-5 * torch.randn(x.shape, dtype=x.dtype, generator=torch.Generator().manual_seed(0))
+    rise = module(x + step) - module(x - step)
+    torch.testing.assert_close(rise, 2 * (slope * step).flatten(1).sum(1), rtol=1e-4, atol=1e-9)
+
+
+def test_dsebm__noise_of_one__energy_of_a_gaussian_is_its_log_density():
+    """The best reconstruction of a noisy row is its expected clean row: by Tweedie's formula."""
+    rows = np.random.default_rng(0).normal(size=(4000, 1))
+    params = {"lr": 3e-3, "epochs": 40, "milestones": (20, 30), "cross_fitting": False}
+    detector = DSEBM(**params, random_state=0).fit(rows)
+    x = np.linspace(-2, 2, 9)[:, None]
+    found = detector.decision_function(x)
+    expected = x[:, 0] ** 2 / 4  # the noisy rows have variance 2
+    np.testing.assert_allclose(found - found[4], expected, atol=0.1)
+
+
+def test_dsebm__batch_norm__left_out():
+    network = MLP(hidden=(4,), batch_norm=True)
+    module = DSEBM(network=network, epochs=1).fit(X).module_
+    assert not any(isinstance(m, torch.nn.BatchNorm1d) for m in module.modules())
+    assert network.batch_norm
+
+
+@pytest.mark.parametrize("score_by", ["energy", "reconstruction"])
+def test_dsebm__rows_off_a_plane__found(score_by):
+    generator = np.random.default_rng(2)
+    plane = generator.normal(size=(2, 8))
+    normal = generator.normal(size=(400, 2)) @ plane + 0.05 * generator.normal(size=(400, 8))
+    odd = 1.5 * generator.normal(size=(50, 8))
+    detector = DSEBM(score_by=score_by, random_state=0, cross_fitting=False).fit(normal[:300])
+    scores = detector.decision_function(np.concatenate([normal[300:], odd]))
+    assert roc_auc_score(np.repeat([0, 1], [100, 50]), scores) > 0.95
+
+
 # --- GaussianAD ---------------------------------------------------------------------------------
 
 
@@ -253,7 +335,7 @@ def test_gaussian_ad__all_rows_equal__anything_else_is_far():
 # --- all ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["dagmm", "gaussian_ad"])
+@pytest.mark.parametrize("name", ["dagmm", "dsebm", "gaussian_ad"])
 def test_paper_settings__every_section__fits(name):
     path = ROOT / "benchmarks" / "papers" / f"{name}.toml"
     for section in tomllib.loads(path.read_text()):
