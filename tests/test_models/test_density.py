@@ -235,6 +235,15 @@ def test_dsebm__noise_of_one__energy_of_a_gaussian_is_its_log_density():
     np.testing.assert_allclose(found - found[4], expected, atol=0.1)
 
 
+def test_dsebm__table__needs_no_compiler_of_torch(monkeypatch):
+    """Which torch imports for its own gradient of a function."""
+    monkeypatch.delattr(torch.func, "grad")
+    detector = small(DSEBM, network="auto", epochs=1, score_by="reconstruction").fit(X)
+    assert np.isfinite(detector.decision_scores_).all()
+    with pytest.raises(AttributeError, match="grad"):
+        small(DSEBM, network=MLP(activation="tanh"), epochs=1).fit(X)
+
+
 def test_dsebm__batch_norm__left_out():
     network = MLP(hidden=(4,), batch_norm=True)
     module = DSEBM(network=network, epochs=1).fit(X).module_
