@@ -13,7 +13,10 @@ DETECTORS = {
     "AutoEncoder": "deepod.models.reconstruction.autoencoder",
     "DAE": "deepod.models.reconstruction.dae",
     "DROCC": "deepod.models.one_class.drocc",
+    "DAGMM": "deepod.models.density.dagmm",
+    "DSEBM": "deepod.models.density.dsebm",
     "DeepSVDD": "deepod.models.one_class.deep_svdd",
+    "GaussianAD": "deepod.models.density.gaussian_ad",
     "IAEAD": "deepod.models.one_class.iaead",
     "IAELSTMKL": "deepod.models.one_class.iae_lstm_kl",
     "LSA": "deepod.models.reconstruction.lsa",
@@ -21,6 +24,7 @@ DETECTORS = {
     "NSAE": "deepod.models.reconstruction.ns_ae",
     "Neighbors": "deepod.models.density.neighbors",
     "PLAD": "deepod.models.perturbation.plad",
+    "VAE": "deepod.models.reconstruction.vae",
 }
 # Detectors of time series.
 SERIES = {

@@ -12,7 +12,10 @@ FAST = {
     "AutoEncoder": {"epochs": 2},
     "DAE": {"epochs": 2},
     "DROCC": {"epochs": 2, "ascent_steps": 2},
+    "DAGMM": {"epochs": 2},
+    "DSEBM": {"epochs": 2},
     "DeepSVDD": {"epochs": 2},
+    "GaussianAD": {},
     "IAEAD": {"epochs": 2},
     "IAELSTMKL": {"epochs": 2},
     "LSA": {"epochs": 2, "n_bins": 5, "estimator_hidden": (3,), "latent_dim": 3},
@@ -21,6 +24,7 @@ FAST = {
     "NSAE": {"epochs": 2},
     "Neighbors": {},
     "PLAD": {"epochs": 2, "n_members": 2},
+    "VAE": {"epochs": 2},
 }
 
 SHAPES = {"table": (5,), "windows": (6, 3), "images": (1, 8, 8)}

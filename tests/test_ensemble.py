@@ -74,12 +74,16 @@ OTHERS = {
     "checkpoint_every": 3,
     "contamination": 0.2,
     "corruption": "masking",
+    "covariance_weight": 0.01,
     "detection_weight": 0.6,
     "cross_fitting": True,
     "device": "cpu",
+    "dropout": 0.2,
+    "energy_weight": 0.3,
     "entropy_weight": 0.01,
     "epochs": 2,
     "error": "mse",
+    "estimation_hidden": 4,
     "estimator_hidden": (2,),
     "false_alarm_rate": 0.2,
     "far": 0.2,
@@ -104,6 +108,7 @@ OTHERS = {
     "milestones": (2,),
     "missing": "impute",
     "n_bins": 4,
+    "n_components": 2,
     "n_members": 3,
     "n_neighbors": 2,
     "n_slots": 5,
@@ -116,6 +121,8 @@ OTHERS = {
     "nu": 0.3,
     "objective": "soft",
     "optimizer": "adamw",
+    "pca": "first",
+    "pca_variance": 0.5,
     "penalty": "sum",
     "perturbator": "mlp",
     "perturbator_hidden": (4,),
@@ -139,6 +146,8 @@ OTHERS = {
     "weight_decay": 0.01,
     "z0": "output",
 }
+# Other names of choices.
+OTHERS_OF = {"DSEBM": {"score_by": "reconstruction"}, "VAE": {"score_by": "elbo"}}
 # Of the shared ones: what training reads, a number of the optimiser, and what only scoring reads.
 FEW = {"contamination", "lr", "network", "validation_fraction", "weight_decay"}
 NOT_COMPARED = {
@@ -164,7 +173,8 @@ def compared(name):
 def test_fit_all__any_hyper_parameter_differs__as_alone(name, stacks):
     """Nobody lists what may differ: it is found out, and a loss never sees another's value."""
     base = {"network": SMOOTH, "epochs": 3, "batch_size": 32} | SPECIAL.get(name, {})
-    changes = [{}, *({key: OTHERS[key]} for key in compared(name))]
+    others = OTHERS | OTHERS_OF.get(name, {})
+    changes = [{}, *({key: others[key]} for key in compared(name))]
     build = [lambda c=c: fast(name, **(base | clone(c, safe=False))) for c in changes]
     members = [make() for make in build]
     errors = together.fit_all(members, [X] * len(build), [None] * len(build))

@@ -39,7 +39,9 @@ ALL_SCALERS = [(name, kind, scaler) for name, kind in NAMES_AND_KINDS for scaler
 OPTIONS = [
     *(("AnoRand", {"fusion": fusion}) for fusion in ("paper", "swapped", "mean", "detection")),
     ("AnoRand", {"fusion": "mean", "z0": "output"}),
+    ("DSEBM", {"score_by": "reconstruction"}),
     ("DeepSVDD", {"objective": "soft"}),
+    ("GaussianAD", {"pca": "last"}),
     ("IAEAD", {"score_by": "distance"}),
     ("IAEAD", {"score_by": "reconstruction"}),
     ("IAELSTMKL", {"score_by": "distance", "use_decoder": False}),
@@ -54,6 +56,7 @@ OPTIONS = [
     ("PLAD", {"network": "mlp", "n_members": 3}),
     ("PLAD", {"network": MLP(hidden=(4,), batch_norm=True), "n_members": 3}),
     ("PLAD", {"network": Prototypes(n_prototypes=3), "n_members": 1}),
+    ("VAE", {"score_by": "elbo"}),
     *(
         ("AutoEncoder", {"network": MLP(hidden=(4,), activation=activation)})
         for activation in ("relu", "elu", "gelu", "silu", "tanh", "sigmoid")

@@ -45,8 +45,11 @@ def whole_batches(name, **more):
         "PLAD": {"perturbator": "mlp", "reach": (1.0, 1.0), "symmetry": "none", "n_members": 2},
         "DAE": {"noise_std": 0.0},
         "DROCC": {"noise_std": 0.0},
+        "DSEBM": {"noise_std": 0.0},
         "AnoRand": {"noise_ratio": 0.0, "synthetic_ratio": 0.0},
         "NSAE": {"normalize": None},
+        # The mixture in its loss is that of the rows of one process.
+        "DAGMM": {"energy_weight": 0.0, "covariance_weight": 0.0},
         # Their decoders begin with BatchNorm, which sees the rows of one process.
         # The row that defines the radius lies on the kink of the soft loss: the radius comes last.
         "DeepSVDD": {"objective": "soft", "warmup_epochs": 9, "pretrain_epochs": 0},
@@ -58,7 +61,15 @@ def whole_batches(name, **more):
             "pretrain_epochs": 0,
         },
     }
-    return fast(name, **(settings | special.get(name, {})))
+    detector = fast(name, **(settings | special.get(name, {})))
+    return QuietVAE(**detector.get_params(deep=False)) if name == "VAE" else detector
+
+
+class QuietVAE(deepod.VAE):
+    """Without noise on its codes."""
+
+    def _noise(self, n, shape, generator):
+        return torch.zeros(n, self.latent_dim)
 
 
 class BreaksInOne(deepod.AutoEncoder):

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Any
 from deepod._registry import DETECTORS, detector_class
 
 if TYPE_CHECKING:
+    from deepod.models.density.dagmm import DAGMM
+    from deepod.models.density.dsebm import DSEBM
+    from deepod.models.density.gaussian_ad import GaussianAD
     from deepod.models.density.neighbors import Neighbors
     from deepod.models.one_class.deep_svdd import DeepSVDD
     from deepod.models.one_class.drocc import DROCC
@@ -19,18 +22,23 @@ if TYPE_CHECKING:
     from deepod.models.reconstruction.lsa import LSA
     from deepod.models.reconstruction.memae import MemAE
     from deepod.models.reconstruction.ns_ae import NSAE
+    from deepod.models.reconstruction.vae import VAE
 
 __all__ = [
     "DAE",
+    "DAGMM",
     "DROCC",
+    "DSEBM",
     "IAEAD",
     "IAELSTMKL",
     "LSA",
     "NSAE",
     "PLAD",
+    "VAE",
     "AnoRand",
     "AutoEncoder",
     "DeepSVDD",
+    "GaussianAD",
     "MemAE",
     "Neighbors",
 ]

@@ -1,4 +1,4 @@
-"""AutoEncoder, DAE, NS-AE, MemAE and LSA: losses by hand, invariants, error maps."""
+"""AutoEncoder, DAE, VAE, NS-AE, MemAE and LSA: losses by hand, invariants, error maps."""
 
 import tomllib
 from pathlib import Path
@@ -8,16 +8,17 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from deepod import DAE, LSA, NSAE, AutoEncoder, DeepSVDD, MemAE
+from deepod import DAE, LSA, NSAE, VAE, AutoEncoder, DeepSVDD, MemAE
 from deepod.bench.detectors import find
 from deepod.callbacks import EarlyStopping
+from deepod.models.reconstruction import vae
 from deepod.networks import MLP, LeNet
 from deepod.types import Batch
 from tests.cases import samples
 
 ROOT = Path(__file__).parents[2]
 X = samples(n=64)
-FAMILY = [AutoEncoder, DAE, LSA, MemAE, NSAE]
+FAMILY = [AutoEncoder, DAE, LSA, MemAE, NSAE, VAE]
 every_class = pytest.mark.parametrize("cls", FAMILY)
 
 
@@ -82,7 +83,58 @@ def test_latent_dim__default__length_of_the_code(cls):
             module.encoder if hasattr(module, "encoder") else module["net"].autoencoder.encoder
         )
         lengths.append(encoder[-1].out_features)
-    assert lengths == ([8, 8, 32] if cls in (LSA, NSAE) else [32, 32, 32])
+    # A VAE's encoder gives means and variances.
+    short = [8, 8, 32]
+    assert lengths == {LSA: short, NSAE: short, VAE: [64] * 3}.get(cls, [32] * 3)
+
+
+# --- VAE ----------------------------------------------------------------------------------------
+
+
+def test_vae__loss_and_scores__by_hand():
+    detector = small(VAE, epochs=3, kl_weight=0.3).fit(X)
+    x, module = scaled(detector), detector.module_.eval()
+    noise = detector._noise(64, (5,), torch.Generator().manual_seed(0))
+    assert noise.shape == (64, 3)
+    with torch.no_grad():
+        mean, log_variance = module.encoder(x).numpy()[:, :3], module.encoder(x).numpy()[:, 3:]
+        drawn = torch.from_numpy(mean + np.exp(log_variance / 2) * noise.numpy())
+        found = module.decoder(drawn).numpy()
+    kl = 0.3 * ((mean**2 + np.exp(log_variance) - 1 - log_variance) / 2).sum(1)
+    expected = {
+        "reconstruction": ((found - x.numpy()) ** 2).sum(1).mean() / 2,
+        "kl": kl.mean(),
+    }
+    terms = detector._loss(module, Batch(x, None, noise))
+    assert {k: v.item() for k, v in terms.items()} == pytest.approx(expected, rel=1e-5)
+    errors = (reconstruction(detector, x) - x.numpy()) ** 2
+    np.testing.assert_allclose(detector.decision_scores_, errors.mean(1), rtol=1e-5)
+    elbo = detector.set_params(score_by="elbo").decision_function(X)
+    np.testing.assert_allclose(elbo, errors.sum(1) / 2 + kl, rtol=1e-5)
+
+
+def test_vae__divergence__that_of_torch():
+    generator = torch.Generator().manual_seed(0)
+    mean, log_variance = torch.randn(2, 7, 4, generator=generator)
+    code = torch.distributions.Normal(mean, (log_variance / 2).exp())
+    known = torch.distributions.kl_divergence(code, torch.distributions.Normal(0, 1)).sum(1)
+    torch.testing.assert_close(vae._divergence(mean, log_variance), known)
+    assert vae._divergence(torch.zeros(1, 4), torch.zeros(1, 4)) == 0
+
+
+def test_vae__large_weight__rows_reconstructed_by_their_mean():
+    """No code pays, and the score is the mean square of the scaled row."""
+    params = {"batch_size": 64, "lr": 0.02, "epochs": 300}
+    detector = small(VAE, kl_weight=100.0, **params).fit(X)
+    squares = (scaled(detector).numpy() ** 2).mean(1)
+    np.testing.assert_allclose(detector.decision_scores_, squares, rtol=0.1)
+    detector = small(VAE, kl_weight=1e-4, **params).fit(X)
+    assert detector.decision_scores_.mean() < 0.6 * squares.mean()
+
+
+def test_vae__far_rows__finite():
+    detector = small(VAE, epochs=3, score_by="elbo").fit(X)
+    assert np.isfinite(detector.decision_function(1e30 * X.astype(float))).all()
 
 
 # --- NS-AE --------------------------------------------------------------------------------------
@@ -411,7 +463,7 @@ def test_score_map__tables_or_unfitted__refused(cls):
     assert not hasattr(DeepSVDD(), "score_map")
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "dae", "lsa", "memae", "ns_ae"])
+@pytest.mark.parametrize("name", ["autoencoder", "dae", "lsa", "memae", "ns_ae", "vae"])
 def test_paper_settings__every_section__fits(name):
     path = ROOT / "benchmarks" / "papers" / f"{name}.toml"
     for section in tomllib.loads(path.read_text()):
