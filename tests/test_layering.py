@@ -21,7 +21,7 @@ FLOORS = [
     {"_scoring"},
     {"_storage"},
     {"_training", "_reporting"},
-    {"_hyperparameters"},
+    {"_hyperparameters", "_transfer"},
     {"_base"},
     {"models"},
     {"_members"},
