@@ -32,7 +32,7 @@ _KNOWN = (
 
 def _trained_in_steps(detector: Any) -> bool:
     """Tell whether a detector's weights are trained; raise an error that says so if not."""
-    if not detector.auto_epochs:
+    if not (detector.auto_epochs and detector._in_steps):
         raise AttributeError(
             f"{type(detector).__name__} trains no weights by gradients, from which training could "
             "go on: give fit all rows."
@@ -44,6 +44,8 @@ class Continues:
     """Training that starts from fitted weights."""
 
     auto_epochs: ClassVar[int]
+    # False where ``fit`` takes no steps, or none that the next one could go on from.
+    _in_steps: ClassVar[bool] = True
     # What ``transfer`` has given: a fit begins with it. None: with new weights.
     _start: Start | None = None
 
@@ -114,7 +116,7 @@ class Continues:
         check_is_fitted(self)
         module = self.module_  # type: ignore[attr-defined]
         name = type(self).__name__
-        if not self.auto_epochs:
+        if not (self.auto_epochs and self._in_steps):
             raise TypeError(
                 f"{name} trains no weights by gradients, which a transfer could start from: fit it "
                 "on the target's rows."
@@ -171,7 +173,8 @@ class Continues:
         them again, or see :class:`deepod.continual.ContinualTrainer`.
 
         It goes through all phases of the method with a new optimiser. With ``epochs="auto"``, it
-        takes as many passes over the new rows as the last fit did over its own, at most.
+        takes as many passes over the new rows as the last fit did over its own, at most. What
+        ``transfer`` has frozen stays so, and ``lr_scale`` holds.
 
         Examples
         --------
@@ -199,6 +202,8 @@ class Continues:
             known=known,
             passes=state["epochs_"],
         )
+        if self._start is not None:  # what it has held, it holds on
+            start = replace(start, frozen=self._start.frozen, lr_scale=self._start.lr_scale)
         return self._fit_from(replace(start, **changes), X, y)
 
     def _fit_from(self, start: Start, X: Any, y: Any = None) -> Self:
