@@ -30,7 +30,7 @@ __all__ = ["ContinualTrainer"]
 
 METHODS = ("naive", "joint", "replay", "ewc", "online_ewc", "si")
 # What strength=None stands for: chosen on made signals of other seeds, see docs/transfer.md.
-STRENGTHS = {"ewc": 10.0, "online_ewc": 10.0, "si": 1.0}
+STRENGTHS = {"ewc": 1e3, "online_ewc": 1e3, "si": 10.0}
 _METRICS: dict[str, Callable[[Any, Any], float]] = {
     "roc_auc": roc_auc_score,
     "average_precision": average_precision_score,
@@ -45,12 +45,12 @@ class ContinualTrainer:
     ----------
     detector : BaseDetector
         One whose weights are trained by gradients, of rows or of series. It is cloned.
-    method : {"naive", "joint", "replay", "ewc", "online_ewc", "si"}, default="ewc"
+    method : {"naive", "joint", "replay", "ewc", "online_ewc", "si"}, default="replay"
         What is done against forgetting: nothing; training anew on the rows of all tasks, which
         have to be kept; some rows of earlier tasks among the new ones; or a quadratic term of the
         loss that holds those weights that earlier tasks need, see the notes.
     strength : float, optional
-        Weight of that term. None: 10 for "ewc" and "online_ewc", 1 for "si". What is right spans
+        Weight of that term. None: 1000 for "ewc" and "online_ewc", 10 for "si". What is right spans
         decades; find it on the first two tasks.
     gamma : float, default=0.9
         "online_ewc": what of the importance of weights is kept from task to task.
@@ -127,7 +127,7 @@ class ContinualTrainer:
     def __init__(
         self,
         detector: Any,
-        method: Literal["naive", "joint", "replay", "ewc", "online_ewc", "si"] = "ewc",
+        method: Literal["naive", "joint", "replay", "ewc", "online_ewc", "si"] = "replay",
         *,
         strength: float | None = None,
         gamma: float = 0.9,
@@ -144,6 +144,9 @@ class ContinualTrainer:
                 "detector must be one of deepod whose weights are trained by gradients, got "
                 f"{detector!r}."
             )
+        encodes = (detector.categorical_features, detector.datetime_features) != (None, None)
+        if encodes and method in ("joint", "replay"):
+            raise ValueError(f"method={method!r} keeps arrays: encode mixed tables before.")
         if strength is not None and not strength >= 0:
             raise ValueError(f"strength must be 0 or more, got {strength!r}.")
         for name, value in (("buffer_size", buffer_size), ("fisher_rows", fisher_rows)):
@@ -172,7 +175,8 @@ class ContinualTrainer:
         Parameters
         ----------
         X, y : array-like
-            As in the detector's ``fit``; shaped like those of the first task.
+            As in the detector's ``fit``; shaped like those of the first task. With "joint" and
+            "replay", arrays.
         held_out : tuple of array-like, optional
             Rows that are not trained on and their labels, 1 for anomalies: this task's part of
             ``results_``.
@@ -185,6 +189,8 @@ class ContinualTrainer:
         pair = None
         if held_out is not None:
             pair = held_out[0], _flat(held_out[1])
+            if not callable(self.metric) and set(np.unique(pair[1])) != {0, 1}:
+                raise ValueError("held_out needs labels for its rows, both 0 and 1 among them.")
         detector, anchors = self._learned(X, y)
         metric = _METRICS[self.metric] if isinstance(self.metric, str) else self.metric
         measured = [
@@ -460,7 +466,13 @@ class _Kept:
             kept = [part for parts in self.parts for part in parts]
             return kept + self._listed(X), None
         labels = None if y is None else np.concatenate([self.labels, np.asarray(y)])
-        return np.concatenate([self.rows, as_rows(X)]), labels
+        new = np.asarray(as_rows(X))
+        if new.shape[1:] != self.rows.shape[1:]:
+            raise ValueError(
+                f"X has samples of shape {new.shape[1:]}, and those of earlier tasks have shape "
+                f"{self.rows.shape[1:]}."
+            )
+        return np.concatenate([self.rows, new]), labels
 
     @staticmethod
     def _listed(X: Any) -> list[np.ndarray]:
