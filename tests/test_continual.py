@@ -10,7 +10,6 @@ from torch import nn
 from deepod import AutoEncoder, Neighbors
 from deepod.continual import (
     METHODS,
-    STRENGTHS,
     Anchor,
     ContinualTrainer,
     Penalty,
