@@ -15,6 +15,7 @@ from deepod._registry import DETECTORS, TRUSTED_TYPES, __version__, list_detecto
 if TYPE_CHECKING:
     from deepod import bench as bench
     from deepod import callbacks as callbacks
+    from deepod import continual as continual
     from deepod import data as data
     from deepod import datasets as datasets
     from deepod import distributed as distributed
@@ -63,8 +64,8 @@ _CLASSES_AND_FUNCTIONS = DETECTORS | {
     "load": "deepod._storage.models",
 }
 _MODULES = {
-    *("bench", "callbacks", "data", "datasets", "distributed", "metrics", "models", "networks"),
-    *("onnx", "plotting", "review", "series", "sources"),
+    *("bench", "callbacks", "continual", "data", "datasets", "distributed", "metrics", "models"),
+    *("networks", "onnx", "plotting", "review", "series", "sources"),
 }
 
 __all__ = [

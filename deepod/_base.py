@@ -28,13 +28,14 @@ from deepod._storage import rebuild
 from deepod._storage.saved import Saved
 from deepod._training.fitting import Fit
 from deepod._training.together import fit_all
+from deepod._transfer import Continues
 from deepod.networks import Network, family_with, resolve
 from deepod.params import parameters
 from deepod.types import Batch, Losses, Phase, Refresh, Shape
 
 
 @parameters
-class BaseDetector(Saved, CallbackSupport, Hyperparameters):
+class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
     """Deep anomaly detector: validates, scales, trains, scores and sets the threshold.
 
     A method declares its own hyper-parameters with :func:`deepod.params.param` and defines

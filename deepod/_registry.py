@@ -54,6 +54,7 @@ _PARTS = {
     "Scaler": "deepod._inputs.scaling",
     "SklearnOutlierAdapter": "deepod.adapter",
     "StackedSearchCV": "deepod.search",
+    "Start": "deepod._training.starts",
     "Tail": "deepod._scoring.tails",
     "_Thresholded": "deepod._scoring.vocabulary",
 }

@@ -44,6 +44,7 @@ class SeriesFit(Fit):
     def _validate(self) -> None:
         super()._validate()
         detector = self.trained
+        known = self.start.known.get("window_")
         name = type(detector).__name__
         for parameter, only in _OF_ROWS.items():
             if getattr(detector, parameter) != only:
@@ -61,7 +62,8 @@ class SeriesFit(Fit):
             )
         lengths = self.series.lengths
         most = detector._longest_window(detector.input_shape_)
-        detector.window_ = resolve_window(name, detector.window, most, lengths)
+        window = detector.window if known is None else known
+        detector.window_ = resolve_window(name, window, most, lengths)
 
     def _divide(self) -> None:
         """Hold out the last points, or the last episodes."""
@@ -79,7 +81,9 @@ class SeriesFit(Fit):
         fill = None
         if detector.missing == "impute":
             fill = medians(np.concatenate(ranges), shape)
-        scaler = Scaler.fit(ranges, shape, detector.scaler, fill=fill, floor=SCALE_FLOOR)
+        scaler = self.start.scaler
+        if scaler is None:
+            scaler = Scaler.fit(ranges, shape, detector.scaler, fill=fill, floor=SCALE_FLOOR)
         detector.scaler_ = scaler
         scaled = scaler.copy().transform(X)
         self.points = torch.from_numpy(scaled).to(detector.device_)
@@ -100,7 +104,8 @@ class SeriesFit(Fit):
     def _build(self, rows: InMemory) -> None:
         super()._build(rows)
         module, spans = self.trained.module_, [(a, b) for _, a, b in self.train_on]
-        module.errors.find_constant(self.points, spans)
+        if self.start.scaler is None:  # else it is known, too
+            module.errors.find_constant(self.points, spans)
         generator = torch.Generator("cpu").manual_seed(self.seeds.prepare)
         self.trained._solve(module, self.points, spans, generator)
 

@@ -277,6 +277,7 @@ class WithoutSteps(SeriesDetector):
     """Detector of series that learns without steps, by ``_solve``."""
 
     auto_epochs = 0
+    _in_steps = False
 
     def _phases(self) -> list[Phase]:
         return []
