@@ -2,8 +2,8 @@
 
 >>> from deepod import PLAD, list_detectors
 >>> [d["name"] for d in list_detectors()]  # doctest: +NORMALIZE_WHITESPACE
-['AnoRand', 'AutoEncoder', 'DAE', 'DROCC', 'DeepSVDD', 'IAEAD', 'IAELSTMKL', 'LSA', 'MemAE', 'NSAE',
- 'Neighbors', 'PLAD']
+['AnoRand', 'AutoEncoder', 'DAE', 'DROCC', 'DeepSVDD', 'HRN', 'IAEAD', 'IAELSTMKL', 'IGD', 'LSA',
+ 'MemAE', 'NSAE', 'Neighbors', 'PLAD']
 """
 
 from __future__ import annotations
@@ -35,8 +35,10 @@ if TYPE_CHECKING:
     from deepod.models import (
         DAE,
         DROCC,
+        HRN,
         IAEAD,
         IAELSTMKL,
+        IGD,
         LSA,
         NSAE,
         PLAD,
@@ -67,8 +69,10 @@ _MODULES = {
 __all__ = [
     "DAE",
     "DROCC",
+    "HRN",
     "IAEAD",
     "IAELSTMKL",
+    "IGD",
     "LSA",
     "NSAE",
     "PLAD",

@@ -35,6 +35,7 @@ SUMS = [
     ("DAE", {}),
     ("IAEAD", {"score_by": "reconstruction"}),
     ("IAELSTMKL", {"score_by": "reconstruction"}),
+    ("IGD", {"score_by": "reconstruction"}),
     ("LSA", {"score_by": "reconstruction"}),
     ("MemAE", {}),
     ("NSAE", {"novelty_weight": 0, "normalize": None}),

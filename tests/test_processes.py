@@ -46,6 +46,7 @@ def whole_batches(name, **more):
         "DAE": {"noise_std": 0.0},
         "DROCC": {"noise_std": 0.0},
         "AnoRand": {"noise_ratio": 0.0, "synthetic_ratio": 0.0},
+        "IGD": {"interpolation_weight": 0.0},  # of rows of one process
         "NSAE": {"normalize": None},
         # Their decoders begin with BatchNorm, which sees the rows of one process.
         # The row that defines the radius lies on the kink of the soft loss: the radius comes last.
