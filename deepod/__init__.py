@@ -3,6 +3,9 @@
 >>> from deepod import PLAD, list_detectors
 >>> [d["name"] for d in list_detectors() if d["family"] == "one-class"]
 ['DROCC', 'DeepSVDD', 'IAEAD', 'IAELSTMKL']
+>>> [d["name"] for d in list_detectors()]  # doctest: +NORMALIZE_WHITESPACE
+['AnoRand', 'AutoEncoder', 'DAE', 'DROCC', 'DeepSVDD', 'HRN', 'IAEAD', 'IAELSTMKL', 'IGD', 'LSA',
+ 'MemAE', 'NSAE', 'Neighbors', 'PLAD']
 """
 
 from __future__ import annotations
@@ -37,8 +40,10 @@ if TYPE_CHECKING:
         DAGMM,
         DROCC,
         DSEBM,
+        HRN,
         IAEAD,
         IAELSTMKL,
+        IGD,
         LSA,
         NSAE,
         PLAD,
@@ -73,8 +78,10 @@ __all__ = [
     "DAGMM",
     "DROCC",
     "DSEBM",
+    "HRN",
     "IAEAD",
     "IAELSTMKL",
+    "IGD",
     "LSA",
     "NSAE",
     "PLAD",

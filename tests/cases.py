@@ -16,8 +16,10 @@ FAST = {
     "DSEBM": {"epochs": 2},
     "DeepSVDD": {"epochs": 2},
     "GaussianAD": {},
+    "HRN": {"epochs": 2},
     "IAEAD": {"epochs": 2},
     "IAELSTMKL": {"epochs": 2},
+    "IGD": {"epochs": 2},
     "LSA": {"epochs": 2, "n_bins": 5, "estimator_hidden": (3,), "latent_dim": 3},
     # No weight is at the threshold, where rounding would decide on a jump.
     "MemAE": {"epochs": 2, "n_slots": 10, "shrink": 0.02},

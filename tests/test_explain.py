@@ -38,6 +38,7 @@ SUMS = [
     ("GaussianAD", {"pca": "first", "pca_variance": 0.8}),
     ("IAEAD", {"score_by": "reconstruction"}),
     ("IAELSTMKL", {"score_by": "reconstruction"}),
+    ("IGD", {"score_by": "reconstruction"}),
     ("LSA", {"score_by": "reconstruction"}),
     ("MemAE", {}),
     ("NSAE", {"novelty_weight": 0, "normalize": None}),

@@ -47,6 +47,8 @@ OPTIONS = [
     ("IAELSTMKL", {"score_by": "distance", "use_decoder": False}),
     ("IAELSTMKL", {"score_by": "reconstruction", "gates": ()}),
     ("IAELSTMKL", {"gate": None}),
+    ("HRN", {"instance_norm": "l2"}),
+    ("IGD", {"score_by": "gaussian"}),
     ("LSA", {"score_by": "likelihood"}),
     ("LSA", {"score_by": "reconstruction"}),
     ("MemAE", {"similarity": "cosine"}),
@@ -116,7 +118,7 @@ def allowed(detector, X, scores):
     if getattr(detector, "score_by", None) == "combined":
         if "mean" in known:
             offset, spread = known["mean"], known["std"]
-        else:
+        elif "low" in known:
             offset, spread = known["low"], known["high"] - known["low"]
     if getattr(detector, "normalize", None):
         offset, spread = known["extremes.low"], known["extremes.high"] - known["extremes.low"]

@@ -13,8 +13,10 @@ if TYPE_CHECKING:
     from deepod.models.density.neighbors import Neighbors
     from deepod.models.one_class.deep_svdd import DeepSVDD
     from deepod.models.one_class.drocc import DROCC
+    from deepod.models.one_class.hrn import HRN
     from deepod.models.one_class.iae_lstm_kl import IAELSTMKL
     from deepod.models.one_class.iaead import IAEAD
+    from deepod.models.one_class.igd import IGD
     from deepod.models.perturbation.anorand import AnoRand
     from deepod.models.perturbation.plad import PLAD
     from deepod.models.reconstruction.autoencoder import AutoEncoder
@@ -29,8 +31,10 @@ __all__ = [
     "DAGMM",
     "DROCC",
     "DSEBM",
+    "HRN",
     "IAEAD",
     "IAELSTMKL",
+    "IGD",
     "LSA",
     "NSAE",
     "PLAD",
