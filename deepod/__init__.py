@@ -3,7 +3,7 @@
 >>> from deepod import PLAD, list_detectors
 >>> [d["name"] for d in list_detectors()]  # doctest: +NORMALIZE_WHITESPACE
 ['AnoRand', 'AutoEncoder', 'DAE', 'DAGMM', 'DSEBM', 'DeepSVDD', 'GaussianAD', 'IAEAD',
- 'IAELSTMKL', 'NSAE', 'Neighbors', 'PLAD', 'VAE']
+ 'IAELSTMKL', 'NSAE', 'Neighbors', 'PLAD', 'PixelCNN', 'VAE']
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         DeepSVDD,
         GaussianAD,
         Neighbors,
+        PixelCNN,
     )
     from deepod.search import StackedSearchCV
 
@@ -83,6 +84,7 @@ __all__ = [
     "GaussianAD",
     "InvalidFileError",
     "Neighbors",
+    "PixelCNN",
     "SeedEnsemble",
     "SklearnOutlierAdapter",
     "StackedSearchCV",
