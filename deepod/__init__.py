@@ -6,6 +6,8 @@
 >>> [d["name"] for d in list_detectors()]  # doctest: +NORMALIZE_WHITESPACE
 ['AnoRand', 'AutoEncoder', 'DAE', 'DROCC', 'DeepSVDD', 'HRN', 'IAEAD', 'IAELSTMKL', 'IGD', 'LSA',
  'MemAE', 'NSAE', 'Neighbors', 'PLAD']
+['AnoRand', 'AutoEncoder', 'DAE', 'DAGMM', 'DSEBM', 'DeepSVDD', 'GaussianAD', 'IAEAD',
+ 'IAELSTMKL', 'NSAE', 'Neighbors', 'PLAD', 'PixelCNN', 'VAE']
 """
 
 from __future__ import annotations
@@ -54,6 +56,7 @@ if TYPE_CHECKING:
         GaussianAD,
         MemAE,
         Neighbors,
+        PixelCNN,
     )
     from deepod.search import StackedSearchCV
 
@@ -96,6 +99,7 @@ __all__ = [
     "InvalidFileError",
     "MemAE",
     "Neighbors",
+    "PixelCNN",
     "SeedEnsemble",
     "SklearnOutlierAdapter",
     "StackedSearchCV",

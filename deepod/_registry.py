@@ -26,6 +26,7 @@ DETECTORS = {
     "NSAE": "deepod.models.reconstruction.ns_ae",
     "Neighbors": "deepod.models.density.neighbors",
     "PLAD": "deepod.models.perturbation.plad",
+    "PixelCNN": "deepod.models.density.pixel_cnn",
     "VAE": "deepod.models.reconstruction.vae",
 }
 # Detectors of time series.

@@ -23,6 +23,7 @@ from deepod.params import parameters
 
 from . import children
 from .cases import (
+    EVERY_NAME,
     IN_TURNS,
     NAMES,
     NAMES_AND_KINDS,
@@ -55,7 +56,7 @@ def test_list_detectors__describes_every_entry():
         assert set(entry["inputs"]) <= {*SHAPES, "series"}
 
 
-@every_detector
+@pytest.mark.parametrize("name", EVERY_NAME)
 def test_docstring__names_every_parameter_once_and_has_an_example(name):
     doc = getattr(deepod, name).__doc__
     for parameter in fast(name).get_params(deep=False):

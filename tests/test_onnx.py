@@ -18,7 +18,7 @@ import deepod
 from deepod import onnx
 from deepod.networks import MLP, LeNet, Prototypes, Recurrent
 
-from .cases import NAMES, NAMES_AND_KINDS, SHAPES, fast, samples
+from .cases import EVERY_NAME, NAMES_AND_KINDS, SHAPES, fast, samples
 
 onnxruntime = pytest.importorskip("onnxruntime")
 pytest.importorskip("onnxscript")
@@ -31,7 +31,7 @@ SCALERS["images"].append("gcn")
 # Kinds of samples and scalers in turns: an export takes a second, and the rest is for -m slow.
 IN_TURNS = [
     (name, kind, SCALERS[kind][i // len(kinds) % len(SCALERS[kind])])
-    for i, name in enumerate(NAMES)
+    for i, name in enumerate(EVERY_NAME)
     for kinds in [getattr(deepod, name).inputs]
     for kind in [kinds[i % len(kinds)]]
 ]

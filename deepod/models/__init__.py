@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     from deepod.models.density.dsebm import DSEBM
     from deepod.models.density.gaussian_ad import GaussianAD
     from deepod.models.density.neighbors import Neighbors
+    from deepod.models.density.pixel_cnn import PixelCNN
     from deepod.models.one_class.deep_svdd import DeepSVDD
     from deepod.models.one_class.drocc import DROCC
     from deepod.models.one_class.hrn import HRN
@@ -45,6 +46,7 @@ __all__ = [
     "GaussianAD",
     "MemAE",
     "Neighbors",
+    "PixelCNN",
 ]
 
 if not TYPE_CHECKING:  # type checkers are to see that a misspelt name is none

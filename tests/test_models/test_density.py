@@ -1,5 +1,6 @@
 """Methods that estimate densities: losses and scores by hand, invariants."""
 
+import itertools
 import tomllib
 from pathlib import Path
 
@@ -11,13 +12,13 @@ from scipy.stats import multivariate_normal
 from sklearn.covariance import ledoit_wolf
 from sklearn.metrics import roc_auc_score
 
-from deepod import DAGMM, DSEBM, GaussianAD
+from deepod import DAGMM, DSEBM, GaussianAD, PixelCNN, fit_many
 from deepod.bench.detectors import find
 from deepod.callbacks import EarlyStopping
-from deepod.models.density import dagmm
+from deepod.models.density import dagmm, pixel_cnn
 from deepod.networks import MLP, LeNet
 from deepod.types import Batch
-from tests.cases import samples
+from tests.cases import fast, samples
 
 ROOT = Path(__file__).parents[2]
 X = samples(n=64)
@@ -341,14 +342,105 @@ def test_gaussian_ad__all_rows_equal__anything_else_is_far():
     assert detector.decision_function([[1, 1, 1.1]]) > 1e6
 
 
+# --- PixelCNN -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_pixel_cnn__logits__depend_on_values_before_alone(channels):
+    torch.manual_seed(0)
+    net = pixel_cnn._Net(channels, 24, 2, 4).double()
+    level = torch.rand(1, channels, 5, 5, dtype=torch.float64, requires_grad=True)
+    logits = net(level)
+    place = torch.arange(25).view(5, 5) * channels + torch.arange(channels)[:, None, None]
+    for p in range(0, 25 * channels, 2):
+        here = place == p
+        total = logits[0].square().sum(1)[here].sum()
+        (gradient,) = torch.autograd.grad(total, level, retain_graph=True)
+        assert (gradient[0][place >= p] == 0).all()
+        # What is before in the same row, and the rows above: but for the edge, and the blind spot.
+        if p % (5 * channels):
+            assert gradient[0][place == p - 1].abs() > 0
+
+
+@pytest.mark.parametrize("shape", [(1, 2, 2), (2, 1, 2), (3, 1, 1)])
+def test_pixel_cnn__probabilities_of_all_images__add_up_to_one(shape):
+    torch.manual_seed(0)
+    net = pixel_cnn._Net(shape[0], 6, 1, 3).double()
+    every = torch.tensor(list(itertools.product(range(3), repeat=int(np.prod(shape)))))
+    images = (every.double().view(-1, *shape) + 0.5) / 3
+    assert net.nll(images).flatten(1).sum(1).neg().exp().sum().item() == pytest.approx(1)
+
+
+def test_pixel_cnn__levels__equal_parts_of_the_range_of_each_channel():
+    net = pixel_cnn._Net(3, 6, 1, 4)
+    rows = torch.rand(20, 3, 4, 4) * torch.tensor([1.0, 10.0, 0.0]).view(3, 1, 1) - 0.5
+    net.start_from_rows(rows)
+    levels = net.quantize(rows)
+    counts = torch.stack([torch.bincount(c.flatten().int(), minlength=4) for c in levels.unbind(1)])
+    assert (counts[:2] > 40).all()  # of 320
+    assert counts[2].tolist() == [320, 0, 0, 0]  # which does not vary
+    far = net.quantize(torch.tensor([-1e9, 1e9]).view(2, 1, 1, 1).expand(2, 3, 1, 1))
+    assert far.unique().tolist() == [0, 3]
+
+
+def test_pixel_cnn__score_and_maps__by_hand():
+    rows = samples("images", n=12)
+    detector = fast("PixelCNN").fit(rows)
+    x, module = scaled(detector, rows), detector.module_
+    low, high = x.numpy().min(), x.numpy().max()
+    level = np.minimum(np.floor((x.numpy() - low) / (high - low) * 4), 3).astype(int)
+    with torch.no_grad():
+        p = softmax(module(torch.from_numpy(level).float()).double().numpy(), axis=2)
+    nll = -np.log(np.take_along_axis(p, level[:, :, None], 2))[:, :, 0]
+    np.testing.assert_allclose(detector.decision_scores_, nll.mean((1, 2, 3)), rtol=1e-5)
+    np.testing.assert_allclose(detector.explain(rows), nll / 64, rtol=1e-4)
+    np.testing.assert_allclose(detector.score_map(rows, batch_size=5), nll.mean(1), rtol=1e-4)
+    assert detector._loss(module, Batch(x))["nll"].item() == pytest.approx(nll.mean(), rel=1e-5)
+    with pytest.raises(RuntimeError, match="PixelCNN are ranks or of rounded values"):
+        detector.as_module()(torch.from_numpy(rows).requires_grad_())
+
+
+def test_pixel_cnn__three_channels__side_by_side_as_alone_and_traced_as_eager():
+    rows = np.random.default_rng(0).normal(size=(40, 3, 6, 6))
+    alone = fast("PixelCNN", random_state=4).fit(rows)
+    many = fit_many(fast("PixelCNN"), rows, seeds=[3, 4])[1]
+    traced = fast("PixelCNN", random_state=4, engine="trace").fit(rows)
+    for other in (many, traced):
+        np.testing.assert_allclose(other.decision_scores_, alone.decision_scores_, rtol=1e-4)
+
+
+def test_pixel_cnn__global_generator__neither_read_nor_moved():
+    before = torch.get_rng_state()
+    scores = fast("PixelCNN").fit(samples("images")).decision_scores_
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(1)
+    np.testing.assert_array_equal(fast("PixelCNN").fit(samples("images")).decision_scores_, scores)
+
+
+@pytest.mark.parametrize("kind", ["table", "windows"])
+def test_pixel_cnn__no_images__refused(kind):
+    with pytest.raises(ValueError, match="PixelCNN needs images"):
+        PixelCNN().fit(samples(kind))
+
+
+def test_pixel_cnn__order_of_pixels__found():
+    """Images of the same values in another order."""
+    generator = np.random.default_rng(0)
+    stripes = np.tile([0.0, 1.0], (150, 1, 8, 4)) + 0.2 * generator.normal(size=(150, 1, 8, 8))
+    odd = generator.permuted(stripes[:50].reshape(50, -1), axis=1).reshape(50, 1, 8, 8)
+    detector = PixelCNN(epochs=20, lr=1e-2, width=8, random_state=0, cross_fitting=False)
+    scores = detector.fit(stripes[50:]).decision_function(np.concatenate([stripes[:50], odd]))
+    assert roc_auc_score(np.repeat([0, 1], [50, 50]), scores) > 0.99
+
+
 # --- all ----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["dagmm", "dsebm", "gaussian_ad"])
+@pytest.mark.parametrize("name", ["dagmm", "dsebm", "gaussian_ad", "pixel_cnn"])
 def test_paper_settings__every_section__fits(name):
     path = ROOT / "benchmarks" / "papers" / f"{name}.toml"
     for section in tomllib.loads(path.read_text()):
         detector, _ = find(f"{path}:{section}").build(0)
-        image = isinstance(detector.network, LeNet)
+        image = isinstance(detector.network, LeNet) or detector.inputs == ("images",)
         rows = np.random.default_rng(0).normal(size=(8, 1, 28, 28)) if image else X
         detector.set_params(epochs=1, cross_fitting=False).fit(rows)
