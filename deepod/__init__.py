@@ -1,8 +1,9 @@
 """Deep anomaly detection that behaves like scikit-learn.
 
 >>> from deepod import PLAD, list_detectors
->>> [d["name"] for d in list_detectors()]
-['AnoRand', 'AutoEncoder', 'DAE', 'DeepSVDD', 'IAEAD', 'IAELSTMKL', 'NSAE', 'Neighbors', 'PLAD']
+>>> [d["name"] for d in list_detectors()]  # doctest: +NORMALIZE_WHITESPACE
+['AnoRand', 'AutoEncoder', 'DAE', 'DCN', 'DeepSVDD', 'E2EAE', 'IAEAD', 'IAELSTMKL', 'NSAE',
+ 'Neighbors', 'PLAD']
 """
 
 from __future__ import annotations
@@ -33,6 +34,8 @@ if TYPE_CHECKING:
     from deepod.ensemble import Consensus, SeedEnsemble, fit_many
     from deepod.models import (
         DAE,
+        DCN,
+        E2EAE,
         IAEAD,
         IAELSTMKL,
         NSAE,
@@ -62,6 +65,8 @@ _MODULES = {
 
 __all__ = [
     "DAE",
+    "DCN",
+    "E2EAE",
     "IAEAD",
     "IAELSTMKL",
     "NSAE",

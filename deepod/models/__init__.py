@@ -15,10 +15,14 @@ if TYPE_CHECKING:
     from deepod.models.perturbation.plad import PLAD
     from deepod.models.reconstruction.autoencoder import AutoEncoder
     from deepod.models.reconstruction.dae import DAE
+    from deepod.models.reconstruction.dcn import DCN
+    from deepod.models.reconstruction.e2e_ae import E2EAE
     from deepod.models.reconstruction.ns_ae import NSAE
 
 __all__ = [
     "DAE",
+    "DCN",
+    "E2EAE",
     "IAEAD",
     "IAELSTMKL",
     "NSAE",
