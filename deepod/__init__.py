@@ -2,8 +2,8 @@
 
 >>> from deepod import PLAD, list_detectors
 >>> [d["name"] for d in list_detectors()]  # doctest: +NORMALIZE_WHITESPACE
-['AnoRand', 'AutoEncoder', 'DAE', 'DCN', 'DeepSVDD', 'E2EAE', 'IAEAD', 'IAELSTMKL', 'NSAE',
- 'Neighbors', 'PLAD']
+['ADGAN', 'AnoGAN', 'AnoRand', 'AutoEncoder', 'DAE', 'DCN', 'DeepSVDD', 'E2EAE', 'IAEAD',
+ 'IAELSTMKL', 'NSAE', 'Neighbors', 'OCGAN', 'PLAD', 'TQM']
 """
 
 from __future__ import annotations
@@ -33,13 +33,17 @@ if TYPE_CHECKING:
     from deepod.adapter import SklearnOutlierAdapter
     from deepod.ensemble import Consensus, SeedEnsemble, fit_many
     from deepod.models import (
+        ADGAN,
         DAE,
         DCN,
         E2EAE,
         IAEAD,
         IAELSTMKL,
         NSAE,
+        OCGAN,
         PLAD,
+        TQM,
+        AnoGAN,
         AnoRand,
         AutoEncoder,
         DeepSVDD,
@@ -64,14 +68,18 @@ _MODULES = {
 }
 
 __all__ = [
+    "ADGAN",
     "DAE",
     "DCN",
     "E2EAE",
     "IAEAD",
     "IAELSTMKL",
     "NSAE",
+    "OCGAN",
     "PLAD",
+    "TQM",
     "TRUSTED_TYPES",
+    "AnoGAN",
     "AnoRand",
     "AutoEncoder",
     "BaseDetector",

@@ -108,6 +108,8 @@ class BaseDetector(Saved, CallbackSupport, Hyperparameters):
     learns_by_heart: ClassVar[bool] = True
     # Whether scores have gradients, for explain(rule="gradients"): ranks have none.
     has_gradients: ClassVar[bool] = True
+    # Whether scores can be written as a graph of operators: those found along gradients cannot.
+    has_graph: ClassVar[bool] = True
     # The class of its fits, if it is not that of rows.
     _fit_kind: ClassVar[type[Fit] | None] = None
     # Whether the networks that network="auto" stands for have BatchNorm.

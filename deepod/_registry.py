@@ -9,6 +9,8 @@ __version__ = "1.0.0.dev0"
 
 # The registry: one line per method. Imported on first use, so that ``import deepod`` is instant.
 DETECTORS = {
+    "ADGAN": "deepod.models.adversarial.adgan",
+    "AnoGAN": "deepod.models.adversarial.anogan",
     "AnoRand": "deepod.models.perturbation.anorand",
     "AutoEncoder": "deepod.models.reconstruction.autoencoder",
     "DAE": "deepod.models.reconstruction.dae",
@@ -19,7 +21,9 @@ DETECTORS = {
     "IAELSTMKL": "deepod.models.one_class.iae_lstm_kl",
     "NSAE": "deepod.models.reconstruction.ns_ae",
     "Neighbors": "deepod.models.density.neighbors",
+    "OCGAN": "deepod.models.adversarial.ocgan",
     "PLAD": "deepod.models.perturbation.plad",
+    "TQM": "deepod.models.density.tqm",
 }
 # Detectors of time series.
 SERIES = {

@@ -8,6 +8,8 @@ from sklearn.base import clone
 import deepod
 
 FAST = {
+    "ADGAN": {"epochs": 2, "n_starts": 2, "search_steps": 1},
+    "AnoGAN": {"epochs": 2, "search_steps": 3},
     "AnoRand": {"epochs": 2},
     "AutoEncoder": {"epochs": 2},
     "DAE": {"epochs": 2},
@@ -18,7 +20,9 @@ FAST = {
     "IAELSTMKL": {"epochs": 2},
     "NSAE": {"epochs": 2},
     "Neighbors": {},
+    "OCGAN": {"epochs": 2, "mining_steps": 1},
     "PLAD": {"epochs": 2, "n_members": 2},
+    "TQM": {"epochs": 2, "map_hidden": 8, "n_components": 2},
 }
 
 SHAPES = {"table": (5,), "windows": (6, 3), "images": (1, 8, 8)}

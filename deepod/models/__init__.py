@@ -7,7 +7,11 @@ from typing import TYPE_CHECKING, Any
 from deepod._registry import DETECTORS, detector_class
 
 if TYPE_CHECKING:
+    from deepod.models.adversarial.adgan import ADGAN
+    from deepod.models.adversarial.anogan import AnoGAN
+    from deepod.models.adversarial.ocgan import OCGAN
     from deepod.models.density.neighbors import Neighbors
+    from deepod.models.density.tqm import TQM
     from deepod.models.one_class.deep_svdd import DeepSVDD
     from deepod.models.one_class.iae_lstm_kl import IAELSTMKL
     from deepod.models.one_class.iaead import IAEAD
@@ -20,13 +24,17 @@ if TYPE_CHECKING:
     from deepod.models.reconstruction.ns_ae import NSAE
 
 __all__ = [
+    "ADGAN",
     "DAE",
     "DCN",
     "E2EAE",
     "IAEAD",
     "IAELSTMKL",
     "NSAE",
+    "OCGAN",
     "PLAD",
+    "TQM",
+    "AnoGAN",
     "AnoRand",
     "AutoEncoder",
     "DeepSVDD",
