@@ -46,7 +46,7 @@ class GAN(BaseDetector):
     )
     family = "adversarial"
     inputs = ("table", "images")
-    auto_steps = 2000
+    auto_steps = 1000
     auto_epochs = 200
     # The search follows gradients, which no graph of operators holds.
     has_graph = False

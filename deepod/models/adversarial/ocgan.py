@@ -59,9 +59,8 @@ class OCGAN(ErrorMaps):
 
     Assumes normal rows only. Four networks against one another are unstable: a discriminator that
     wins leaves gradients that mean nothing, other seeds give other rankings, and no loss says how
-    well it went. The reconstruction outweighs the rest, so that what comes out is seldom worse than
-    :class:`deepod.DAE`, and in our tests on tables seldom better. A code in a cube cannot follow
-    rows far out: good for a score, bad for what normal rows in heavy tails get.
+    well it went. The reconstruction outweighs the rest, so that a game that fails leaves a denoising
+    autoencoder. A code in a cube cannot follow rows far out: normal rows in heavy tails score high.
 
     The paper's setting for MNIST, as its authors' code documents it: ``OCGAN(scaler="minmax",
     noise_std=0.2**0.5, latent_dim=16, reconstruction_weight=10)``, LeNet-like networks.

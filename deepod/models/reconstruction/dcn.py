@@ -52,8 +52,9 @@ class DCN(ErrorMaps):
     resting places, without the order of the rows. The error is a mean over the values of a row.
 
     Assumes that normal rows come in at most ``n_clusters`` groups, and that anomalies are in none:
-    a group of anomalies among the training rows gets a centre of its own. The decoder does not see
-    the scale of the code, so that distances shrink in training; compare them within one fit.
+    a group of anomalies among the training rows gets a centre of its own. Nothing fixes the scale
+    of the code: the encoder may shrink it and the decoder make up for that, so that distances are
+    to be compared within one fit.
 
     The paper's clustering of MNIST: ``DCN(network=MLP(hidden=(500, 500, 2000), activation="relu"),
     latent_dim=10, n_clusters=10)``. What DAGMM ran is not stated, beyond the network of its tables.
