@@ -8,6 +8,9 @@
  'MemAE', 'NSAE', 'Neighbors', 'PLAD']
 ['AnoRand', 'AutoEncoder', 'DAE', 'DAGMM', 'DSEBM', 'DeepSVDD', 'GaussianAD', 'IAEAD',
  'IAELSTMKL', 'NSAE', 'Neighbors', 'PLAD', 'PixelCNN', 'VAE']
+>>> [d["name"] for d in list_detectors()]  # doctest: +NORMALIZE_WHITESPACE
+['ADGAN', 'AnoGAN', 'AnoRand', 'AutoEncoder', 'DAE', 'DCN', 'DeepSVDD', 'E2EAE', 'IAEAD',
+ 'IAELSTMKL', 'NSAE', 'Neighbors', 'OCGAN', 'PLAD', 'TQM']
 """
 
 from __future__ import annotations
@@ -38,18 +41,24 @@ if TYPE_CHECKING:
     from deepod.adapter import SklearnOutlierAdapter
     from deepod.ensemble import Consensus, SeedEnsemble, fit_many
     from deepod.models import (
+        ADGAN,
         DAE,
         DAGMM,
+        DCN,
         DROCC,
         DSEBM,
+        E2EAE,
         HRN,
         IAEAD,
         IAELSTMKL,
         IGD,
         LSA,
         NSAE,
+        OCGAN,
         PLAD,
+        TQM,
         VAE,
+        AnoGAN,
         AnoRand,
         AutoEncoder,
         DeepSVDD,
@@ -77,19 +86,25 @@ _MODULES = {
 }
 
 __all__ = [
+    "ADGAN",
     "DAE",
     "DAGMM",
+    "DCN",
     "DROCC",
     "DSEBM",
+    "E2EAE",
     "HRN",
     "IAEAD",
     "IAELSTMKL",
     "IGD",
     "LSA",
     "NSAE",
+    "OCGAN",
     "PLAD",
+    "TQM",
     "TRUSTED_TYPES",
     "VAE",
+    "AnoGAN",
     "AnoRand",
     "AutoEncoder",
     "BaseDetector",

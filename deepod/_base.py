@@ -109,6 +109,8 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
     learns_by_heart: ClassVar[bool] = True
     # Whether scores have gradients, for explain(rule="gradients"): ranks have none.
     has_gradients: ClassVar[bool] = True
+    # Whether scores can be written as a graph of operators: those found along gradients cannot.
+    has_graph: ClassVar[bool] = True
     # The class of its fits, if it is not that of rows.
     _fit_kind: ClassVar[type[Fit] | None] = None
     # Whether the networks that network="auto" stands for have BatchNorm.
@@ -303,10 +305,11 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
 
         Notes
         -----
-        **Terms of the score** sum up to the score: of ``AutoEncoder`` and ``DAE``; of ``IAEAD`` and
-        ``IAELSTMKL`` with ``score_by="reconstruction"``; of ``AnoRand`` where ``fusion`` is
-        "reconstruction", as by default without labels (each squared error over the norm); of
-        ``Neighbors``, whose score has no gradients; of ``NSAE(novelty_weight=0, normalize=None)``.
+        **Terms of the score** sum up to the score: of ``AutoEncoder``, ``DAE``, ``E2EAE``,
+        ``OCGAN`` and ``ADGAN``; of ``DCN``, ``IAEAD`` and ``IAELSTMKL`` with
+        ``score_by="reconstruction"``; of ``AnoRand`` where ``fusion`` is "reconstruction", as by
+        default without labels (each squared error over the norm); of ``Neighbors``, whose score has
+        no gradients; of ``NSAE(novelty_weight=0, normalize=None)``.
 
         **Integrated gradients** (Sundararajan, Taly and Yan, ICML 2017, equation 1) from
         ``baseline_`` to the row sum up to its score less that of the baseline, but for the error of

@@ -9,6 +9,8 @@ __version__ = "1.0.0.dev0"
 
 # The registry: one line per method. Imported on first use, so that ``import deepod`` is instant.
 DETECTORS = {
+    "ADGAN": "deepod.models.adversarial.adgan",
+    "AnoGAN": "deepod.models.adversarial.anogan",
     "AnoRand": "deepod.models.perturbation.anorand",
     "AutoEncoder": "deepod.models.reconstruction.autoencoder",
     "DAE": "deepod.models.reconstruction.dae",
@@ -18,6 +20,9 @@ DETECTORS = {
     "DeepSVDD": "deepod.models.one_class.deep_svdd",
     "GaussianAD": "deepod.models.density.gaussian_ad",
     "HRN": "deepod.models.one_class.hrn",
+    "DCN": "deepod.models.reconstruction.dcn",
+    "DeepSVDD": "deepod.models.one_class.deep_svdd",
+    "E2EAE": "deepod.models.reconstruction.e2e_ae",
     "IAEAD": "deepod.models.one_class.iaead",
     "IAELSTMKL": "deepod.models.one_class.iae_lstm_kl",
     "IGD": "deepod.models.one_class.igd",
@@ -25,9 +30,11 @@ DETECTORS = {
     "MemAE": "deepod.models.reconstruction.memae",
     "NSAE": "deepod.models.reconstruction.ns_ae",
     "Neighbors": "deepod.models.density.neighbors",
+    "OCGAN": "deepod.models.adversarial.ocgan",
     "PLAD": "deepod.models.perturbation.plad",
     "PixelCNN": "deepod.models.density.pixel_cnn",
     "VAE": "deepod.models.reconstruction.vae",
+    "TQM": "deepod.models.density.tqm",
 }
 # Detectors of time series.
 SERIES = {

@@ -8,6 +8,8 @@ from sklearn.base import clone
 import deepod
 
 FAST = {
+    "ADGAN": {"epochs": 2, "n_starts": 2, "search_steps": 1},
+    "AnoGAN": {"epochs": 2, "search_steps": 3},
     "AnoRand": {"epochs": 2},
     "AutoEncoder": {"epochs": 2},
     "DAE": {"epochs": 2},
@@ -17,6 +19,9 @@ FAST = {
     "DeepSVDD": {"epochs": 2},
     "GaussianAD": {},
     "HRN": {"epochs": 2},
+    "DCN": {"epochs": 2, "n_clusters": 3},
+    "DeepSVDD": {"epochs": 2},
+    "E2EAE": {"epochs": 2},
     "IAEAD": {"epochs": 2},
     "IAELSTMKL": {"epochs": 2},
     "IGD": {"epochs": 2},
@@ -25,9 +30,11 @@ FAST = {
     "MemAE": {"epochs": 2, "n_slots": 10, "shrink": 0.02},
     "NSAE": {"epochs": 2},
     "Neighbors": {},
+    "OCGAN": {"epochs": 2, "mining_steps": 1},
     "PLAD": {"epochs": 2, "n_members": 2},
     "PixelCNN": {"epochs": 2, "width": 4, "n_blocks": 1, "n_levels": 4},
     "VAE": {"epochs": 2},
+    "TQM": {"epochs": 2, "map_hidden": 8, "n_components": 2},
 }
 
 SHAPES = {"table": (5,), "windows": (6, 3), "images": (1, 8, 8)}

@@ -578,7 +578,10 @@ def test_history__every_epoch__finite_terms_that_fall(name, kind):
         terms = set(entries[0]) - {"phase", "epoch", "seconds"}
         totals = [sum(entry[term] for term in terms) for entry in entries]
         assert np.isfinite(totals).all()
-        if "normalization" in terms:  # a loss divided by the extremes of its batch: not the whole
+        game = any(phase.cycle for phase in detector._phases())
+        if game and "reconstruction" not in terms:  # what one side wins the other loses
+            continue
+        if game or "normalization" in terms:  # divided by the extremes of its batch: not the whole
             totals = [entry["reconstruction"] for entry in entries]
         assert np.mean(totals[-5:]) < np.mean(totals[:5])
 
@@ -687,10 +690,9 @@ def test_default_settings__easy_problem__solved(name):
     detector = getattr(deepod, name)(random_state=0).fit(X[150:])
     rows = np.concatenate([X[:100], 8 * X[100:150]])
     scores = detector.decision_function(rows)
-    for size in (1, 7, 100):  # the promise holds for trained weights, too
-        np.testing.assert_allclose(
-            detector.decision_function(rows, batch_size=size), scores, **TOLERANCE
-        )
+    for size, some in ((1, 5), (7, 5), (100, 1)):  # the promise holds for trained weights, too
+        found = detector.decision_function(rows[::some], batch_size=size)
+        np.testing.assert_allclose(found, scores[::some], **TOLERANCE)
     assert roc_auc_score(np.repeat([0, 1], [100, 50]), scores) > 0.9
 
 
