@@ -1,8 +1,11 @@
 """Deep anomaly detection that behaves like scikit-learn.
 
 >>> from deepod import PLAD, list_detectors
->>> [d["name"] for d in list_detectors()]
-['AnoRand', 'AutoEncoder', 'DAE', 'DeepSVDD', 'IAEAD', 'IAELSTMKL', 'NSAE', 'Neighbors', 'PLAD']
+>>> names = [d["name"] for d in list_detectors()]
+>>> names[:6]
+['AnoRand', 'AutoEncoder', 'DAE', 'DeepSVDD', 'GOAD', 'IAEAD']
+>>> names[6:]
+['IAELSTMKL', 'ICL', 'NSAE', 'NeuTraL', 'Neighbors', 'PLAD']
 """
 
 from __future__ import annotations
@@ -33,14 +36,17 @@ if TYPE_CHECKING:
     from deepod.ensemble import Consensus, SeedEnsemble, fit_many
     from deepod.models import (
         DAE,
+        GOAD,
         IAEAD,
         IAELSTMKL,
+        ICL,
         NSAE,
         PLAD,
         AnoRand,
         AutoEncoder,
         DeepSVDD,
         Neighbors,
+        NeuTraL,
     )
     from deepod.search import StackedSearchCV
 
@@ -62,8 +68,10 @@ _MODULES = {
 
 __all__ = [
     "DAE",
+    "GOAD",
     "IAEAD",
     "IAELSTMKL",
+    "ICL",
     "NSAE",
     "PLAD",
     "TRUSTED_TYPES",
@@ -74,6 +82,7 @@ __all__ = [
     "DeepSVDD",
     "InvalidFileError",
     "Neighbors",
+    "NeuTraL",
     "SeedEnsemble",
     "SklearnOutlierAdapter",
     "StackedSearchCV",

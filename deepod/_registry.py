@@ -13,9 +13,12 @@ DETECTORS = {
     "AutoEncoder": "deepod.models.reconstruction.autoencoder",
     "DAE": "deepod.models.reconstruction.dae",
     "DeepSVDD": "deepod.models.one_class.deep_svdd",
+    "GOAD": "deepod.models.self_supervised.goad",
     "IAEAD": "deepod.models.one_class.iaead",
     "IAELSTMKL": "deepod.models.one_class.iae_lstm_kl",
+    "ICL": "deepod.models.self_supervised.icl",
     "NSAE": "deepod.models.reconstruction.ns_ae",
+    "NeuTraL": "deepod.models.self_supervised.neutral",
     "Neighbors": "deepod.models.density.neighbors",
     "PLAD": "deepod.models.perturbation.plad",
 }

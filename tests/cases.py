@@ -12,10 +12,13 @@ FAST = {
     "AutoEncoder": {"epochs": 2},
     "DAE": {"epochs": 2},
     "DeepSVDD": {"epochs": 2},
+    "GOAD": {"epochs": 2, "n_transforms": 6},
     "IAEAD": {"epochs": 2},
     "IAELSTMKL": {"epochs": 2},
+    "ICL": {"epochs": 2, "n_members": 1},
     "NSAE": {"epochs": 2},
     "Neighbors": {},
+    "NeuTraL": {"epochs": 2, "n_transforms": 4},
     "PLAD": {"epochs": 2, "n_members": 2},
 }
 

@@ -126,6 +126,16 @@ OTHERS = {
     "warmup_epochs": 1,
     "weight_decay": 0.01,
     "z0": "output",
+    "window": 3,
+    "max_windows": 3,
+    "temperature": 0.5,
+    "n_transforms": 3,
+    "transform_dim": 3,
+    "margin": 0.5,
+    "triplet_weight": 0.3,
+    "eps": 0.3,
+    "transform": "multiplicative",
+    "transform_hidden": (4,),
 }
 # Of the shared ones: what training reads, a number of the optimiser, and what only scoring reads.
 FEW = {"contamination", "lr", "network", "validation_fraction", "weight_decay"}

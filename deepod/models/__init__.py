@@ -16,17 +16,23 @@ if TYPE_CHECKING:
     from deepod.models.reconstruction.autoencoder import AutoEncoder
     from deepod.models.reconstruction.dae import DAE
     from deepod.models.reconstruction.ns_ae import NSAE
+    from deepod.models.self_supervised.goad import GOAD
+    from deepod.models.self_supervised.icl import ICL
+    from deepod.models.self_supervised.neutral import NeuTraL
 
 __all__ = [
     "DAE",
+    "GOAD",
     "IAEAD",
     "IAELSTMKL",
+    "ICL",
     "NSAE",
     "PLAD",
     "AnoRand",
     "AutoEncoder",
     "DeepSVDD",
     "Neighbors",
+    "NeuTraL",
 ]
 
 if not TYPE_CHECKING:  # type checkers are to see that a misspelt name is none
