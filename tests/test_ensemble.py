@@ -134,7 +134,7 @@ OTHERS = {
     "margin": 0.5,
     "triplet_weight": 0.3,
     "eps": 0.3,
-    "transform": "multiplicative",
+    "view": "multiplicative",
     "transform_hidden": (4,),
 }
 # Of the shared ones: what training reads, a number of the optimiser, and what only scoring reads.

@@ -158,9 +158,9 @@ def test_goad__maps__neither_trained_nor_shared_by_seeds():
 # --- NeuTraL --------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("transform", ["residual", "multiplicative", "forward"])
-def test_neutral__loss_and_score__by_hand(transform):
-    detector = small(NeuTraL, n_transforms=3, transform=transform, temperature=0.4).fit(X)
+@pytest.mark.parametrize("view", ["residual", "multiplicative", "forward"])
+def test_neutral__loss_and_score__by_hand(view):
+    detector = small(NeuTraL, n_transforms=3, view=view, temperature=0.4).fit(X)
     x, module = scaled(detector), detector.module_
     made = codes_of(module["transforms"], x)
     row = x.double().numpy()
@@ -168,7 +168,7 @@ def test_neutral__loss_and_score__by_hand(transform):
         "residual": row + made,
         "multiplicative": row / (1 + np.exp(-made)),
         "forward": made,
-    }[transform]
+    }[view]
     z = unit(codes_of(module["encoder"], row), 1)
     zs = [unit(codes_of(module["encoder"], view), 1) for view in views]
 

@@ -27,20 +27,25 @@ class _Pair(nn.Module):
         super().__init__()
         size = len(order)
         starts = torch.linspace(0, size - window, windows).round().long().unsqueeze(1)
-        places = torch.arange(size)
-        within = (places >= starts) & (places < starts + window)
-        self.register_buffer("inside", order.expand_as(within)[within].view(windows, -1))
-        self.register_buffer("outside", order.expand_as(within)[~within].view(windows, -1))
+        rest = torch.arange(size - window)
+        rest = rest + window * (rest >= starts)  # past the window
+        self.register_buffer("inside", order[starts + torch.arange(window)])
+        self.register_buffer("outside", order[rest])
         narrow = [max(1, width // 4) for width in mlp.hidden]
         self.of_rest = _layers(mlp, [size - window, *mlp.hidden, code], windows, "tanh")
         self.of_window = _layers(mlp, [window, *narrow, code], windows, mlp.activation)
 
     def forward(self, x: Tensor) -> Tensor:
         """Cosine of every complement (second axis) and window (third), (B, windows, windows)."""
-        codes = self.of_rest(x[:, self.outside]), self.of_window(x[:, self.inside])
+        codes = self.of_rest(_columns(x, self.outside)), self.of_window(_columns(x, self.inside))
         # First each value of the code over the windows, so that what all have in common is small.
         rest, window = (_unit(_unit(z, 1), 2) for z in codes)
         return rest @ window.mT
+
+
+def _columns(x: Tensor, places: Tensor) -> Tensor:
+    """Take columns of every row, (B, *places.shape)."""
+    return x.index_select(1, places.flatten()).view(-1, *places.shape)
 
 
 def _unit(z: Tensor, dim: int) -> Tensor:
@@ -77,7 +82,8 @@ class ICL(BaseDetector):
 
     Assumes (nearly) clean training rows, and columns that depend on one another: the score does not
     know how common a row is, only how well its parts agree. Fails with independent columns. With
-    two columns little is left to compare; to a single one a column of zeros is added.
+    two columns little is left to compare; to a single one a column of zeros is added. The score is
+    so steep that what :meth:`explain` finds does not add up to it: take its order, not its size.
 
     The order of columns is arbitrary, so several pairs of networks see them in random orders; one
     pair sees them as they come. ``network`` has to be an MLP: its widths are those of F, a quarter

@@ -58,7 +58,7 @@ class NeuTraL(BaseDetector):
     n_transforms: int = param(
         default=11, accepts=[integer(2)], doc="Number of learned transformations: K in the notes."
     )
-    transform: Literal["residual", "multiplicative", "forward"] = param(
+    view: Literal["residual", "multiplicative", "forward"] = param(
         default="residual",
         accepts=[one_of("residual", "multiplicative", "forward")],
         doc="How a network makes a view of a row, see the notes.",
@@ -94,9 +94,9 @@ class NeuTraL(BaseDetector):
     def _views(self, module: Any, x: Tensor) -> Tensor:
         """Make K views of every row, (K, B, *shape)."""
         made = module["transforms"](x.flatten(1))
-        if self.transform == "residual":
+        if self.view == "residual":
             return x + made
-        return torch.sigmoid(made) * x if self.transform == "multiplicative" else made
+        return torch.sigmoid(made) * x if self.view == "multiplicative" else made
 
     def _contrast(self, module: Any, x: Tensor) -> Tensor:
         """Return the deterministic contrastive loss of every row, (B,)."""
