@@ -3,9 +3,9 @@
 >>> from deepod import PLAD, list_detectors
 >>> names = [d["name"] for d in list_detectors()]
 >>> names[:6]
-['AnoRand', 'AutoEncoder', 'DAE', 'DeepSVDD', 'GOAD', 'IAEAD']
+['AnoRand', 'AutoEncoder', 'DAE', 'DeepSVDD', 'GEOM', 'GOAD']
 >>> names[6:]
-['IAELSTMKL', 'ICL', 'NSAE', 'NeuTraL', 'Neighbors', 'PLAD']
+['IAEAD', 'IAELSTMKL', 'ICL', 'NSAE', 'NeuTraL', 'Neighbors', 'PLAD']
 """
 
 from __future__ import annotations
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from deepod.ensemble import Consensus, SeedEnsemble, fit_many
     from deepod.models import (
         DAE,
+        GEOM,
         GOAD,
         IAEAD,
         IAELSTMKL,
@@ -68,6 +69,7 @@ _MODULES = {
 
 __all__ = [
     "DAE",
+    "GEOM",
     "GOAD",
     "IAEAD",
     "IAELSTMKL",

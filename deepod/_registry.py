@@ -13,6 +13,7 @@ DETECTORS = {
     "AutoEncoder": "deepod.models.reconstruction.autoencoder",
     "DAE": "deepod.models.reconstruction.dae",
     "DeepSVDD": "deepod.models.one_class.deep_svdd",
+    "GEOM": "deepod.models.self_supervised.geom",
     "GOAD": "deepod.models.self_supervised.goad",
     "IAEAD": "deepod.models.one_class.iaead",
     "IAELSTMKL": "deepod.models.one_class.iae_lstm_kl",

@@ -12,6 +12,7 @@ FAST = {
     "AutoEncoder": {"epochs": 2},
     "DAE": {"epochs": 2},
     "DeepSVDD": {"epochs": 2},
+    "GEOM": {"epochs": 2, "n_transforms": 4},
     "GOAD": {"epochs": 2, "n_transforms": 6},
     "IAEAD": {"epochs": 2},
     "IAELSTMKL": {"epochs": 2},

@@ -134,6 +134,8 @@ OTHERS = {
     "margin": 0.5,
     "triplet_weight": 0.3,
     "eps": 0.3,
+    "shift": 0.25,
+    "likelihood": "softmax",
     "view": "multiplicative",
     "transform_hidden": (4,),
 }

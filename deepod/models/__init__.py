@@ -16,12 +16,14 @@ if TYPE_CHECKING:
     from deepod.models.reconstruction.autoencoder import AutoEncoder
     from deepod.models.reconstruction.dae import DAE
     from deepod.models.reconstruction.ns_ae import NSAE
+    from deepod.models.self_supervised.geom import GEOM
     from deepod.models.self_supervised.goad import GOAD
     from deepod.models.self_supervised.icl import ICL
     from deepod.models.self_supervised.neutral import NeuTraL
 
 __all__ = [
     "DAE",
+    "GEOM",
     "GOAD",
     "IAEAD",
     "IAELSTMKL",

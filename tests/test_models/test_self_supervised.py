@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from scipy.special import logsumexp
+from scipy.special import digamma, logsumexp
 from sklearn.metrics import roc_auc_score
 
-from deepod import GOAD, ICL, NeuTraL
+from deepod import GEOM, GOAD, ICL, NeuTraL
 from deepod.networks import MLP, Recurrent
 from deepod.types import Batch
 from tests.cases import fast, samples
@@ -187,6 +187,59 @@ def test_neutral__views__of_nothing_are_nothing():
     """No biases: a transformation cannot put the same into every row."""
     module = NeuTraL()._build_module((5,))
     assert not NeuTraL()._views(module, torch.zeros(2, 5)).any()
+
+
+# --- GEOM -----------------------------------------------------------------------------------------
+
+
+def ramps(n, seed=0):
+    """Images that grow darker from corner to corner, with noise."""
+    noise = 0.5 * np.random.default_rng(seed).normal(size=(n, 1, 8, 8))
+    return (np.linspace(-3, 3, 64).reshape(8, 8) + noise).astype(np.float32)
+
+
+@pytest.mark.parametrize("likelihood", ["dirichlet", "softmax"])
+def test_geom__loss_and_score__by_hand(likelihood):
+    images = ramps(20)
+    detector = GEOM(likelihood=likelihood, scaler=None, epochs=10, random_state=0, lr=1e-2)
+    detector.set_params(cross_fitting=False).fit(images)
+    turned = [np.rot90(x, k, (2, 3)) for x in (images, images[..., ::-1]) for k in range(4)]
+    module = detector.module_
+    logits = np.stack([codes_of(module.classifier, view.copy()) for view in turned], 1)
+    logs = logits - logsumexp(logits, 2, keepdims=True)
+    right = np.einsum("btt->bt", logs)
+    expected = -np.exp(right).mean(1)
+    if likelihood == "dirichlet":
+        # At the maximum of the likelihood its gradient is 0 for every transformation.
+        alpha = module.alpha.double().numpy()
+        slope = digamma(alpha.sum(1, keepdims=True)) - digamma(alpha) + logs.mean(0)
+        np.testing.assert_allclose(slope, 0, atol=1e-3)
+        expected = -((alpha - 1) * logs).sum((1, 2))
+    np.testing.assert_allclose(detector.decision_scores_, expected, rtol=1e-4, atol=1e-4)
+    found = terms(detector, torch.from_numpy(images))
+    assert found == pytest.approx({"classification": -right.mean()}, rel=1e-4)
+
+
+def test_geom__shift__seventy_two_different_ways():
+    places = GEOM(shift=0.25)._places((2, 8, 8))
+    assert len({tuple(way) for way in places.tolist()}) == 72
+    # Moved down by two rows, with what is mirrored above; channels stay apart.
+    moved = torch.arange(128).view(2, 8, 8)[:, [2, 1, 0, 1, 2, 3, 4, 5]].flatten()
+    assert moved.tolist() in places.tolist()
+
+
+@pytest.mark.parametrize(("shape", "ways"), [((3, 4, 6), 4), ((6, 3), 2), ((5,), 8)])
+def test_geom__other_shapes__ways_that_keep_the_shape(shape, ways):
+    places = GEOM()._places(shape)
+    assert len(places) == ways
+    assert (places.sort(1).values == torch.arange(places.shape[1])).all()
+
+
+def test_geom__images_upside_down__found():
+    detector = GEOM(random_state=0, cross_fitting=False).fit(ramps(80))
+    test = np.concatenate([ramps(50, 1), ramps(50, 2)[:, :, ::-1]])
+    scores = detector.decision_function(test)
+    assert roc_auc_score(np.repeat([0, 1], 50), scores) > 0.95
 
 
 # --- all ------------------------------------------------------------------------------------------
