@@ -11,6 +11,11 @@
 >>> [d["name"] for d in list_detectors()]  # doctest: +NORMALIZE_WHITESPACE
 ['ADGAN', 'AnoGAN', 'AnoRand', 'AutoEncoder', 'DAE', 'DCN', 'DeepSVDD', 'E2EAE', 'IAEAD',
  'IAELSTMKL', 'NSAE', 'Neighbors', 'OCGAN', 'PLAD', 'TQM']
+>>> names = [d["name"] for d in list_detectors()]
+>>> names[:6]
+['AnoRand', 'AutoEncoder', 'DAE', 'DeepSVDD', 'GEOM', 'GOAD']
+>>> names[6:]
+['IAEAD', 'IAELSTMKL', 'ICL', 'NSAE', 'NeuTraL', 'Neighbors', 'PLAD']
 """
 
 from __future__ import annotations
@@ -53,6 +58,11 @@ if TYPE_CHECKING:
         IAELSTMKL,
         IGD,
         LSA,
+        GEOM,
+        GOAD,
+        IAEAD,
+        IAELSTMKL,
+        ICL,
         NSAE,
         OCGAN,
         PLAD,
@@ -66,6 +76,7 @@ if TYPE_CHECKING:
         MemAE,
         Neighbors,
         PixelCNN,
+        NeuTraL,
     )
     from deepod.search import StackedSearchCV
 
@@ -98,6 +109,11 @@ __all__ = [
     "IAELSTMKL",
     "IGD",
     "LSA",
+    "GEOM",
+    "GOAD",
+    "IAEAD",
+    "IAELSTMKL",
+    "ICL",
     "NSAE",
     "OCGAN",
     "PLAD",
@@ -115,6 +131,7 @@ __all__ = [
     "MemAE",
     "Neighbors",
     "PixelCNN",
+    "NeuTraL",
     "SeedEnsemble",
     "SklearnOutlierAdapter",
     "StackedSearchCV",

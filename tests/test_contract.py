@@ -687,8 +687,12 @@ def test_network__batch_norm_and_left_over_row__trains(name, batch_norm):
 def test_default_settings__easy_problem__solved(name):
     generator = np.random.default_rng(0)
     X = generator.normal(size=(300, 6)) @ generator.normal(size=(6, 6))
+    if "table" in getattr(deepod, name).inputs:
+        rows = np.concatenate([X[:100], 8 * X[100:150]])
+    else:  # images that grow darker, and others that are turned by a quarter
+        X = np.linspace(-3, 3, 64).reshape(8, 8) + generator.normal(size=(300, 1, 8, 8))
+        rows = np.concatenate([X[:100], X[100:150].swapaxes(2, 3)])
     detector = getattr(deepod, name)(random_state=0).fit(X[150:])
-    rows = np.concatenate([X[:100], 8 * X[100:150]])
     scores = detector.decision_function(rows)
     for size, some in ((1, 5), (7, 5), (100, 1)):  # the promise holds for trained weights, too
         found = detector.decision_function(rows[::some], batch_size=size)

@@ -160,6 +160,18 @@ OTHERS = {
     "weight_decay": 0.01,
     "weight_lr": 0.1,
     "z0": "output",
+    "window": 3,
+    "max_windows": 3,
+    "temperature": 0.5,
+    "n_transforms": 3,
+    "transform_dim": 3,
+    "margin": 0.5,
+    "triplet_weight": 0.3,
+    "eps": 0.3,
+    "shift": 0.25,
+    "likelihood": "softmax",
+    "view": "multiplicative",
+    "transform_hidden": (4,),
 }
 # Other names of choices.
 OTHERS_OF = {"DSEBM": {"score_by": "reconstruction"}, "VAE": {"score_by": "elbo"}}

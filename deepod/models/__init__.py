@@ -32,6 +32,10 @@ if TYPE_CHECKING:
     from deepod.models.reconstruction.memae import MemAE
     from deepod.models.reconstruction.ns_ae import NSAE
     from deepod.models.reconstruction.vae import VAE
+    from deepod.models.self_supervised.geom import GEOM
+    from deepod.models.self_supervised.goad import GOAD
+    from deepod.models.self_supervised.icl import ICL
+    from deepod.models.self_supervised.neutral import NeuTraL
 
 __all__ = [
     "ADGAN",
@@ -46,6 +50,11 @@ __all__ = [
     "IAELSTMKL",
     "IGD",
     "LSA",
+    "GEOM",
+    "GOAD",
+    "IAEAD",
+    "IAELSTMKL",
+    "ICL",
     "NSAE",
     "OCGAN",
     "PLAD",
@@ -59,6 +68,7 @@ __all__ = [
     "MemAE",
     "Neighbors",
     "PixelCNN",
+    "NeuTraL",
 ]
 
 if not TYPE_CHECKING:  # type checkers are to see that a misspelt name is none
