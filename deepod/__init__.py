@@ -1,21 +1,8 @@
 """Deep anomaly detection that behaves like scikit-learn.
 
 >>> from deepod import PLAD, list_detectors
->>> [d["name"] for d in list_detectors() if d["family"] == "one-class"]
-['DROCC', 'DeepSVDD', 'IAEAD', 'IAELSTMKL']
->>> [d["name"] for d in list_detectors()]  # doctest: +NORMALIZE_WHITESPACE
-['AnoRand', 'AutoEncoder', 'DAE', 'DROCC', 'DeepSVDD', 'HRN', 'IAEAD', 'IAELSTMKL', 'IGD', 'LSA',
- 'MemAE', 'NSAE', 'Neighbors', 'PLAD']
-['AnoRand', 'AutoEncoder', 'DAE', 'DAGMM', 'DSEBM', 'DeepSVDD', 'GaussianAD', 'IAEAD',
- 'IAELSTMKL', 'NSAE', 'Neighbors', 'PLAD', 'PixelCNN', 'VAE']
->>> [d["name"] for d in list_detectors()]  # doctest: +NORMALIZE_WHITESPACE
-['ADGAN', 'AnoGAN', 'AnoRand', 'AutoEncoder', 'DAE', 'DCN', 'DeepSVDD', 'E2EAE', 'IAEAD',
- 'IAELSTMKL', 'NSAE', 'Neighbors', 'OCGAN', 'PLAD', 'TQM']
->>> names = [d["name"] for d in list_detectors()]
->>> names[:6]
-['AnoRand', 'AutoEncoder', 'DAE', 'DeepSVDD', 'GEOM', 'GOAD']
->>> names[6:]
-['IAEAD', 'IAELSTMKL', 'ICL', 'NSAE', 'NeuTraL', 'Neighbors', 'PLAD']
+>>> [d["name"] for d in list_detectors() if d["family"] == "neighbors"]
+['Neighbors']
 """
 
 from __future__ import annotations
@@ -53,16 +40,14 @@ if TYPE_CHECKING:
         DROCC,
         DSEBM,
         E2EAE,
+        GEOM,
+        GOAD,
         HRN,
         IAEAD,
         IAELSTMKL,
+        ICL,
         IGD,
         LSA,
-        GEOM,
-        GOAD,
-        IAEAD,
-        IAELSTMKL,
-        ICL,
         NSAE,
         OCGAN,
         PLAD,
@@ -75,8 +60,8 @@ if TYPE_CHECKING:
         GaussianAD,
         MemAE,
         Neighbors,
-        PixelCNN,
         NeuTraL,
+        PixelCNN,
     )
     from deepod.search import StackedSearchCV
 
@@ -104,16 +89,14 @@ __all__ = [
     "DROCC",
     "DSEBM",
     "E2EAE",
+    "GEOM",
+    "GOAD",
     "HRN",
     "IAEAD",
     "IAELSTMKL",
+    "ICL",
     "IGD",
     "LSA",
-    "GEOM",
-    "GOAD",
-    "IAEAD",
-    "IAELSTMKL",
-    "ICL",
     "NSAE",
     "OCGAN",
     "PLAD",
@@ -130,8 +113,8 @@ __all__ = [
     "InvalidFileError",
     "MemAE",
     "Neighbors",
-    "PixelCNN",
     "NeuTraL",
+    "PixelCNN",
     "SeedEnsemble",
     "SklearnOutlierAdapter",
     "StackedSearchCV",
