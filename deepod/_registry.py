@@ -21,6 +21,7 @@ DETECTORS = {
 }
 # Detectors of time series.
 SERIES = {
+    "CLSTM": "deepod.series.c_lstm",
     "LSTMAD": "deepod.series.lstm_ad",
     "LSTMAE": "deepod.series.lstm_ae",
     "LSTMVAE": "deepod.series.lstm_vae",

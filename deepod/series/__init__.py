@@ -8,6 +8,7 @@ from deepod._inputs.series import split_at_gaps
 from deepod._registry import SERIES, detector_class
 
 if TYPE_CHECKING:
+    from deepod.series.c_lstm import CLSTM
     from deepod.series.consensus import SeriesConsensus
     from deepod.series.lstm_ad import LSTMAD
     from deepod.series.lstm_ae import LSTMAE
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
     from deepod.series.windows import Windows
 
 __all__ = [
+    "CLSTM",
     "LSTMAD",
     "LSTMAE",
     "LSTMVAE",
