@@ -158,7 +158,7 @@ def test_labels__ignored_without_supervision():
 
 
 def test_without_labels__jumps_are_found():
-    detector = fast_series("CLSTM", epochs=30).fit(waves(600))
+    detector = fast_series("CLSTM", epochs=15).fit(waves(600))
     x, y = waves(600, seed=3), np.zeros(600)
     for start in range(50, 600, 100):
         x[start : start + 6, start // 100 % 2] += 3.0
@@ -173,7 +173,7 @@ def test_with_labels__finds_what_is_like_them():
     """Values that stand still are no jump and no noise: labels alone tell that."""
     x, y = labelled(1000)
     new, truth = labelled(400, seed=9, every=37)
-    taught = fast_series("CLSTM", **SUPERVISED | {"epochs": 25}).fit(x, y)
+    taught = fast_series("CLSTM", **SUPERVISED | {"epochs": 15}).fit(x, y)
     assert roc_auc_score(truth, taught.decision_function(new)) > 0.95
     flagged = taught.set_threshold(0.0).predict(new)  # the paper's rule
     far = np.convolve(truth, np.ones(19), "same") == 0  # no window that covers them is abnormal

@@ -9,6 +9,7 @@ from deepod._registry import SERIES, detector_class
 
 if TYPE_CHECKING:
     from deepod.series.c_lstm import CLSTM
+    from deepod.series.cnn_vae_lstm import CNNVAELSTM
     from deepod.series.consensus import SeriesConsensus
     from deepod.series.lstm_ad import LSTMAD
     from deepod.series.lstm_ae import LSTMAE
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "CLSTM",
+    "CNNVAELSTM",
     "LSTMAD",
     "LSTMAE",
     "LSTMVAE",
