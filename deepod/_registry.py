@@ -41,6 +41,8 @@ DETECTORS = {
 }
 # Detectors of time series.
 SERIES = {
+    "CLSTM": "deepod.series.c_lstm",
+    "CNNVAELSTM": "deepod.series.cnn_vae_lstm",
     "LSTMAD": "deepod.series.lstm_ad",
     "LSTMAE": "deepod.series.lstm_ae",
     "LSTMVAE": "deepod.series.lstm_vae",

@@ -83,6 +83,15 @@ IN_TURNS = [
 
 # Detectors of time series.
 FAST_SERIES = {
+    "CLSTM": {"epochs": 5, "filters": 8, "hidden": 8, "dense": 4, "lr": 2e-2},
+    "CNNVAELSTM": {
+        "epochs": 5,
+        "n_windows": 2,
+        "latent_dim": 4,
+        "filters": (8,),
+        "hidden": (8,),
+        "lr": 2e-2,
+    },
     "LSTMAD": {"epochs": 1, "hidden": (8,)},
     "LSTMAE": {"epochs": 4, "hidden": 8, "lr": 2e-2},
     "LSTMVAE": {"epochs": 10, "hidden": 8, "latent_dim": 2, "lr": 2e-2},

@@ -29,6 +29,11 @@ for new in NEW.values():
     new[200:210] += 3
 # Of classes that need an argument, or can do what others cannot.
 SPECIAL = {
+    "CNNVAELSTM": [
+        lambda **given: series.CNNVAELSTM(
+            n_windows=2, latent_dim=3, filters=(4,), hidden=(4,), epochs=2, random_state=0, **given
+        )
+    ],
     "Windows": [
         lambda **given: series.Windows(deepod.Neighbors(), **given),
         lambda **given: series.Windows(deepod.AutoEncoder(epochs=2, random_state=0), **given),
