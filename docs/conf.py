@@ -1,0 +1,128 @@
+"""Settings of the documentation: ``sphinx-build -W docs build/docs``, without network.
+
+Pages that other files hold (changelog, security) are read from those files, links to files of the
+repository lead to the pages made of them, and the reference and the gallery are made anew.
+"""
+
+import os
+import re
+import sys
+import warnings
+from pathlib import Path
+
+HERE = Path(__file__).parent
+ROOT = HERE.parent
+sys.path[:0] = [str(ROOT), str(HERE)]
+os.environ.pop("DEEPOD_DATA", None)  # the gallery's examples run on data that everyone has
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import reference  # noqa: E402
+
+import deepod  # noqa: E402
+
+project = "deepod"
+author = "the deepod developers"
+project_copyright = "the deepod developers, BSD-2-Clause licence"
+release = version = deepod.__version__
+
+extensions = [
+    "sphinx.ext.autodoc",
+    "sphinx.ext.viewcode",
+    "numpydoc",
+    "myst_parser",
+    "sphinx_gallery.gen_gallery",
+]
+exclude_patterns = ["gallery/**/*.ipynb", "gallery/*.ipynb", "gallery/*.py", "gallery/*.zip"]
+nitpicky = False
+suppress_warnings = ["config.cache"]  # the sort order of the gallery is a function
+
+myst_heading_anchors = 4
+numpydoc_show_class_members = False
+autodoc_typehints = "none"  # the Parameters sections say what is accepted
+autodoc_member_order = "bysource"
+copybutton_exclude = ""
+
+sphinx_gallery_conf = {
+    "examples_dirs": [str(ROOT / "examples")],
+    "gallery_dirs": ["gallery"],
+    "filename_pattern": r"\.py$",
+    "download_all_examples": False,
+    "min_reported_time": 1,
+    "show_memory": False,
+    "show_signature": False,
+    "capture_repr": (),
+    "remove_config_comments": True,
+    "abort_on_example_error": True,
+}
+
+html_theme = "pydata_sphinx_theme"
+html_title = "deepod"
+html_static_path = ["_static"]
+html_css_files = ["deepod.css"]
+html_show_sourcelink = False
+html_copy_source = False
+html_theme_options = {
+    "logo": {"text": "deepod"},
+    "navbar_align": "left",
+    "header_links_before_dropdown": 6,
+    "navigation_with_keys": False,
+    "show_toc_level": 2,
+    "show_prev_next": True,
+    "secondary_sidebar_items": ["page-toc"],
+    "footer_start": ["copyright"],
+    "footer_end": ["theme-version"],
+    "pygments_light_style": "a11y-high-contrast-light",
+    "pygments_dark_style": "a11y-high-contrast-dark",
+}
+html_sidebars = {"changelog": [], "security": [], "contributing": []}
+
+# Pages of the site that are files elsewhere in the repository.
+WHOLE = {
+    "changelog": "CHANGELOG.md",
+    "contributing": "CONTRIBUTING.md",
+    "protocol": "benchmarks/README.md",
+    "security": "SECURITY.md",
+}
+LINK = re.compile(r"(?<!!)\]\((?!https?:|#)([^)\s#]+)(#[^)\s]*)?\)")
+
+
+def pages_of_files() -> dict[Path, str]:
+    """Return the page of the site, relative to docs/, for files of the repository."""
+    pages = {ROOT / file: f"{page}.md" for page, file in WHOLE.items()}
+    pages[ROOT / "README.md"] = "index.md"
+    pages |= {file: f"gallery/{file.stem}.rst" for file in (ROOT / "examples").glob("*.py")}
+    pages[ROOT / "examples"] = "gallery/index.rst"
+    return pages | reference.pages_of_files()
+
+
+def fill(app, docname, source) -> None:
+    """Put the whole file in place of a page, and lead links to files to their pages."""
+    here = HERE / docname
+    if docname in WHOLE:
+        here = ROOT / WHOLE[docname]
+        source[0] = here.read_text(encoding="utf-8")
+        app.env.note_dependency(str(here))
+    if docname.startswith(("api/", "gallery/")):
+        return
+    up = "../" * docname.count("/")
+
+    def led(match: re.Match[str]) -> str:
+        target = (here.parent / match[1]).resolve()
+        page = PAGES.get(target)
+        if page is None and target.is_relative_to(HERE):
+            page = str(target.relative_to(HERE))
+        if page is None:
+            return f"]({match[1]}{match[2] or ''})"
+        return f"]({up}{page}{match[2] or ''})"
+
+    source[0] = LINK.sub(led, source[0])
+
+
+PAGES = pages_of_files()
+
+
+def setup(app) -> None:
+    """Write the reference, and hook into the reading of pages."""
+    warnings.filterwarnings("ignore", module="matplotlib")
+    reference.write(HERE / "api")
+    app.connect("source-read", fill)
