@@ -80,10 +80,11 @@ html_sidebars = {"changelog": [], "security": [], "contributing": []}
 WHOLE = {
     "changelog": "CHANGELOG.md",
     "contributing": "CONTRIBUTING.md",
+    "index": "README.md",
     "protocol": "benchmarks/README.md",
     "security": "SECURITY.md",
 }
-LINK = re.compile(r"(?<!!)\]\((?!https?:|#)([^)\s#]+)(#[^)\s]*)?\)")
+LINK = re.compile(r"\]\((?!https?:|#)([^)\s#]+)(#[^)\s]*)?\)")
 
 
 def pages_of_files() -> dict[Path, str]:
@@ -92,6 +93,9 @@ def pages_of_files() -> dict[Path, str]:
     pages[ROOT / "README.md"] = "index.md"
     pages |= {file: f"gallery/{file.stem}.rst" for file in (ROOT / "examples").glob("*.py")}
     pages[ROOT / "examples"] = "gallery/index.rst"
+    pages |= {ROOT / f"deepod/{m}.py": f"api/deepod.{m}.rst" for m in reference.modules()}
+    pages |= {ROOT / f"deepod/{m}/__init__.py": f"api/deepod.{m}.rst" for m in reference.modules()}
+    pages[ROOT / "deepod/__init__.py"] = "api/index.rst"
     return pages | reference.pages_of_files()
 
 
@@ -100,25 +104,48 @@ def fill(app, docname, source) -> None:
     here = HERE / docname
     if docname in WHOLE:
         here = ROOT / WHOLE[docname]
-        source[0] = here.read_text(encoding="utf-8")
+        contents = re.search(r"```{toctree}.*?```", source[0], re.DOTALL)
+        source[0] = here.read_text(encoding="utf-8") + (f"\n{contents[0]}\n" if contents else "")
         app.env.note_dependency(str(here))
     if docname.startswith(("api/", "gallery/")):
         return
-    up = "../" * docname.count("/")
 
     def led(match: re.Match[str]) -> str:
         target = (here.parent / match[1]).resolve()
-        page = PAGES.get(target)
-        if page is None and target.is_relative_to(HERE):
-            page = str(target.relative_to(HERE))
-        if page is None:
-            return f"]({match[1]}{match[2] or ''})"
-        return f"]({up}{page}{match[2] or ''})"
+        page = HERE / PAGES[target] if target in PAGES else target
+        path = os.path.relpath(page, (HERE / docname).parent)  # a file that is no page: to download
+        return f"]({path}{match[2] or ''})"
 
     source[0] = LINK.sub(led, source[0])
 
 
 PAGES = pages_of_files()
+# Docstrings are plain English: outside of `code`, a star or a bar is itself, and x_ is no link.
+CODE = re.compile(r"(``.+?``|:[\w:]+:`.+?`|`.+?`)")
+MARKUP = re.compile(r"(?<!\\)([*|]|\b_(?!\w)|(?<=\w)_(?!\w))")
+LINKED = re.compile(r":obj:`(\w+) <[^>`]*>`")
+
+
+def escape(app, what, name, obj, options, lines) -> None:
+    """Take docstrings as plain text but for code, links and sections; before numpydoc."""
+    if not isinstance(getattr(obj, "__module__", name), str):
+        return
+    for i, line in enumerate(lines):
+        plain = line.lstrip()
+        if not plain.startswith((">>>", "...", "..", "---")) and not re.match(r"\*?\w+ : ", plain):
+            parts = CODE.split(line)
+            lines[i] = "".join(s if k % 2 else MARKUP.sub(r"\\\1", s) for k, s in enumerate(parts))
+
+
+def unlink(app, what, name, obj, options, lines) -> None:
+    """Show attributes by name, where numpydoc would look for a page of each; after numpydoc."""
+    lines[:] = [LINKED.sub(r"**\1**", line) for line in lines]
+
+
+def shorten(app, what, name, obj, options, signature, returned):
+    """Leave out the signatures of detectors: their Parameters section has all of it."""
+    return ("", None) if what == "class" and hasattr(obj, "fit") else None
+
 
 
 def setup(app) -> None:
@@ -126,3 +153,6 @@ def setup(app) -> None:
     warnings.filterwarnings("ignore", module="matplotlib")
     reference.write(HERE / "api")
     app.connect("source-read", fill)
+    app.connect("autodoc-process-docstring", escape, priority=100)
+    app.connect("autodoc-process-docstring", unlink, priority=900)
+    app.connect("autodoc-process-signature", shorten, priority=900)
