@@ -33,14 +33,11 @@ extensions = [
     "sphinx_gallery.gen_gallery",
 ]
 exclude_patterns = ["gallery/**/*.ipynb", "gallery/*.ipynb", "gallery/*.py", "gallery/*.zip"]
-nitpicky = False
-suppress_warnings = ["config.cache"]  # the sort order of the gallery is a function
 
 myst_heading_anchors = 4
 numpydoc_show_class_members = False
 autodoc_typehints = "none"  # the Parameters sections say what is accepted
 autodoc_member_order = "bysource"
-copybutton_exclude = ""
 
 sphinx_gallery_conf = {
     "examples_dirs": [str(ROOT / "examples")],
@@ -48,6 +45,7 @@ sphinx_gallery_conf = {
     "filename_pattern": r"\.py$",
     "download_all_examples": False,
     "min_reported_time": 1,
+    "write_computation_times": False,  # such a page asks a network for scripts
     "show_memory": False,
     "show_signature": False,
     "capture_repr": (),
@@ -122,19 +120,27 @@ def fill(app, docname, source) -> None:
 PAGES = pages_of_files()
 # Docstrings are plain English: outside of `code`, a star or a bar is itself, and x_ is no link.
 CODE = re.compile(r"(``.+?``|:[\w:]+:`.+?`|`.+?`)")
-MARKUP = re.compile(r"(?<!\\)([*|]|\b_(?!\w)|(?<=\w)_(?!\w))")
+MARKUP = re.compile(r"(?<!\\)([*|]|(?<=\w)_(?!\w))")
 LINKED = re.compile(r":obj:`(\w+) <[^>`]*>`")
+NAMES = re.compile(r"[*\w][*\w, ]* : ")
 
 
 def escape(app, what, name, obj, options, lines) -> None:
     """Take docstrings as plain text but for code, links and sections; before numpydoc."""
-    if not isinstance(getattr(obj, "__module__", name), str):
-        return
+    literal = None  # how far the text is indented that a block of literal text belongs to
     for i, line in enumerate(lines):
         plain = line.lstrip()
-        if not plain.startswith((">>>", "...", "..", "---")) and not re.match(r"\*?\w+ : ", plain):
-            parts = CODE.split(line)
-            lines[i] = "".join(s if k % 2 else MARKUP.sub(r"\\\1", s) for k, s in enumerate(parts))
+        indent = len(line) - len(plain)
+        if literal is not None and (not plain or indent > literal):
+            continue
+        literal = indent if plain.endswith("::") else None
+        if plain.startswith((">>>", "...", "..", "---")):
+            continue
+        named = NAMES.match(plain)
+        start = indent + named.end() if named else 0
+        parts = CODE.split(line[start:])
+        text = "".join(s if k % 2 else MARKUP.sub(r"\\\1", s) for k, s in enumerate(parts))
+        lines[i] = line[:start] + text
 
 
 def unlink(app, what, name, obj, options, lines) -> None:
@@ -145,7 +151,6 @@ def unlink(app, what, name, obj, options, lines) -> None:
 def shorten(app, what, name, obj, options, signature, returned):
     """Leave out the signatures of detectors: their Parameters section has all of it."""
     return ("", None) if what == "class" and hasattr(obj, "fit") else None
-
 
 
 def setup(app) -> None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import importlib
 import inspect
-import pkgutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,8 +16,10 @@ import deepod
 from deepod import _registry
 
 ROOT = Path(__file__).parents[1]
-# Other names of modules that have a page, and the command line, which has a page of the guide.
-NOT_SHOWN = {"cli", "data", "models"}
+# Modules that nobody imports from, and other names of what has a page.
+NOT_SHOWN = {"data", "models"}
+# Public modules beside those of the package's own list: for authors of methods.
+FOR_AUTHORS = {"params", "types"}
 # Hooks in which a method's equations stand, and what to call them.
 HOOKS = {
     "_loss": "The loss",
@@ -30,9 +31,8 @@ HOOKS = {
 
 
 def modules() -> list[str]:
-    """Return the names of the public modules, without what is private."""
-    found = [m.name for m in pkgutil.iter_modules(deepod.__path__)]
-    return [name for name in found if not name.startswith("_") and name not in NOT_SHOWN]
+    """Return the names of the public modules."""
+    return sorted((deepod._MODULES | FOR_AUTHORS) - NOT_SHOWN)
 
 
 def public(module: Any) -> dict[str, Any]:
@@ -163,13 +163,13 @@ def module_page(name: str, names: dict[type, str]) -> str:
             parts += [f"   * - :class:`~{names[v]}`", f"     - {first_line(v)}"]
         parts += [""]
     for n, v in there.items():
-        if v in names:
+        home = v.__module__ if v.__module__.removeprefix("deepod.") in modules() else name
+        if v in names or home != name:  # on another page
             continue
-        if name != "deepod" or v.__module__.startswith("deepod._"):
-            kind = "autoclass" if inspect.isclass(v) else "autofunction"
-            parts += [f".. {kind}:: {name}.{n}"]
-            own = list(members(v)) if inspect.isclass(v) else []
-            parts += [f"   :members: {', '.join(own)}", ""] if own else [""]
+        kind = "autoclass" if inspect.isclass(v) else "autofunction"
+        parts += [f".. {kind}:: {name}.{n}"]
+        own = list(members(v)) if inspect.isclass(v) else []
+        parts += [f"   :members: {', '.join(own)}", ""] if own else [""]
     return "\n".join(parts) + "\n"
 
 
@@ -198,8 +198,15 @@ def index_page(names: dict[type, str]) -> str:
     for module in modules():
         text = first_line(importlib.import_module(f"deepod.{module}"))
         parts += [f"   * - :mod:`deepod.{module}`", f"     - {text}"]
-    files = ["deepod", *(f"deepod.{module}" for module in modules()), *sorted(names.values())]
-    parts += ["", ".. toctree::", "   :hidden:", "", *(f"   {file}" for file in files)]
+    of_modules = ["deepod", *(f"deepod.{module}" for module in modules())]
+    for title, files in {
+        "Detectors of rows": [names[c] for c in listed if not names[c].startswith("deepod.series")],
+        "Detectors of series": [names[c] for c in listed if names[c].startswith("deepod.series")],
+        "Ensembles, searches, bases": list(rest),
+        "Modules": of_modules,
+    }.items():
+        parts += ["", ".. toctree::", "   :hidden:", f"   :caption: {title}", ""]
+        parts += [f"   {file}" for file in sorted(files)]
     return "\n".join(parts) + "\n"
 
 
