@@ -72,7 +72,10 @@ def main() -> int:
     wrong, outside = problems(site)
     print(f"Links to other sites, not followed: {len(outside)}")
     print("\n".join(sorted(f"  {link}" for link in outside)))
-    print("\n".join(wrong) or "Every link within the site leads somewhere; nothing is loaded from afar.")
+    print(
+        "\n".join(wrong)
+        or "Every link within the site leads somewhere; nothing is loaded from afar."
+    )
     return int(bool(wrong))
 
 

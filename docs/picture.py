@@ -17,7 +17,9 @@ def rows(ax) -> None:
     """Draw scores over the plane, and rows that are flagged."""
     rng = np.random.default_rng(0)
     X = make_moons(600, noise=0.07, random_state=0)[0]
-    new = np.concatenate([make_moons(120, noise=0.07, random_state=1)[0], rng.uniform(-2, 3, (25, 2))])
+    new = np.concatenate(
+        [make_moons(120, noise=0.07, random_state=1)[0], rng.uniform(-2, 3, (25, 2))]
+    )
     detector = Consensus(contamination=0.01, random_state=0).fit(X)
     x, y = np.meshgrid(np.linspace(-1.8, 2.8, 160), np.linspace(-1.6, 2.1, 130))
     heights = detector.decision_function(np.column_stack([x.ravel(), y.ravel()])).reshape(x.shape)
@@ -58,7 +60,9 @@ def images(figure) -> None:
     train, test = digits[:1400], digits[1400:1404].copy()
     for image in test:
         row, column = rng.integers(1, 6, 2)
-        image[0, row : row + 2, column : column + 2] = 16 - image[0, row : row + 2, column : column + 2]
+        image[0, row : row + 2, column : column + 2] = (
+            16 - image[0, row : row + 2, column : column + 2]
+        )
     detector = AutoEncoder(latent_dim=16, random_state=0).fit(train)
     axes = figure.subplots(2, len(test))
     for (above, below), image, errors in zip(axes.T, test, detector.score_map(test), strict=True):
