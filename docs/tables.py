@@ -287,6 +287,50 @@ def few_labels() -> str:
     return piped(lines)
 
 
+def by_label(file: str, protocols: dict[str, str], names: dict[str, str]) -> str:
+    """Show AUC-ROC and AUC-PR of chosen detectors under several protocols."""
+    parts = [means(common(file, p, detectors=list(names)), "auc_roc", "auc_pr") for p in protocols]
+    lines = [["AUC-ROC, AUC-PR", *protocols.values()], ["---", *["--:"] * len(protocols)]]
+    for name, text in names.items():
+        cells = [part.loc[name] for part in parts]
+        lines.append([text, *(f"{percent(c.auc_roc)}, {percent(c.auc_pr)}" for c in cells)])
+    return piped(lines)
+
+
+TOML = "benchmarks/labels.toml:"
+DEVELOPED = {
+    TOML + "anorand-few": "**half, mean of both blocks, minmax: the default**",
+    TOML + "anorand-fifth": "a fifth",
+    TOML + "anorand-swapped": "fusion swapped",
+    TOML + "anorand-detection": "detection block alone",
+    TOML + "anorand-reconstruction": "reconstruction alone",
+    TOML + "anorand-scaled": "scaler standard",
+    TOML + "anorand-weight": "detection weight 0.5",
+    TOML + "anorand-lr": "lr 3e-3",
+    TOML + "anorand-once": "each once, fusion swapped: the default before",
+    "benchmarks.reference:RandomForest": "random forest",
+}
+WITH_ERRORS = {
+    "benchmarks.reference:RandomForest": "random forest",
+    TOML + "anorand-supervised": '**`AnoRand(supervision="supervised")`**',
+    TOML + "anorand-standard": "AnoRand, standard scaling, each anomaly once",
+    TOML + "plad-drop": '`PLAD(supervision="drop_anomalies")`',
+}
+
+
+def few_labels_development() -> str:
+    """Show the candidates for the default with labels."""
+    protocols = {f"few-labels-{n}": f"{n} %" for n in (1, 5, 10)}
+    return by_label("few_labels_development.jsonl", protocols, DEVELOPED)
+
+
+def label_errors() -> str:
+    """Show what wrong labels cost."""
+    protocols = {"label-errors-0": "all right", "label-errors-5": "5 % wrong"}
+    protocols |= {"label-errors-10": "10 %", "label-errors-25": "25 %"}
+    return by_label("label_errors.jsonl", protocols, WITH_ERRORS)
+
+
 SHARES = (0, 5, 10, 20)
 FOUR = ("breastw", "skin", "SpamBase", "WPBC")  # those that have 20 % of anomalies to train on
 
@@ -408,6 +452,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "study, clean": study("study_one_class.jsonl", "one-class"),
     "study, contaminated": study("study_unsupervised.jsonl", "unsupervised"),
     "few labels": few_labels,
+    "few labels, development": few_labels_development,
+    "label errors": label_errors,
     "contaminated": contaminated,
     "noise": noise,
     "wide": wide,
