@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from deepod import data as data
     from deepod import datasets as datasets
     from deepod import distributed as distributed
+    from deepod import graphs as graphs
     from deepod import metrics as metrics
     from deepod import models as models
     from deepod import networks as networks
@@ -56,8 +57,8 @@ _CLASSES_AND_FUNCTIONS = DETECTORS | {
     "load": "deepod._storage.models",
 }
 _MODULES = {
-    *("bench", "callbacks", "data", "datasets", "distributed", "metrics", "models", "networks"),
-    *("onnx", "plotting", "review", "series", "sources"),
+    *("bench", "callbacks", "data", "datasets", "distributed", "graphs", "metrics", "models"),
+    *("networks", "onnx", "plotting", "review", "series", "sources"),
 }
 
 __all__ = [
