@@ -76,8 +76,11 @@ def blank(
     known = {"detector", "params", "fitted_with", "fitted", "threshold"}
     detectors.check_keys("the description", description, known)
     weights, rest = _divided(tensors)
-    detector = detectors.with_params(detector_class(description["detector"]), description, weights)
-    detectors.set_plain(detector, description["fitted"], _PLAIN)
+    cls = detector_class(description["detector"])
+    detector = detectors.with_params(cls, description, weights)
+    of_edges = "snapshot_size" in cls._parameter_constraints
+    plain = {k: v for k, v in _PLAIN.items() if of_edges or k != "snapshot_size_"}
+    detectors.set_plain(detector, description["fitted"], plain)
     detector.input_shape_ = tuple(detector.input_shape_)
     # Each node has a row among the buffers: more would be built in vain.
     if detector.n_nodes_ > sum(tensor.numel() for tensor in weights.values()):
