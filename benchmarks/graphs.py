@@ -102,15 +102,15 @@ def inject(edges: np.ndarray, share: float, seed: int) -> tuple[np.ndarray, np.n
     cluster = clusters_of(train, n, min(_CLUSTERS, n // 2), seed)
     known, injected = set(map(tuple, np.sort(edges, 1).tolist())), []
     wanted = int(share * len(rest))
-    for _ in range(1000 * wanted):
+    for _ in range(1000 * wanted):  # no endless search where nearly all pairs are edges
+        if len(injected) == wanted:
+            break
         i, j = rng.integers(n, size=2).tolist()
         pair = min(i, j), max(i, j)
         if i != j and cluster[i] != cluster[j] and pair not in known:
             known.add(pair)
             injected.append((i, j))
-            if len(injected) == wanted:
-                break
-    else:
+    if len(injected) < wanted:
         raise ValueError(f"{wanted} pairs of nodes that are no edges were not found.")
     y = np.zeros(len(rest) + wanted, np.int64)
     y[rng.choice(len(y), wanted, replace=False)] = 1

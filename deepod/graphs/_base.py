@@ -36,6 +36,15 @@ def _shared(name: str) -> Any:
     return param(default=_SHARED[name].default, **_SHARED[name].metadata)
 
 
+def vectors(*shape: int) -> nn.Parameter:
+    """Draw parameters of mean squared length 1 in the last dimension.
+
+    Uniformly: normal numbers on the device "meta" would import libraries for ten seconds.
+    """
+    bound = (3 / shape[-1]) ** 0.5
+    return nn.Parameter(nn.init.uniform_(torch.empty(shape), -bound, bound))
+
+
 @parameters
 class GraphDetector(Saved, Fitted):
     """Detector of dynamic graphs: a torch module that reads snapshots in the order of time.

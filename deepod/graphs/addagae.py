@@ -14,7 +14,7 @@ from torch.nn.functional import binary_cross_entropy_with_logits, elu, leaky_rel
 from deepod._inputs.rows import InMemory
 from deepod._inputs.scaling import Scaler
 from deepod._inputs.settings import fixed
-from deepod.graphs._base import GraphDetector
+from deepod.graphs._base import GraphDetector, vectors
 from deepod.params import integer, one_of, param, parameters, real
 from deepod.types import Batch, Losses, Phase, Shape
 
@@ -76,7 +76,7 @@ class Attention(nn.Module):
         super().__init__()
         self.heads = heads
         self.values = nn.Linear(inputs, heads * outputs, bias=False)
-        self.ends = nn.Parameter(torch.randn(2, heads, outputs) / outputs**0.5)
+        self.ends = vectors(2, heads, outputs)
 
     def forward(self, x: Tensor, linked: Tensor) -> Tensor:  # (B, N, F) -> (B, N, heads, outputs)
         """Replace each node by a mean over itself and its neighbours."""

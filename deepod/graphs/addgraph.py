@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepod._inputs.rows import InMemory
-from deepod.graphs._base import GraphDetector
+from deepod.graphs._base import GraphDetector, vectors
 from deepod.graphs._edges import Edges, Others, normalised, read_edges, starts
 from deepod.params import integer, one_of, param, parameters, positive, real
 from deepod.types import Batch, Losses, Phase, Shape
@@ -47,8 +47,8 @@ class TemporalGCN(nn.Module):
         self.gates = nn.Linear(2 * size, 2 * size)  # U_p, W_p and U_r, W_r
         self.current = nn.Linear(size, size)  # U_c
         self.short = nn.Linear(size, size, bias=False)  # W_c
-        self.new = nn.Parameter(torch.randn(1, size) / size**0.5)
-        self.ends = nn.Parameter(torch.randn(2, size) / size**0.5)  # a and b
+        self.new = vectors(1, size)
+        self.ends = vectors(2, size)  # a and b
         # What later edges need to know: numbers of the nodes, in ascending order, and their states.
         self.register_buffer("nodes", torch.zeros(n_nodes, dtype=torch.int64))
         self.register_buffer("past", torch.zeros(context, 1 + n_nodes, size))
