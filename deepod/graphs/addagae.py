@@ -223,7 +223,7 @@ class AddAGAE(GraphDetector):
         doc="Whether the score of a snapshot is the mean of those of its nodes, or the largest: "
         "for anomalies of few nodes.",
     )
-    epochs = 50
+    epochs = 20
     batch_size = 8
     lr = 5e-3
     max_grad_norm = 1.0
@@ -276,10 +276,11 @@ class AddAGAE(GraphDetector):
         return [Phase("fit", self.epochs, self._loss)]
 
     def _loss(self, module: Any, batch: Batch) -> Losses:
-        adjacency, x = (part[batch.x.flatten()] for part in self._training)
+        own, places = batch.x.unique(return_inverse=True)  # windows overlap
+        adjacency, x = (part[own] for part in self._training)
         z = module.latent(adjacency, x)
         structure, attributes = module.decoded(z, adjacency, x)
-        again, ahead = module.over_time(z.unflatten(0, batch.x.shape))
+        again, ahead = module.over_time(z[places])
         return {
             "structure": structure.mean(),
             "attributes": attributes.mean(),
