@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from deepod import data as data
     from deepod import datasets as datasets
     from deepod import distributed as distributed
+    from deepod import graphs as graphs
     from deepod import metrics as metrics
     from deepod import models as models
     from deepod import networks as networks
@@ -78,6 +79,7 @@ _CLASSES_AND_FUNCTIONS = DETECTORS | {
 }
 _MODULES = {
     *("bench", "callbacks", "continual", "data", "datasets", "distributed", "metrics", "models"),
+    *("bench", "callbacks", "data", "datasets", "distributed", "graphs", "metrics", "models"),
     *("networks", "onnx", "plotting", "review", "series", "sources"),
 }
 

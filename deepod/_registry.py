@@ -52,6 +52,11 @@ SERIES = {
     "WindowNeighbors": "deepod.series.window_neighbors",
     "Windows": "deepod.series.windows",
 }
+# Detectors of dynamic graphs.
+GRAPHS = {
+    "AddAGAE": "deepod.graphs.addagae",
+    "AddGraph": "deepod.graphs.addgraph",
+}
 # What detectors are joined by; in files, too.
 ENSEMBLES = {
     "Consensus": "deepod.ensemble",
@@ -80,21 +85,24 @@ TRUSTED_TYPES = sorted(
 )
 
 
-def list_detectors(series: bool = False) -> list[dict[str, Any]]:
-    """Describe every detector of rows, or of time series.
+def list_detectors(series: bool = False, graphs: bool = False) -> list[dict[str, Any]]:
+    """Describe every detector of rows, or of time series or dynamic graphs.
 
     Parameters
     ----------
     series : bool, default=False
         Whether to describe those of :mod:`deepod.series` instead.
+    graphs : bool, default=False
+        Whether to describe those of :mod:`deepod.graphs` instead.
 
     Returns
     -------
     list of dict
         With keys ``name``, ``family``, ``inputs`` (tuple of "table", "windows", "images", or
-        "series"), ``paper`` and ``detector`` (the class).
+        "series", "edges", "snapshots"), ``paper`` and ``detector`` (the class).
     """
-    detectors = [detector_class(name) for name in (SERIES if series else DETECTORS)]
+    names = GRAPHS if graphs else SERIES if series else DETECTORS
+    detectors = [detector_class(name) for name in names]
     return [
         {
             "name": detector.__name__,
@@ -108,5 +116,5 @@ def list_detectors(series: bool = False) -> list[dict[str, Any]]:
 
 
 def detector_class(name: str) -> Any:
-    """Import a class of :data:`DETECTORS`, :data:`SERIES` or :data:`ENSEMBLES`."""
-    return getattr(import_module((DETECTORS | SERIES | ENSEMBLES)[name]), name)
+    """Import a class of the tables above, by its name."""
+    return getattr(import_module((DETECTORS | SERIES | GRAPHS | ENSEMBLES)[name]), name)
