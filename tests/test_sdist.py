@@ -8,6 +8,7 @@ import pytest
 ROOT = Path(__file__).parent.parent
 TEXTS = ["README.md", "CONTRIBUTING.md", "SECURITY.md", ".ci/run", "pyproject.toml"]
 TEXTS += ["docs/benchmarks.md", "docs/persistence.md", "docs/series.md", "benchmarks/README.md"]
+TEXTS += ["docs/transfer.md"]
 
 
 @pytest.fixture(scope="module")
