@@ -173,8 +173,9 @@ class Continues:
         them again, or see :class:`deepod.continual.ContinualTrainer`.
 
         It goes through all phases of the method with a new optimiser. With ``epochs="auto"``, it
-        takes as many passes over the new rows as the last fit did over its own, at most. What
-        ``transfer`` has frozen stays so, and ``lr_scale`` holds.
+        takes no more passes over the new rows than were taken over those before, so that a few new
+        ones do not outweigh many old ones. What ``transfer`` has frozen stays so, and ``lr_scale``
+        holds. scikit-learn's callbacks (``set_callbacks``) are told of ``fit`` alone.
 
         Examples
         --------
