@@ -305,19 +305,13 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
 
         Notes
         -----
-        <<<<<<< HEAD
-        **Terms of the score** sum up to the score: of ``AutoEncoder``, ``DAE``, ``E2EAE``,
-        ``OCGAN`` and ``ADGAN``; of ``DCN``, ``IAEAD`` and ``IAELSTMKL`` with
+        **Terms of the score** sum up to the score where it is a sum of errors of reconstruction: of
+        ``AutoEncoder``, ``DAE``, ``MemAE``, ``E2EAE``, ``OCGAN`` and ``ADGAN``; of ``VAE`` by
+        default; of ``DCN``, ``IAEAD``, ``IAELSTMKL``, ``IGD`` and ``LSA`` with
         ``score_by="reconstruction"``; of ``AnoRand`` where ``fusion`` is "reconstruction", as by
-        default without labels (each squared error over the norm); of ``Neighbors``, whose score has
-        no gradients; of ``NSAE(novelty_weight=0, normalize=None)``.
-        =======
-        **Terms of the score** sum up to the score: of ``AutoEncoder``, ``DAE`` and ``MemAE``; of
-        ``IAEAD``, ``IAELSTMKL``, ``IGD`` and ``LSA`` with ``score_by="reconstruction"``; of
-        ``AnoRand`` where ``fusion`` is "reconstruction", as by default without labels (each squared
-        error over the norm); of ``Neighbors``, whose score has no gradients; of
-        ``NSAE(novelty_weight=0, normalize=None)``.
-        >>>>>>> oneclass
+        default without labels (each squared error over the norm); and of
+        ``NSAE(novelty_weight=0, normalize=None)``; also of ``DSEBM(score_by="reconstruction")``,
+        ``GaussianAD``, ``PixelCNN``, and ``Neighbors``, whose score has no gradients.
 
         **Integrated gradients** (Sundararajan, Taly and Yan, ICML 2017, equation 1) from
         ``baseline_`` to the row sum up to its score less that of the baseline, but for the error of
