@@ -35,6 +35,31 @@ def modules() -> list[str]:
     return sorted((deepod._MODULES | FOR_AUTHORS) - NOT_SHOWN)
 
 
+# What the tables of the registry hold, by their names; another one is shown under its name.
+KINDS = {
+    "DETECTORS": "Rows, windows and images",
+    "SERIES": "Time series",
+    "GRAPHS": "Dynamic graphs",
+}
+
+
+def kinds() -> dict[str, dict[str, Any]]:
+    """Return the detectors of the registry, by what they are for."""
+    found = {}
+    for name, table in vars(_registry).items():
+        if name.isupper() and not name.startswith("_") and isinstance(table, dict):
+            if name == "ENSEMBLES":  # what joins detectors
+                continue
+            classes = {n: getattr(importlib.import_module(m), n) for n, m in table.items()}
+            found[KINDS.get(name, name.capitalize())] = classes
+    return found
+
+
+def detectors() -> dict[str, Any]:
+    """Return all detectors of the registry by name."""
+    return {name: cls for classes in kinds().values() for name, cls in classes.items()}
+
+
 def public(module: Any) -> dict[str, Any]:
     """Return the classes and functions that a module names as public."""
     names = getattr(module, "__all__", None) or [
@@ -94,7 +119,7 @@ def pages_of_files() -> dict[Path, str]:
     """Return the page of each detector by the file that its class is written in."""
     pages = {}
     for name, cls in estimators().items():
-        if cls.__name__ in _registry.DETECTORS | _registry.SERIES:
+        if cls in detectors().values():
             pages[Path(inspect.getfile(cls)).resolve()] = f"api/{name}.rst"
     return pages
 
@@ -124,7 +149,7 @@ def estimator_page(name: str, cls: type, names: dict[type, str]) -> str:
     parts = [underlined(cls.__name__)]
     family, paper = getattr(cls, "family", ""), getattr(cls, "paper", "")
     inputs = getattr(cls, "inputs", ())
-    if cls.__name__ in _registry.DETECTORS | _registry.SERIES:
+    if cls in detectors().values():
         facts = [("Family", family), ("Takes", ", ".join(inputs)), ("Paper", paper)]
         parts += [f":{label}: {value}" for label, value in facts if value] + [""]
     root = root_of(cls)
@@ -177,17 +202,15 @@ def index_page(names: dict[type, str]) -> str:
     """Write the first page: detectors by family, then modules."""
     parts = [underlined("API reference")]
     parts += ["Everything here is made from the docstrings. A name leads to its page.\n"]
-    kinds = {"Detectors of rows, windows and images": False, "Detectors of time series": True}
-    listed = set()
-    for title, series in kinds.items():
-        parts += [underlined(title, "-"), ".. list-table::", "   :header-rows: 1"]
-        parts += ["   :widths: 20 35 45", "", "   * - detector", "     - family", "     - paper"]
-        for found in deepod.list_detectors(series=series):
-            cls = found["detector"]
-            listed.add(cls)
-            parts += [f"   * - :class:`~{names[cls]}`", f"     - {found['family']}"]
-            parts += [f"     - {found['paper']}"]
+    for title, classes in kinds().items():
+        parts += [underlined(f"Detectors: {title.lower()}", "-"), ".. list-table::"]
+        parts += ["   :header-rows: 1", "   :widths: 20 35 45", ""]
+        parts += ["   * - detector", "     - family", "     - paper"]
+        for cls in classes.values():
+            parts += [f"   * - :class:`~{names[cls]}`", f"     - {getattr(cls, 'family', '')}"]
+            parts += [f"     - {getattr(cls, 'paper', '')}"]
         parts += [""]
+    listed = set(detectors().values())
     rest = {name: cls for cls, name in names.items() if cls not in listed}
     parts += [underlined("Ensembles, searches, adapters, and what detectors are made of", "-")]
     parts += [".. list-table::", "   :widths: 30 70", ""]
@@ -199,12 +222,9 @@ def index_page(names: dict[type, str]) -> str:
         text = first_line(importlib.import_module(f"deepod.{module}"))
         parts += [f"   * - :mod:`deepod.{module}`", f"     - {text}"]
     of_modules = ["deepod", *(f"deepod.{module}" for module in modules())]
-    for title, files in {
-        "Detectors of rows": [names[c] for c in listed if not names[c].startswith("deepod.series")],
-        "Detectors of series": [names[c] for c in listed if names[c].startswith("deepod.series")],
-        "Ensembles, searches, bases": list(rest),
-        "Modules": of_modules,
-    }.items():
+    groups = {title: [names[c] for c in classes.values()] for title, classes in kinds().items()}
+    groups |= {"Ensembles, searches, bases": list(rest), "Modules": of_modules}
+    for title, files in groups.items():
         parts += ["", ".. toctree::", "   :hidden:", f"   :caption: {title}", ""]
         parts += [f"   {file}" for file in sorted(files)]
     return "\n".join(parts) + "\n"

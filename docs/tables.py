@@ -24,7 +24,7 @@ from typing import Any
 ROOT = Path(__file__).parents[1]
 sys.path.insert(0, str(ROOT))
 
-from deepod import list_detectors  # noqa: E402
+from docs import reference  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results"
 PLACES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
@@ -33,7 +33,6 @@ PYOD = "pyod:"
 # What families are called, in the order of the pages; others come after these, as they are.
 FAMILIES = {
     "reconstruction": "Reconstruction",
-    "one-class": "One-class",
     "one_class": "One-class",
     "density": "Density and distances",
     "perturbation": "Perturbation",
@@ -45,15 +44,16 @@ FAMILIES = {
 # --- detectors ------------------------------------------------------------------------------------
 
 
-def families() -> dict[str, list[dict[str, Any]]]:
-    """Group the detectors of rows by the folder of their family."""
-    found: dict[str, list[dict[str, Any]]] = {}
-    for detector in list_detectors():
-        folder = detector["detector"].__module__.split(".")[2]
-        found.setdefault(FAMILIES.get(folder, folder.replace("_", " ").capitalize()), []).append(
-            detector
-        )
-    return {name: found[name] for name in dict.fromkeys(FAMILIES.values()) if name in found} | found
+def families() -> dict[str, list[Any]]:
+    """Group the detectors: of rows by the folder of their family, then others by what they take."""
+    rows, *others = reference.kinds().items()
+    found: dict[str, list[Any]] = {title: [] for title in FAMILIES.values()}
+    for cls in rows[1].values():
+        folder = cls.__module__.split(".")[2]
+        title = FAMILIES.get(folder, folder.replace("_", " ").capitalize())
+        found.setdefault(title, []).append(cls)
+    found |= {title: list(classes.values()) for title, classes in others}
+    return {title: classes for title, classes in found.items() if classes}
 
 
 def file_of(cls: type) -> str:
@@ -66,13 +66,6 @@ def summary(cls: type) -> str:
     return " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
 
 
-def short(paper: str) -> str:
-    """Return authors and year of a paper: "Cai & Fan, NeurIPS 2022" of its whole title."""
-    parts = [part.strip() for part in paper.split(",")]
-    years = [part for part in parts if re.search(r"\b(19|20)\d\d\b", part)]
-    return f"{parts[0]}, {years[-1]}" if years and years[-1] != parts[0] else parts[0]
-
-
 def anchor(title: str) -> str:
     """Return the anchor that a heading gets, on GitHub and in the pages."""
     return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
@@ -81,9 +74,7 @@ def anchor(title: str) -> str:
 def detectors_in_short() -> str:
     """List the families, with the names of their detectors."""
     lines = [["family", "detectors"], ["---", "---"]]
-    of = {name: [d["detector"] for d in found] for name, found in families().items()}
-    of["Time series"] = [d["detector"] for d in list_detectors(series=True)]
-    for name, classes in of.items():
+    for name, classes in families().items():
         family = f"[{name}](docs/detectors.md#{anchor(name)})"
         text = ", ".join(f"`{cls.__name__}`" for cls in classes)
         for part in textwrap.wrap(text, 94 - len(family)):  # lines of at most 100 characters
@@ -95,12 +86,12 @@ def detectors_in_short() -> str:
 def detectors_in_full() -> str:
     """List all detectors by family: what each is, what it takes, and its paper."""
     parts = []
-    of = families() | {"Time series": list_detectors(series=True)}
-    for name, found in of.items():
+    for name, classes in families().items():
         lines = [["detector", "what it is", "takes", "paper"], ["---"] * 4]
-        for d in found:
-            link = f"[`{d['name']}`](../{file_of(d['detector'])})"
-            lines.append([link, summary(d["detector"]), ", ".join(d["inputs"]), d["paper"]])
+        for cls in classes:
+            link = f"[`{cls.__name__}`](../{file_of(cls)})"
+            takes = ", ".join(getattr(cls, "inputs", ()))
+            lines.append([link, summary(cls), takes, getattr(cls, "paper", "")])
         parts.append(f"## {name}\n\n{piped(lines)}")
     return "\n\n".join(parts)
 
