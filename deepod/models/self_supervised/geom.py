@@ -29,7 +29,7 @@ class _Net(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Log-probability of each transformation (last axis) for each of a row's, (B, T, T)."""
         made = x.flatten(1).index_select(1, self.places.flatten()).view(-1, *x.shape[1:])
-        logits = self.classifier(made).view(len(x), len(self.places), -1)
+        logits = self.classifier(made).unflatten(0, (-1, len(self.places)))
         return log_softmax(logits, 2)
 
 
