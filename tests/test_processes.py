@@ -157,7 +157,12 @@ def state(detector):
     return {name: t.numpy() for name, t in detector.module_.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Games are played with random numbers, of which each process has its own; TQM sees its codes
+# through BatchNorm. That both processes end alike holds for them, too.
+OTHERWISE_IN_ONE = {"ADGAN", "AnoGAN", "OCGAN", "TQM"}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in OTHERWISE_IN_ONE])
 def test_whole_batches__equal_one_process_with_all_rows(both, name):
     ours, alone = both[0][name], whole_batches(name).fit(X)
     np.testing.assert_allclose(ours.shift_, alone.shift_, rtol=1e-12)

@@ -59,7 +59,7 @@ class OCGAN(ErrorMaps):
 
     Assumes normal rows only. Four networks against one another are unstable: a discriminator that
     wins leaves gradients that mean nothing, other seeds give other rankings, and no loss says how
-    well it went. The reconstruction outweighs the rest, so that a game that fails leaves a denoising
+    well it went. The reconstruction outweighs the rest: a game that fails leaves a denoising
     autoencoder. A code in a cube cannot follow rows far out: normal rows in heavy tails score high.
 
     The paper's setting for MNIST, as its authors' code documents it: ``OCGAN(scaler="minmax",
