@@ -28,7 +28,7 @@ from docs import reference  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results"
 PLACES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"(<!-- table: (.+?) -->\n\n?)(.*?)(\n?<!-- end of table -->)", re.DOTALL)
+BLOCK = re.compile(r"(<!-- table: (.+?) -->\n)(.*?)(\n<!-- end of table -->)", re.DOTALL)
 PYOD = "pyod:"
 # What families are called, in the order of the pages; others come after these, as they are.
 FAMILIES = {
@@ -77,7 +77,7 @@ def detectors_in_short() -> str:
     for name, classes in families().items():
         family = f"[{name}](docs/detectors.md#{anchor(name)})"
         text = ", ".join(f"`{cls.__name__}`" for cls in classes)
-        for part in textwrap.wrap(text, 94 - len(family)):  # lines of at most 100 characters
+        for part in textwrap.wrap(text, 93 - len(family)):  # lines of at most 100 characters
             lines.append([family, part])
             family = " " * len(family)
     return re.sub(r"\| {5,}\|", "| |", piped(lines))
@@ -457,7 +457,7 @@ WITHOUT_RESULTS = {"detectors in short", "detectors", "papers"}
 
 def written(text: str) -> str:
     """Return a text with all its tables as they are made now."""
-    return BLOCK.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}\n{m[4].lstrip()}", text)
+    return BLOCK.sub(lambda m: f"{m[1]}\n{TABLES[m[2]]()}\n{m[4]}", text)
 
 
 def names_in(text: str) -> list[str]:
