@@ -107,6 +107,11 @@ def fill(app, docname, source) -> None:
         app.env.note_dependency(str(here))
     if docname.startswith(("api/", "gallery/")):
         return
+    if docname == "guide/index":  # pages that no list names join the guide
+        lists = source[0] + (HERE / "index.md").read_text(encoding="utf-8")
+        found = sorted(page.stem for page in HERE.glob("*.md") if page.stem != "index")
+        more = [f"../{name}\n" for name in found if not re.search(rf"\b{name}\b", lists)]
+        source[0] = source[0].rstrip().removesuffix("```") + "".join(more) + "```\n"
 
     def led(match: re.Match[str]) -> str:
         target = (here.parent / match[1]).resolve()

@@ -10,6 +10,7 @@ page of docs/; ``tests/test_docs.py`` compares all of them.
 
 from __future__ import annotations
 
+import importlib
 import io
 import json
 import re
@@ -27,8 +28,9 @@ sys.path.insert(0, str(ROOT))
 from docs import reference  # noqa: E402
 
 RESULTS = ROOT / "benchmarks/results"
-PLACES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
-BLOCK = re.compile(r"(<!-- table: (.+?) -->\n\n?)(.*?)(\n?<!-- end of table -->)", re.DOTALL)
+PLACES = [ROOT / "README.md", ROOT / "benchmarks/README.md"]
+PLACES += sorted((ROOT / "docs").rglob("*.md"))
+BLOCK = re.compile(r"(<!-- table: (.+?) -->\n)(.*?)(\n<!-- end of table -->)", re.DOTALL)
 PYOD = "pyod:"
 # What families are called, in the order of the pages; others come after these, as they are.
 FAMILIES = {
@@ -77,7 +79,7 @@ def detectors_in_short() -> str:
     for name, classes in families().items():
         family = f"[{name}](docs/detectors.md#{anchor(name)})"
         text = ", ".join(f"`{cls.__name__}`" for cls in classes)
-        for part in textwrap.wrap(text, 94 - len(family)):  # lines of at most 100 characters
+        for part in textwrap.wrap(text, 93 - len(family)):  # lines of at most 100 characters
             lines.append([family, part])
             family = " " * len(family)
     return re.sub(r"\| {5,}\|", "| |", piped(lines))
@@ -223,27 +225,43 @@ def consensus(file: str) -> Callable[[], str]:
     return table
 
 
-def study(file: str, protocol: str) -> Callable[[], str]:
-    """Show the study on ADBench's tables: confirmation sets, and AUC-ROC on development ones."""
+SETTINGS = {
+    "benchmarks/papers/anorand.toml:tables": "AnoRand, paper",
+    "benchmarks/papers/dae.toml:tables": "DAE, OCGAN's noise",
+    "benchmarks/papers/deep_svdd.toml:tables": "DeepSVDD, paper",
+    "benchmarks/papers/iaead.toml:tables": "IAEAD, paper",
+    "benchmarks/papers/iae_lstm_kl.toml:tables": "IAELSTMKL, paper",
+    "benchmarks/papers/ns_ae.toml:tables": "NSAE, paper",
+}
+
+
+def study(file: str, protocol: str, more: bool = False) -> Callable[[], str]:
+    """Show a study on ADBench's tables: confirmation sets, then development ones."""
 
     def table() -> str:
         from benchmarks.adbench import expand
         from deepod.bench.reporting import tables
 
         there = common(file, protocol, expand(["confirmation"]))
-        chosen = means(common(file, protocol, expand(["development"])), "auc_roc")
+        chosen = means(common(file, protocol, expand(["development"])), "auc_roc", "auc_pr")
         others = means(there, "auc_pr", "false_alarms")
+        seconds = means(common(file, protocol), "fit_seconds")  # over all sets
         head = ["", "confirmation: AUC-ROC", "rank", "AUC-PR", "flagged", "development: AUC-ROC"]
-        lines = [head, ["---", *["--:"] * 5]]
+        head += ["AUC-PR", "fit, s"] if more else []
+        lines = [head, ["---", *["--:"] * (len(head) - 1)]]
         for name, line in tables.summary(there, "auc_roc").iterrows():
-            lines.append([
-                shown(str(name)),
+            cells = [
+                shown(str(name), SETTINGS),
                 f"{percent(line['mean'])} ± {percent(line['std'])}",
                 f"{line['rank']:.1f}",
                 percent(others.loc[name, "auc_pr"]),
                 f"{100 * others.loc[name, 'false_alarms']:.0f}",
                 percent(chosen.loc[name, "auc_roc"]),
-            ])  # fmt: skip
+            ]
+            if more:
+                cells += [percent(chosen.loc[name, "auc_pr"])]
+                cells += [f"{seconds.loc[name].item():.2f}"]
+            lines.append(cells)
         return piped(lines)
 
     return table
@@ -433,6 +451,26 @@ def speed() -> str:
     return piped(lines)
 
 
+# --- tables that benchmarks print -----------------------------------------------------------------
+
+
+def printed(command: str, file: str, part: int = 0, **chosen: Any) -> Callable[[], str]:
+    """Take a table of what a benchmark says of its file of results; ``chosen``: of some rows."""
+
+    def table() -> str:
+        module = importlib.import_module(f"benchmarks.{command}")
+        text = (RESULTS / file).read_text(encoding="utf-8")
+        rows = [json.loads(line) for line in text.splitlines()]
+        for key, wanted in chosen.items():
+            names = getattr(module, wanted)
+            rows = [row for row in rows if row[key] in names]
+        said = getattr(module, "report", None) or module.table
+        tables = [block for block in re.split(r"\n\n+", said(rows)) if block.startswith("|")]
+        return tables[part].strip()
+
+    return table
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "detectors in short": detectors_in_short,
     "detectors": detectors_in_full,
@@ -442,6 +480,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "adbench, consensus": consensus("consensus_adbench.jsonl"),
     "study, clean": study("study_one_class.jsonl", "one-class"),
     "study, contaminated": study("study_unsupervised.jsonl", "unsupervised"),
+    "papers' settings, clean": study("family_one-class.jsonl", "one-class", more=True),
+    "papers' settings, contaminated": study("family_unsupervised.jsonl", "unsupervised", more=True),
     "few labels": few_labels,
     "few labels, development": few_labels_development,
     "label errors": label_errors,
@@ -450,6 +490,14 @@ TABLES: dict[str, Callable[[], str]] = {
     "wide": wide,
     "thresholds": thresholds,
     "speed": speed,
+    "speed, wanted": printed("speed_report", "speed.jsonl"),
+    "mixed": printed("mixed", "mixed.jsonl", table="TABLES"),
+    "mixed, confirmation": printed("mixed", "mixed.jsonl", table="CONFIRMATION"),
+    "onnx": printed("onnx", "onnx.jsonl"),
+    "streams": printed("stream", "stream.jsonl"),
+    "contributions": printed("explain", "explain.jsonl"),
+    "blamed": printed("explain", "explain.jsonl", part=1),
+    "saved models": printed("trust", "trust.jsonl"),
 }
 # Those that need no files of results, which only the repository has.
 WITHOUT_RESULTS = {"detectors in short", "detectors", "papers"}
@@ -457,7 +505,7 @@ WITHOUT_RESULTS = {"detectors in short", "detectors", "papers"}
 
 def written(text: str) -> str:
     """Return a text with all its tables as they are made now."""
-    return BLOCK.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}\n{m[4].lstrip()}", text)
+    return BLOCK.sub(lambda m: f"{m[1]}\n{TABLES[m[2]]()}\n{m[4]}", text)
 
 
 def names_in(text: str) -> list[str]:
