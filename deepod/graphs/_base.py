@@ -83,9 +83,6 @@ class GraphDetector(Saved, Fitted):
     epochs: int = param(
         default=200, accepts=[integer(0)], doc="Passes over the training data, in order."
     )
-    batch_size: int = param(
-        default=16, accepts=[integer(1)], doc="Windows of snapshots per optimiser step."
-    )
     lr: float = _shared("lr")
     weight_decay: float = _shared("weight_decay")
     max_grad_norm: float | None = _shared("max_grad_norm")
@@ -116,6 +113,10 @@ class GraphDetector(Saved, Fitted):
     @abc.abstractmethod
     def _phases(self, data: Any) -> list[Phase]:
         """Stages of training."""
+
+    def _rows_at_once(self) -> int:
+        """Rows of an optimiser step."""
+        return 1
 
     def _noise(self, data: Any, n: int, generator: torch.Generator) -> Any:
         """Every random number that the loss of n rows uses."""
@@ -182,7 +183,7 @@ class GraphDetector(Saved, Fitted):
             self._rows(data),
             self._phases(data),
             lambda n, generator: self._noise(data, n, generator),
-            batch_size=self.batch_size,
+            batch_size=self._rows_at_once(),
             lr=self.lr,
             weight_decay=self.weight_decay,
             optimizer="adam",

@@ -223,8 +223,10 @@ class AddAGAE(GraphDetector):
         doc="Whether the score of a snapshot is the mean of those of its nodes, or the largest: "
         "for anomalies of few nodes.",
     )
+    batch_size: int = param(
+        default=8, accepts=[integer(1)], doc="Snapshots, with their windows, per optimiser step."
+    )
     epochs = 20
-    batch_size = 8
     lr = 5e-3
     max_grad_norm = 1.0
     family = "graph autoencoder"
@@ -274,6 +276,9 @@ class AddAGAE(GraphDetector):
 
     def _phases(self, data: Snapshots) -> list[Phase]:
         return [Phase("fit", self.epochs, self._loss)]
+
+    def _rows_at_once(self) -> int:
+        return self.batch_size
 
     def _loss(self, module: Any, batch: Batch) -> Losses:
         own, places = batch.x.unique(return_inverse=True)  # windows overlap

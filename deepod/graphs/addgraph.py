@@ -176,7 +176,6 @@ class AddGraph(GraphDetector):
     )
     lr = 1e-2
     weight_decay = 0.0
-    batch_size = 1
     family = "temporal graph convolution"
     inputs = ("edges",)
     paper = "Zheng et al., AddGraph: Anomaly Detection in Dynamic Graph, IJCAI 2019"
