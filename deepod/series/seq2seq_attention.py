@@ -125,8 +125,8 @@ class Seq2SeqAttention(SeriesDetector):
 
     References
     ----------
-    T. Fernando, S. Denman, S. Sridharan and C. Fookes. Soft + Hardwired Attention: An LSTM Framework
-    for Human Trajectory Prediction and Abnormal Event Detection. Neural Networks 2018.
+    T. Fernando, S. Denman, S. Sridharan and C. Fookes. Soft + Hardwired Attention: An LSTM
+    Framework for Human Trajectory Prediction and Abnormal Event Detection. Neural Networks 2018.
 
     Examples
     --------
