@@ -48,6 +48,7 @@ SERIES = {
     "LSTMVAE": "deepod.series.lstm_vae",
     "ReRe": "deepod.series.rere",
     "RidgeAR": "deepod.series.ridge_ar",
+    "Seq2SeqAttention": "deepod.series.seq2seq_attention",
     "SeriesConsensus": "deepod.series.consensus",
     "WindowNeighbors": "deepod.series.window_neighbors",
     "Windows": "deepod.series.windows",

@@ -96,6 +96,7 @@ FAST_SERIES = {
     "LSTMAE": {"epochs": 4, "hidden": 8, "lr": 2e-2},
     "LSTMVAE": {"epochs": 10, "hidden": 8, "latent_dim": 2, "lr": 2e-2},
     "RidgeAR": {},
+    "Seq2SeqAttention": {"epochs": 5, "hidden": 8, "lr": 2e-2},
     "SeriesConsensus": {
         "detectors": [
             deepod.series.WindowNeighbors(window=10, smoothing_length=5),

@@ -29,6 +29,16 @@ for new in NEW.values():
     new[200:210] += 3
 # Of classes that need an argument, or can do what others cannot.
 SPECIAL = {
+    "CLSTM": [
+        lambda **given: series.CLSTM(
+            filters=4, hidden=4, dense=3, epochs=2, random_state=0, **given
+        )
+    ],
+    "Seq2SeqAttention": [
+        lambda **given: series.Seq2SeqAttention(
+            hidden=4, horizon=3, track_size=1, epochs=1, random_state=0, **given
+        ),
+    ],
     "CNNVAELSTM": [
         lambda **given: series.CNNVAELSTM(
             n_windows=2, latent_dim=3, filters=(4,), hidden=(4,), epochs=2, random_state=0, **given

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from deepod.series.lstm_vae import LSTMVAE
     from deepod.series.rere import ReRe
     from deepod.series.ridge_ar import RidgeAR
+    from deepod.series.seq2seq_attention import Seq2SeqAttention
     from deepod.series.window_neighbors import WindowNeighbors
     from deepod.series.windows import Windows
 
@@ -27,6 +28,7 @@ __all__ = [
     "LSTMVAE",
     "ReRe",
     "RidgeAR",
+    "Seq2SeqAttention",
     "SeriesConsensus",
     "WindowNeighbors",
     "Windows",
