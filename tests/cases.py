@@ -9,7 +9,7 @@ import deepod
 
 FAST = {
     "ADGAN": {"epochs": 2, "n_starts": 2, "search_steps": 1},
-    "AnoGAN": {"epochs": 2, "search_steps": 3},
+    "AnoGAN": {"epochs": 2, "n_starts": 4, "search_steps": 1},
     "AnoRand": {"epochs": 2},
     "AutoEncoder": {"epochs": 2},
     "DAE": {"epochs": 2},
