@@ -421,6 +421,50 @@ def thresholds() -> str:
     return piped(lines)
 
 
+OF_SERIES = {
+    "SeriesConsensus": "`SeriesConsensus`",
+    "WindowNeighbors": "`WindowNeighbors`",
+    "baseline:neighbors": "PyOD's KNN in `Windows` (48)",
+    "LSTMAD": "`LSTMAD`",
+    "baseline:ridge": "`RidgeAR`",
+    "benchmarks/series.toml:Windows(AutoEncoder)": "`Windows(AutoEncoder())`",
+    "baseline:kmeans": "k-means of windows",
+    "LSTMVAE": "`LSTMVAE`",
+    "LSTMAE": "`LSTMAE`",
+    "baseline:pca": "PCA of windows",
+    "baseline:iforest": "isolation forest on windows",
+    "baseline:moving-average": "moving average",
+    "baseline:random": "random",
+    "benchmarks/series.toml:SeriesConsensus causal": "`SeriesConsensus`, causal",
+    "benchmarks/series.toml:LSTMAD causal": "`LSTMAD`, causal",
+}
+SOURCES = ("SMD", "ASD", "MSL", "SMAP", "NAB", "ECG", "UCR", "discords")
+
+
+def series() -> str:
+    """Compare on time series, by VUS-PR: in all, by halves and by sources."""
+
+    def short(value: float, digits: int = 2) -> str:
+        return f"{value:.{digits}f}".removeprefix("0")
+
+    rows = rows_of("series.jsonl")
+    rows = rows[rows["error"].isna()]
+    half = rows["dataset"].str.split("/").str[0]
+    source = rows["dataset"].str.split("/").str[1]
+    head = ["", "all", "first", "second", "mean of sources", *SOURCES, "fit", "score"]
+    lines = [head, ["---", *["--:"] * (len(head) - 1)]]
+    for name, text in OF_SERIES.items():
+        own = rows[rows["detector"] == name]
+        values = own["vus_pr"]
+        parts = [values, values[half == "series-first"], values[half == "series-second"]]
+        by_source = values.groupby(source).mean()
+        cells = [short(part.mean(), 3) for part in parts]
+        cells += [short(by_source.mean(), 3), *(short(by_source[s]) for s in SOURCES)]
+        cells += [f"{own[k].mean():.1f}" for k in ("fit_seconds", "score_seconds")]
+        lines.append([text, *cells])
+    return piped(lines)
+
+
 # --- speed ----------------------------------------------------------------------------------------
 
 SPEED = {
@@ -489,6 +533,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "noise": noise,
     "wide": wide,
     "thresholds": thresholds,
+    "series": series,
     "speed": speed,
     "speed, wanted": printed("speed_report", "speed.jsonl"),
     "mixed": printed("mixed", "mixed.jsonl", table="TABLES"),
