@@ -11,13 +11,11 @@ page of docs/; ``tests/test_docs.py`` compares all of them.
 from __future__ import annotations
 
 import importlib
-import io
 import json
 import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -105,16 +103,6 @@ def piped(lines: Iterable[Sequence[str]]) -> str:
         rule = all(re.fullmatch("-+:?", cell) for cell in line)
         texts.append(f"|{'|'.join(line)}|" if rule else f"| {' | '.join(line)} |")
     return "\n".join(text.replace("|  |", "| |") for text in texts)
-
-
-def papers() -> str:
-    """List the settings of papers that can be run, as ``python -m benchmarks.papers --list``."""
-    from benchmarks.papers import __main__ as command
-
-    out = io.StringIO()
-    with redirect_stdout(out):
-        command.main(["--list"])
-    return out.getvalue().strip()
 
 
 # --- results --------------------------------------------------------------------------------------
@@ -518,7 +506,6 @@ def printed(command: str, file: str, part: int = 0, **chosen: Any) -> Callable[[
 TABLES: dict[str, Callable[[], str]] = {
     "detectors in short": detectors_in_short,
     "detectors": detectors_in_full,
-    "papers": papers,
     "oddbench in short": oddbench_in_short,
     "oddbench": consensus("consensus_oddbench.jsonl"),
     "adbench, consensus": consensus("consensus_adbench.jsonl"),
@@ -545,7 +532,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "saved models": printed("trust", "trust.jsonl"),
 }
 # Those that need no files of results, which only the repository has.
-WITHOUT_RESULTS = {"detectors in short", "detectors", "papers"}
+WITHOUT_RESULTS = {"detectors in short", "detectors"}
 
 
 def written(text: str) -> str:
