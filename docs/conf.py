@@ -72,7 +72,9 @@ html_theme_options = {
     "pygments_light_style": "a11y-high-contrast-light",
     "pygments_dark_style": "a11y-high-contrast-dark",
 }
-html_sidebars = {"changelog": [], "security": [], "contributing": []}
+# Pages that stand alone have nothing to show beside them.
+ALONE = ("start", "benchmarks", "protocol", "papers", "changelog", "security", "contributing")
+html_sidebars: dict[str, list[str]] = {page: [] for page in ALONE}
 
 # Pages of the site that are files elsewhere in the repository.
 WHOLE = {

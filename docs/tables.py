@@ -11,13 +11,11 @@ page of docs/; ``tests/test_docs.py`` compares all of them.
 from __future__ import annotations
 
 import importlib
-import io
 import json
 import re
 import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
-from contextlib import redirect_stdout
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -105,16 +103,6 @@ def piped(lines: Iterable[Sequence[str]]) -> str:
         rule = all(re.fullmatch("-+:?", cell) for cell in line)
         texts.append(f"|{'|'.join(line)}|" if rule else f"| {' | '.join(line)} |")
     return "\n".join(text.replace("|  |", "| |") for text in texts)
-
-
-def papers() -> str:
-    """List the settings of papers that can be run, as ``python -m benchmarks.papers --list``."""
-    from benchmarks.papers import __main__ as command
-
-    out = io.StringIO()
-    with redirect_stdout(out):
-        command.main(["--list"])
-    return out.getvalue().strip()
 
 
 # --- results --------------------------------------------------------------------------------------
@@ -421,6 +409,50 @@ def thresholds() -> str:
     return piped(lines)
 
 
+OF_SERIES = {
+    "SeriesConsensus": "`SeriesConsensus`",
+    "WindowNeighbors": "`WindowNeighbors`",
+    "baseline:neighbors": "PyOD's KNN in `Windows` (48)",
+    "LSTMAD": "`LSTMAD`",
+    "baseline:ridge": "`RidgeAR`",
+    "benchmarks/series.toml:Windows(AutoEncoder)": "`Windows(AutoEncoder())`",
+    "baseline:kmeans": "k-means of windows",
+    "LSTMVAE": "`LSTMVAE`",
+    "LSTMAE": "`LSTMAE`",
+    "baseline:pca": "PCA of windows",
+    "baseline:iforest": "isolation forest on windows",
+    "baseline:moving-average": "moving average",
+    "baseline:random": "random",
+    "benchmarks/series.toml:SeriesConsensus causal": "`SeriesConsensus`, causal",
+    "benchmarks/series.toml:LSTMAD causal": "`LSTMAD`, causal",
+}
+SOURCES = ("SMD", "ASD", "MSL", "SMAP", "NAB", "ECG", "UCR", "discords")
+
+
+def series() -> str:
+    """Compare on time series, by VUS-PR: in all, by halves and by sources."""
+
+    def short(value: float, digits: int = 2) -> str:
+        return f"{value:.{digits}f}".removeprefix("0")
+
+    rows = rows_of("series.jsonl")
+    rows = rows[rows["error"].isna()]
+    half = rows["dataset"].str.split("/").str[0]
+    source = rows["dataset"].str.split("/").str[1]
+    head = ["", "all", "first", "second", "mean of sources", *SOURCES, "fit", "score"]
+    lines = [head, ["---", *["--:"] * (len(head) - 1)]]
+    for name, text in OF_SERIES.items():
+        own = rows[rows["detector"] == name]
+        values = own["vus_pr"]
+        parts = [values, values[half == "series-first"], values[half == "series-second"]]
+        by_source = values.groupby(source).mean()
+        cells = [short(part.mean(), 3) for part in parts]
+        cells += [short(by_source.mean(), 3), *(short(by_source[s]) for s in SOURCES)]
+        cells += [f"{own[k].mean():.1f}" for k in ("fit_seconds", "score_seconds")]
+        lines.append([text, *cells])
+    return piped(lines)
+
+
 # --- speed ----------------------------------------------------------------------------------------
 
 SPEED = {
@@ -474,7 +506,6 @@ def printed(command: str, file: str, part: int = 0, **chosen: Any) -> Callable[[
 TABLES: dict[str, Callable[[], str]] = {
     "detectors in short": detectors_in_short,
     "detectors": detectors_in_full,
-    "papers": papers,
     "oddbench in short": oddbench_in_short,
     "oddbench": consensus("consensus_oddbench.jsonl"),
     "adbench, consensus": consensus("consensus_adbench.jsonl"),
@@ -489,6 +520,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "noise": noise,
     "wide": wide,
     "thresholds": thresholds,
+    "series": series,
     "speed": speed,
     "speed, wanted": printed("speed_report", "speed.jsonl"),
     "mixed": printed("mixed", "mixed.jsonl", table="TABLES"),
@@ -500,7 +532,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "saved models": printed("trust", "trust.jsonl"),
 }
 # Those that need no files of results, which only the repository has.
-WITHOUT_RESULTS = {"detectors in short", "detectors", "papers"}
+WITHOUT_RESULTS = {"detectors in short", "detectors"}
 
 
 def written(text: str) -> str:

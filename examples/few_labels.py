@@ -25,8 +25,8 @@ def tables():
     yield load_bundled("digits")
     try:
         yield load_adbench("cardio")
-    except FileNotFoundError as error:
-        print(f"cardio is left out. {error}")
+    except FileNotFoundError:
+        print("cardio is left out; load_adbench('cardio', download=True) fetches it")
 
 
 def draw(found):
