@@ -1,5 +1,6 @@
 """The examples and the code of the README and of docs/ run as they stand, with few epochs."""
 
+import ast
 import importlib.util
 import re
 import sys
@@ -49,6 +50,13 @@ def test_example__runs(path, monkeypatch, tmp_path):
     assert pyplot.get_fignums()  # each has a picture for the gallery
     pyplot.close("all")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
+def test_example__has_a_title_for_the_gallery(path):
+    title, line, empty, *_ = ast.get_docstring(ast.parse(path.read_text())).splitlines()
+    assert line == "=" * len(title)
+    assert not empty
 
 
 @pytest.mark.parametrize(
