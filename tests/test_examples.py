@@ -1,5 +1,6 @@
 """The examples and the code of the README and of docs/ run as they stand, with few epochs."""
 
+import ast
 import importlib.util
 import re
 import sys
@@ -51,6 +52,13 @@ def test_example__runs(path, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
+def test_example__has_a_title_for_the_gallery(path):
+    title, line, empty, *_ = ast.get_docstring(ast.parse(path.read_text())).splitlines()
+    assert line == "=" * len(title)
+    assert not empty
+
+
 @pytest.mark.parametrize(
     ("name", "said"),
     [
@@ -98,7 +106,9 @@ def test_readme__code_runs(block, tmp_path, monkeypatch):
 @pytest.mark.parametrize("page", PAGES)
 def test_docs__code_runs(page, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    exec(compile(PAGES[page], page, "exec"), {})
+    rows = np.random.default_rng(0).normal(size=(2, 100, 8))
+    given = dict(zip(("X_train", "X_test"), rows, strict=True)) if page == "papers.md" else {}
+    exec(compile(PAGES[page], page, "exec"), given)
 
 
 def test_promises__every_test_is_there():
