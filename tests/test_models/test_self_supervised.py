@@ -121,8 +121,8 @@ def test_icl__another_network__refused():
 def test_goad__loss_and_score__by_hand(eps):
     detector = small(GOAD, n_transforms=4, transform_dim=2, margin=0.7, eps=eps).fit(X)
     x, module = scaled(detector), detector.module_
-    maps = module.maps.double().numpy()
-    z = np.stack([codes_of(module.encoder, x.double().numpy() @ w) for w in maps], 1)
+    maps = zip(module.maps.double().numpy(), module.offsets.double().numpy(), strict=True)
+    z = np.stack([codes_of(module.encoder, x.double().numpy() @ w + b) for w, b in maps], 1)
     np.testing.assert_allclose(module.centers.numpy(), z.mean(0), atol=1e-5)
 
     def distances(m):
