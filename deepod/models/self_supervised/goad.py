@@ -54,10 +54,11 @@ class GOAD(BaseDetector):
     -----
     Loss (the paper's triplet loss around centres, and the cross-entropy of its code): for every row
     and map, with z_m = f(W_m x + b_m), max(0, |z_m - c_m|^2 + ``margin`` - min_k |z_m - c_k|^2)
-    over k other than m, with the means of the batch as centres, times ``triplet_weight``, plus the cross-entropy of a
-    linear classifier of the maps on f. Score: minus the sum over m of log P(m), where P(k) is in
-    proportion to exp(-|z_m - c_k|^2) + ``eps``. Without ``eps``, rows far outside are those
-    that are told apart best; with it they are nobody's, and get the highest score there is.
+    over k other than m, with the means of the batch as centres, times ``triplet_weight``, plus the
+    cross-entropy of a linear classifier of the maps on f. Score: minus the sum over m of log P(m),
+    where P(k) is in proportion to exp(-|z_m - c_k|^2) + ``eps``. Without ``eps``, rows far outside
+    are those that are told apart best; with it they are nobody's, and get the highest score there
+    is.
 
     Assumes (nearly) clean training rows, of numeric columns whose sizes and combinations matter.
     Fails where anomalies lie close to the middle of the data, and where f maps all of them alike.
