@@ -1,11 +1,8 @@
 """Deep anomaly detection that behaves like scikit-learn.
 
 >>> from deepod import PLAD, list_detectors
->>> names = [d["name"] for d in list_detectors()]
->>> names[:6]
-['AnoRand', 'AutoEncoder', 'DAE', 'DeepSVDD', 'GEOM', 'GOAD']
->>> names[6:]
-['IAEAD', 'IAELSTMKL', 'ICL', 'NSAE', 'NeuTraL', 'Neighbors', 'PLAD']
+>>> [d["name"] for d in list_detectors() if d["family"] == "neighbors"]
+['Neighbors']
 """
 
 from __future__ import annotations
@@ -18,9 +15,11 @@ from deepod._registry import DETECTORS, TRUSTED_TYPES, __version__, list_detecto
 if TYPE_CHECKING:
     from deepod import bench as bench
     from deepod import callbacks as callbacks
+    from deepod import continual as continual
     from deepod import data as data
     from deepod import datasets as datasets
     from deepod import distributed as distributed
+    from deepod import graphs as graphs
     from deepod import metrics as metrics
     from deepod import models as models
     from deepod import networks as networks
@@ -35,19 +34,35 @@ if TYPE_CHECKING:
     from deepod.adapter import SklearnOutlierAdapter
     from deepod.ensemble import Consensus, SeedEnsemble, fit_many
     from deepod.models import (
+        ADGAN,
         DAE,
+        DAGMM,
+        DCN,
+        DROCC,
+        DSEBM,
+        E2EAE,
         GEOM,
         GOAD,
+        HRN,
         IAEAD,
         IAELSTMKL,
         ICL,
+        IGD,
+        LSA,
         NSAE,
+        OCGAN,
         PLAD,
+        TQM,
+        VAE,
+        AnoGAN,
         AnoRand,
         AutoEncoder,
         DeepSVDD,
+        GaussianAD,
+        MemAE,
         Neighbors,
         NeuTraL,
+        PixelCNN,
     )
     from deepod.search import StackedSearchCV
 
@@ -63,28 +78,45 @@ _CLASSES_AND_FUNCTIONS = DETECTORS | {
     "load": "deepod._storage.models",
 }
 _MODULES = {
-    *("bench", "callbacks", "data", "datasets", "distributed", "metrics", "models", "networks"),
-    *("onnx", "plotting", "review", "series", "sources"),
+    *("bench", "callbacks", "continual", "data", "datasets", "distributed", "metrics", "models"),
+    *("bench", "callbacks", "data", "datasets", "distributed", "graphs", "metrics", "models"),
+    *("networks", "onnx", "plotting", "review", "series", "sources"),
 }
 
 __all__ = [
+    "ADGAN",
     "DAE",
+    "DAGMM",
+    "DCN",
+    "DROCC",
+    "DSEBM",
+    "E2EAE",
     "GEOM",
     "GOAD",
+    "HRN",
     "IAEAD",
     "IAELSTMKL",
     "ICL",
+    "IGD",
+    "LSA",
     "NSAE",
+    "OCGAN",
     "PLAD",
+    "TQM",
     "TRUSTED_TYPES",
+    "VAE",
+    "AnoGAN",
     "AnoRand",
     "AutoEncoder",
     "BaseDetector",
     "Consensus",
     "DeepSVDD",
+    "GaussianAD",
     "InvalidFileError",
+    "MemAE",
     "Neighbors",
     "NeuTraL",
+    "PixelCNN",
     "SeedEnsemble",
     "SklearnOutlierAdapter",
     "StackedSearchCV",

@@ -28,13 +28,14 @@ from deepod._storage import rebuild
 from deepod._storage.saved import Saved
 from deepod._training.fitting import Fit
 from deepod._training.together import fit_all
+from deepod._transfer import Continues
 from deepod.networks import Network, family_with, resolve
 from deepod.params import parameters
 from deepod.types import Batch, Losses, Phase, Refresh, Shape
 
 
 @parameters
-class BaseDetector(Saved, CallbackSupport, Hyperparameters):
+class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
     """Deep anomaly detector: validates, scales, trains, scores and sets the threshold.
 
     A method declares its own hyper-parameters with :func:`deepod.params.param` and defines
@@ -108,6 +109,8 @@ class BaseDetector(Saved, CallbackSupport, Hyperparameters):
     learns_by_heart: ClassVar[bool] = True
     # Whether scores have gradients, for explain(rule="gradients"): ranks have none.
     has_gradients: ClassVar[bool] = True
+    # Whether scores can be written as a graph of operators: those found along gradients cannot.
+    has_graph: ClassVar[bool] = True
     # The class of its fits, if it is not that of rows.
     _fit_kind: ClassVar[type[Fit] | None] = None
     # Whether the networks that network="auto" stands for have BatchNorm.
@@ -302,10 +305,13 @@ class BaseDetector(Saved, CallbackSupport, Hyperparameters):
 
         Notes
         -----
-        **Terms of the score** sum up to the score: of ``AutoEncoder`` and ``DAE``; of ``IAEAD`` and
-        ``IAELSTMKL`` with ``score_by="reconstruction"``; of ``AnoRand`` where ``fusion`` is
-        "reconstruction", as by default without labels (each squared error over the norm); of
-        ``Neighbors``, whose score has no gradients; of ``NSAE(novelty_weight=0, normalize=None)``.
+        **Terms of the score** sum up to the score where it is a sum of errors of reconstruction: of
+        ``AutoEncoder``, ``DAE``, ``MemAE``, ``E2EAE``, ``OCGAN`` and ``ADGAN``; of ``VAE`` by
+        default; of ``DCN``, ``IAEAD``, ``IAELSTMKL``, ``IGD`` and ``LSA`` with
+        ``score_by="reconstruction"``; of ``AnoRand`` where ``fusion`` is "reconstruction", as by
+        default without labels (each squared error over the norm); and of
+        ``NSAE(novelty_weight=0, normalize=None)``; also of ``DSEBM(score_by="reconstruction")``,
+        ``GaussianAD``, ``PixelCNN``, and ``Neighbors``, whose score has no gradients.
 
         **Integrated gradients** (Sundararajan, Taly and Yan, ICML 2017, equation 1) from
         ``baseline_`` to the row sum up to its score less that of the baseline, but for the error of

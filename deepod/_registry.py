@@ -9,22 +9,40 @@ __version__ = "1.0.0.dev0"
 
 # The registry: one line per method. Imported on first use, so that ``import deepod`` is instant.
 DETECTORS = {
+    "ADGAN": "deepod.models.adversarial.adgan",
+    "AnoGAN": "deepod.models.adversarial.anogan",
     "AnoRand": "deepod.models.perturbation.anorand",
     "AutoEncoder": "deepod.models.reconstruction.autoencoder",
     "DAE": "deepod.models.reconstruction.dae",
+    "DAGMM": "deepod.models.density.dagmm",
+    "DCN": "deepod.models.reconstruction.dcn",
+    "DROCC": "deepod.models.one_class.drocc",
+    "DSEBM": "deepod.models.density.dsebm",
     "DeepSVDD": "deepod.models.one_class.deep_svdd",
+    "E2EAE": "deepod.models.reconstruction.e2e_ae",
     "GEOM": "deepod.models.self_supervised.geom",
     "GOAD": "deepod.models.self_supervised.goad",
+    "GaussianAD": "deepod.models.density.gaussian_ad",
+    "HRN": "deepod.models.one_class.hrn",
     "IAEAD": "deepod.models.one_class.iaead",
     "IAELSTMKL": "deepod.models.one_class.iae_lstm_kl",
     "ICL": "deepod.models.self_supervised.icl",
+    "IGD": "deepod.models.one_class.igd",
+    "LSA": "deepod.models.reconstruction.lsa",
+    "MemAE": "deepod.models.reconstruction.memae",
     "NSAE": "deepod.models.reconstruction.ns_ae",
-    "NeuTraL": "deepod.models.self_supervised.neutral",
     "Neighbors": "deepod.models.density.neighbors",
+    "NeuTraL": "deepod.models.self_supervised.neutral",
+    "OCGAN": "deepod.models.adversarial.ocgan",
     "PLAD": "deepod.models.perturbation.plad",
+    "PixelCNN": "deepod.models.density.pixel_cnn",
+    "TQM": "deepod.models.density.tqm",
+    "VAE": "deepod.models.reconstruction.vae",
 }
 # Detectors of time series.
 SERIES = {
+    "CLSTM": "deepod.series.c_lstm",
+    "CNNVAELSTM": "deepod.series.cnn_vae_lstm",
     "LSTMAD": "deepod.series.lstm_ad",
     "LSTMAE": "deepod.series.lstm_ae",
     "LSTMVAE": "deepod.series.lstm_vae",
@@ -33,6 +51,11 @@ SERIES = {
     "SeriesConsensus": "deepod.series.consensus",
     "WindowNeighbors": "deepod.series.window_neighbors",
     "Windows": "deepod.series.windows",
+}
+# Detectors of dynamic graphs.
+GRAPHS = {
+    "AddAGAE": "deepod.graphs.addagae",
+    "AddGraph": "deepod.graphs.addgraph",
 }
 # What detectors are joined by; in files, too.
 ENSEMBLES = {
@@ -51,6 +74,7 @@ _PARTS = {
     "Scaler": "deepod._inputs.scaling",
     "SklearnOutlierAdapter": "deepod.adapter",
     "StackedSearchCV": "deepod.search",
+    "Start": "deepod._training.starts",
     "Tail": "deepod._scoring.tails",
     "_Thresholded": "deepod._scoring.vocabulary",
 }
@@ -61,21 +85,24 @@ TRUSTED_TYPES = sorted(
 )
 
 
-def list_detectors(series: bool = False) -> list[dict[str, Any]]:
-    """Describe every detector of rows, or of time series.
+def list_detectors(series: bool = False, graphs: bool = False) -> list[dict[str, Any]]:
+    """Describe every detector of rows, or of time series or dynamic graphs.
 
     Parameters
     ----------
     series : bool, default=False
         Whether to describe those of :mod:`deepod.series` instead.
+    graphs : bool, default=False
+        Whether to describe those of :mod:`deepod.graphs` instead.
 
     Returns
     -------
     list of dict
         With keys ``name``, ``family``, ``inputs`` (tuple of "table", "windows", "images", or
-        "series"), ``paper`` and ``detector`` (the class).
+        "series", "edges", "snapshots"), ``paper`` and ``detector`` (the class).
     """
-    detectors = [detector_class(name) for name in (SERIES if series else DETECTORS)]
+    names = GRAPHS if graphs else SERIES if series else DETECTORS
+    detectors = [detector_class(name) for name in names]
     return [
         {
             "name": detector.__name__,
@@ -89,5 +116,5 @@ def list_detectors(series: bool = False) -> list[dict[str, Any]]:
 
 
 def detector_class(name: str) -> Any:
-    """Import a class of :data:`DETECTORS`, :data:`SERIES` or :data:`ENSEMBLES`."""
-    return getattr(import_module((DETECTORS | SERIES | ENSEMBLES)[name]), name)
+    """Import a class of the tables above, by its name."""
+    return getattr(import_module((DETECTORS | SERIES | GRAPHS | ENSEMBLES)[name]), name)

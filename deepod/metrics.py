@@ -117,30 +117,26 @@ def _over_events(reduce: np.ufunc, values: np.ndarray, runs: np.ndarray) -> np.n
 
 
 def vus(y_true: Any, scores: Any, *, length: int = 100) -> VUS:
-    r"""Return VUS-PR and VUS-ROC, the volumes under the surfaces of buffer, threshold and rates.
+    """Return VUS-PR and VUS-ROC, the volumes under the surfaces of buffer, threshold and rates.
 
-    For every buffer :math:`w = 0, \dots, W` (``length``), the labels are extended around events:
-    a point outside, :math:`d \le \lfloor w/2 \rfloor` points from the nearest end of an event, has
+    For every buffer w from 0 to W (``length``), the labels are extended around events. A point of
+    an event has the label l(t) = 1; a point outside, at most w / 2 points (rounded down) from the
+    nearest end of an event, and d points from each event that is so near, has ::
 
-    .. math:: \ell_w(t) = \min\Big(1, \sum_{\text{events}} \sqrt{1 - d/w}\Big),
+        l(t) = min(1, sum over these events of sqrt(1 - d / w)),
 
-    a point of an event has 1, and any other 0. With :math:`\hat y(t) = 1` where the score reaches
-    the threshold, :math:`P` points in events and
+    and any other has 0. Let a(t) be 1 where the score reaches the threshold and else 0, P the
+    number of points in events, and T that of all points. Then ::
 
-    .. math::
+        TP        = sum over all t of l(t) a(t)
+        P_w       = P + 1/2 (sum over t outside of events of l(t) a(t))
+        E         = extended events with an alarm / extended events
+        TPR       = min(1, TP / P_w) E
+        FPR       = (sum of a(t) - TP) / (T - P_w)
+        precision = TP / sum of a(t).
 
-        TP = \sum_t \ell_w(t)\, \hat y(t), \qquad
-        P_w = P + \tfrac12 \sum_{t \notin \text{events}} \ell_w(t)\, \hat y(t), \qquad
-        E = \frac{\text{extended events with an alarm}}{\text{extended events}},
-
-    .. math::
-
-        \text{TPR} = \min(1, TP / P_w)\, E, \qquad
-        \text{FPR} = \Big(\sum_t \hat y(t) - TP\Big) / (T - P_w), \qquad
-        \text{precision} = TP / \sum_t \hat y(t).
-
-    Extended events are those moved by :math:`\lfloor w/2 \rfloor` on both sides; where they touch,
-    they are one. There are 250 thresholds: the scores at evenly spaced ranks. The area under
+    Extended events are events made longer by w / 2 points, rounded down, on both sides; where they
+    touch, they are one. There are 250 thresholds: the scores at evenly spaced ranks. The area under
     precision over TPR is the sum of steps, that under TPR over FPR the sum of trapezoids with the
     corners (0, 0) and (1, 1). A volume is the mean of the areas over the W + 1 buffers.
 
@@ -407,17 +403,16 @@ def range_recall(
     bias: str = "flat",
     cardinality: str = "reciprocal",
 ) -> float:
-    r"""Return the recall of events: how much of each is found, mean over events.
+    """Return the recall of events: how much of each is found, mean over events.
 
-    For the events :math:`R_1, \dots, R_n` and the runs of alarms :math:`A_1, \dots, A_m`
+    For the n events R and the runs of alarms A, it is ::
 
-    .. math::
+        1/n (sum over the events R of
+                 alpha [R has an alarm]
+                 + (1 - alpha) gamma(R) (sum over the runs A of
+                       weight of the points of R that are in A / weight of the points of R)),
 
-        \frac1n \sum_{i=1}^n \alpha\, [R_i \text{ has an alarm}]
-        + (1 - \alpha)\, \gamma(R_i) \sum_{j=1}^m
-          \frac{\sum_{t \in R_i \cap A_j} \delta_i(t)}{\sum_{t \in R_i} \delta_i(t)},
-
-    where :math:`\gamma` is 1 for an event that at most one run of alarms overlaps.
+    where gamma is 1 for an event that at most one run of alarms overlaps.
 
     Parameters
     ----------
@@ -426,10 +421,10 @@ def range_recall(
     alpha : float, default=0
         What it is worth, from 0 to 1, that an event is noticed at all.
     bias : {"flat", "front", "middle", "back"}, default="flat"
-        Which points of an event weigh most (:math:`\delta`): none, the first, the middle, the last.
+        Which points of an event weigh most (their weight): none, the first, the middle, the last.
         "front" rewards early alarms.
     cardinality : {"reciprocal", "one"}, default="reciprocal"
-        :math:`\gamma` of an event that x > 1 runs of alarms overlap: 1 / x or 1.
+        gamma of an event that x > 1 runs of alarms overlap: 1 / x or 1.
 
     Returns
     -------
@@ -466,7 +461,7 @@ def range_recall(
 def range_precision(
     y_true: Any, y_pred: Any, *, bias: str = "flat", cardinality: str = "reciprocal"
 ) -> float:
-    r"""Return the precision of runs of alarms: how much of each is right, mean over runs.
+    """Return the precision of runs of alarms: how much of each is right, mean over runs.
 
     It is :func:`range_recall` with events and runs of alarms in each other's place. To be noticed
     at all is worth nothing here: there is no ``alpha``.
@@ -514,7 +509,7 @@ def range_f1(
     bias: str = "flat",
     cardinality: str = "reciprocal",
 ) -> float:
-    r"""Return the harmonic mean of :func:`range_precision` and :func:`range_recall`.
+    """Return the harmonic mean of :func:`range_precision` and :func:`range_recall`.
 
     Parameters
     ----------
@@ -613,15 +608,13 @@ def detection_delay(y_true: Any, y_pred: Any) -> DetectionDelay:
 
 
 def point_adjusted_f1(y_true: Any, scores: Any) -> PointAdjustedF1:
-    r"""Return the best F1 after point adjustment, and that of scores drawn at random beside it.
+    """Return the best F1 after point adjustment, and that of scores drawn at random beside it.
 
-    Point adjustment takes all points of an event as found once one of them is. With
-    :math:`m_i` the highest score of the event :math:`R_i` and the threshold :math:`\theta`,
+    Point adjustment takes all points of an event as found once one of them is. At a threshold, an
+    event is found if its highest score reaches it; TP is the number of points of all events that
+    are found, FP that of flagged points outside of events, P that of points in events, and ::
 
-    .. math::
-
-        TP = \sum_{i:\, m_i \ge \theta} |R_i|, \qquad
-        F_1 = \max_\theta \frac{2\, TP}{TP + FP + \sum_i |R_i|}.
+        F1 = the largest, over thresholds, of 2 TP / (TP + FP + P).
 
     The threshold is the best for these labels, so no detector reaches that F1 in use; and scores
     drawn at random reach high values where events are long [1]_. It is here because papers report

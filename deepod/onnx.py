@@ -61,7 +61,8 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
     ValueError
         If there is no such ``dtype``.
     RuntimeError
-        If the score, of a method of your own, does what torch cannot write as a graph.
+        If the score does what torch cannot write as a graph: searches along gradients, as that of
+        ``AnoGAN`` and ``ADGAN``, or what a method of your own does.
     ImportError
         If the extra ``deepod[onnx]`` is not installed.
     OSError
@@ -100,6 +101,13 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
     if dtype not in _DTYPES:
         raise ValueError(f"dtype must be one of {sorted(_DTYPES)}, got {dtype!r}.")
     scores = as_module(detector)
+    for part in getattr(detector, "members_", [detector]):
+        if not part.has_graph:
+            raise RuntimeError(
+                f"The score of {type(part).__name__} cannot be written as an ONNX graph: it is "
+                "found along gradients, which no operator gives. save keeps the detector, and "
+                "as_module makes a torch module of it."
+            )
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401

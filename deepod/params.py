@@ -192,21 +192,26 @@ def _with_parameters(doc: str, cls: type, fields: tuple[dataclasses.Field, ...])
         accepted = " or ".join(_in_words(c) for c in f.metadata["accepts"])
         lines.append(f"{f.name} : {accepted}, default={f.default!r}")
         lines += textwrap.wrap(f.metadata["doc"], 96, initial_indent=_TAB, subsequent_indent=_TAB)
-    sections = re.split(r"\n(?=(?:See Also|Notes|References|Examples)\n---)", doc)
-    summary, _, attributes = sections[0].partition(_ATTRIBUTES)
+    summary, *sections = _SECTION.split(doc)
+    rest = [section for section in sections if not section.startswith(_ATTRIBUTES)]
     # The Attributes section closes a base class's docstring; methods have those attributes too.
-    texts = [attributes] + [(inspect.getdoc(base) or "").partition(_ATTRIBUTES)[2]
-                            for base in cls.__bases__]  # fmt: skip
+    texts = [
+        section.removeprefix(_ATTRIBUTES)
+        for text in [doc, *(inspect.getdoc(base) or "" for base in cls.__bases__)]
+        for section in _SECTION.split(text)
+        if section.startswith(_ATTRIBUTES)
+    ]
     entries = [
         entry for text in texts for entry in re.split(r"\n(?=\S)", text.strip("\n")) if entry
     ]
     if entries:  # each once: two bases share their own base's
-        lines += [_ATTRIBUTES.rstrip("\n"), *dict.fromkeys(entries)]
-    return "\n".join([summary.rstrip(), "", *lines, "", *sections[1:]])
+        lines += ["", _ATTRIBUTES.rstrip("\n"), *dict.fromkeys(entries)]
+    return "\n".join([summary.rstrip(), "", *lines, "", *rest])
 
 
 _TAB = "    "
-_ATTRIBUTES = "\nAttributes\n----------\n"
+_ATTRIBUTES = "Attributes\n----------\n"
+_SECTION = re.compile(r"\n(?=(?:Attributes|See Also|Notes|References|Examples)\n---)")
 
 
 def _in_words(constraint: Any) -> str:

@@ -7,8 +7,9 @@ members of :class:`Source` will do.
 
 from __future__ import annotations
 
+import copy
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
@@ -123,7 +124,9 @@ def parquet(path: Any, columns: Sequence[str] | None = None) -> Source:
     source : Source
         A table of float32, or float64 where float32 would lose digits; nulls are NaN, about which
         the detector's ``missing`` says what to do. Where the rows are windows or images, give the
-        detector their ``input_shape``.
+        detector their ``input_shape``. Columns of text and times are for detectors with
+        ``categorical_features`` and ``datetime_features``, which learn from a sample of the rows
+        how to encode them.
 
     Notes
     -----
@@ -134,7 +137,8 @@ def parquet(path: Any, columns: Sequence[str] | None = None) -> Source:
     Raises
     ------
     ValueError
-        If a column is missing or not numeric, or there is no column.
+        If a column is missing, there is no column, or one holds neither numbers, text nor times;
+        and when rows are read, if nothing encodes columns of text and times.
     """
     return _Parquet(path, columns)
 
@@ -165,13 +169,17 @@ class _Parquet:
         self._columns = list(columns)
         self.feature_names = self._columns
         self._groups: list[_Group] = []
+        self._encode: Callable[[Any], np.ndarray] | None = None
+        self._no_numbers = ""  # in which column there are none, and what to do
         types = []
         start = 0
         for fragment in path.get_fragments():
             if not hasattr(fragment, "row_groups"):
                 raise ValueError("The dataset is not in Parquet format; write it as Parquet first.")
             keys = pads.get_partition_keys(fragment.partition_expression)
-            types += _numeric(fragment, self._columns, keys)
+            found, no_numbers = _numeric(fragment, self._columns, keys)
+            types += found
+            self._no_numbers = self._no_numbers or no_numbers
             for group in fragment.row_groups:
                 stop = start + group.num_rows
                 self._groups.append(_Group(start, stop, fragment, group.id, keys))
@@ -179,7 +187,7 @@ class _Parquet:
         self.shape = (start, len(self._columns))
         # Floating, so that a null can be NaN.
         self.dtype = np.result_type(np.float32, *types)
-        self._arrow_type = pa.from_numpy_dtype(self.dtype)
+        self._arrow_type = None if self._no_numbers else pa.from_numpy_dtype(self.dtype)
         self._starts = [group.start for group in self._groups]
         self._open: dict[int, _Reader] = {}  # by the starts of groups; that used last at the end
 
@@ -189,7 +197,37 @@ class _Parquet:
     def blocks(self) -> list[tuple[int, int]]:
         return [(group.start, group.stop) for group in self._groups if group.stop > group.start]
 
+    @property
+    def is_mixed(self) -> bool:
+        """Whether there are columns of text or times, so that rows can be had as a frame only."""
+        return bool(self._no_numbers)
+
+    def encoded_by(self, encode: Callable[[Any], np.ndarray], width: int) -> _Parquet:
+        """Return the rows as ``encode``, given a frame of pandas, makes float64 (n, width)."""
+        encoded = copy.copy(self)
+        encoded._encode, encoded._no_numbers, encoded._open = encode, "", {}
+        encoded.shape, encoded.dtype = (len(self), width), np.dtype(np.float64)
+        encoded.feature_names = None
+        return encoded
+
+    def frame_of(self, rows: np.ndarray) -> Any:
+        """Read rows by their numbers, in ascending order, into a frame of pandas; in one pass."""
+        import pandas as pd
+
+        parts = []
+        for group in self._groups:
+            start = group.start
+            first, last = np.searchsorted(rows, (start, group.stop))
+            for batch in self._batches(group) if first < last else ():
+                first, last = np.searchsorted(rows, (start, start + len(batch)))
+                if first < last:
+                    parts.append(self._frame(batch, group).iloc[rows[first:last] - start])
+                start += len(batch)
+        return pd.concat(parts, ignore_index=True) if parts else pd.DataFrame(columns=self._columns)
+
     def read(self, start: int, stop: int) -> np.ndarray:
+        if self._no_numbers:
+            raise ValueError(self._no_numbers)
         out = np.empty((stop - start, self.shape[1]), self.dtype)
         while start < stop:
             group = self._groups[int(np.searchsorted(self._starts, start, side="right")) - 1]
@@ -205,7 +243,7 @@ class _Parquet:
             start = last
         return out
 
-    def _decode(self, group: _Group) -> Iterator[np.ndarray]:
+    def _batches(self, group: _Group) -> Iterator[Any]:
         from pyarrow.parquet import ParquetFile
 
         # Open for as long as it is read: there may be thousands of files. Page by page.
@@ -216,13 +254,18 @@ class _Parquet:
             buffer_size=_PAGE_BYTES,
             pre_buffer=False,
         )
-        batches = file.iter_batches(
-            batch_size=max(1, _BATCH_VALUES // self.shape[1]),
+        yield from file.iter_batches(
+            batch_size=max(1, _BATCH_VALUES // max(len(self._columns), self.shape[1])),
             row_groups=[group.number],
             columns=[name for name in self._columns if name not in group.keys],
             use_threads=False,
         )
-        for batch in batches:
+
+    def _decode(self, group: _Group) -> Iterator[np.ndarray]:
+        for batch in self._batches(group):
+            if self._encode is not None:
+                yield self._encode(self._frame(batch, group))
+                continue
             out = np.empty((len(batch), self.shape[1]), self.dtype)
             for i, name in enumerate(self._columns):
                 if name in group.keys:
@@ -231,6 +274,10 @@ class _Parquet:
                     column = as_plain(batch.column(name)).cast(self._arrow_type, safe=False)
                     out[:, i] = column.to_numpy(zero_copy_only=False)
             yield out
+
+    def _frame(self, batch: Any, group: _Group) -> Any:
+        frame = batch.to_pandas(ignore_metadata=True)  # else some columns would be the index
+        return frame.assign(**group.keys)[self._columns]
 
 
 class _Reader:
@@ -253,23 +300,30 @@ class _Reader:
             filled += len(part)
 
 
-def _numeric(fragment: Any, columns: list[str], keys: dict[str, Any]) -> list[np.dtype]:
-    """NumPy's types of the columns of a file."""
+def _numeric(fragment: Any, columns: list[str], keys: dict[str, Any]) -> tuple[list[np.dtype], str]:
+    """NumPy's types of the columns of a file; and what to say if some are no numbers."""
     import pyarrow as pa
 
     path = fragment.path
     if not columns:
         raise ValueError(f"{path} has no column to read.")
-    types = []
+    types, no_numbers = [], ""
     for name in columns:
         kind = pa.scalar(keys[name]).type if name in keys else _field(fragment, name).type
-        if kind_of(kind) not in ("number", "boolean"):
-            raise ValueError(
-                f"Column {name!r} of {path} has type {kind}, which is not numeric; encode it, or "
-                f"leave it out with columns=[...]."
-            )
-        types.append(_numpy_type(kind))
-    return types
+        held = kind_of(kind)
+        if held in ("number", "boolean"):
+            types.append(_numpy_type(kind))
+            continue
+        said = f"Column {name!r} of {path} has type {kind}, which is not numeric; "
+        if held == "other":
+            raise ValueError(f"{said}leave it out with columns=[...].")
+        which = "datetime_features" if held == "time" else "categorical_features"
+        no_numbers = no_numbers or (
+            f"{said}{which}='from_dtype' has detectors encode it, or leave it out with "
+            "columns=[...]."
+        )
+        types.append(np.dtype(object))
+    return types, no_numbers
 
 
 def _field(fragment: Any, name: str) -> Any:
@@ -391,6 +445,17 @@ def head(source: Source, n: int) -> Any:
     import pyarrow as pa
 
     return pa.table(dict(zip(source.feature_names, rows.T, strict=True)))
+
+
+def spread(n: int, most: int, rng: np.random.Generator) -> np.ndarray:
+    """At most that many of n row numbers, in order: one at random of each of as many equal parts.
+
+    No array is as long as n. Two parts that share a row may draw it both: then there is one less.
+    """
+    if most >= n:
+        return np.arange(n)
+    part = n / max(1, most)
+    return np.unique(((np.arange(most) + rng.random(most)) * part).astype(np.int64))
 
 
 def cut(start: int, stop: int, rows: int) -> Iterator[tuple[int, int]]:

@@ -1,4 +1,7 @@
-"""Detectors on your own arrays, with a detector of your own among them, and a table.
+"""Compare detectors on your own arrays
+====================================
+
+Detectors on your own arrays, with a detector of your own among them, and a table.
 
 A detector is named as on the command line: "AutoEncoder", "pyod:KNN", "module:Class" for any class
 that follows PyOD, or "file.toml:section" for settings other than the defaults. Results are lines of
@@ -6,6 +9,7 @@ JSON; a run that was stopped goes on where it was.
 """
 
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -42,6 +46,22 @@ def rings(seed, n=600, n_anomalies=60):
     return np.concatenate([ring, inside]), np.repeat([0, 1], [n, n_anomalies])
 
 
+def draw(table, X, y):
+    if find_spec("matplotlib") is None:
+        print("The picture is left out: pip install matplotlib")
+        return
+    import matplotlib.pyplot as plt
+
+    left, right = plt.figure(figsize=(9, 3.5), layout="constrained").subplots(1, 2)
+    left.scatter(*X.T, c=y, s=8, cmap="coolwarm")
+    left.set(title="rings: anomalies in red", aspect="equal")
+    names = sorted({row["detector"] for row in table})
+    areas = [[row["auc_roc"] for row in table if row["detector"] == name] for name in names]
+    right.boxplot(areas, tick_labels=names)
+    right.set(title="AUC-ROC, 2 datasets x 3 seeds", ylim=(-0.05, 1.05))
+    plt.show()
+
+
 def main(epochs="auto"):
     data = {"rings": rings(0), "other rings": rings(1)}
     with tempfile.TemporaryDirectory() as folder:
@@ -52,6 +72,7 @@ def main(epochs="auto"):
     for row in rows:
         row["detector"] = row["detector"].rpartition(":")[2]
     print(bench.report(rows, per_dataset=True))
+    draw(rows, *data["rings"])
     return rows
 
 

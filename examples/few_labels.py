@@ -1,4 +1,7 @@
-"""A few known anomalies: what they are worth beside none.
+"""What a few known anomalies are worth
+====================================
+
+A few known anomalies: what they are worth beside none.
 
 The rows are divided as ADBench does: 70 % train, of their anomalies 5 or 25 % are labelled, and
 all others count as unlabelled. AnoRand trains with these labels, and without; the isolation forest
@@ -6,6 +9,8 @@ has no use for them. The tables are scikit-learn's digits (the 8 is the anomaly)
 cardio if it is in the folder that DEEPOD_DATA names. Six labels are worth much on the digits, and
 much AUC-PR on cardio.
 """
+
+from importlib.util import find_spec
 
 import numpy as np
 from pyod.models.iforest import IForest
@@ -22,6 +27,20 @@ def tables():
         yield load_adbench("cardio")
     except FileNotFoundError as error:
         print(f"cardio is left out. {error}")
+
+
+def draw(found):
+    if find_spec("matplotlib") is None:
+        print("The picture is left out: pip install matplotlib")
+        return
+    import matplotlib.pyplot as plt
+
+    labels = [f"{name}\n({table})" for table, name in found]
+    axes = plt.figure(figsize=(8, 1 + 0.5 * len(found)), layout="constrained").subplots()
+    axes.barh(labels, [pr for _, pr in found.values()])
+    axes.set(xlabel="AUC-PR on the test rows", xlim=(0, 1))
+    axes.invert_yaxis()
+    plt.show()
 
 
 def main(epochs="auto"):
@@ -46,6 +65,7 @@ def main(epochs="auto"):
                 areas.append([roc_auc_score(y, scores), average_precision_score(y, scores)])
             found[table.name, name] = roc, pr = np.mean(areas, axis=0)
             print(f"  {name:<40}AUC-ROC {roc:.3f}  AUC-PR {pr:.3f}")
+    draw(found)
     return found
 
 

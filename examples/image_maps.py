@@ -1,4 +1,7 @@
-"""Where in an image the anomaly is: maps of the reconstruction error.
+"""Where in an image the anomaly is
+================================
+
+Where in an image the anomaly is: maps of the reconstruction error.
 
 Digits of 8 x 8 pixels train; test digits get a defect, an inverted square. Maps and defects are
 compared pixel by pixel.
@@ -38,13 +41,18 @@ def main(epochs="auto"):
     images_auc = roc_auc_score(np.repeat([0, 1], len(test)), scores)
     pixels_auc = roc_auc_score(masks.ravel(), maps.ravel())
     print(f"AUC-ROC of images {images_auc:.3f}, of pixels {pixels_auc:.3f}")
+    draw(defective, maps, masks)
+    return pixels_auc
+
+
+def draw(defective, maps, masks):
     if find_spec("matplotlib") is None:
         print("The picture is left out: pip install matplotlib")
-        return pixels_auc
+        return
+    import matplotlib.pyplot as plt
+    from matplotlib import patches
 
-    from matplotlib import figure, patches
-
-    axes = figure.Figure(figsize=(8, 4), layout="constrained").subplots(2, 6)
+    axes = plt.figure(figsize=(8, 4), layout="constrained").subplots(2, 6)
     for (above, below), image, map_, mask in zip(axes.T, defective, maps, masks, strict=False):
         corner = np.argwhere(mask)[0][::-1] - 0.5
         above.imshow(image[0], cmap="gray")
@@ -52,9 +60,7 @@ def main(epochs="auto"):
         for ax in (above, below):
             ax.add_patch(patches.Rectangle(corner, SIZE, SIZE, fill=False, edgecolor="tab:red"))
             ax.axis("off")
-    axes[0, 0].figure.savefig("image_maps.png")
-    print("digits with defects, outlined in red, and their maps: image_maps.png")
-    return pixels_auc
+    plt.show()  # digits with defects, outlined in red, and their maps
 
 
 if __name__ == "__main__":

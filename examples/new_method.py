@@ -1,9 +1,14 @@
-"""A method of one's own: a denoising autoencoder, whole.
+"""A method of your own
+====================
+
+A method of one's own: a denoising autoencoder, whole.
 
 Vincent et al., Extracting and Composing Robust Features with Denoising Autoencoders, ICML 2008:
 reconstruct the clean row from a corrupted one. What is written here is all it takes: validation,
 scaling, devices, seeds, training, thresholds, grid search and pickling come with the base class.
 """
+
+from importlib.util import find_spec
 
 import numpy as np
 import torch
@@ -13,6 +18,7 @@ from torch import nn
 
 from deepod import BaseDetector
 from deepod.params import integer, param, parameters, real
+from deepod.plotting import plot_scores
 
 
 @parameters
@@ -39,6 +45,18 @@ class DAE(BaseDetector):
         return (module(x) - x).square().flatten(1).mean(1)
 
 
+def draw(scores, y, threshold):
+    if find_spec("matplotlib") is None:
+        print("The picture is left out: pip install matplotlib")
+        return
+    import matplotlib.pyplot as plt
+
+    axes = plt.figure(figsize=(8, 3), layout="constrained").subplots()
+    plot_scores(np.log10(scores), y, threshold=np.log10(threshold), ax=axes)
+    axes.set_xlabel("log10 of the anomaly score")
+    plt.show()
+
+
 def main(epochs="auto"):
     X, benign = load_breast_cancer(return_X_y=True)
     normal, malignant = X[benign == 1], X[benign == 0]
@@ -46,8 +64,10 @@ def main(epochs="auto"):
     y = np.repeat([0, 1], [len(normal) - 180, len(malignant)])
 
     detector = DAE(epochs=epochs, random_state=0).fit(train)
-    auc = roc_auc_score(y, detector.decision_function(test))
+    scores = detector.decision_function(test)
+    auc = roc_auc_score(y, scores)
     print(f"DAE on breast cancer: AUC-ROC {auc:.3f}")
+    draw(scores, y, detector.threshold_)
     return auc
 
 

@@ -1,4 +1,7 @@
-"""Score where there is neither torch nor deepod: an ONNX file has everything inside.
+"""Score without torch and deepod
+==============================
+
+Score where there is neither torch nor deepod: an ONNX file has everything inside.
 
 The machine that trains needs ``pip install "deepod[onnx]"``; the one that scores needs onnxruntime
 (Python, C, C++, C#, Java, JavaScript) or another runtime, and rows in the units of the training
@@ -6,6 +9,7 @@ data. Scaling and threshold are part of the file.
 """
 
 import tempfile
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +17,18 @@ import onnxruntime
 from sklearn.datasets import load_breast_cancer
 
 from deepod import PLAD, onnx
+
+
+def draw(ours, scores, labels):
+    if find_spec("matplotlib") is None:
+        print("The picture is left out: pip install matplotlib")
+        return
+    import matplotlib.pyplot as plt
+
+    axes = plt.figure(figsize=(5, 4), layout="constrained").subplots()
+    axes.scatter(ours, scores, c=labels, s=12, cmap="coolwarm")
+    axes.set(xlabel="decision_function", ylabel="onnxruntime", title="flagged rows in red")
+    plt.show()
 
 
 def main(epochs="auto"):
@@ -30,8 +46,10 @@ def main(epochs="auto"):
     malignant, healthy = labels[benign == 0].mean(), labels[benign == 1].mean()
     print(f"{name} in {size / 1024:.0f} KiB")
     print(f"flagged: {malignant:.0%} of malignant, {healthy:.0%} of benign tumours")
-    difference = np.abs(scores - detector.decision_function(X)).max()
+    ours = detector.decision_function(X)
+    difference = np.abs(scores - ours).max()
     print(f"largest difference from decision_function: {difference:.1e}")
+    draw(ours, scores, labels)
     return difference
 
 

@@ -1,8 +1,13 @@
-"""A table as it comes: numbers with gaps and categories, and the reasons by column names.
+"""A table as it comes, and reasons by column names
+================================================
+
+A table as it comes: numbers with gaps and categories, and the reasons by column names.
 
 ``set_output(transform="pandas")`` keeps the names through the ColumnTransformer, so that the
 detector and its explanations have them. A category that was not there in ``fit`` becomes zeros.
 """
+
+from importlib.util import find_spec
 
 import numpy as np
 import pandas as pd
@@ -12,6 +17,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import OneHotEncoder, StandardScaler
 
 from deepod import PLAD
+from deepod.plotting import plot_contributions
 
 
 def payments(n, rng):
@@ -27,6 +33,17 @@ def payments(n, rng):
         }
     )
     return frame.mask(rng.random(frame.shape) < [0, 0, 0.1, 0])  # gaps in age
+
+
+def draw(reasons):
+    if find_spec("matplotlib") is None:
+        print("The picture is left out: pip install matplotlib")
+        return
+    import matplotlib.pyplot as plt
+
+    axes = plt.figure(figsize=(7, 3), layout="constrained").subplots()
+    plot_contributions(reasons.to_numpy(), feature_names=list(reasons.index), ax=axes)
+    plt.show()
 
 
 def main(epochs="auto"):
@@ -51,6 +68,7 @@ def main(epochs="auto"):
         detector.explain(encode.transform(new.loc[[top]]))[0], index=detector.feature_names_in_
     )
     print(reasons.sort_values(ascending=False).round(3).to_string())
+    draw(reasons)
     return reasons
 
 

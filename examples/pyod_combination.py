@@ -1,4 +1,7 @@
-"""Our detectors and PyOD's in one ensemble, by PyOD's own means.
+"""One ensemble of our detectors and PyOD's
+========================================
+
+Our detectors and PyOD's in one ensemble, by PyOD's own means.
 
 Scores of different detectors have different units: ``standardizer`` brings those of the test rows
 to the mean and the standard deviation of the training rows before they are combined. LSCP and SUOD
@@ -24,6 +27,20 @@ from deepod.datasets import load_bundled
 def detectors(epochs):
     ours = [AutoEncoder(epochs=epochs, random_state=0), PLAD(epochs=epochs, random_state=0)]
     return [*ours, KNN(), IForest(random_state=0)]
+
+
+def draw(areas):
+    if find_spec("matplotlib") is None:
+        print("The picture is left out: pip install matplotlib")
+        return
+    import matplotlib.pyplot as plt
+
+    axes = plt.figure(figsize=(7, 3.5), layout="constrained").subplots()
+    axes.plot(list(areas.values()), list(areas), "o")
+    axes.invert_yaxis()
+    axes.set(xlabel="AUC-ROC")
+    axes.grid(alpha=0.4)
+    plt.show()
 
 
 def main(epochs="auto"):
@@ -53,6 +70,7 @@ def main(epochs="auto"):
     areas = {name: roc_auc_score(split.y_test, values) for name, values in scores.items()}
     for name, area in areas.items():
         print(f"{name:<14}AUC-ROC {area:.3f}")
+    draw(areas)
     return areas
 
 

@@ -1,4 +1,7 @@
-"""Thresholds: a share, a rule, a bound on false alarms, or one of PyThresh's.
+"""Thresholds in four ways
+=======================
+
+Thresholds: a share, a rule, a bound on false alarms, or one of PyThresh's.
 
 Two ways to train. Where anomalies are among the training rows, ``contamination`` is their share, or
 something that finds it. Where all training rows are normal, ``false_alarm_rate`` holds some of them
@@ -13,6 +16,19 @@ from sklearn.metrics import f1_score
 from deepod import DeepSVDD
 from deepod.bench.protocols import split_table
 from deepod.datasets import load_bundled
+
+
+def draw(found):
+    if find_spec("matplotlib") is None:
+        print("The picture is left out: pip install matplotlib")
+        return
+    import matplotlib.pyplot as plt
+
+    axes = plt.figure(figsize=(7, 3), layout="constrained").subplots()
+    axes.barh(list(found), list(found.values()))
+    axes.set(xlabel="F1 on the test rows", xlim=(0, 1))
+    axes.invert_yaxis()
+    plt.show()
 
 
 def main(epochs="auto"):
@@ -47,6 +63,7 @@ def main(epochs="auto"):
     found["share"] = fit_and_show("one-class", "contamination=0.05", **share)
     bound = {"false_alarm_rate": 0.05, "calibration_fraction": 0.2}
     found["bound"] = fit_and_show("one-class", "false_alarm_rate=0.05", **bound)
+    draw(found)
     return found
 
 

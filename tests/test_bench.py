@@ -339,6 +339,35 @@ def test_images__one_class_trains():
     assert dict(zip(split.X_test, split.y_test, strict=True)) == {0: 1, 1: 0, 2: 1, 3: 0}
 
 
+def test_images__several_classes__train_together():
+    images = Bunch(
+        data=np.arange(6), target=np.array([0, 1, 2, 0, 1, 2]),
+        test=np.arange(4), test_target=np.array([0, 1, 2, 1]),
+    )  # fmt: skip
+    split = protocols.split_images(images, [1, 2], seed=0)
+    assert sorted(split.X_train) == [1, 2, 4, 5]
+    assert dict(zip(split.X_test, split.y_test, strict=True)) == {0: 1, 1: 0, 2: 0, 3: 0}
+
+
+def test_blended_images__means_of_two_test_images_are_the_anomalies():
+    rng = np.random.default_rng(0)
+    test = rng.integers(0, 256, (50, 1, 4, 4), np.uint8)
+    images = Bunch(data=test[:20] // 2, target=np.arange(20) % 2, test=test)
+    split = protocols.blend_images(images, seed=0, max_train=15)
+    assert (len(split.X_train), len(split.X_test), split.y_test.mean()) == (15, 100, 0.5)
+    as_sets = {x.tobytes() for x in test}
+    means = {
+        ((test[i].astype(float) + test[j]) / 2).round().astype(np.uint8).tobytes()
+        for i in range(50)
+        for j in range(i)
+    }
+    for x, y in zip(split.X_test, split.y_test, strict=True):
+        assert x.tobytes() in (means if y else as_sets)
+    other = protocols.blend_images(images, seed=1)
+    assert len(other.X_train) == 20
+    assert {x.tobytes() for x in other.X_test} != {x.tobytes() for x in split.X_test}
+
+
 @pytest.mark.parametrize(
     ("y", "scores", "expected"),
     [
@@ -524,6 +553,17 @@ def test_images__every_class_in_turn(home):
     assert (found[0]["n_train"], found[0]["n_features"]) == (10, 64)
     assert found[0]["anomaly_share"] == pytest.approx(2 / 3)
     assert len(call(home / "c", protocol="images", names="digits:1", seeds=1)) == 1
+    (row,) = call(home / "d", protocol="images", names="digits:2+0", seeds=1)
+    assert (row["dataset"], row["n_train"]) == ("digits:0+2", 20)
+    assert row["anomaly_share"] == pytest.approx(1 / 3)
+    (row,) = call(home / "e", protocol="blended-images", names="digits", seeds=1)
+    assert (row["n_train"], row["n_test"], row["anomaly_share"]) == (30, 60, 0.5)
+
+
+@pytest.mark.parametrize("normal", ["0+1+2", "7", "0+7", "x", "0+", "-1"])
+def test_images__normal_classes_that_are_none__refused(home, normal):
+    with pytest.raises(ValueError, match=r"expected one or more of 0, 1, 2, not all"):
+        bench.find_data(names=[f"digits:{normal}"], protocol="images")
 
 
 def test_run__arrays_from_python__and_a_note(tmp_path):

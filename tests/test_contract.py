@@ -23,6 +23,7 @@ from deepod.params import parameters
 
 from . import children
 from .cases import (
+    EVERY_NAME,
     IN_TURNS,
     NAMES,
     NAMES_AND_KINDS,
@@ -55,7 +56,7 @@ def test_list_detectors__describes_every_entry():
         assert set(entry["inputs"]) <= {*SHAPES, "series"}
 
 
-@every_detector
+@pytest.mark.parametrize("name", EVERY_NAME)
 def test_docstring__names_every_parameter_once_and_has_an_example(name):
     doc = getattr(deepod, name).__doc__
     for parameter in fast(name).get_params(deep=False):
@@ -577,7 +578,10 @@ def test_history__every_epoch__finite_terms_that_fall(name, kind):
         terms = set(entries[0]) - {"phase", "epoch", "seconds"}
         totals = [sum(entry[term] for term in terms) for entry in entries]
         assert np.isfinite(totals).all()
-        if "normalization" in terms:  # a loss divided by the extremes of its batch: not the whole
+        game = any(phase.cycle for phase in detector._phases())
+        if game and "reconstruction" not in terms:  # what one side wins the other loses
+            continue
+        if game or "normalization" in terms:  # divided by the extremes of its batch: not the whole
             totals = [entry["reconstruction"] for entry in entries]
         assert np.mean(totals[-5:]) < np.mean(totals[:5])
 
@@ -690,10 +694,9 @@ def test_default_settings__easy_problem__solved(name):
         rows = np.concatenate([X[:100], X[100:150].swapaxes(2, 3)])
     detector = getattr(deepod, name)(random_state=0).fit(X[150:])
     scores = detector.decision_function(rows)
-    for size in (1, 7, 100):  # the promise holds for trained weights, too
-        np.testing.assert_allclose(
-            detector.decision_function(rows, batch_size=size), scores, **TOLERANCE
-        )
+    for size, some in ((1, 5), (7, 5), (100, 1)):  # the promise holds for trained weights, too
+        found = detector.decision_function(rows[::some], batch_size=size)
+        np.testing.assert_allclose(found, scores[::some], **TOLERANCE)
     assert roc_auc_score(np.repeat([0, 1], [100, 50]), scores) > 0.9
 
 

@@ -63,25 +63,41 @@ def test_fit_many__equals_fitting_one_by_one(name, stacks):
 
 # A second value of every hyper-parameter, whether losses read it or not.
 OTHERS = {
+    "adversarial_weight": 0.4,
     "alpha": "raw",
+    "ascent_steps": 1,
+    "autoregression_weight": 0.3,
     "batch_size": 16,
     "calibration_fraction": 0.2,
     "callbacks": (EarlyStopping(patience=1),),
     "center_eps": 0.3,
     "checkpoint_every": 3,
+    "cluster_weight": 3.0,
     "contamination": 0.2,
     "corruption": "masking",
-    "detection_weight": 0.6,
+    "covariance_weight": 0.01,
     "cross_fitting": True,
+    "density_weight": 0.5,
+    "detection_weight": 0.6,
     "device": "cpu",
+    "dropout": 0.2,
+    "energy_weight": 0.3,
+    "entropy_weight": 0.01,
     "epochs": 2,
     "error": "mse",
+    "estimation_hidden": 4,
+    "estimator_hidden": (2,),
     "false_alarm_rate": 0.2,
     "far": 0.2,
+    "feature_weight": 0.3,
     "fusion": "detection",
+    "gamma": 3.0,
     "gate": None,
     "gates": ("input",),
+    "gaussian_weight": 0.4,
     "input_shape": (5,),
+    "instance_norm": "l2",
+    "interpolation_weight": 0.5,
     "k_neighbors": 2,
     "kl": "gaussian",
     "kl_weight": 0.02,
@@ -91,14 +107,22 @@ OTHERS = {
     "lam": 2.0,
     "latent_dim": 3,
     "lr": 3e-3,
+    "map_hidden": 6,
     "masked_share": 0.5,
     "max_grad_norm": 0.5,
     "max_rows": 30,
     "memory_limit": 1 << 20,
     "milestones": (2,),
+    "mining_lr": 0.3,
+    "mining_steps": 2,
     "missing": "impute",
+    "n_bins": 4,
+    "n_clusters": 2,
+    "n_components": 2,
     "n_members": 3,
     "n_neighbors": 2,
+    "n_slots": 5,
+    "n_starts": 3,
     "network": MLP(hidden=(5,), activation="tanh"),
     "noise_ratio": 0.03,
     "noise_std": 0.9,
@@ -108,15 +132,24 @@ OTHERS = {
     "nu": 0.3,
     "objective": "soft",
     "optimizer": "adamw",
+    "pca": "first",
+    "pca_variance": 0.5,
     "penalty": "sum",
     "perturbator": "mlp",
     "perturbator_hidden": (4,),
+    "power": 4.0,
     "pretrain_epochs": 1,
+    "radius": 0.8,
     "random_state": 7,
     "reach": (1.0, 3.0),
     "reconstruction_weight": 0.3,
     "scaler": "minmax",
-    "score_by": "distance",
+    "score_by": "reconstruction",
+    "search_lr": 0.1,
+    "search_steps": 2,
+    "shrink": 0.03,
+    "similarity": "cosine",
+    "step_size": 0.3,
     "supervision": None,
     "suspects": 0.2,
     "svdd_weight": 0.5,
@@ -125,6 +158,7 @@ OTHERS = {
     "validation_fraction": 0.2,
     "warmup_epochs": 1,
     "weight_decay": 0.01,
+    "weight_lr": 0.1,
     "z0": "output",
     "window": 3,
     "max_windows": 3,
@@ -139,6 +173,8 @@ OTHERS = {
     "view": "multiplicative",
     "transform_hidden": (4,),
 }
+# Other names of choices.
+OTHERS_OF = {"DSEBM": {"score_by": "reconstruction"}, "VAE": {"score_by": "elbo"}}
 # Of the shared ones: what training reads, a number of the optimiser, and what only scoring reads.
 FEW = {"contamination", "lr", "network", "validation_fraction", "weight_decay"}
 NOT_COMPARED = {
@@ -164,7 +200,8 @@ def compared(name):
 def test_fit_all__any_hyper_parameter_differs__as_alone(name, stacks):
     """Nobody lists what may differ: it is found out, and a loss never sees another's value."""
     base = {"network": SMOOTH, "epochs": 3, "batch_size": 32} | SPECIAL.get(name, {})
-    changes = [{}, *({key: OTHERS[key]} for key in compared(name))]
+    others = OTHERS | OTHERS_OF.get(name, {})
+    changes = [{}, *({key: others[key]} for key in compared(name))]
     build = [lambda c=c: fast(name, **(base | clone(c, safe=False))) for c in changes]
     members = [make() for make in build]
     errors = together.fit_all(members, [X] * len(build), [None] * len(build))

@@ -1,4 +1,4 @@
-"""The examples and the README's code run as they stand, with few epochs."""
+"""The examples and the code of the README and of docs/ run as they stand, with few epochs."""
 
 import importlib.util
 import re
@@ -13,7 +13,9 @@ ROOT = Path(__file__).parents[1]
 BLOCK = re.compile(r"```python\n(.*?)```", re.DOTALL)
 README_BLOCKS = BLOCK.findall((ROOT / "README.md").read_text())
 # The blocks of a page build on one another.
-PAGES = {p.name: "\n".join(BLOCK.findall(p.read_text())) for p in (ROOT / "docs").glob("*.md")}
+TEXTS = {str(p.relative_to(ROOT / "docs")): p.read_text() for p in (ROOT / "docs").rglob("*.md")}
+PAGES = {name: "\n".join(BLOCK.findall(text)) for name, text in TEXTS.items()}
+PAGES = {name: code for name, code in PAGES.items() if code}
 
 
 # More than deepod itself does.
@@ -29,6 +31,7 @@ def example(path: Path, monkeypatch):
     """Import an example as a module, so that its classes can be pickled."""
     for library in NEEDS.get(path.stem, ()):
         pytest.importorskip(library)
+    monkeypatch.setenv("MPLBACKEND", "Agg")  # no example waits for a window to be closed
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
     monkeypatch.setitem(sys.modules, path.stem, module)
@@ -36,10 +39,16 @@ def example(path: Path, monkeypatch):
     return module
 
 
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
 @pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
 def test_example__runs(path, monkeypatch, tmp_path):
-    monkeypatch.chdir(tmp_path)  # pictures go to the working folder
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.close("all")
+    monkeypatch.chdir(tmp_path)
     assert example(path, monkeypatch).main(epochs=1) is not None
+    assert pyplot.get_fignums()  # each has a picture for the gallery
+    pyplot.close("all")
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
@@ -93,9 +102,8 @@ def test_docs__code_runs(page, tmp_path, monkeypatch):
 
 
 def test_promises__every_test_is_there():
-    text = (ROOT / "README.md").read_text().partition("## What we promise")[2]
-    table = [line for line in text.splitlines() if line.startswith("|")][2:]
-    assert len(table) > 15
+    table = [line for line in TEXTS["guide/promises.md"].splitlines() if line.startswith("|")][2:]
+    assert len(table) > 30
     for line in table:
         files = re.findall(r"`(test_\w+\.py)`", line)
         assert files, line
@@ -104,5 +112,7 @@ def test_promises__every_test_is_there():
             assert f"def {name}(" in known, name
 
 
-def test_readme__has_code():
-    assert len(README_BLOCKS) >= 4
+def test_texts__have_code():
+    assert README_BLOCKS
+    assert len(PAGES) >= 10
+    assert sum(text.count("```python") for text in TEXTS.values()) >= 25

@@ -33,11 +33,18 @@ SUMS = [
     ("AnoRand", {}),
     ("AutoEncoder", {}),
     ("DAE", {}),
+    ("DSEBM", {"score_by": "reconstruction"}),
+    ("GaussianAD", {}),
+    ("GaussianAD", {"pca": "first", "pca_variance": 0.8}),
     ("IAEAD", {"score_by": "reconstruction"}),
     ("IAELSTMKL", {"score_by": "reconstruction"}),
+    ("IGD", {"score_by": "reconstruction"}),
+    ("LSA", {"score_by": "reconstruction"}),
+    ("MemAE", {}),
     ("NSAE", {"novelty_weight": 0, "normalize": None}),
     ("NSAE", {"novelty_weight": 0, "normalize": None, "error": "norm"}),
     ("Neighbors", {}),
+    ("VAE", {}),
 ]
 SUMS_BY_DEFAULT = {name for name, params in SUMS if not params}
 # What the quadrature may leave of a row, beside the sum of the sizes of its contributions: kinks of

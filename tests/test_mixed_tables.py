@@ -298,10 +298,82 @@ def test_all_columns_left_out__refused():
         fast("AutoEncoder", **MIXED).fit(TRAIN[["id"]])
 
 
-def test_fit__rows_on_disk__refused_with_the_way_out(tmp_path):
+def on_disk(frame, folder, n=1000, **options):
+    """The rows of a frame, several times over, in Parquet, and in memory."""
     pytest.importorskip("pyarrow")
-    TRAIN[["amount"]].to_parquet(tmp_path / "train.parquet")
-    source = deepod.sources.parquet(tmp_path / "train.parquet")
+    folder.mkdir()
+    frame = pd.concat([frame] * (1 + n // len(frame)), ignore_index=True)[:n]
+    frame.to_parquet(folder / "x.parquet", index=False, **options)
+    return deepod.sources.parquet(folder), frame
+
+
+def test_fit__rows_on_disk__encoded_as_in_memory(tmp_path):
+    # One row group, that the buffer holds: the same rows in the same order.
+    source, frame = on_disk(TRAIN, tmp_path / "a")
+    assert source.is_mixed
+    assert source.feature_names == list(TRAIN.columns)
+    detector = fast("AutoEncoder", **MIXED).fit(source)
+    assert detector.columns_ == fast("AutoEncoder", **MIXED).fit(frame).columns_
+    assert list(detector.feature_names_in_) == list(TRAIN.columns)
+    # Scores of rows on disk are those of the same rows in memory, whatever was read before.
+    new, rows = on_disk(NEW, tmp_path / "b", n=500, row_group_size=60)
+    scores = detector.decision_function(rows)
+    np.testing.assert_allclose(detector.decision_function(new), scores, rtol=1e-6)
+    np.testing.assert_array_equal(detector.predict(new), detector.predict(rows))
+    contributions = detector.explain(new)
+    assert contributions.shape == rows.shape
+    np.testing.assert_allclose(contributions, detector.explain(rows), rtol=1e-4, atol=1e-6)
+
+
+def test_fit__rows_on_disk__learns_to_encode_from_all_over(tmp_path):
+    # Sorted by shop, in many row groups, of which the sample shows a part only.
+    frame = pd.DataFrame({"x": np.arange(8000.0) % 7, "shop": np.repeat(list("abcdefgh"), 1000)})
+    source, _ = on_disk(frame, tmp_path / "a", n=8000, row_group_size=500)
+    detector = fast("AutoEncoder", memory_limit=1 << 17, **MIXED).fit(source)
+    assert detector.encoder_.summary() == {"x": "number", "shop": "category: 8 values"}
+    assert np.isfinite(detector.decision_function(source)).all()
+
+
+def test_fit__rows_on_disk__partitions_are_columns(tmp_path):
+    pytest.importorskip("pyarrow")
+    frame = TRAIN.assign(year=np.where(np.arange(len(TRAIN)) % 2, "first", "second"))
+    frame.to_parquet(tmp_path / "x", partition_cols=["year"])
+    source = deepod.sources.parquet(tmp_path / "x")
+    summary = fast("AutoEncoder", **MIXED).fit(source).encoder_.summary()
+    assert summary["year"] == "category: 2 values"
+
+
+def test_rows_on_disk__text_that_nothing_encodes__refused_by_column(tmp_path):
+    source, _ = on_disk(TRAIN, tmp_path / "a")
+    with pytest.raises(ValueError, match=r"Column 'id' .*categorical_features='from_dtype'"):
+        fast("AutoEncoder", missing="impute").fit(source)
+    new, _ = on_disk(NEW.assign(amount="much"), tmp_path / "b")
+    detector = fast("AutoEncoder", **MIXED).fit(TRAIN)
+    with pytest.raises(ValueError, match=r"text in column 'amount'"):
+        detector.decision_function(new)
+    with pytest.raises(ValueError, match=r"feature names"):
+        detector.decision_function(on_disk(NEW.drop(columns="amount"), tmp_path / "c")[0])
+
+
+def test_ensembles__rows_on_disk__members_encode(tmp_path):
+    source, rows = on_disk(TRAIN, tmp_path / "a")
+    members = [fast("AutoEncoder"), deepod.Neighbors()]
+    model = deepod.Consensus(members, member_params=MIXED, random_state=0).fit(source)
+    np.testing.assert_allclose(model.decision_function(source), model.decision_function(rows))
+
+
+def test_review__mixed_rows_on_disk__shown_as_they_are(tmp_path):
+    source, rows = on_disk(TRAIN, tmp_path / "a")
+    detector = fast("AutoEncoder", **MIXED).fit(rows)
+    pages = []
+    for X, name in ((source, "disk"), (rows, "memory")):
+        deepod.review.write(tmp_path / name, detector, X, top=5, title="page")
+        pages.append((tmp_path / name).read_text())
+    assert pages[0] == pages[1]
+
+
+def test_fit__other_sources__refused_with_the_way_out():
+    source = deepod.sources.array(np.ones((50, 2)))
     with pytest.raises(ValueError, match=r"read from disk: .*pandas\.read_parquet"):
         fast("AutoEncoder", **MIXED).fit(source)
 

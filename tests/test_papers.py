@@ -2,14 +2,18 @@
 
 import json
 import math
+import re
 import tomllib
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from benchmarks.papers import __main__ as papers
+from benchmarks.papers import page
 from deepod.bench import detectors, find_data, protocols
 
+ROOT = Path(papers.__file__).parents[2]
 PAPERS = papers.papers()
 SECTIONS = [section for paper in PAPERS for section in papers.read(paper)]
 PRINTED = [section for section in SECTIONS if section.paper]
@@ -42,8 +46,10 @@ def test_files__every_section__figures_of_a_paper_or_ours(section):
 def test_files__figures__one_shape(section):
     paper = section.paper
     needed = {"source", "protocol", "metric", "datasets", "seeds", "published"}
-    assert needed <= set(paper) <= needed | {"runs", "unstated", "departs", "others", "default"}
-    assert paper["protocol"] == "images" or protocols.find(paper["protocol"])
+    assert (
+        needed <= set(paper) <= needed | {"runs", "unstated", "departs", "others", "default", "why"}
+    )
+    assert paper["protocol"] in protocols.DIVIDED or protocols.find(paper["protocol"])
     assert paper["metric"] in papers.METRICS
     assert paper["seeds"] >= 1
     assert paper["unstated"]  # no paper says everything
@@ -69,6 +75,28 @@ def test_files__printed_means__those_of_the_printed_classes(section):
         if "each" in found and "mean" in found:
             agree = found["mean"] == pytest.approx(np.mean(found["each"]), abs=0.1)
             assert agree != ((named(section), name) in MISPRINTED), name
+
+
+def test_files__what_is_printed_beside__is_somewhere_here():
+    """Every method of the papers' tables has a row that says where it is."""
+    for section in PRINTED:
+        for name in section.paper.get("others", {}):
+            method = re.sub(r" \\([hs]\\)|\\*|, Table.*| \\(Scratch\\)", "", name)
+            assert any(method.startswith(row) for row in page.ROWS), name
+
+
+def test_page__recipes__run():
+    rng = np.random.default_rng(0)
+    names = {"X_train": rng.normal(size=(50, 4)), "X_test": rng.normal(size=(5, 4))}
+    (code,) = re.findall(r"```python\n(.*?)```", page.page(), re.DOTALL)
+    exec(code, names)
+    assert names["kde"].decision_function(names["X_test"]).shape == (5,)
+    scores = names["ocsvm"].fit(names["X_train"]).decision_function(names["X_test"])
+    assert np.isfinite(scores).all()
+
+
+def test_page__is_what_the_files_and_results_say():
+    assert (ROOT / "docs" / "papers.md").read_text(encoding="utf-8") == page.page()
 
 
 # --- the command ----------------------------------------------------------------------------------

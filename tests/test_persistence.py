@@ -585,6 +585,7 @@ def kept_by_skops():
     yield deepod.Consensus([fast("Neighbors"), fast("AutoEncoder")], random_state=0).fit(X), X
     yield deepod.SeedEnsemble(fast("DeepSVDD"), 2, random_state=0).fit(X), X
     yield deepod.SklearnOutlierAdapter(fast("DeepSVDD")).fit(X), X
+    yield fitted("AutoEncoder").transfer().fit(X), X
     for kind, network in [("table", MLP(hidden=(4,))), ("windows", Recurrent(hidden=(4,)))]:
         yield fast("AutoEncoder", network=network).fit(samples(kind)), samples(kind)
     yield fast("AutoEncoder", network=LeNet(channels=(2, 2, 2))).fit(samples("images")), None

@@ -44,8 +44,13 @@ def whole_batches(name, **more):
     special = {
         "PLAD": {"perturbator": "mlp", "reach": (1.0, 1.0), "symmetry": "none", "n_members": 2},
         "DAE": {"noise_std": 0.0},
+        "DROCC": {"noise_std": 0.0},
+        "DSEBM": {"noise_std": 0.0},
         "AnoRand": {"noise_ratio": 0.0, "synthetic_ratio": 0.0},
+        "IGD": {"interpolation_weight": 0.0},  # of rows of one process
         "NSAE": {"normalize": None},
+        # The mixture in its loss is that of the rows of one process.
+        "DAGMM": {"energy_weight": 0.0, "covariance_weight": 0.0},
         # Their decoders begin with BatchNorm, which sees the rows of one process.
         # The row that defines the radius lies on the kink of the soft loss: the radius comes last.
         "DeepSVDD": {"objective": "soft", "warmup_epochs": 9, "pretrain_epochs": 0},
@@ -57,7 +62,15 @@ def whole_batches(name, **more):
             "pretrain_epochs": 0,
         },
     }
-    return fast(name, **(settings | special.get(name, {})))
+    detector = fast(name, **(settings | special.get(name, {})))
+    return QuietVAE(**detector.get_params(deep=False)) if name == "VAE" else detector
+
+
+class QuietVAE(deepod.VAE):
+    """Without noise on its codes."""
+
+    def _noise(self, n, shape, generator):
+        return torch.zeros(n, self.latent_dim)
 
 
 class BreaksInOne(deepod.AutoEncoder):
@@ -144,7 +157,12 @@ def state(detector):
     return {name: t.numpy() for name, t in detector.module_.state_dict().items()}
 
 
-@pytest.mark.parametrize("name", NAMES)
+# Games are played with random numbers, of which each process has its own; TQM sees its codes
+# through BatchNorm. That both processes end alike holds for them, too.
+OTHERWISE_IN_ONE = {"ADGAN", "AnoGAN", "OCGAN", "TQM"}
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in OTHERWISE_IN_ONE])
 def test_whole_batches__equal_one_process_with_all_rows(both, name):
     ours, alone = both[0][name], whole_batches(name).fit(X)
     np.testing.assert_allclose(ours.shift_, alone.shift_, rtol=1e-12)

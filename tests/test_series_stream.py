@@ -29,6 +29,11 @@ for new in NEW.values():
     new[200:210] += 3
 # Of classes that need an argument, or can do what others cannot.
 SPECIAL = {
+    "CNNVAELSTM": [
+        lambda **given: series.CNNVAELSTM(
+            n_windows=2, latent_dim=3, filters=(4,), hidden=(4,), epochs=2, random_state=0, **given
+        )
+    ],
     "Windows": [
         lambda **given: series.Windows(deepod.Neighbors(), **given),
         lambda **given: series.Windows(deepod.AutoEncoder(epochs=2, random_state=0), **given),
@@ -362,6 +367,53 @@ def test_watch__names_times_and_blanks__understood(model, capsys, monkeypatch):
     monkeypatch.setattr("sys.stdin", [" ".join(map(repr, p)) for p in new[:30].tolist()])
     assert main(["watch", str(path)]) == 0
     assert capsys.readouterr().out.splitlines()[1:] == [row.split('",')[1] for row in rows]
+
+
+@pytest.mark.parametrize(
+    ("sep", "decimal", "options"),
+    [
+        (";", ".", []),
+        ("\t", ".", []),
+        ("|", ".", []),
+        (";", ",", ["--decimal", ","]),
+        ("\t", ",", ["--decimal", ","]),
+        (" ", ",", ["--decimal", ","]),
+        (":", ".", ["--sep", ":"]),
+    ],
+)
+@pytest.mark.parametrize("names", [True, False])
+def test_watch__dialects__as_with_commas(sep, decimal, options, names, model, capsys, monkeypatch):
+    path, _, new = model
+    lines = [sep.join(names) for names in ["abc"] * names]
+    lines += [sep.join(repr(x).replace(".", decimal) for x in point) for point in new[:30].tolist()]
+    monkeypatch.setattr("sys.stdin", [line + "\n" for line in lines])
+    assert main(["watch", str(path), *options]) == 0
+    found = capsys.readouterr().out
+    monkeypatch.setattr("sys.stdin", [line(point) for point in new[:30].tolist()])
+    assert main(["watch", str(path)]) == 0
+    assert found == capsys.readouterr().out
+
+
+def test_watch__decimal_comma_or_encoding_not_said__error_says_how(
+    model, capsys, monkeypatch, tmp_path
+):
+    path, _, new = model
+    lines = [";".join(repr(x).replace(".", ",") for x in point) for point in new[:2].tolist()]
+    monkeypatch.setattr("sys.stdin", ["a;b;c\n", *lines])
+    assert main(["watch", str(path)]) == 1
+    assert "--decimal , makes the comma" in capsys.readouterr().err
+    for encoding in ("latin-1", "utf-16"):
+        text = "größe;a;b;c\n" + "".join(
+            f"1;{line(p).replace(',', ';')}" for p in new[:30].tolist()
+        )
+        (tmp_path / encoding).write_bytes(text.encode(encoding))
+        for given, code in (([], 1), (["--encoding", encoding], 0)):
+            with (tmp_path / encoding).open() as file:
+                monkeypatch.setattr("sys.stdin", file)
+                assert main(["watch", str(path), "--time", "größe", *given]) == code
+            found = capsys.readouterr()
+            assert ("--encoding" in found.err) == bool(code)
+            assert len(found.out.splitlines()) == (31 if given else 1)
 
 
 def test_watch__state__goes_on(model, capsys, monkeypatch, tmp_path):

@@ -23,10 +23,18 @@ class Chunks:
         Ranges of points that chunks are taken from; none is shorter than ``length``.
     length : int
         Points in a chunk.
+    y : Tensor of shape (n_points,), optional
+        Labels of the points: chunks have one for each of theirs, (n, length).
     """
 
-    def __init__(self, x: Tensor, spans: Sequence[tuple[int, int]], length: int) -> None:
-        self.x, self.y = x, None
+    def __init__(
+        self,
+        x: Tensor,
+        spans: Sequence[tuple[int, int]],
+        length: int,
+        y: Tensor | None = None,
+    ) -> None:
+        self.x, self.y = x, y
         self.device, self.shape = x.device, (length, *x.shape[1:])
         self.parts: int | None = None
         possible = torch.tensor([stop - start - length + 1 for start, stop in spans], device="cpu")
@@ -49,17 +57,17 @@ class Chunks:
         most = int(self._ends[-1])
         drawn = torch.randint(most, (len(self),), generator=stream, device="cpu")
         for part in even_parts(self._start(drawn), batch_size, self.parts):
-            yield self._take(part), None
+            yield self._take(part)
 
     def head(self, n: int) -> tuple[Tensor, Tensor | None]:
         """Return n chunks, always the same."""
-        return self._take(self._start(torch.arange(n, device="cpu") % int(self._ends[-1]))), None
+        return self._take(self._start(torch.arange(n, device="cpu") % int(self._ends[-1])))
 
     def chunks(self, n: int) -> Iterator[Tensor]:
         """Give chunks that are spread evenly over all points, at most n at a time."""
         spread = torch.linspace(0, int(self._ends[-1]) - 1, len(self), device="cpu").long()
         for part in self._start(spread).split(n):
-            yield self._take(part)
+            yield take(self.x, part, self.shape[0])
 
     def state_dict(self) -> dict[str, int]:
         """Return what the next epoch takes from those before it."""
@@ -74,12 +82,14 @@ class Chunks:
         before = torch.cat([self._ends.new_zeros(1), self._ends])[span]
         return self._first[span] + numbers - before
 
-    def _take(self, starts: Tensor) -> Tensor:
-        return take(self.x, starts, self.shape[0])
+    def _take(self, starts: Tensor) -> tuple[Tensor, Tensor | None]:
+        length = self.shape[0]
+        y = None if self.y is None else take(self.y, starts, length)
+        return take(self.x, starts, length), y
 
 
 def take(x: Tensor, starts: Tensor, length: int, stops: Tensor | None = None) -> Tensor:
-    """Gather chunks of points, (n, length, channels), that begin at ``starts``.
+    """Gather chunks of points, (n, length, ...), that begin at ``starts``.
 
     Where a chunk reaches beyond its ``stops``, the last point before is repeated.
     """

@@ -68,6 +68,28 @@ class Series:
         rows = rows[-n:]
         return Series(rows, (len(rows),), "series")
 
+    def labels(self, y: Any) -> Any:
+        """Return the labels of all points, one after the other, of y in the form of the series.
+
+        Raises
+        ------
+        ValueError
+            If there is not one for each point.
+        """
+        if self.form == "list" and isinstance(y, list | tuple) and not all(map(_is_number, y)):
+            lengths = tuple(np.size(part) for part in y)
+            if lengths != self.lengths:
+                raise ValueError(
+                    f"y holds series of {lengths} labels, and X of {self.lengths} points."
+                )
+            return np.concatenate([np.ravel(part) for part in y])
+        if self.form == "episodes" and np.ndim(y) == 2:
+            shape = (len(self.lengths), self.lengths[0])
+            if np.shape(y) != shape:
+                raise ValueError(f"y has shape {np.shape(y)}, and X episodes of shape {shape}.")
+            return np.ravel(y)
+        return y
+
     def shaped(self, values: np.ndarray) -> Any:
         """Return one value per point in the form that the user gave.
 

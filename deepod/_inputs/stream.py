@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deepod._inputs.rows import InMemory, block_rows, even_parts, read
 from deepod._inputs.scaling import Scaler, medians
-from deepod.sources import Source, cut
+from deepod.sources import Source, cut, spread
 from deepod.types import Batch, Shape
 
 # Parts of ``memory_limit``: an eighth for the buffer, whose rows a method may copy a few times, and
@@ -72,8 +72,8 @@ class Stream:
         # At least four: even buffers then have two rows or more.
         self.most_rows = max(4, memory_limit // _ROWS_SHARE // row_bytes)
         wanted = max(1, round(held_out * n)) if held_out else 0
-        self.held_out = _spread(n, min(wanted, self.most_rows), rng)
-        self.sampled = np.setdiff1d(_spread(n, self.most_rows, rng), self.held_out)
+        self.held_out = spread(n, min(wanted, self.most_rows), rng)
+        self.sampled = np.setdiff1d(spread(n, self.most_rows, rng), self.held_out)
 
     def survey(self, how: str | None) -> tuple[Scaler, np.ndarray, np.ndarray]:
         """Read everything once: the scaler, then the samples ``sampled`` and ``held_out``, scaled.
@@ -143,17 +143,6 @@ class Stream:
         first, last = np.searchsorted(self.held_out, (start, stop))
         mask[self.held_out[first:last] - start] = False
         return mask
-
-
-def _spread(n: int, most: int, rng: np.random.Generator) -> np.ndarray:
-    """At most that many of n row numbers, in order: one at random of each of as many equal parts.
-
-    No array is as long as n. Two parts that share a row may draw it both: then there is one less.
-    """
-    if most >= n:
-        return np.arange(n)
-    part = n / max(1, most)
-    return np.unique(((np.arange(most) + rng.random(most)) * part).astype(np.int64))
 
 
 def shuffled(

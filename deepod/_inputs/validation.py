@@ -21,6 +21,10 @@ from deepod.sources import Source
 from deepod.types import Shape
 
 _NAMED = 5  # columns, at most, in a message
+# Of a frame of pandas that shows how rows on disk are to be encoded: text takes some 60 bytes a
+# cell, and looking at it as much again; an eighth of ``memory_limit`` is for that.
+_CELL_BYTES = 8 * 120
+_FEWEST_SAMPLED = 1000
 
 
 def validate_rows(detector: Any, X: Any, *, reset: bool) -> Any:
@@ -88,22 +92,44 @@ def _encodes(detector: Any, reset: bool) -> bool:
     return any(features is not None for features in given)
 
 
-def _encoded(detector: Any, X: Any, reset: bool) -> np.ndarray:
-    """Encode the rows of a mixed table; with ``reset``, learn how."""
+def _encoded(detector: Any, X: Any, reset: bool) -> Any:
+    """Encode the rows of a mixed table, those on disk when they are read; ``reset``: learn how."""
     if reset and detector.input_shape is not None:
         raise ValueError(
             "categorical_features and datetime_features are for tables; leave input_shape=None."
         )
+    if hasattr(X, "encoded_by"):  # Parquet
+        return _encoded_source(detector, X, reset)
     frame = as_frame(X)
     validate_data(detector, frame, reset=reset, skip_check_array=True)
     if reset:
-        encoder = Encoder.fit(frame, detector.categorical_features, detector.datetime_features)
-        detector.encoder_, detector.columns_ = encoder, encoder.columns
+        _learn_to_encode(detector, frame)
     if len(frame) < 1 + reset:
         raise ValueError(f"X has {len(frame)} rows; at least {1 + reset} are needed.")
     rows = detector.encoder_.transform(frame)
     check_finite(rows, column_names(detector, rows), allow_nan=_allows_nan(detector, reset))
     return rows
+
+
+def _learn_to_encode(detector: Any, frame: Any) -> None:
+    encoder = Encoder.fit(frame, detector.categorical_features, detector.datetime_features)
+    detector.encoder_, detector.columns_ = encoder, encoder.columns
+
+
+def _encoded_source(detector: Any, X: Any, reset: bool) -> Any:
+    """Return a source whose rows are encoded as they are read; a sample of them shows how."""
+    names = as_frame(np.empty((0, X.shape[1])))
+    names.columns = X.feature_names
+    validate_data(detector, names, reset=reset, skip_check_array=True)
+    if len(X) < 1 + reset:
+        raise ValueError(f"X has {len(X)} rows; at least {1 + reset} are needed.")
+    if reset:
+        most = max(_FEWEST_SAMPLED, detector.memory_limit // (_CELL_BYTES * X.shape[1]))
+        _learn_to_encode(
+            detector, X.frame_of(sources.spread(len(X), most, np.random.default_rng(0)))
+        )
+    encoder = detector.encoder_
+    return X.encoded_by(encoder.transform, len(encoder.source))
 
 
 def _allows_nan(detector: Any, reset: bool) -> bool:

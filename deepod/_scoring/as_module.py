@@ -76,8 +76,8 @@ class Scores(nn.Module):
         """Do what :meth:`deepod.BaseDetector.decision_function` does."""
         if X.requires_grad and torch.is_grad_enabled() and not self.hooks.has_gradients:
             raise RuntimeError(
-                f"The scores of {type(self.hooks).__name__} are ranks among training rows and have "
-                "no gradients; explain says what each value adds to them."
+                f"The scores of {type(self.hooks).__name__} are ranks or of rounded values, and "
+                "have no gradients; explain says what each value adds to them."
             )
         if tuple(X.shape[1:]) not in (self.sample_shape, self.row_shape):
             raise ValueError(

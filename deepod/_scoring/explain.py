@@ -65,7 +65,7 @@ def integrated_gradients(
     """
     most = max(most, len(x))
     # Whatever mode the caller is in.
-    with torch.inference_mode(False), torch.enable_grad(), _without_cudnn(module, x):
+    with torch.inference_mode(False), torch.enable_grad(), without_cudnn(module, x):
         # Rows are filled up to whole blocks with copies of the last one: once is enough.
         x, copies = x.detach().unique_consecutive(return_inverse=True, dim=0)
         way, total = x - baseline, torch.zeros_like(x)
@@ -81,7 +81,7 @@ def integrated_gradients(
         return (way * total)[copies]
 
 
-def _without_cudnn(module: nn.Module, x: Tensor) -> Any:
+def without_cudnn(module: nn.Module, x: Tensor) -> Any:
     """Leave cuDNN out: its recurrent layers have no backward pass in eval mode."""
     recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
     return torch.backends.cudnn.flags(enabled=False) if recurrent and x.is_cuda else nullcontext()

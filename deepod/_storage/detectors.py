@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from deepod import callbacks, networks
 from deepod._inputs.encoding import is_columns, restore_encoder
 from deepod._inputs.scaling import Scaler
-from deepod._registry import DETECTORS, SERIES, detector_class
+from deepod._registry import DETECTORS, GRAPHS, SERIES, detector_class
 from deepod._scoring.apply import chunk_rows
 from deepod._storage import rebuild
 from deepod._storage import tensors as _tensors
@@ -260,7 +260,7 @@ def blank(
     cls = _class_of(description["detector"], own)
     weights = {k: t for k, t in tensors.items() if k.startswith(_MODULE)}
     others = {k: t for k, t in tensors.items() if k not in weights}
-    detector = _with_params(cls, description, weights)
+    detector = with_params(cls, description, weights)
     set_plain(detector, description["fitted"], PLAIN | _OR_NONE)
     check_features(detector, detector._fitted_params["input_shape"])
     sparing.most_values = inf
@@ -290,7 +290,7 @@ def check_tensors(
             raise InvalidFileError(f"{name} is {tensor.dtype}, and not float64")
 
 
-def _with_params(cls: Any, description: dict[str, Any], weights: dict[str, Tensor]) -> Any:
+def with_params(cls: Any, description: dict[str, Any], weights: dict[str, Tensor]) -> Any:
     """Make a detector with the parameters of a description, and with those it was built by."""
     known = set(cls._parameter_constraints) - {PLACE}
     for key in ("params", "fitted_with"):
@@ -302,7 +302,7 @@ def _with_params(cls: Any, description: dict[str, Any], weights: dict[str, Tenso
     built = detector.get_params(deep=False)
     built |= {name: decoded(value) for name, value in description["fitted_with"].items()}
     cls(**built)._validate_params()
-    if cls.__name__ in DETECTORS | SERIES:  # what others are built by, their authors know
+    if cls.__name__ in DETECTORS | SERIES | GRAPHS:  # what others are built by, their authors know
         # Each layer and member has a value in the file: larger numbers would build more in vain.
         largest = max(_LARGEST_SIZE, sum(t.numel() for t in weights.values()))
         _check_sizes({name: built[name] for name in sizes(cls)}, largest)

@@ -25,6 +25,7 @@ from deepod._registry import ENSEMBLES, __version__
 from deepod._storage import atomic, rebuild
 from deepod._storage import detectors as _detectors
 from deepod._storage import ensembles as _ensembles
+from deepod._storage import graphs as _graphs
 from deepod._storage import tensors as _tensors
 from deepod._storage import windows as _windows
 from deepod._storage.card import CARD, CONFIG, WEIGHTS, card
@@ -119,6 +120,7 @@ def _described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     """Describe what is to be saved, and list its tensors."""
     kind: Any = _windows if hasattr(detector, "detector_") else _detectors
     kind = _ensembles if hasattr(detector, "members_") else kind
+    kind = _graphs if hasattr(detector, "n_nodes_") else kind
     description, tensors = kind.described(detector)
     versions = {"deepod": __version__, "torch": torch.__version__.partition("+")[0]}
     versions |= {"numpy": np.__version__, "scikit-learn": sklearn.__version__}
@@ -159,7 +161,7 @@ def load(
 
     Returns
     -------
-    detector : BaseDetector, Consensus, SeedEnsemble or Windows
+    detector : BaseDetector, Consensus, SeedEnsemble, Windows or detector of graphs
         Fitted. Its scores are bit for bit those of the saved one on the same machine with the same
         versions of the libraries.
 
@@ -214,6 +216,8 @@ def _kind(name: Any) -> Any:
     """Return the module that knows what is in a file of a class of this name."""
     if name in ENSEMBLES:
         return _ensembles
+    if _graphs.holds(name):
+        return _graphs
     return _windows if name == "Windows" else _detectors
 
 

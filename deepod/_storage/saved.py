@@ -8,7 +8,7 @@ from typing import Any, Self, cast
 
 from sklearn.utils.validation import check_is_fitted
 
-from deepod._registry import DETECTORS, ENSEMBLES, SERIES
+from deepod._registry import DETECTORS, ENSEMBLES, GRAPHS, SERIES
 from deepod._storage import models
 
 
@@ -75,7 +75,7 @@ class Saved:
         deepod.InvalidFileError, OSError, ValueError
             As :func:`deepod.load`.
         """
-        known = {*DETECTORS, *SERIES, *ENSEMBLES}
+        known = {*DETECTORS, *SERIES, *GRAPHS, *ENSEMBLES}
         own = [*detectors] if cls.__name__ in known else [*detectors, cls]
         found = models.load(path, device=device, detectors=own, max_bytes=max_bytes)
         if not isinstance(found, cls):

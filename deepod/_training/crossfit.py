@@ -87,6 +87,7 @@ class Half(Fit):
         params = same | _WITHOUT | {"random_state": seed & 0x7FFFFFFF}
         labels = None if whole.labels is None else whole.labels[rows]
         super().__init__(0, type(detector)(**params), whole.rows[rows], labels)
+        self.start = whole.start.of_half()
 
     def _validate(self) -> None:
         super()._validate()

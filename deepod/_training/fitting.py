@@ -29,12 +29,14 @@ from deepod._scoring.sketch import Scores
 from deepod._scoring.tails import as_unseen, ranked_as
 from deepod._scoring.threshold import check_enough
 from deepod._storage.rebuild import built_by
-from deepod._training.checkpoint import Checkpoint, NoCheckpoint, describe, describe_data
+from deepod._training.checkpoint import Checkpoint, NoCheckpoint
+from deepod._training.identity import identity_of
 from deepod._training.loop import refresh
 from deepod._training.processes import current
 from deepod._training.reports import reporters
+from deepod._training.starts import Start
 from deepod._training.suspects import Suspects
-from deepod._training.task import Member, Task, remembers
+from deepod._training.task import Member, Task
 from deepod.callbacks import Progress
 from deepod.networks import StartsFromRows
 from deepod.params import noting_reads
@@ -42,11 +44,6 @@ from deepod.types import Batch, Losses, Phase, Refresh, Shape
 
 # Rows that each of several processes shows, for medians and for layers that start from rows.
 _SHOWN_ROWS = 4096
-# Hyper-parameters that training does without, or that a checkpoint says in other words.
-_NOT_IN_TRAINING = {
-    *("contamination", "false_alarm_rate", "verbose", "checkpoint", "checkpoint_every"),
-    *("random_state", "callbacks", "device"),
-}
 
 
 class Hooks(Protocol):
@@ -90,6 +87,7 @@ class Fit:
     """
 
     task: Task
+    start: Start  # what it begins with
 
     def __init__(self, number: int, detector: Any, X: Any, y: Any) -> None:
         self.number, self.detector, self.X, self.y = number, detector, X, y
@@ -100,6 +98,7 @@ class Fit:
         self.suspects: Suspects | None = None  # of a source: they are told buffer by buffer
         self.encoder: Any = None  # of a mixed table
         self.halves: list[Any] = []  # of cross-fitting, once they are trained
+        self.start = detector._start or Start()
 
     def set_up(self, shared: dict[Any, Any]) -> None:
         """Do all that comes before training.
@@ -133,7 +132,7 @@ class Fit:
             parts = -(-sum(lengths) // trained.batch_size)
             rows.parts = min(parts, max(1, min(lengths) // 2))
         self._build(rows)
-        self.task = self._task(rows, held_out)
+        self.task = self.start.adapted(self._task(rows, held_out))
 
     # --- what is trained ------------------------------------------------------------------------
 
@@ -148,14 +147,18 @@ class Fit:
             if not (isinstance(epoch, Integral) and int(epoch) > 0):
                 raise ValueError(f"milestones must hold positive integers, got {epoch!r}.")
         detector.device_ = resolve_device(detector.device)
-        self.rows = X = validate_rows(detector, X, reset=True)
+        detector.__dict__ |= (known := self.start.known)
+        self.rows = X = validate_rows(detector, X, reset=not known)
         self.encoder = getattr(detector, "encoder_", None)
         in_memory = isinstance(X, np.ndarray)
+        if known and (not in_memory or len(X) < 2):
+            raise ValueError("partial_fit learns from two rows or more, in memory; fit from more.")
         if self.ranks.size > 1 and not in_memory:
             raise ValueError("Several processes train on arrays only; give each its part of X.")
         if self.ranks.size > 1 and detector.checkpoint is not None:
             raise ValueError("Several processes write no checkpoint; leave checkpoint=None.")
         detector.input_shape_ = sample_shape(X, detector.input_shape)
+        self.start.check(detector.input_shape_)
         if detector.scaler == "gcn" and len(detector.input_shape_) != 3:
             raise ValueError("scaler='gcn' is for images of shape (channels, height, width).")
         if detector.calibration_fraction and not in_memory:
@@ -187,26 +190,8 @@ class Fit:
         detector = self.trained
         if detector.checkpoint is None:
             return NoCheckpoint()
-        identity: dict[str, Any] = {
-            "class": f"{type(detector).__module__}.{type(detector).__qualname__}"
-        }
-        identity |= {
-            name: describe(name, value)
-            for name, value in detector.get_params(deep=False).items()
-            if name not in _NOT_IN_TRAINING
-        }
-        # The seeds in the file are what an unseeded fit has drawn.
-        seeded = isinstance(detector.random_state, Integral)
-        state = describe("random_state", detector.random_state) if seeded else None
-        identity |= {
-            "random_state": state,
-            "callbacks": [type(c).__qualname__ for c in detector.callbacks if remembers(c)],
-            "device": str(detector.device_),
-            "X": describe_data(self.rows),
-            "y": describe_data(self.labels),
-        }
         every = detector.checkpoint_every
-        return Checkpoint(detector.checkpoint, every, identity, seeds._asdict())
+        return Checkpoint(detector.checkpoint, every, identity_of(self), seeds._asdict())
 
     def _divide(self) -> None:
         """Divide rows in memory; those of a source are chosen by its stream."""
@@ -247,7 +232,7 @@ class Fit:
         if not len(learned_from):
             raise ValueError(NO_NORMAL_ROW)
         everything = len(learned_from) == len(X)
-        alike = everything and self.encoder is None
+        alike = everything and self.encoder is None and self.start.scaler is None
         key = (id(self.X), detector.scaler, detector.missing, shape) if alike else None
         scaler, scaled = shared.get(key, (None, None))
         if scaler is None:
@@ -273,6 +258,8 @@ class Fit:
     def _fit_scaler(
         self, rows: np.ndarray, fill: np.ndarray | None, gather: Any = lambda found: [found]
     ) -> Scaler:
+        if self.start.scaler is not None:
+            return self.start.scaler.copy()
         shape, how = self.trained.input_shape_, self.trained.scaler
         least = None if self.encoder is None else self.encoder.least_scale
         return Scaler.fit(blocks(rows), shape, how, gather, fill=fill, least=least)
@@ -342,7 +329,8 @@ class Fit:
         if detector.epochs != "auto":
             return int(detector.epochs)
         steps = -(-n // detector.batch_size)
-        return min(detector.auto_epochs, -(-detector.auto_steps // steps))
+        most = detector.auto_epochs if self.start.passes is None else self.start.passes
+        return min(most, -(-detector.auto_steps // steps))
 
     # --- the module -----------------------------------------------------------------------------
 
@@ -357,10 +345,11 @@ class Fit:
         typical = ranks.gather_rows(explain.spread(rows.x, rows.y))
         detector.baseline_ = explain.typical(typical)
         for part in detector.module_.modules():
-            if isinstance(part, StartsFromRows):
+            if isinstance(part, StartsFromRows) and not self.start.weights:
                 part.start_from_rows(ranks.some_rows(rows.x, _SHOWN_ROWS))
             if isinstance(part, nn.modules.batchnorm._BatchNorm) and detector.batch_size == 1:
                 raise ValueError("batch_size=1 leaves BatchNorm nothing to average; use 2 or more.")
+        self.start.put_into(detector.module_)
 
     def _task(self, rows: InMemory, held_out: Batch | None) -> Task:
         detector = self.trained
@@ -400,6 +389,7 @@ class Fit:
         trained = self.trained
         trained.history_, trained.engine_ = member.history, member.engine
         self._refresh_after_training(member)
+        self.start.finish(self)
         self._score_training_rows(member)
         # Only now, in one step: a failed or interrupted fit has changed nothing.
         kept = {k: v for k, v in self.detector.__dict__.items() if not k.endswith("_")}

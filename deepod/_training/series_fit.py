@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from deepod._inputs.chunks import Chunks, take
+from deepod._inputs.division import NO_NORMAL_ROW
 from deepod._inputs.rows import InMemory
 from deepod._inputs.scaling import Scaler, medians
 from deepod._inputs.series import as_series
@@ -38,12 +39,15 @@ class SeriesFit(Fit):
 
     def __init__(self, number: int, detector: Any, X: Any, y: Any) -> None:
         self.series = as_series(X)
+        if y is not None and getattr(detector, "supervision", None) is not None:
+            y = self.series.labels(y)
         super().__init__(number, detector, self.series.rows, y)
         self.given = X
 
     def _validate(self) -> None:
         super()._validate()
         detector = self.trained
+        known = self.start.known.get("window_")
         name = type(detector).__name__
         for parameter, only in _OF_ROWS.items():
             if getattr(detector, parameter) != only:
@@ -61,7 +65,9 @@ class SeriesFit(Fit):
             )
         lengths = self.series.lengths
         most = detector._longest_window(detector.input_shape_)
-        detector.window_ = resolve_window(name, detector.window, most, lengths)
+        window = detector.window if known is None else known
+        window = resolve_window(name, window, most, lengths)
+        detector.window_ = detector._possible_window(window)
 
     def _divide(self) -> None:
         """Hold out the last points, or the last episodes."""
@@ -75,11 +81,16 @@ class SeriesFit(Fit):
     def _load(self, shared: dict[Any, Any]) -> tuple[Any, Batch | None]:
         """Scale all points; those to train on are taken in chunks."""
         detector, X, shape = self.trained, self.rows, self.trained.input_shape_
-        ranges = [X[span.start : span.stop] for span in self.train_on]
+        ranges = [X[part][self._normal(part)] for part in self._parts(self.train_on)]
+        ranges = [part for part in ranges if len(part)]
+        if not ranges:
+            raise ValueError(NO_NORMAL_ROW)
         fill = None
         if detector.missing == "impute":
             fill = medians(np.concatenate(ranges), shape)
-        scaler = Scaler.fit(ranges, shape, detector.scaler, fill=fill, floor=SCALE_FLOOR)
+        scaler = self.start.scaler
+        if scaler is None:
+            scaler = Scaler.fit(ranges, shape, detector.scaler, fill=fill, floor=SCALE_FLOOR)
         detector.scaler_ = scaler
         scaled = scaler.copy().transform(X)
         self.points = torch.from_numpy(scaled).to(detector.device_)
@@ -87,7 +98,10 @@ class SeriesFit(Fit):
         if not detector._whole_episodes():
             length = min(detector._chunk_length(), length)
         spans = [(span.start, span.stop) for span in self.train_on]
-        rows = Chunks(self.points, spans, length)
+        y = None
+        if self.labels is not None:
+            y = torch.as_tensor(self.labels, dtype=torch.float32, device=detector.device_)
+        rows = Chunks(self.points, spans, length, y)
         if not self.watched:
             return rows, None
         starts = [
@@ -95,13 +109,25 @@ class SeriesFit(Fit):
             for span in self.watched
             for at in range(span.start, span.stop, length)
         ]
-        return rows, Batch(take(self.points, torch.tensor(starts), length))
+        watched = torch.tensor(starts)
+        labels = None if y is None else take(y, watched, length)
+        return rows, Batch(take(self.points, watched, length), labels)
+
+    def _parts(self, spans: Sequence[Span]) -> list[slice]:
+        return [slice(span.start, span.stop) for span in spans]
+
+    def _normal(self, part: slice) -> Any:
+        """Which points of a part are not labelled as anomalies."""
+        return slice(None) if self.labels is None else self.labels[part] == 0
 
     def _build(self, rows: InMemory) -> None:
         super()._build(rows)
         module, spans = self.trained.module_, [(a, b) for _, a, b in self.train_on]
-        module.errors.find_constant(self.points, spans)
+        if self.start.scaler is None:  # else it is known, too
+            module.errors.find_constant(self.points, spans)
         generator = torch.Generator("cpu").manual_seed(self.seeds.prepare)
+        if rows.y is not None:
+            self.trained._learn_labels(module, rows.y, spans)
         self.trained._solve(module, self.points, spans, generator)
 
     def _task(self, rows: Any, held_out: Batch | None) -> Task:
@@ -116,9 +142,12 @@ class SeriesFit(Fit):
     def _score_training_rows(self, member: Member) -> None:
         detector, spans = self.trained, spans_of(self.series.lengths)
         scores = detector._score_trained_points(self.points, spans)
-        if self.calibrate:
-            parts = [scores[span.start : span.stop] for span in self.calibrate]
-            detector.calibration_scores_ = np.sort(np.concatenate(parts))
+        # Known anomalies are no measure of normal points.
+        normal = self.calibrate or (self.watched if self.labels is not None else [])
+        if normal:
+            parts = [scores[part][self._normal(part)] for part in self._parts(normal)]
+            if sum(map(len, parts)):
+                detector.calibration_scores_ = np.sort(np.concatenate(parts))
         detector._remember_points(scores, self.watched)
 
 

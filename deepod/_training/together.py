@@ -19,6 +19,7 @@ from deepod._training.crossfit import halves_of
 from deepod._training.fitting import Fit
 from deepod._training.loop import train
 from deepod._training.stacked import NotRecordableError
+from deepod._training.starts import Start
 from deepod._training.task import Member
 from deepod.params import noting_reads
 
@@ -26,9 +27,11 @@ MOST_MEMBERS = 64  # side by side: more are no faster, and take more memory
 
 
 def fit_all(
-    detectors: Sequence[Any], Xs: Sequence[Any], ys: Sequence[Any]
+    detectors: Sequence[Any], Xs: Sequence[Any], ys: Sequence[Any], begin: Start | None = None
 ) -> list[Exception | None]:
     """Fit every detector on its X and y; those that are alike train side by side.
+
+    With ``begin``, all begin with that, and not with what ``transfer`` has given them.
 
     Returns
     -------
@@ -42,6 +45,7 @@ def fit_all(
     with fixed(), torch.enable_grad():
         for k, (detector, X, y) in enumerate(zip(detectors, Xs, ys, strict=True)):
             fit = (detector._fit_kind or Fit)(k, detector, X, y)
+            fit.start = begin or fit.start
             try:
                 fit.set_up(shared)
             except Exception as error:
@@ -149,6 +153,7 @@ def _likeness(fit: Fit) -> tuple[Any, ...]:
         not isinstance(fit.rows, np.ndarray)
         or task.ranks.size > 1
         or detector.checkpoint is not None
+        or fit.start.alone
         or any(isinstance(part, unfit) for part in task.module.modules())
     ):
         return (fit.number,)

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
 from sklearn.model_selection import train_test_split
 from sklearn.utils import Bunch
 
+_BLENDED = 10_000  # training images of all classes
 SMALL, LARGE = 1000, 50_000  # rows that the published protocol brings every table to
 
 
@@ -206,7 +207,8 @@ PROTOCOLS = {
 
 # Protocols whose datasets come divided into a training and a test part.
 DIVIDED = {
-    "images": "the images of one class train; all others are anomalies",
+    "images": "the images of one class train, or of several; all others are anomalies",
+    "blended-images": "images of all classes train; means of two test images are anomalies",
     "series": "the training part of a series trains, the part after it is scored point by point",
 }
 
@@ -287,19 +289,19 @@ def split_table(
 
 def split_images(
     images: Bunch,
-    normal: int,
+    normal: int | Sequence[int],
     seed: int,
     max_train: int | None = None,
     max_test: int | None = None,
 ) -> Split:
-    """Train on the training images of one class, test on all test images.
+    """Train on the training images of one class, or of several, test on all test images.
 
     Parameters
     ----------
     images : Bunch
         As :func:`deepod.datasets.load_images` returns it without ``normal``.
-    normal : int
-        The normal class; the images of all other classes are the anomalies.
+    normal : int or sequence of int
+        The normal classes; the images of all other classes are the anomalies.
     seed : int
         Seed of the caps and of the order; without caps every seed has the same images.
     max_train, max_test : int, optional
@@ -309,12 +311,49 @@ def split_images(
     -------
     Split
     """
-    y_test = (images.test_target != normal).astype(int)
+    classes = np.atleast_1d(normal)
+    y_test = (~np.isin(images.test_target, classes)).astype(int)
     rng = np.random.default_rng((seed, 1))
-    train = _cap_train(np.flatnonzero(images.target == normal), max_train, rng)
+    train = _cap_train(np.flatnonzero(np.isin(images.target, classes)), max_train, rng)
     test = _cap_test(np.arange(len(y_test)), y_test, max_test, rng)
     X_train = images.data[train]
     return _checked(Split(X_train, np.zeros(len(train), int), images.test[test], y_test[test]))
+
+
+def blend_images(
+    images: Bunch, seed: int, max_train: int | None = None, max_test: int | None = None
+) -> Split:
+    """Train on images of all classes; the anomalies are means of two test images, pixel by pixel.
+
+    PLAD's section 4.5 (Cai & Fan, NeurIPS 2022): 10,000 training images, all test images, and as
+    many anomalies, of pairs that are drawn at random.
+
+    Parameters
+    ----------
+    images : Bunch
+        As :func:`deepod.datasets.load_images` returns it without ``normal``.
+    seed : int
+    max_train : int, optional
+        At most so many training images; 10,000 by default.
+    max_test : int, optional
+        As in :func:`split_table`.
+
+    Returns
+    -------
+    Split
+    """
+    rng = np.random.default_rng((seed, 1))
+    train = _cap_train(np.arange(len(images.data)), max_train or _BLENDED, rng)
+    n = len(images.test)
+    if n < 2:
+        raise ValueError(f"Two test images are blended; there are {n}.")
+    first = rng.integers(n, size=n)
+    second = (first + rng.integers(1, n, size=n)) % n  # another one
+    pairs = images.test[first].astype(np.float32) + images.test[second]
+    X = np.concatenate([images.test, (pairs / 2).round().astype(images.test.dtype)])
+    y = np.repeat([0, 1], n)
+    test = _cap_test(np.arange(len(y)), y, max_test, rng)
+    return _checked(Split(images.data[train], np.zeros(len(train), int), X[test], y[test]))
 
 
 def split_series(series: Bunch, max_train: int | None = None, max_test: int | None = None) -> Split:

@@ -407,8 +407,10 @@ def load(cell: Cell, dataset: Dataset) -> protocols.Split:
         raise ValueError(f"{dataset.name} is {what}, and the protocol is {cell.protocol}.")
     caps = cell.seed, cell.max_train, cell.max_test
     if cell.protocol == "images":
-        normal = int(cell.dataset.rpartition(":")[2])
-        return protocols.split_images(dataset.load(), normal, *caps)
+        normal = cell.dataset.rpartition(":")[2].split("+")
+        return protocols.split_images(dataset.load(), [*map(int, normal)], *caps)
+    if cell.protocol == "blended-images":
+        return protocols.blend_images(dataset.load(), *caps)
     if cell.protocol == "series":
         return protocols.split_series(dataset.load(), cell.max_train, cell.max_test)
     table = dataset.load()
@@ -535,6 +537,10 @@ def _check_same_data(dataset: Dataset, there: Iterable[dict[str, Any]], out: Pat
 # --- datasets -------------------------------------------------------------------------------------
 
 
+# Where datasets of a protocol lie in the folder of all; tables for the others.
+_FOLDERS = {"images": "images", "blended-images": "images", "series": "timeseries"}
+
+
 def find_data(
     paths: Iterable[str | os.PathLike[str]] = (),
     names: Iterable[str] = (),
@@ -557,8 +563,9 @@ def find_data(
         of folders, too. Without any, those in :func:`deepod.datasets.get_data_home`.
     names : iterable of str
         Only these, in this order, with or without ADBench's number: "38_thyroid" or "thyroid". For
-        the protocol "images", "mnist" (every class in turn is normal) or "mnist:3". Series are
-        called by their folder and file, "SMD/machine-1-6"; "SMD" is all that are in it.
+        the protocol "images", "mnist" (every class in turn is normal), "mnist:3", or "mnist:2+3"
+        (both are normal); for "blended-images" "mnist". Series are called by their folder and
+        file, "SMD/machine-1-6"; "SMD" is all that are in it.
     protocol : str, default="one-class"
     label, anomaly, normal, drop
         As in :func:`deepod.datasets.load_table`.
@@ -576,7 +583,7 @@ def find_data(
     ValueError
         If there is no file of such a kind, or two have one name.
     """
-    kind = {"images": "images", "series": "timeseries"}.get(protocol, "tabular")
+    kind = _FOLDERS.get(protocol, "tabular")
     places = [Path(p) for p in paths] or [datasets.get_data_home() / kind]
     files = []
     for place in places:
@@ -627,9 +634,21 @@ def _image_classes(files: Sequence[Path], names: Sequence[str]) -> list[Dataset]
     for wanted in names or [path.stem for path in files]:
         name, _, normal = wanted.partition(":")
         path = _one(files, name, sorted({p.parent for p in files})).absolute()
-        classes = [int(normal)] if normal else np.unique(Dataset(name, path).load().target).tolist()
+        there = np.unique(Dataset(name, path).load().target).tolist()
+        classes = [_classes(normal, there)] if normal else there
         found += [Dataset(f"{name}:{number}", path) for number in classes]
     return list(dict.fromkeys(found))
+
+
+def _classes(normal: str, there: Sequence[int]) -> str:
+    """Return the normal classes, as "2+3", of those that there are."""
+    numbers = {int(part) if part.strip().isdigit() else -1 for part in normal.split("+")}
+    if not numbers < set(there):
+        raise ValueError(
+            f"normal classes {normal!r}: expected one or more of {', '.join(map(str, there))}, not "
+            "all, with + between them."
+        )
+    return "+".join(map(str, sorted(numbers)))
 
 
 def _series(files: Sequence[Path], names: Sequence[str]) -> list[Dataset]:

@@ -350,7 +350,8 @@ def _add_watch(commands: Any) -> None:
         description="Read points of a series from standard input, one a line, and write a line "
         "with score and label for each as it comes, below a line of names: nan and 0 while there "
         "are not enough points for a score. A line has the numbers of all channels, separated by "
-        "commas or blanks; a first line with names is understood. MODEL is a detector of series "
+        "what the first line has of ';', tab, '|' and the comma, or else by blanks; a first line "
+        "with names is understood. MODEL is a detector of series "
         "that was fitted with --set smoothing=causal. A line that is no point ends the command "
         "with exit code 1.",
         epilog="example: tail -n +1 -f sensors.csv | deepod watch model --time when",
@@ -371,6 +372,7 @@ def _add_watch(commands: Any) -> None:
         action="store_true",
         help="leave out lines that are no points, with a word on standard error, and go on",
     )
+    _add_dialect(watch)
 
 
 def _add_report(commands: Any) -> None:
@@ -398,7 +400,7 @@ def _add_dialect(command: Any) -> None:
     command.add_argument(
         "--decimal",
         choices=[".", ","],
-        help="decimal point of .csv (default: found out)",
+        help="decimal point of .csv (default: found out; a point on standard input)",
     )
     command.add_argument(
         "--encoding",

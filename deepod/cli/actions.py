@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing, suppress
 from importlib.util import find_spec
 from pathlib import Path
@@ -227,11 +227,31 @@ def run_report(arguments: argparse.Namespace) -> None:
     print(reporting.run_report(arguments))
 
 
+def _lines(encoding: str) -> Iterator[str]:
+    """Read standard input, line by line as they come."""
+    if hasattr(sys.stdin, "reconfigure"):  # unless something else has taken its place
+        sys.stdin.reconfigure(encoding=encoding)
+    try:
+        yield from sys.stdin
+    except UnicodeDecodeError as error:
+        raise ValueError(
+            f"standard input is not in {encoding} ({error}); --encoding NAME says what it is in, "
+            "such as latin-1."
+        ) from error
+
+
 def run_watch(arguments: argparse.Namespace) -> None:
     """Score points as they come."""
     from deepod.cli import watch
 
-    given = watch.watch(arguments.model, sys.stdin, time=arguments.time, state=arguments.state)
+    dialect = _dialect(arguments)
+    given = watch.watch(
+        arguments.model,
+        _lines(dialect.encoding or "utf-8"),
+        time=arguments.time,
+        state=arguments.state,
+        dialect=dialect,
+    )
     with closing(given), suppress(KeyboardInterrupt):  # as one ends what would go on for ever
         print("score,label" if arguments.time is None else "time,score,label", flush=True)
         for found in given:

@@ -10,8 +10,11 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import deepod
-from deepod._inputs.tables import number
+from deepod._inputs.tables import UNKNOWN, Dialect, number
 from deepod.cli.tables import about
+
+# Looked for in the first line, in this order: a comma may be a decimal point where others separate.
+_SEPARATORS = (";", "\t", "|", ",")
 
 
 class Watched(NamedTuple):
@@ -32,6 +35,7 @@ def watch(
     *,
     time: str | None = None,
     state: Path | None = None,
+    dialect: Dialect = UNKNOWN,
 ) -> Generator[Watched | BadLineError, None, None]:
     """Score lines as they come.
 
@@ -40,13 +44,16 @@ def watch(
     model : Path
         A saved detector of series.
     lines : iterable of str
-        Numbers separated by commas or by blanks, one for each channel. If the first line has a
-        cell that is no number, it names the columns: then those of training are read by their
-        names, if these are known, and otherwise all but ``time``. Empty lines are passed over.
+        Numbers, one for each channel, separated by what the first line has of ``;``, tab, ``|``
+        and the comma, or else by blanks. If the first line has a cell that is no number, it names
+        the columns: then those of training are read by their names, if these are known, and
+        otherwise all but ``time``. Empty lines are passed over.
     time : str, optional
         Name of the column of times, which is passed on as it is.
     state : Path, optional
         File with the state of the stream, to go on from if it is there, and written in the end.
+    dialect : Dialect, optional
+        Separator, if not the first line is to tell, and decimal point, a point if it is not said.
 
     Returns
     -------
@@ -69,7 +76,7 @@ def watch(
     if state is not None and state.exists():
         with about(f"--state {state}"):
             stream.load(state)
-    return _kept(stream, _scored(stream, detector, lines, time), state)
+    return _kept(stream, _scored(stream, detector, lines, time, dialect), state)
 
 
 def _kept(
@@ -85,16 +92,18 @@ def _kept(
 
 
 def _scored(
-    stream: Any, detector: Any, lines: Iterable[str], time: str | None
+    stream: Any, detector: Any, lines: Iterable[str], time: str | None, dialect: Dialect
 ) -> Generator[Watched | BadLineError, None, None]:
     places: list[int] | None = None  # of the channels
-    width, at = detector.n_features_in_, None
+    width, at, sep = detector.n_features_in_, None, dialect.sep
+    decimal = dialect.decimal or "."
     for row, line in enumerate(lines, 1):
         if not line.strip():
             continue
-        cells = _cells(line)
+        sep = sep or _separator(line, decimal)
+        cells = _cells(line, sep)
         if places is None:
-            if not all(map(_is_number, cells)):
+            if not all(_is_number(cell, decimal) for cell in cells):
                 with about(f"line {row}, with the names of the columns"):
                     places, at = _places(cells, detector, time)
                 width = len(cells)
@@ -105,26 +114,40 @@ def _scored(
         try:
             if len(cells) != width:
                 raise ValueError(f"it has {len(cells)} values; expected {width}.")
-            score = stream.push([number(cells[place]) for place in places])
+            score = stream.push([_number(cells[place], sep, decimal) for place in places])
         except ValueError as error:
             yield BadLineError(f"line {row}: {error}")
             continue
         yield Watched(None if at is None else cells[at], score, score > stream.threshold)
 
 
-def _cells(line: str) -> list[str]:
-    if "," in line:
-        (cells,) = csv.reader([line.strip()], skipinitialspace=True)
-        return [cell.strip() for cell in cells]
-    return line.split()
+def _separator(line: str, decimal: str) -> str:
+    marks = [mark for mark in _SEPARATORS if mark != decimal and len(_cells(line, mark)) > 1]
+    return marks[0] if marks else " "
 
 
-def _is_number(cell: str) -> bool:
+def _cells(line: str, sep: str) -> list[str]:
+    if sep == " ":
+        return line.split()
+    (cells,) = csv.reader([line.rstrip("\r\n")], delimiter=sep, skipinitialspace=True)
+    return [cell.strip() for cell in cells]
+
+
+def _is_number(cell: str, decimal: str) -> bool:
     try:
-        number(cell)
+        number(cell, decimal)
     except ValueError:
         return False
     return True
+
+
+def _number(cell: str, sep: str, decimal: str) -> float:
+    try:
+        return number(cell, decimal)
+    except ValueError as error:
+        if sep != "," and decimal == "." and _is_number(cell, ","):
+            raise ValueError(f"{error} --decimal , makes the comma the decimal point.") from error
+        raise
 
 
 def _places(header: Sequence[str], detector: Any, time: str | None) -> tuple[list[int], int | None]:

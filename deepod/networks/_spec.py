@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from deepod.params import Estimator
 from deepod.types import Shape
 
-Activation = Literal["leaky_relu", "relu", "elu", "gelu", "silu", "tanh", "sigmoid"]
+Activation = Literal["leaky_relu", "relu", "elu", "gelu", "silu", "tanh", "sigmoid", "softplus"]
 ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "leaky_relu": nn.LeakyReLU,
     "relu": nn.ReLU,
@@ -21,6 +21,7 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
     "silu": nn.SiLU,
     "tanh": nn.Tanh,
     "sigmoid": nn.Sigmoid,
+    "softplus": nn.Softplus,
 }
 
 

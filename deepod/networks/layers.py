@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn.functional import mse_loss
+from torch.nn.modules.batchnorm import _BatchNorm
 
 EPS = 1e-8
 
@@ -51,6 +53,26 @@ def error_terms(name: str, reconstruction: Tensor, x: Tensor) -> Tensor:
 def drawn_by(generator: torch.Generator) -> dict[str, Any]:
     """Return arguments that make a draw come from ``generator``, on its device, in float32."""
     return {"generator": generator, "device": generator.device, "dtype": torch.float32}
+
+
+def input_gradients(module: nn.Module, x: Tensor) -> Tensor:
+    """Gradient of what the module puts out for each sample in that sample, (B, *shape).
+
+    To be used in a loss, also without gradients and with members side by side; it can itself be
+    differentiated. BatchNorm works as in evaluation, or samples would depend on one another.
+    """
+    norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
+    recurrent = any(isinstance(m, nn.RNNBase) for m in module.modules())
+    # cuDNN's recurrent layers cannot be differentiated twice.
+    native = torch.backends.cudnn.flags(enabled=False) if x.is_cuda and recurrent else nullcontext()
+    for norm in norms:
+        norm.eval()
+    try:
+        with native:
+            return torch.func.grad(lambda x: module(x).sum())(x)
+    finally:
+        for norm in norms:
+            norm.train()
 
 
 class Gate(nn.Module):

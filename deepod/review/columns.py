@@ -82,9 +82,11 @@ class Columns(NamedTuple):
         return told.hexdigest()[:16]
 
 
-def _read(source: Source, rows: np.ndarray) -> Source:
+def _read(source: Any, rows: np.ndarray) -> Any:
     """Read rows of a file in one pass over it."""
     order = np.argsort(rows, kind="stable")
+    if getattr(source, "is_mixed", False):
+        return source.frame_of(np.unique(rows)).iloc[np.unique(rows, return_inverse=True)[1]]
     wanted, found = rows[order], np.empty((len(rows), *source.shape[1:]), source.dtype)
     for start, stop in parts_of(len(source), source.shape[1:]):
         first, last = np.searchsorted(wanted, [start, stop])

@@ -8,6 +8,8 @@ from deepod._inputs.series import split_at_gaps
 from deepod._registry import SERIES, detector_class
 
 if TYPE_CHECKING:
+    from deepod.series.c_lstm import CLSTM
+    from deepod.series.cnn_vae_lstm import CNNVAELSTM
     from deepod.series.consensus import SeriesConsensus
     from deepod.series.lstm_ad import LSTMAD
     from deepod.series.lstm_ae import LSTMAE
@@ -18,6 +20,8 @@ if TYPE_CHECKING:
     from deepod.series.windows import Windows
 
 __all__ = [
+    "CLSTM",
+    "CNNVAELSTM",
     "LSTMAD",
     "LSTMAE",
     "LSTMVAE",

@@ -98,6 +98,10 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         """Points that window="auto" stands for, on long series of such points."""
         return self.auto_window
 
+    def _possible_window(self, window: int) -> int:
+        """Return the window to take, where the method does not take every one."""
+        return window
+
     def _chunk_length(self) -> int:
         """Points of the chunks to train on, if the series are long enough."""
         return self.window_
@@ -115,9 +119,16 @@ class SeriesDetector(SeriesMethods, BaseDetector):
     ) -> None:
         """Learn from the points of ``spans`` what is learned without steps, before any."""
 
+    def _learn_labels(self, module: nn.Module, y: Tensor, spans: Sequence[tuple[int, int]]) -> None:
+        """Learn from the labels of the points of ``spans``, under ``supervision``."""
+
     def _terms(self, module: Any, x: Tensor) -> Tensor:
         """Give what each value adds to the score of its point, (B, length, channels)."""
         return module.errors(self._errors(module, x))
+
+    def _totals(self, module: Any, x: Tensor) -> Tensor:
+        """Give fewer terms with the same sum, where those of each value take longer."""
+        return self._terms(module, x)
 
     def _learn_errors(self, module: Any, x: Tensor, spans: Sequence[Span]) -> None:
         """Learn what errors are usual from normal points that were not trained on."""
@@ -141,8 +152,9 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         ----------
         X : array-like of shape (T,), (T, channels) or (n, T, channels), or a list of series
             As in :meth:`decision_function`; ``window + 2`` points at least.
-        y : object, optional
-            Ignored.
+        y : array-like of shape (T,) or (n, T), or a list of arrays, optional
+            Ignored, unless a ``supervision`` parameter of the method asks for it: one label for
+            each point, 0 (normal) or 1 (anomaly).
 
         Returns
         -------
@@ -194,15 +206,20 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         self, points: Tensor, spans: Sequence[Span], batch_size: int | None = None
     ) -> np.ndarray:
         """One score for each point of ``spans``, of scaled points."""
-        return finite(self._contributed(points, spans, batch_size).sum(1, dtype=np.float64))
+        found = self._contributed(points, spans, batch_size, self._totals)
+        return finite(found.sum(1, dtype=np.float64))
 
     def _contributed(
-        self, points: Tensor, spans: Sequence[Span], batch_size: int | None = None
+        self,
+        points: Tensor,
+        spans: Sequence[Span],
+        batch_size: int | None = None,
+        function: Function | None = None,
     ) -> np.ndarray:
         """Give what each channel adds to the scores of points, (n_points, channels)."""
 
         def terms(wide: Sequence[Span]) -> np.ndarray:
-            return self._of_points(self.module_, points, wide, self._terms, batch_size)
+            return self._of_points(self.module_, points, wide, function or self._terms, batch_size)
 
         return self._contributions_of(self._over_time(terms, spans))
 
@@ -251,12 +268,12 @@ class SeriesDetector(SeriesMethods, BaseDetector):
 
         def of_windows(points: np.ndarray) -> np.ndarray:
             x = torch.from_numpy(points).to(device)
-            return self._of_points(module, x, [Span(0, window - 1, len(x))], self._terms)
+            return self._of_points(module, x, [Span(0, window - 1, len(x))], self._totals)
 
         @torch.no_grad()
         def of_chunk(points: np.ndarray) -> np.ndarray:
             x = torch.from_numpy(points).to(device)
-            return self._terms(module, x[None])[0].cpu().numpy()
+            return self._totals(module, x[None])[0].cpu().numpy()
 
         channels = self.n_features_in_
         if self.windowed:
@@ -277,6 +294,7 @@ class WithoutSteps(SeriesDetector):
     """Detector of series that learns without steps, by ``_solve``."""
 
     auto_epochs = 0
+    _in_steps = False
 
     def _phases(self) -> list[Phase]:
         return []

@@ -2,24 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any, Literal
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepod._inputs.chunks import take
-from deepod._scoring.apply import chunk_rows, score
-from deepod._scoring.points import Span, windows_of
 from deepod.networks.layers import drawn_by
 from deepod.params import integer, one_of, param, parameters, real
-from deepod.series._base import SeriesDetector
 from deepod.series._errors import Errors
+from deepod.series._windowed import WindowedDetector
 from deepod.types import Batch, Losses, Shape
-
-_LEARNED_FROM = 1 << 22  # values of windows whose errors show what is usual, at most
-_COVERED_BY = 4  # windows that a point lies in, where a series does not begin or end
 
 
 class Reconstructor(nn.Module):
@@ -111,7 +104,7 @@ class Reconstructor(nn.Module):
 
 
 @parameters
-class LSTMAE(SeriesDetector):
+class LSTMAE(WindowedDetector):
     """Autoencoder of LSTMs: a point is abnormal if windows around it are reconstructed badly.
 
     An LSTM reads a window, a second one reconstructs it from the state that the first ends in. A
@@ -204,7 +197,6 @@ class LSTMAE(SeriesDetector):
     max_grad_norm = 1.0
     family = "reconstruction"
     paper = "Wei et al., LSTM-Autoencoder-Based Anomaly Detection for Indoor Air Quality, 2023"
-    windowed = True
 
     def _build_module(self, shape: Shape) -> nn.Module:
         if self.teacher_forcing and not self.carry_state:
@@ -247,22 +239,3 @@ class LSTMAE(SeriesDetector):
         if self.error == "mae" and self.error_scale != "covariance":
             return terms / terms.shape[1]
         return super()._contributions_of(terms)
-
-    def _learn_errors(self, module: Any, x: Tensor, spans: Sequence[Span]) -> None:
-        """Learn from the errors in each window: means over several windows are smaller."""
-        window = self.window_
-        parts = [windows_of(span, window, self._stride(), causal=False) for span in spans]
-        first = torch.cat([p.new_full(p.shape, s.start) for p, s in zip(parts, spans, strict=True)])
-        starts = torch.cat(parts)
-        most = max(1, _LEARNED_FROM // (window * x.shape[1]))
-        if len(starts) > most:
-            some = torch.linspace(0, len(starts) - 1, most).long()
-            starts, first = starts[some], first[some]
-        size = chunk_rows((window, *x.shape[1:]))
-        windows = (take(x, part, window) for part in starts.split(size))
-        errors = score(module, self._errors, windows, x.device, len(starts))
-        held_out = starts[:, None] + torch.arange(window) >= first[:, None]
-        module.errors.learn(errors[held_out.to(x.device)])
-
-    def _stride(self) -> int:
-        return max(1, self.window_ // _COVERED_BY)

@@ -1,4 +1,4 @@
-"""AutoEncoder, DAE and NS-AE: losses by hand, invariants, error maps."""
+"""AutoEncoder, DAE, VAE, NS-AE, MemAE and LSA: losses by hand, invariants, error maps."""
 
 import tomllib
 from pathlib import Path
@@ -8,16 +8,17 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from deepod import DAE, NSAE, AutoEncoder, DeepSVDD
+from deepod import DAE, LSA, NSAE, VAE, AutoEncoder, DeepSVDD, MemAE
 from deepod.bench.detectors import find
 from deepod.callbacks import EarlyStopping
+from deepod.models.reconstruction import vae
 from deepod.networks import MLP, LeNet
 from deepod.types import Batch
 from tests.cases import samples
 
 ROOT = Path(__file__).parents[2]
 X = samples(n=64)
-FAMILY = [AutoEncoder, DAE, NSAE]
+FAMILY = [AutoEncoder, DAE, LSA, MemAE, NSAE, VAE]
 every_class = pytest.mark.parametrize("cls", FAMILY)
 
 
@@ -82,7 +83,58 @@ def test_latent_dim__default__length_of_the_code(cls):
             module.encoder if hasattr(module, "encoder") else module["net"].autoencoder.encoder
         )
         lengths.append(encoder[-1].out_features)
-    assert lengths == ([8, 8, 32] if cls is NSAE else [32, 32, 32])
+    # A VAE's encoder gives means and variances.
+    short = [8, 8, 32]
+    assert lengths == {LSA: short, NSAE: short, VAE: [64] * 3}.get(cls, [32] * 3)
+
+
+# --- VAE ----------------------------------------------------------------------------------------
+
+
+def test_vae__loss_and_scores__by_hand():
+    detector = small(VAE, epochs=3, kl_weight=0.3).fit(X)
+    x, module = scaled(detector), detector.module_.eval()
+    noise = detector._noise(64, (5,), torch.Generator().manual_seed(0))
+    assert noise.shape == (64, 3)
+    with torch.no_grad():
+        mean, log_variance = module.encoder(x).numpy()[:, :3], module.encoder(x).numpy()[:, 3:]
+        drawn = torch.from_numpy(mean + np.exp(log_variance / 2) * noise.numpy())
+        found = module.decoder(drawn).numpy()
+    kl = 0.3 * ((mean**2 + np.exp(log_variance) - 1 - log_variance) / 2).sum(1)
+    expected = {
+        "reconstruction": ((found - x.numpy()) ** 2).sum(1).mean() / 2,
+        "kl": kl.mean(),
+    }
+    terms = detector._loss(module, Batch(x, None, noise))
+    assert {k: v.item() for k, v in terms.items()} == pytest.approx(expected, rel=1e-5)
+    errors = (reconstruction(detector, x) - x.numpy()) ** 2
+    np.testing.assert_allclose(detector.decision_scores_, errors.mean(1), rtol=1e-5)
+    elbo = detector.set_params(score_by="elbo").decision_function(X)
+    np.testing.assert_allclose(elbo, errors.sum(1) / 2 + kl, rtol=1e-5)
+
+
+def test_vae__divergence__that_of_torch():
+    generator = torch.Generator().manual_seed(0)
+    mean, log_variance = torch.randn(2, 7, 4, generator=generator)
+    code = torch.distributions.Normal(mean, (log_variance / 2).exp())
+    known = torch.distributions.kl_divergence(code, torch.distributions.Normal(0, 1)).sum(1)
+    torch.testing.assert_close(vae._divergence(mean, log_variance), known)
+    assert vae._divergence(torch.zeros(1, 4), torch.zeros(1, 4)) == 0
+
+
+def test_vae__large_weight__rows_reconstructed_by_their_mean():
+    """No code pays, and the score is the mean square of the scaled row."""
+    params = {"batch_size": 64, "lr": 0.02, "epochs": 300}
+    detector = small(VAE, kl_weight=100.0, **params).fit(X)
+    squares = (scaled(detector).numpy() ** 2).mean(1)
+    np.testing.assert_allclose(detector.decision_scores_, squares, rtol=0.1)
+    detector = small(VAE, kl_weight=1e-4, **params).fit(X)
+    assert detector.decision_scores_.mean() < 0.6 * squares.mean()
+
+
+def test_vae__far_rows__finite():
+    detector = small(VAE, epochs=3, score_by="elbo").fit(X)
+    assert np.isfinite(detector.decision_function(1e30 * X.astype(float))).all()
 
 
 # --- NS-AE --------------------------------------------------------------------------------------
@@ -203,6 +255,170 @@ def test_nsae__novelty_layers(layers):
     assert [m.out_features for m in linear] == [3] * (layers - 1) + [1]
 
 
+# --- MemAE --------------------------------------------------------------------------------------
+
+
+def address_by_hand(detector, z, shrink):
+    """Weights of the slots, in float64."""
+    slots = detector.module_.slots.detach().double().numpy()
+    if detector.similarity == "cosine":
+        z = z / np.linalg.norm(z, axis=1, keepdims=True)
+        slots = slots / np.linalg.norm(slots, axis=1, keepdims=True)
+    w = np.exp(z @ slots.T)
+    w /= w.sum(1, keepdims=True)
+    w = np.where(w > shrink, w, 0)
+    total = w.sum(1, keepdims=True)
+    return np.divide(w, total, out=np.zeros_like(w), where=total > 0)
+
+
+@pytest.mark.parametrize("similarity", ["dot", "cosine"])
+@pytest.mark.parametrize("shrink", [None, 0.02, 0.051])
+def test_memae__loss_and_score__by_hand_in_numpy(similarity, shrink):
+    params = {"n_slots": 20, "entropy_weight": 0.3, "error": "mse", "epochs": 3}
+    detector = small(MemAE, similarity=similarity, shrink=shrink, **params).fit(X)
+    x, module = scaled(detector), detector.module_
+    with torch.no_grad():
+        z = module.encoder(x).double().numpy()
+        w = address_by_hand(detector, z, shrink or 1 / 20)
+        read = torch.from_numpy(w @ module.slots.double().numpy()).float()
+        errors = ((module.decoder(read) - x) ** 2).mean(1).numpy()
+        terms = detector._loss(module, Batch(x))
+    assert (w == 0).any() or shrink == 0.02
+    entropy = -(w * np.log(w + 1e-12)).sum(1).mean()
+    expected = {"reconstruction": errors.mean(), "entropy": 0.3 * entropy}
+    assert {k: v.item() for k, v in terms.items()} == pytest.approx(expected, rel=1e-4)
+    np.testing.assert_allclose(detector.decision_scores_, errors, rtol=1e-4)
+
+
+def test_memae__weights__on_the_simplex_or_all_shrunk_away():
+    module = small(MemAE, n_slots=20, epochs=1).fit(X).module_
+    w = module.address(torch.from_numpy(X))
+    assert (w >= 0).all()
+    torch.testing.assert_close(w.sum(1), torch.ones(64))
+    assert w.count_nonzero(1).float().mean() < 20
+    # More than any weight can be: what is decoded is nothing, and nothing is NaN.
+    detector = small(MemAE, n_slots=20, shrink=5.0, epochs=2).fit(X)
+    assert (detector.module_.address(torch.from_numpy(X)) == 0).all()
+    outputs = reconstruction(detector, scaled(detector))
+    np.testing.assert_array_equal(outputs, np.broadcast_to(outputs[0], outputs.shape))
+    assert np.isfinite(detector.decision_scores_).all()
+
+
+def test_memae__one_slot__everything_is_decoded_alike():
+    detector = small(MemAE, n_slots=1, shrink=0.5, epochs=20).fit(X)
+    outputs = reconstruction(detector, scaled(detector))
+    np.testing.assert_allclose(outputs, np.broadcast_to(outputs[0], outputs.shape), atol=1e-6)
+
+
+def test_memae__far_rows__decoded_within_the_hull_of_the_slots():
+    """An autoencoder follows a row along the plane it has learned; a memory does not."""
+    generator = np.random.default_rng(0)
+    plane = generator.normal(size=(2, 8))
+    rows = generator.normal(size=(300, 2)) @ plane
+    far = 6 * rows[:50]
+    shares = {}
+    for cls in (AutoEncoder, MemAE):
+        detector = cls(random_state=0, cross_fitting=False).fit(rows)
+        found = reconstruction(detector, scaled(detector, far))
+        shares[cls] = np.linalg.norm(found) / np.linalg.norm(scaled(detector, far))
+    assert shares[MemAE] < 0.6 * shares[AutoEncoder]
+
+
+def test_memae__gradients__reach_slots_and_encoder_through_the_threshold():
+    module = small(MemAE, n_slots=20, epochs=0).fit(X).module_
+    x = torch.from_numpy(X)
+    terms = small(MemAE)._loss(module, Batch(x))
+    terms["reconstruction"].backward()
+    assert module.slots.grad.abs().sum() > 0
+    assert all(p.grad.abs().sum() > 0 for p in module.encoder.parameters())
+
+
+# --- LSA ----------------------------------------------------------------------------------------
+
+
+def distributions_by_hand(module, z):
+    """Log-probabilities of the bins, (n, d, bins), by loops over the values of the code."""
+    layers = [part for part in module.estimator if hasattr(part, "mask")]
+    n, d = z.shape
+    h = z[:, :, None]  # (n, d, channels)
+    for number, layer in enumerate(layers):
+        weight, bias = (p.detach().double().numpy() for p in (layer.weight, layer.bias))
+        weight = weight.reshape(d, -1, d, h.shape[2])
+        out = np.tile(bias.reshape(1, d, -1), (n, 1, 1))
+        for i in range(d):
+            for j in range(i if number == 0 else i + 1):
+                out[:, i] += h[:, j] @ weight[i, :, j].T
+        h = np.where(out > 0, out, 0.01 * out) if number + 1 < len(layers) else out
+    return h - np.log(np.exp(h).sum(2, keepdims=True))
+
+
+def surprise_by_hand(module, z):
+    log_p, bins = distributions_by_hand(module, z), module.n_bins
+    centers = (np.arange(bins) + 0.5) / bins
+    total = np.zeros(len(z))
+    for row in range(len(z)):
+        for i in range(z.shape[1]):
+            total[row] -= np.interp(z[row, i], centers, log_p[row, i])
+    return total
+
+
+@pytest.mark.parametrize("score_by", ["combined", "likelihood", "reconstruction"])
+def test_lsa__loss_and_score__by_hand_in_numpy(score_by):
+    params = {"estimator_hidden": (3, 2), "n_bins": 7, "autoregression_weight": 0.3, "epochs": 5}
+    detector = small(LSA, score_by=score_by, **params).fit(X)
+    x, module = scaled(detector), detector.module_
+    with torch.no_grad():
+        z = 1 / (1 + np.exp(-module.encoder(x).double().numpy()))
+        errors = ((module.decoder(torch.from_numpy(z).float()) - x) ** 2).numpy()
+    surprise = surprise_by_hand(module, z)
+    expected = {
+        "reconstruction": errors.sum(1).mean(),
+        "autoregression": 0.3 * surprise.mean(),
+    }
+    terms = detector._loss(module, Batch(x))
+    assert {k: v.item() for k, v in terms.items()} == pytest.approx(expected, rel=1e-4)
+    parts = {"likelihood": surprise, "reconstruction": errors.mean(1)}
+    parts["combined"] = sum((p - p.min()) / np.ptp(p) for p in parts.values())
+    np.testing.assert_allclose(detector.decision_scores_, parts[score_by], rtol=1e-3, atol=1e-4)
+
+
+def test_lsa__estimator__sees_earlier_values_alone():
+    module = small(LSA, latent_dim=4, n_bins=3, estimator_hidden=(5, 5), epochs=0).fit(X).module_
+    z = torch.rand(4, generator=torch.Generator().manual_seed(0))
+
+    def out(z):
+        return module.estimator(z[None]).view(4, 3)
+
+    jacobian = torch.autograd.functional.jacobian(out, z).abs().sum(1)  # (of value, in value)
+    assert (jacobian.triu() == 0).all()
+    assert (jacobian[torch.ones(4, 4).tril(-1).bool()] > 0).all()
+
+
+def test_lsa__probabilities__sum_up_to_one_over_all_codes():
+    """Of all sequences of bins, when the values before are at the centres of theirs."""
+    module = small(LSA, latent_dim=2, n_bins=4, estimator_hidden=(3,), epochs=3).fit(X).module_
+    centers = (torch.arange(4) + 0.5) / 4
+    z = torch.cartesian_prod(centers, centers)
+    assert (-module.surprise(z, z)).exp().sum().item() == pytest.approx(1, rel=1e-5)
+
+
+def test_lsa__gradient_of_the_likelihood__not_by_where_the_code_lies():
+    """By the values before alone: a code of one value gets none."""
+    for length, reached in [(1, False), (3, True)]:
+        detector = small(LSA, latent_dim=length, n_bins=5, estimator_hidden=(4,), epochs=1).fit(X)
+        terms = detector._loss(detector.module_, Batch(scaled(detector)))
+        weights = detector.module_.encoder[-1].weight
+        (found,) = torch.autograd.grad(terms["autoregression"], weights)
+        assert (found.abs().sum() > 0) == reached
+
+
+def test_lsa__score__continuous_and_finite_where_the_code_saturates():
+    detector = small(LSA, epochs=5, score_by="likelihood").fit(X)
+    line = X[:1] + np.linspace(0, 1e-3, 200)[:, None]
+    assert np.abs(np.diff(detector.decision_function(line))).max() < 0.05
+    assert np.isfinite(detector.decision_function(1e6 * X)).all()
+
+
 # --- all ----------------------------------------------------------------------------------------
 
 
@@ -214,7 +430,7 @@ def test_easy_problem__rows_off_a_plane__found(cls, contaminated):
     normal = generator.normal(size=(400, 2)) @ plane + 0.05 * generator.normal(size=(400, 8))
     odd = 2 * generator.normal(size=(60, 8))
     train = np.concatenate([normal[:300], odd[:10]]) if contaminated else normal[:300]
-    detector = cls(random_state=0).fit(train)
+    detector = cls(random_state=0, cross_fitting=False).fit(train)
     scores = detector.decision_function(np.concatenate([normal[300:], odd[10:]]))
     assert roc_auc_score(np.repeat([0, 1], [100, 50]), scores) > 0.95
 
@@ -247,7 +463,7 @@ def test_score_map__tables_or_unfitted__refused(cls):
     assert not hasattr(DeepSVDD(), "score_map")
 
 
-@pytest.mark.parametrize("name", ["autoencoder", "dae", "ns_ae"])
+@pytest.mark.parametrize("name", ["autoencoder", "dae", "lsa", "memae", "ns_ae", "vae"])
 def test_paper_settings__every_section__fits(name):
     path = ROOT / "benchmarks" / "papers" / f"{name}.toml"
     for section in tomllib.loads(path.read_text()):
@@ -255,4 +471,6 @@ def test_paper_settings__every_section__fits(name):
         channels = 3 if "cifar" in section else 1
         image = isinstance(detector.network, LeNet)
         rows = np.random.default_rng(0).normal(size=(8, channels, 32, 32)) if image else X
+        if "estimator_hidden" in detector.get_params():
+            detector.set_params(estimator_hidden=[2, 2])  # as printed, of 13 million weights
         detector.set_params(epochs=1).fit(rows)

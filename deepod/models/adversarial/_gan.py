@@ -1,0 +1,94 @@
+"""What methods share that train a generator against a discriminator and search it afterwards."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from deepod._base import BaseDetector
+from deepod.networks import Network
+from deepod.networks.layers import drawn_by
+from deepod.params import integer, param, parameters
+from deepod.types import Batch, Losses, Phase, Shape
+
+
+class Discriminator(nn.Module):
+    """Network whose last hidden layer can be asked for: (B, *shape) -> logits (B,)."""
+
+    def __init__(self, network: Network, shape: Shape) -> None:
+        super().__init__()
+        self.features, width = network.features(shape)
+        self.head = nn.Linear(width, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of being real."""
+        return self.head(self.features(x)).squeeze(-1)
+
+
+@parameters
+class GAN(BaseDetector):
+    """Generator and discriminator that take turns in every batch."""
+
+    latent_dim: int | None = param(
+        default=None,
+        accepts=[integer(1), None],
+        doc="Length of the generator's input z; None: half as many as a sample has values, from 2 "
+        "to 32.",
+    )
+    n_starts: int = param(
+        default=64,
+        accepts=[integer(1)],
+        doc="Points z that a search may start from: drawn once, in ``fit``, so that scores are "
+        "not random.",
+    )
+    family = "adversarial"
+    inputs = ("table", "images")
+    auto_steps = 1000
+    auto_epochs = 200
+    # The search follows gradients, which no graph of operators holds.
+    has_graph = False
+
+    def _network(self, shape: Shape) -> Network:
+        network = super()._network(shape)
+        # Without biases, which LeNet leaves out for Deep SVDD's sake, z = 0 gives a black image.
+        if self.network == "auto" and "bias" in network.get_params():
+            network.set_params(bias=True)
+        return network
+
+    def _latent_dim(self, shape: Shape) -> int:
+        return self.latent_dim or max(2, min(32, torch.Size(shape).numel() // 2))
+
+    def _build_module(self, shape: Shape) -> nn.Module:
+        network, code = self._network(shape), self._latent_dim(shape)
+        parts = {
+            "generator": network.decoder(code, shape),
+            "discriminator": Discriminator(network, shape),
+        }
+        module = nn.ModuleDict(parts)
+        module.register_buffer("starts", torch.randn(self.n_starts, code))
+        return module
+
+    def _phases(self) -> list[Phase]:
+        turns = {"discriminator.": self._loss, "generator.": self._generator_loss}
+        milestones = tuple(self.milestones)
+        return [
+            Phase("fit", self.epochs_, loss, params=(part,), milestones=milestones, cycle="game")
+            for part, loss in turns.items()
+        ]
+
+    def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> Tensor:
+        return torch.randn(n, self._latent_dim(shape), **drawn_by(generator))
+
+    def _loss(self, module: Any, batch: Batch) -> Losses:
+        """Cross-entropy of the discriminator."""
+        judge = module["discriminator"]
+        fake = module["generator"](batch.noise).detach()
+        return {"real": softplus(-judge(batch.x)).mean(), "fake": softplus(judge(fake)).mean()}
+
+    def _generator_loss(self, module: Any, batch: Batch) -> Losses:
+        """Cross-entropy of taking what is generated for real: the loss that does not saturate."""
+        fake = module["generator"](batch.noise)
+        return {"generator": softplus(-module["discriminator"](fake)).mean()}

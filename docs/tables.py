@@ -1,0 +1,483 @@
+"""Tables that stand in the texts but are made elsewhere: of detectors and of measured results.
+
+Each number of such a table stands in one place, the committed file of results that it is computed
+from. A table sits between ``<!-- table: NAME -->`` and ``<!-- end of table -->`` in README.md or a
+page of docs/; ``tests/test_docs.py`` compares all of them.
+
+    python docs/tables.py           # write all tables anew, after a new detector or new results
+    python docs/tables.py --check   # say which ones are not as they would be written
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+import sys
+import textwrap
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import redirect_stdout
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from docs import reference  # noqa: E402
+
+RESULTS = ROOT / "benchmarks/results"
+PLACES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+BLOCK = re.compile(r"(<!-- table: (.+?) -->\n\n?)(.*?)(\n?<!-- end of table -->)", re.DOTALL)
+PYOD = "pyod:"
+# What families are called, in the order of the pages; others come after these, as they are.
+FAMILIES = {
+    "reconstruction": "Reconstruction",
+    "one_class": "One-class",
+    "density": "Density and distances",
+    "perturbation": "Perturbation",
+    "self_supervised": "Self-supervised",
+    "adversarial": "Adversarial",
+}
+
+
+# --- detectors ------------------------------------------------------------------------------------
+
+
+def families() -> dict[str, list[Any]]:
+    """Group the detectors: of rows by the folder of their family, then others by what they take."""
+    rows, *others = reference.kinds().items()
+    found: dict[str, list[Any]] = {title: [] for title in FAMILIES.values()}
+    for cls in rows[1].values():
+        folder = cls.__module__.split(".")[2]
+        title = FAMILIES.get(folder, folder.replace("_", " ").capitalize())
+        found.setdefault(title, []).append(cls)
+    found |= {title: list(classes.values()) for title, classes in others}
+    return {title: classes for title, classes in found.items() if classes}
+
+
+def file_of(cls: type) -> str:
+    """Return the file that a class is written in, from the root of the repository."""
+    return cls.__module__.replace(".", "/") + ".py"
+
+
+def summary(cls: type) -> str:
+    """Return the first sentence of a docstring."""
+    return " ".join((cls.__doc__ or "").strip().split("\n\n")[0].split())
+
+
+def anchor(title: str) -> str:
+    """Return the anchor that a heading gets, on GitHub and in the pages."""
+    return re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-")
+
+
+def detectors_in_short() -> str:
+    """List the families, with the names of their detectors."""
+    lines = [["family", "detectors"], ["---", "---"]]
+    for name, classes in families().items():
+        family = f"[{name}](docs/detectors.md#{anchor(name)})"
+        text = ", ".join(f"`{cls.__name__}`" for cls in classes)
+        for part in textwrap.wrap(text, 94 - len(family)):  # lines of at most 100 characters
+            lines.append([family, part])
+            family = " " * len(family)
+    return re.sub(r"\| {5,}\|", "| |", piped(lines))
+
+
+def detectors_in_full() -> str:
+    """List all detectors by family: what each is, what it takes, and its paper."""
+    parts = []
+    for name, classes in families().items():
+        lines = [["detector", "what it is", "takes", "paper"], ["---"] * 4]
+        for cls in classes:
+            link = f"[`{cls.__name__}`](../{file_of(cls)})"
+            takes = ", ".join(getattr(cls, "inputs", ()))
+            lines.append([link, summary(cls), takes, getattr(cls, "paper", "")])
+        parts.append(f"## {name}\n\n{piped(lines)}")
+    return "\n\n".join(parts)
+
+
+def piped(lines: Iterable[Sequence[str]]) -> str:
+    """Write a Markdown table; the second line says how columns are aligned."""
+    texts = []
+    for line in lines:
+        rule = all(re.fullmatch("-+:?", cell) for cell in line)
+        texts.append(f"|{'|'.join(line)}|" if rule else f"| {' | '.join(line)} |")
+    return "\n".join(text.replace("|  |", "| |") for text in texts)
+
+
+def papers() -> str:
+    """List the settings of papers that can be run, as ``python -m benchmarks.papers --list``."""
+    from benchmarks.papers import __main__ as command
+
+    out = io.StringIO()
+    with redirect_stdout(out):
+        command.main(["--list"])
+    return out.getvalue().strip()
+
+
+# --- results --------------------------------------------------------------------------------------
+
+
+@cache
+def rows_of(file: str) -> Any:
+    """Read a file of results as a DataFrame."""
+    from deepod.bench import read
+    from deepod.bench.reporting import tables
+
+    return tables.frame(read(RESULTS / file))
+
+
+def common(file: str, protocol: str, datasets: Any = None, detectors: Any = None) -> Any:
+    """Return the rows of one protocol that all detectors have in common."""
+    from deepod.bench.reporting import tables
+
+    rows = rows_of(file)
+    rows = rows[rows["protocol"] == protocol]
+    if datasets is not None:
+        rows = rows[rows["dataset"].isin(datasets)]
+    if detectors is not None:
+        rows = rows[rows["detector"].isin(detectors)]
+    there, missing = tables.split_common(rows)
+    if len(missing):
+        raise ValueError(f"{file}: {protocol} lacks {len(missing)} cells")
+    return there
+
+
+def shown(detector: str, names: dict[str, str] | None = None) -> str:
+    """Write the name of a detector as texts have it."""
+    if names and detector in names:
+        return names[detector]
+    if detector.startswith(PYOD):
+        return f"{detector.removeprefix(PYOD)} (PyOD)"
+    return f"`{detector}()`"
+
+
+def percent(value: float) -> str:
+    """Write a share in percent with one digit."""
+    return f"{100 * value:.1f}"
+
+
+def means(there: Any, *metrics: str) -> Any:
+    """Return means over datasets, of the means over seeds: detectors x metrics."""
+    import pandas as pd
+
+    from deepod.bench.reporting import tables
+
+    return pd.DataFrame({m: tables.per_dataset(there, m).mean() for m in metrics})
+
+
+def ahead(there: Any, of: str) -> dict[str, dict[str, str]]:
+    """Return by how much a detector is ahead of each other one, with 95 % intervals."""
+    from deepod.bench.reporting import tables
+
+    found: dict[str, dict[str, str]] = {}
+    for name, line in tables.differences(there, of).iterrows():
+        value, low, high = (100 * line[key] + 0.0 for key in ("difference", "low", "high"))
+        text = f"{value:+.1f} [{low:.1f}, {high:.1f}]".replace("-0.0", "0.0").replace("+0.0", "0.0")
+        found.setdefault(str(name), {})[line["metric"]] = text
+    return found
+
+
+def oddbench_in_short() -> str:
+    """Compare on tables that were kept apart: means, and AUC-ROC ahead of each other detector."""
+    lines = [
+        ["", "clean: AUC-ROC", "AUC-PR", "lead", "anomalies: AUC-ROC", "AUC-PR", "lead"],
+        ["---", *["--:"] * 6],
+    ]
+    file = "consensus_oddbench.jsonl"
+    parts = [common(file, protocol) for protocol in ("one-class", "unsupervised")]
+    found = [(means(part, "auc_roc", "auc_pr"), ahead(part, "Consensus")) for part in parts]
+    for name in found[0][0].sort_values("auc_roc", ascending=False).index:
+        line = [shown(name)]
+        for table, differences in found:
+            line += [percent(table.loc[name, "auc_roc"]), percent(table.loc[name, "auc_pr"])]
+            line += [differences.get(name, {}).get("AUC-ROC", "")]
+        lines.append(line)
+    return piped(lines)
+
+
+def consensus(file: str) -> Callable[[], str]:
+    """Compare with ``Consensus``, by both metrics and, where it was shown, by ranks."""
+
+    def table() -> str:
+        from deepod.bench.reporting import tables
+
+        parts = [common(file, protocol) for protocol in ("one-class", "unsupervised")]
+        found = [
+            (tables.overview(part, "auc_roc"), means(part, "auc_pr"), ahead(part, "Consensus"))
+            for part in parts
+        ]
+        head = ["", "clean: AUC-ROC, AUC-PR, rank", "Consensus minus it: AUC-ROC, AUC-PR"]
+        head += ["anomalies in training", "Consensus minus it"]
+        lines = [head, ["---", *["--:"] * 4]]
+        for name in found[0][0].index:
+            line = [shown(name)]
+            for table, pr, differences in found:
+                roc = table.loc[name]
+                values = [percent(roc["auc_roc_mean"]), percent(pr.loc[name, "auc_pr"])]
+                line += [", ".join([*values, f"{roc['auc_roc_rank']:.1f}"])]
+                line += [", ".join(differences.get(name, {}).values())]
+            lines.append(line)
+        return piped(lines)
+
+    return table
+
+
+def study(file: str, protocol: str) -> Callable[[], str]:
+    """Show the study on ADBench's tables: confirmation sets, and AUC-ROC on development ones."""
+
+    def table() -> str:
+        from benchmarks.adbench import expand
+        from deepod.bench.reporting import tables
+
+        there = common(file, protocol, expand(["confirmation"]))
+        chosen = means(common(file, protocol, expand(["development"])), "auc_roc")
+        others = means(there, "auc_pr", "false_alarms")
+        head = ["", "confirmation: AUC-ROC", "rank", "AUC-PR", "flagged", "development: AUC-ROC"]
+        lines = [head, ["---", *["--:"] * 5]]
+        for name, line in tables.summary(there, "auc_roc").iterrows():
+            lines.append([
+                shown(str(name)),
+                f"{percent(line['mean'])} ± {percent(line['std'])}",
+                f"{line['rank']:.1f}",
+                percent(others.loc[name, "auc_pr"]),
+                f"{100 * others.loc[name, 'false_alarms']:.0f}",
+                percent(chosen.loc[name, "auc_roc"]),
+            ])  # fmt: skip
+        return piped(lines)
+
+    return table
+
+
+LABELS = {
+    "benchmarks/labels.toml:anorand-few": '**`AnoRand(supervision="few_labels")`**',
+    "benchmarks.reference:RandomForest": "random forest, unlabelled rows as normal ones",
+    "benchmarks/labels.toml:plad-drop": '`PLAD(supervision="drop_anomalies")`',
+    "benchmarks/labels.toml:anorand-once": "AnoRand, each known anomaly trained on once",
+    "PLAD": "`PLAD()`, no labels",
+    "AnoRand": "`AnoRand()`, no labels",
+    "pyod:KNN": "KNN (PyOD), no labels",
+}
+
+
+def few_labels() -> str:
+    """Show what labels of 1, 5 and 10 % of the anomalies are worth."""
+    shares = (1, 5, 10)
+    parts = [
+        means(
+            common("few_labels.jsonl", f"few-labels-{n}", detectors=list(LABELS)),
+            *("auc_roc", "auc_pr"),
+        )
+        for n in shares
+    ]
+    head = [""] + [text for n in shares for text in (f"{n} %: AUC-ROC", "AUC-PR")]
+    lines = [head, ["---", *["--:"] * 6]]
+    for name, text in LABELS.items():
+        values = [percent(part.loc[name, m]) for part in parts for m in ("auc_roc", "auc_pr")]
+        lines.append([text, *values])
+    return piped(lines)
+
+
+def by_label(file: str, protocols: dict[str, str], names: dict[str, str]) -> str:
+    """Show AUC-ROC and AUC-PR of chosen detectors under several protocols."""
+    parts = [means(common(file, p, detectors=list(names)), "auc_roc", "auc_pr") for p in protocols]
+    lines = [["AUC-ROC, AUC-PR", *protocols.values()], ["---", *["--:"] * len(protocols)]]
+    for name, text in names.items():
+        cells = [part.loc[name] for part in parts]
+        lines.append([text, *(f"{percent(c.auc_roc)}, {percent(c.auc_pr)}" for c in cells)])
+    return piped(lines)
+
+
+TOML = "benchmarks/labels.toml:"
+DEVELOPED = {
+    TOML + "anorand-few": "**half, mean of both blocks, minmax: the default**",
+    TOML + "anorand-fifth": "a fifth",
+    TOML + "anorand-swapped": "fusion swapped",
+    TOML + "anorand-detection": "detection block alone",
+    TOML + "anorand-reconstruction": "reconstruction alone",
+    TOML + "anorand-scaled": "scaler standard",
+    TOML + "anorand-weight": "detection weight 0.5",
+    TOML + "anorand-lr": "lr 3e-3",
+    TOML + "anorand-once": "each once, fusion swapped: the default before",
+    "benchmarks.reference:RandomForest": "random forest",
+}
+WITH_ERRORS = {
+    "benchmarks.reference:RandomForest": "random forest",
+    TOML + "anorand-supervised": '**`AnoRand(supervision="supervised")`**',
+    TOML + "anorand-standard": "AnoRand, standard scaling, each anomaly once",
+    TOML + "plad-drop": '`PLAD(supervision="drop_anomalies")`',
+}
+
+
+def few_labels_development() -> str:
+    """Show the candidates for the default with labels."""
+    protocols = {f"few-labels-{n}": f"{n} %" for n in (1, 5, 10)}
+    return by_label("few_labels_development.jsonl", protocols, DEVELOPED)
+
+
+def label_errors() -> str:
+    """Show what wrong labels cost."""
+    protocols = {"label-errors-0": "all right", "label-errors-5": "5 % wrong"}
+    protocols |= {"label-errors-10": "10 %", "label-errors-25": "25 %"}
+    return by_label("label_errors.jsonl", protocols, WITH_ERRORS)
+
+
+SHARES = (0, 5, 10, 20)
+FOUR = ("breastw", "skin", "SpamBase", "WPBC")  # those that have 20 % of anomalies to train on
+
+
+def contaminated() -> str:
+    """Show how figures fall with the share of anomalies among the training rows."""
+    file = "contaminated.jsonl"
+    parts = {n: common(file, f"contaminated-{n}") for n in SHARES}
+    found = {n: means(part, "auc_roc", "auc_pr") for n, part in parts.items()}
+    four = {}
+    for n in (0, 20):
+        names = parts[n]["dataset"].str.replace(r"^\d+_", "", regex=True)
+        four[n] = means(parts[n][names.isin(FOUR)], "auc_roc")
+    head = ["AUC-ROC", *(f"{n} %" for n in SHARES), "AUC-PR 0 %", "20 %"]
+    lines = [[*head, "the four sets: AUC-ROC 0 %", "20 %"], ["---", *["--:"] * 8]]
+    for name in found[0].sort_values("auc_roc", ascending=False).index:
+        line = [percent(found[n].loc[name, "auc_roc"]) for n in SHARES]
+        line += [percent(found[n].loc[name, "auc_pr"]) for n in (0, 20)]
+        line += [percent(four[n].loc[name, "auc_roc"]) for n in (0, 20)]
+        lines.append([shown(name), *line])
+    return piped(lines)
+
+
+NOISE = {
+    "duplicated-3": "anomalies 3 times",
+    "duplicated-6": "6 times",
+    "irrelevant-10": "10 % noise columns",
+    "irrelevant-25": "25 %",
+    "irrelevant-50": "50 %",
+}
+
+
+def noise() -> str:
+    """Show what copies of anomalies and columns of noise cost; three seeds, as everywhere there."""
+    from benchmarks.adbench import expand
+
+    found = {p: means(common("noise.jsonl", p), "auc_roc", "auc_pr") for p in NOISE}
+    plain = common("study_unsupervised.jsonl", "unsupervised", expand(["confirmation"]))
+    there = means(plain[plain["seed"] < 3], "auc_roc", "auc_pr")
+    lines = [["AUC-ROC, AUC-PR", "as they are", *NOISE.values()], ["---", *["--:"] * 6]]
+    names = found["duplicated-3"].index
+    for name in there.loc[names].sort_values("auc_roc", ascending=False).index:
+        cells = [table.loc[name] for table in (there, *found.values())]
+        lines.append([shown(name), *(f"{percent(c.auc_roc)}, {percent(c.auc_pr)}" for c in cells)])
+    return piped(lines)
+
+
+def wide() -> str:
+    """Compare on tables of 274 to 768 columns."""
+    part = common("consensus_wide.jsonl", "one-class")
+    names = part["dataset"].str.lower()
+    confirmation = part["dataset"].str.startswith("wide-confirmation/")
+    mvtec = confirmation & names.str.contains("mvtec")
+    groups = (part[mvtec], part[confirmation & ~mvtec], part[~confirmation])
+    found = [means(group, "auc_roc", "auc_pr") for group in groups]
+    differences = ahead(part[confirmation], "Consensus")
+    head = ["", "15 of MVTec-AD", "5 others of `wide-confirmation`", "Consensus minus it, all 20"]
+    lines = [[*head, "4 of `wide-development`"], ["---", *["--:"] * 4]]
+    order = means(part[confirmation], "auc_roc").sort_values("auc_roc", ascending=False).index
+    for name in order:
+        cells = [f"{percent(t.loc[name].auc_roc)}, {percent(t.loc[name].auc_pr)}" for t in found]
+        difference = differences.get(name, {}).get("AUC-ROC", "")
+        lines.append([shown(name), cells[0], cells[1], difference, cells[2]])
+    return piped(lines)
+
+
+def thresholds() -> str:
+    """Show the share of new normal rows that are flagged where 10 % were asked for."""
+    from deepod.bench.reporting import tables
+
+    part = common("consensus_adbench.jsonl", "one-class")
+    by = tables.per_dataset(part, "false_alarms")
+    rows = part.pivot_table(values="n_train", index="dataset")["n_train"]
+    lines = [["", "mean", "worst set", "its training rows"], ["---", *["--:"] * 3]]
+    for name in by.mean().sort_values(ascending=False).index:
+        worst = by[name].idxmax()
+        cells = [percent(by[name].mean()), f"{100 * by[name].max():.0f}", f"{rows[worst]:,.0f}"]
+        lines.append([shown(name), *cells])
+    return piped(lines)
+
+
+# --- speed ----------------------------------------------------------------------------------------
+
+SPEED = {
+    "fit, batches of 128: PyOD's AutoEncoder / ours": ("fit_128",),
+    "fit, batches of 32": ("fit_32",),
+    "fit: PyOD's DeepSVDD / ours": ("PyOD DeepSVDD / deepod", "fit"),
+    "scoring a million rows: PyOD in batches of 32, its default / ours": ("score_default",),
+    "scoring, PyOD in batches of 4096 / ours": ("score_4096",),
+    "scoring: ours / the network alone": ("score_module",),
+    "ten members at once (`fit_many`) / one fit": ("members",),
+    "`StackedSearchCV` / `GridSearchCV`, 12 candidates, 3 folds": ("search",),
+}
+
+
+def speed() -> str:
+    """Show ratios of times on one thread."""
+    text = (RESULTS / "speed.jsonl").read_text(encoding="utf-8")
+    rows = [row for row in map(json.loads, text.splitlines()) if "ratio" in row]
+    lines = [["", "ratio", "of single rounds"], ["---", "--:", "--:"]]
+    for name, key in SPEED.items():
+        (row,) = [
+            row
+            for row in rows
+            if key in ((row.get("figure"),), (row["contender"], row["quantity"]))
+        ]
+        low, high = min(row["values"]), max(row["values"])
+        lines.append([name, f"{row['ratio']:.3g}", f"{low:.3g} to {high:.3g}"])
+    return piped(lines)
+
+
+TABLES: dict[str, Callable[[], str]] = {
+    "detectors in short": detectors_in_short,
+    "detectors": detectors_in_full,
+    "papers": papers,
+    "oddbench in short": oddbench_in_short,
+    "oddbench": consensus("consensus_oddbench.jsonl"),
+    "adbench, consensus": consensus("consensus_adbench.jsonl"),
+    "study, clean": study("study_one_class.jsonl", "one-class"),
+    "study, contaminated": study("study_unsupervised.jsonl", "unsupervised"),
+    "few labels": few_labels,
+    "few labels, development": few_labels_development,
+    "label errors": label_errors,
+    "contaminated": contaminated,
+    "noise": noise,
+    "wide": wide,
+    "thresholds": thresholds,
+    "speed": speed,
+}
+# Those that need no files of results, which only the repository has.
+WITHOUT_RESULTS = {"detectors in short", "detectors", "papers"}
+
+
+def written(text: str) -> str:
+    """Return a text with all its tables as they are made now."""
+    return BLOCK.sub(lambda m: f"{m[1]}{TABLES[m[2]]()}\n{m[4].lstrip()}", text)
+
+
+def names_in(text: str) -> list[str]:
+    """Return the names of the tables of a text."""
+    return [match[2] for match in BLOCK.finditer(text)]
+
+
+def main() -> int:
+    """Write all tables, or say which ones differ."""
+    stale = []
+    for place in PLACES:
+        text = place.read_text(encoding="utf-8")
+        new = written(text)
+        if new != text:
+            stale.append(str(place.relative_to(ROOT)))
+            if "--check" not in sys.argv:
+                place.write_text(new, encoding="utf-8")
+    print("\n".join(stale) or "All tables are as they would be written.")
+    return int(bool(stale) and "--check" in sys.argv)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
