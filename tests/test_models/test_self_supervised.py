@@ -331,6 +331,8 @@ def test_scadn__scores__by_hand(shape):
         errors.append(masks * (filled(detector, x, masks) - x) ** 2)
     terms = np.sum(errors, 0) / (len(errors) / 2)
     np.testing.assert_allclose(detector.decision_scores_, terms.reshape(20, -1).mean(1), rtol=1e-4)
+    each = detector.explain(rows)
+    np.testing.assert_allclose(each, terms / rows[0].size, rtol=1e-3, atol=1e-6)
     if len(shape) == 3:
         np.testing.assert_allclose(detector.score_map(rows), terms.mean(1), rtol=1e-3, atol=1e-6)
     detector.set_params(score_by="worst")
@@ -339,6 +341,26 @@ def test_scadn__scores__by_hand(shape):
     by_width = np.stack([e.reshape(20, -1).mean(1) for e in pixels], 1)
     expected = (by_width - by_width.mean(0)).max(1)
     np.testing.assert_allclose(detector.decision_function(rows), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_scadn__what_is_hidden__does_not_leak_into_what_is_filled_in():
+    module = SCADN()._build_module((1, 8, 8))
+    x, other = torch.from_numpy(samples("images", n=2)).split(1)
+    for mask in module.masks.split(1):
+        with torch.no_grad():
+            made, same, changed = (
+                module(row, mask)
+                for row in (x, torch.where(mask == 1, other, x), torch.where(mask == 0, other, x))
+            )
+        assert torch.equal(made, same)
+        assert not torch.equal(made, changed)
+
+
+def test_scadn__noise__every_mask_of_the_module():
+    for shape in ((1, 8, 8), (3, 32, 32), (12, 2)):
+        drawn = SCADN()._noise(500, shape, torch.Generator().manual_seed(0))
+        masks = SCADN()._build_module(shape).masks
+        assert sorted(set(drawn.tolist())) == list(range(len(masks)))
 
 
 def test_scadn__no_adversarial_weight__no_discriminator():
@@ -359,7 +381,9 @@ def test_scadn__halves_that_do_not_go_together__found():
 
     normal, broken = images(100), images(100)
     broken[..., 4:] = broken[::-1, ..., 4:]
-    detector = SCADN(random_state=0, cross_fitting=False, lr=3e-3).fit(images(200))
+    network = MLP(hidden=(32,))
+    detector = SCADN(network=network, random_state=0, cross_fitting=False, epochs=100, lr=1e-2)
+    detector.fit(images(200))
     scores = detector.decision_function(np.concatenate([normal, broken]))
     assert roc_auc_score(np.repeat([0, 1], 100), scores) > 0.9
 

@@ -83,7 +83,7 @@ class SCADN(ErrorMaps):
     >>> from deepod import SCADN
     >>> ramp = np.linspace(-3, 3, 64).reshape(1, 8, 8)
     >>> X = ramp + np.random.default_rng(0).normal(size=(100, 1, 8, 8))
-    >>> SCADN(random_state=0).fit(X).predict([ramp, -ramp])
+    >>> SCADN(epochs=20, random_state=0).fit(X).predict([ramp, -ramp])
     array([0, 1])
     """
 
@@ -173,7 +173,7 @@ class SCADN(ErrorMaps):
         """Squared errors of hidden values under every mask, 0 elsewhere, (masks, B, *shape)."""
         n, masks = len(module.masks), module.masks.unsqueeze(1)
         rows = x.expand(n, *x.shape).flatten(0, 1)
-        masks = masks.expand(-1, len(x), *masks.shape[2:]).flatten(0, 1)
+        masks = masks.expand(-1, x.shape[0], *masks.shape[2:]).flatten(0, 1)
         squares = mse_loss(module(rows, masks), rows, reduction="none") * masks
         return squares.unflatten(0, (n, -1))
 
