@@ -108,13 +108,7 @@ class SCADN(ErrorMaps):
     family, inputs = "self-supervised", ("windows", "images")
     paper = "Yan et al., Learning Semantic Context from Normal Samples, AAAI 2021"
     auto_steps, auto_epochs = 300, 60
-
-    def _network(self, shape: Shape) -> Network:
-        network = super()._network(shape)
-        # LeNet leaves out biases for Deep SVDD's sake.
-        if self.network == "auto" and "bias" in network.get_params():
-            network.set_params(bias=True)
-        return network
+    auto_batch_norm = True
 
     def _widths(self, shape: Shape) -> list[int]:
         if len(shape) == 1:
