@@ -306,8 +306,8 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
         Notes
         -----
         **Terms of the score** sum up to the score where it is a sum of errors of reconstruction: of
-        ``AutoEncoder``, ``DAE``, ``MemAE``, ``E2EAE``, ``OCGAN`` and ``ADGAN``; of ``VAE`` by
-        default; of ``DCN``, ``IAEAD``, ``IAELSTMKL``, ``IGD`` and ``LSA`` with
+        ``AutoEncoder``, ``DAE``, ``MemAE``, ``E2EAE``, ``OCGAN`` and ``ADGAN``; of ``VAE`` and
+        ``SCADN`` by default; of ``DCN``, ``IAEAD``, ``IAELSTMKL``, ``IGD`` and ``LSA`` with
         ``score_by="reconstruction"``; of ``AnoRand`` where ``fusion`` is "reconstruction", as by
         default without labels (each squared error over the norm); and of
         ``NSAE(novelty_weight=0, normalize=None)``; also of ``DSEBM(score_by="reconstruction")``,

@@ -36,6 +36,7 @@ DETECTORS = {
     "OCGAN": "deepod.models.adversarial.ocgan",
     "PLAD": "deepod.models.perturbation.plad",
     "PixelCNN": "deepod.models.density.pixel_cnn",
+    "SCADN": "deepod.models.self_supervised.scadn",
     "TQM": "deepod.models.density.tqm",
     "VAE": "deepod.models.reconstruction.vae",
 }

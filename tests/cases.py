@@ -36,6 +36,7 @@ FAST = {
     "OCGAN": {"epochs": 2, "mining_steps": 1},
     "PLAD": {"epochs": 2, "n_members": 2},
     "PixelCNN": {"epochs": 2, "width": 4, "n_blocks": 1, "n_levels": 4},
+    "SCADN": {"epochs": 2, "widths": (2,), "latent_dim": 4},
     "TQM": {"epochs": 2, "map_hidden": 8, "n_components": 2},
     "VAE": {"epochs": 2},
 }

@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from deepod.models.self_supervised.goad import GOAD
     from deepod.models.self_supervised.icl import ICL
     from deepod.models.self_supervised.neutral import NeuTraL
+    from deepod.models.self_supervised.scadn import SCADN
 
 __all__ = [
     "ADGAN",
@@ -56,6 +57,7 @@ __all__ = [
     "NSAE",
     "OCGAN",
     "PLAD",
+    "SCADN",
     "TQM",
     "VAE",
     "AnoGAN",

@@ -1,4 +1,4 @@
-"""ICL, GOAD and NeuTraL: losses by hand, invariants, easy problems."""
+"""ICL, GOAD, NeuTraL, GEOM and SCADN: losses by hand, invariants, easy problems."""
 
 import numpy as np
 import pytest
@@ -6,7 +6,7 @@ import torch
 from scipy.special import digamma, logsumexp
 from sklearn.metrics import roc_auc_score
 
-from deepod import GEOM, GOAD, ICL, NeuTraL
+from deepod import GEOM, GOAD, ICL, SCADN, NeuTraL
 from deepod.networks import MLP, Recurrent
 from deepod.types import Batch
 from tests.cases import fast, samples
@@ -121,8 +121,8 @@ def test_icl__another_network__refused():
 def test_goad__loss_and_score__by_hand(eps):
     detector = small(GOAD, n_transforms=4, transform_dim=2, margin=0.7, eps=eps).fit(X)
     x, module = scaled(detector), detector.module_
-    maps = module.maps.double().numpy()
-    z = np.stack([codes_of(module.encoder, x.double().numpy() @ w) for w in maps], 1)
+    maps = zip(module.maps.double().numpy(), module.offsets.double().numpy(), strict=True)
+    z = np.stack([codes_of(module.encoder, x.double().numpy() @ w + b) for w, b in maps], 1)
     np.testing.assert_allclose(module.centers.numpy(), z.mean(0), atol=1e-5)
 
     def distances(m):
@@ -240,6 +240,152 @@ def test_geom__images_upside_down__found():
     test = np.concatenate([ramps(50, 1), ramps(50, 2)[:, :, ::-1]])
     scores = detector.decision_function(test)
     assert roc_auc_score(np.repeat([0, 1], 50), scores) > 0.95
+
+
+# --- SCADN ----------------------------------------------------------------------------------------
+
+
+def stripes_by_hand(shape, widths):
+    """Masks one by one, pixel by pixel: rows first, then columns, each with its complement."""
+    masks = []
+    for width in widths:
+        for axis in range(len(shape)):
+            mask = np.zeros(shape)
+            for place in np.ndindex(*shape):
+                mask[place] = place[axis] // width % 2
+            masks += [mask, 1 - mask]
+    return np.stack(masks)
+
+
+@pytest.mark.parametrize(
+    ("shape", "widths", "expected"),
+    [
+        ((1, 8, 8), None, [1, 2]),
+        ((3, 32, 32), None, [2, 4, 8]),
+        ((1, 5, 9), (4, 3), [4, 3]),
+        ((6, 3), (1, 2), [1, 2]),
+    ],
+)
+def test_scadn__masks__stripes_and_what_is_between_them(shape, widths, expected):
+    masks = SCADN(widths=widths, network=MLP(hidden=()))._build_module(shape).masks
+    sides = shape[1:] if len(shape) == 3 else shape[:1]
+    assert masks.shape == (len(expected) * len(sides) * 2, *((1, *sides) if sides[1:] else (6, 1)))
+    np.testing.assert_array_equal(masks.squeeze(), stripes_by_hand(sides, expected))
+    # Every value is hidden by half of the masks, and no two masks are the same.
+    assert (masks.mean(0) == 0.5).all()
+    assert len(masks.flatten(1).unique(dim=0)) == len(masks)
+
+
+@pytest.mark.parametrize(
+    ("shape", "widths"), [((1, 8, 8), (8,)), ((1, 8, 8), ()), ((1, 9, 4), (0,)), ((1, 1, 5), None)]
+)
+def test_scadn__widths_that_hide_nothing_or_all__refused(shape, widths):
+    with pytest.raises(ValueError, match=r"widths=.*expected widths"):
+        SCADN(widths=widths).fit(np.zeros((3, *shape)))
+
+
+def test_scadn__table__refused():
+    with pytest.raises(ValueError, match="needs images or windows"):
+        SCADN().fit(X)
+
+
+def small_scadn(**params):
+    settings = {"network": MLP(hidden=(8,)), "latent_dim": 3, "widths": (1, 3), "epochs": 2}
+    return SCADN(cross_fitting=False, random_state=0, **(settings | params))
+
+
+def filled(detector, x, masks):
+    """What is made of rows, of which each has a mask of its own."""
+    return codes_of(detector.module_.autoencoder, np.where(masks == 1, 1, x))
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7), (7, 2)])
+def test_scadn__losses__by_hand(shape):
+    rows = np.random.default_rng(0).normal(size=(20, *shape))
+    detector = small_scadn(hidden_weight=3.0, adversarial_weight=0.2).fit(rows)
+    module, x = detector.module_.eval(), scaled(detector, rows)
+    noise = torch.arange(20) % len(module.masks)
+    masks = np.broadcast_to(module.masks.numpy()[noise.numpy()], rows.shape)
+    made = filled(detector, x.double().numpy(), masks)
+    squares = (made - x.double().numpy()) ** 2
+    hidden = np.mean([e[m == 1].mean() for e, m in zip(squares, masks, strict=True)])
+    visible = np.mean([e[m == 0].mean() for e, m in zip(squares, masks, strict=True)])
+    real, fake = (1 / (1 + np.exp(-codes_of(module.judge, rows))) for rows in (x, made))
+    batch = Batch(x, noise=noise)
+    found = {k: v.item() for k, v in detector._loss(module, batch).items()}
+    expected = {"hidden": 3 * hidden, "visible": visible, "adversarial": -0.2 * np.log(fake).mean()}
+    assert found == pytest.approx(expected, rel=1e-4)
+    judged = {k: v.item() for k, v in detector._judge_loss(module, batch).items()}
+    expected = {"real": -np.log(real).mean() / 2, "fake": -np.log(1 - fake).mean() / 2}
+    assert judged == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("shape", [(2, 5, 7), (7, 2)])
+def test_scadn__scores__by_hand(shape):
+    rows = np.random.default_rng(0).normal(size=(20, *shape))
+    detector = small_scadn().fit(rows)
+    x = scaled(detector, rows).double().numpy()
+    errors = []
+    for mask in detector.module_.masks.numpy():
+        masks = np.broadcast_to(mask, x.shape)
+        errors.append(masks * (filled(detector, x, masks) - x) ** 2)
+    terms = np.sum(errors, 0) / (len(errors) / 2)
+    np.testing.assert_allclose(detector.decision_scores_, terms.reshape(20, -1).mean(1), rtol=1e-4)
+    each = detector.explain(rows)
+    np.testing.assert_allclose(each, terms / rows[0].size, rtol=1e-3, atol=1e-6)
+    if len(shape) == 3:
+        np.testing.assert_allclose(detector.score_map(rows), terms.mean(1), rtol=1e-3, atol=1e-6)
+    detector.set_params(score_by="worst")
+    halves = np.split(np.stack(errors), 2)  # width 1, width 3
+    pixels = [half.mean(2 if len(shape) == 3 else 3).max(0) for half in halves]
+    by_width = np.stack([e.reshape(20, -1).mean(1) for e in pixels], 1)
+    expected = (by_width - by_width.mean(0)).max(1)
+    np.testing.assert_allclose(detector.decision_function(rows), expected, rtol=1e-3, atol=1e-5)
+
+
+def test_scadn__what_is_hidden__does_not_leak_into_what_is_filled_in():
+    module = SCADN()._build_module((1, 8, 8))
+    x, other = torch.from_numpy(samples("images", n=2)).split(1)
+    for mask in module.masks.split(1):
+        with torch.no_grad():
+            made, same, changed = (
+                module(row, mask)
+                for row in (x, torch.where(mask == 1, other, x), torch.where(mask == 0, other, x))
+            )
+        assert torch.equal(made, same)
+        assert not torch.equal(made, changed)
+
+
+def test_scadn__noise__every_mask_of_the_module():
+    for shape in ((1, 8, 8), (3, 32, 32), (12, 2)):
+        drawn = SCADN()._noise(500, shape, torch.Generator().manual_seed(0))
+        masks = SCADN()._build_module(shape).masks
+        assert sorted(set(drawn.tolist())) == list(range(len(masks)))
+
+
+def test_scadn__no_adversarial_weight__no_discriminator():
+    detector = small_scadn(adversarial_weight=0).fit(samples("images"))
+    assert detector.module_.judge is None
+    assert set(detector.history_[-1]) >= {"hidden", "visible"}
+    assert not {"real", "adversarial"} & set(detector.history_[-1])
+
+
+def test_scadn__halves_that_do_not_go_together__found():
+    """Each pixel is as it always was; the left half of one image stands beside that of another."""
+    rng = np.random.default_rng(0)
+
+    def images(n):
+        slopes = rng.normal(size=(n, 2, 1, 1))
+        grid = np.stack(np.meshgrid(*[np.linspace(-1, 1, 8)] * 2, indexing="ij"))
+        return (slopes * grid).sum(1, keepdims=True) + 0.05 * rng.normal(size=(n, 1, 8, 8))
+
+    normal, broken = images(100), images(100)
+    broken[..., 4:] = broken[::-1, ..., 4:]
+    network = MLP(hidden=(32,))
+    detector = SCADN(network=network, random_state=0, cross_fitting=False, epochs=100, lr=1e-2)
+    detector.fit(images(200))
+    scores = detector.decision_function(np.concatenate([normal, broken]))
+    assert roc_auc_score(np.repeat([0, 1], 100), scores) > 0.9
 
 
 # --- all ------------------------------------------------------------------------------------------

@@ -25,6 +25,10 @@ class ErrorMaps(BaseDetector):
         """Which of ``ERRORS`` the score is; None if there is more to it."""
         return None
 
+    def _squares(self, module: Any, x: Tensor) -> Tensor:
+        """Squared error of each value, (B, *shape), for the map."""
+        return (self._reconstruct(module, x) - x).square()
+
     def _contributions(self, module: Any, x: Tensor) -> Tensor | None:
         error = self._scored_error()
         return None if error is None else error_terms(error, self._reconstruct(module, x), x)
@@ -52,7 +56,7 @@ class ErrorMaps(BaseDetector):
             )
 
         def errors(module: Any, x: Tensor) -> Tensor:
-            return (self._reconstruct(module, x) - x).square().mean(1)
+            return self._squares(module, x).mean(1)
 
         return self._apply(X, errors, batch_size)
 

@@ -18,18 +18,21 @@ class _Net(nn.Module):
     """Random maps, the network on what they give, its classifier, and the centres of the maps."""
 
     maps: Tensor
+    offsets: Tensor
     centers: Tensor
 
     def __init__(self, network: Network, size: int, n_maps: int, mapped: int, code: int) -> None:
         super().__init__()
         self.register_buffer("maps", torch.randn(n_maps, size, mapped))
+        # Small: large ones would tell the maps apart without a look at the row.
+        self.register_buffer("offsets", 0.3 * torch.randn(n_maps, mapped))
         self.encoder = network.encoder((mapped,), code)
         self.classifier = nn.Sequential(nn.LeakyReLU(0.2), nn.Linear(code, n_maps))
         self.register_buffer("centers", torch.zeros(n_maps, code))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the code of every map of a row, (B, M, code)."""
-        mapped = torch.einsum("bd,mde->bme", x.flatten(1), self.maps)
+        mapped = torch.einsum("bd,mde->bme", x.flatten(1), self.maps) + self.offsets
         return self.encoder(mapped.flatten(0, 1)).unflatten(0, mapped.shape[:2])
 
 
@@ -43,18 +46,19 @@ def _distances(codes: Tensor, centers: Tensor) -> Tensor:
 class GOAD(BaseDetector):
     """Classification of random affine maps: the score says how badly a row's maps are told apart.
 
-    Every row x is sent through M fixed random linear maps, W_m x. A network f learns to put what
-    comes out of map m near the centre c_m of all that came out of it, and away from the centres of
-    the other maps. Of an abnormal row, what comes out is nearer to other centres.
+    Every row x is sent through M fixed random affine maps, W_m x + b_m. A network f learns to put
+    what comes out of map m near the centre c_m of all that came out of it, and away from the
+    centres of the other maps. Of an abnormal row, what comes out is nearer to other centres.
 
     Notes
     -----
     Loss (the paper's triplet loss around centres, and the cross-entropy of its code): for every row
-    and map, max(0, |f(W_m x) - c_m|^2 + ``margin`` - min_k |f(W_m x) - c_k|^2) over k other than m,
-    with the means of the batch as centres, times ``triplet_weight``, plus the cross-entropy of a
-    linear classifier of the maps on f. Score: minus the sum over m of log P(m), where P(k) is in
-    proportion to exp(-|f(W_m x) - c_k|^2) + ``eps``. Without ``eps``, rows far outside are those
-    that are told apart best; with it they are nobody's, and get the highest score there is.
+    and map, with z_m = f(W_m x + b_m), max(0, |z_m - c_m|^2 + ``margin`` - min_k |z_m - c_k|^2)
+    over k other than m, with the means of the batch as centres, times ``triplet_weight``, plus the
+    cross-entropy of a linear classifier of the maps on f. Score: minus the sum over m of log P(m),
+    where P(k) is in proportion to exp(-|z_m - c_k|^2) + ``eps``. Without ``eps``, rows far outside
+    are those that are told apart best; with it they are nobody's, and get the highest score there
+    is.
 
     Assumes (nearly) clean training rows, of numeric columns whose sizes and combinations matter.
     Fails where anomalies lie close to the middle of the data, and where f maps all of them alike.
@@ -62,9 +66,10 @@ class GOAD(BaseDetector):
 
     The paper's setting for Thyroid and Arrhythmia: ``GOAD(n_transforms=32, transform_dim=4,
     network=MLP(hidden=(), bias=False), latent_dim=8, eps=0, scaler=None, epochs=25)``, the betas of
-    Adam apart (0.5 and 0.999 there). Here centres at scoring are means over all training
-    rows, there those over the batches of the last epoch; maps of values are divided by the root of
-    their number, so that wide tables start like narrow ones.
+    Adam apart (0.5 and 0.999 there). Here centres at scoring are means over all training rows,
+    there those over the batches of the last epoch. Its code has no b_m; of scaled columns, the
+    middle of the data would look the same through all maps. W_m is divided by the root of the
+    number of columns, so that wide tables start like narrow ones.
 
     References
     ----------
@@ -96,7 +101,7 @@ class GOAD(BaseDetector):
         default=0.1, accepts=[real(0)], doc="Weight of the triplet loss; 1 of the cross-entropy."
     )
     eps: float = param(
-        default=0.1,
+        default=1e-6,
         accepts=[real(0)],
         doc="What is added to every exp(-distance): what is far from all centres belongs to none.",
     )
