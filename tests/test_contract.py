@@ -56,6 +56,16 @@ def test_list_detectors__describes_every_entry():
         assert set(entry["inputs"]) <= {*SHAPES, "series"}
 
 
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [(n, k) for n in EVERY_NAME for k in SHAPES if k not in getattr(deepod, n).inputs],
+)
+def test_fit__kind_of_samples_that_a_method_does_not_take__refused(name, kind):
+    takes = " and ".join(getattr(deepod, name).inputs)
+    with pytest.raises(ValueError, match=f"{name} takes {takes}, and samples .* are {kind}"):
+        fast(name).fit(samples(kind))
+
+
 @pytest.mark.parametrize("name", EVERY_NAME)
 def test_docstring__names_every_parameter_once_and_has_an_example(name):
     doc = getattr(deepod, name).__doc__

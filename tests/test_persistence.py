@@ -26,6 +26,7 @@ from deepod.networks import MLP, LeNet, Prototypes, Recurrent
 from deepod.params import integer, param, parameters
 
 from .cases import (
+    EVERY_NAME,
     NAMES,
     NAMES_AND_KINDS,
     REPRESENTATIVES,
@@ -577,8 +578,9 @@ def test_skops__pipeline__same_scores(name):
 def kept_by_skops():
     """Fitted, with X: all that is registered, and all parameters that are objects of deepod."""
     X = samples()
-    for name in NAMES:
-        yield fitted(name), X
+    for name in EVERY_NAME:
+        kind = getattr(deepod, name).inputs[0]
+        yield fitted(name, kind), samples(kind)
     for name in SERIES_NAMES:
         yield fitted_series(name), waves()
     yield deepod.series.ReRe(window=10, random_state=0).fit(waves(120, None)), waves(120, None)

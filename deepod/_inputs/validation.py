@@ -21,6 +21,8 @@ from deepod.sources import Source
 from deepod.types import Shape
 
 _NAMED = 5  # columns, at most, in a message
+# What samples are, by their number of axes, in the words of ``BaseDetector.inputs``.
+_KINDS = {1: "table", 2: "windows", 3: "images"}
 # Of a frame of pandas that shows how rows on disk are to be encoded: text takes some 60 bytes a
 # cell, and looking at it as much again; an eighth of ``memory_limit`` is for that.
 _CELL_BYTES = 8 * 120
@@ -292,3 +294,15 @@ def sample_shape(X: np.ndarray | Source, input_shape: Shape | None, given: Any =
             + way_to(X.shape, shape, given)
         )
     return shape
+
+
+def check_kind(detector: Any) -> None:
+    """Refuse samples of a kind that a method is not made for, by ``input_shape_``."""
+    shape, inputs = detector.input_shape_, detector.inputs
+    kind = _KINDS[len(shape)]
+    if "series" not in inputs and kind not in inputs:
+        raise ValueError(
+            f"{type(detector).__name__} takes {' and '.join(inputs)}, and samples of shape {shape} "
+            f"are {kind}; input_shape says what flat rows are. deepod.list_detectors() lists what "
+            "others take."
+        )

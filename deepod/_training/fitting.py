@@ -21,7 +21,13 @@ from deepod._inputs.rows import InMemory, blocks, chunks
 from deepod._inputs.scaling import Scaler, medians
 from deepod._inputs.seeds import Seeds, draw_seeds, global_generator
 from deepod._inputs.stream import Stream, Streamed
-from deepod._inputs.validation import column_names, resolve_device, sample_shape, validate_rows
+from deepod._inputs.validation import (
+    check_kind,
+    column_names,
+    resolve_device,
+    sample_shape,
+    validate_rows,
+)
 from deepod._scoring import explain
 from deepod._scoring.apply import apply_in_parts, chunk_rows
 from deepod._scoring.memory import explained, too_little
@@ -158,6 +164,7 @@ class Fit:
         if self.ranks.size > 1 and detector.checkpoint is not None:
             raise ValueError("Several processes write no checkpoint; leave checkpoint=None.")
         detector.input_shape_ = sample_shape(X, detector.input_shape)
+        check_kind(detector)
         self.start.check(detector.input_shape_)
         if detector.scaler == "gcn" and len(detector.input_shape_) != 3:
             raise ValueError("scaler='gcn' is for images of shape (channels, height, width).")

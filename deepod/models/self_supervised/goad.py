@@ -112,7 +112,10 @@ class GOAD(BaseDetector):
     auto_epochs = 60
 
     def _network(self, shape: Shape) -> Network:
-        return MLP(hidden=(32,)) if self.network == "auto" else super()._network(shape)
+        network = MLP(hidden=(32,)) if self.network == "auto" else super()._network(shape)
+        if not isinstance(network, MLP):  # what it sees are projections, in no order
+            raise ValueError(f"network must be an MLP for GOAD, got {network!r}.")
+        return network
 
     def _build_module(self, shape: Shape) -> nn.Module:
         size = torch.Size(shape).numel()
