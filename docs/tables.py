@@ -255,6 +255,33 @@ def study(file: str, protocol: str, more: bool = False) -> Callable[[], str]:
     return table
 
 
+def baselines(protocol: str) -> Callable[[], str]:
+    """Show the detectors that papers compare with among the rest, three seeds of each."""
+
+    def table() -> str:
+        import pandas as pd
+        from benchmarks.adbench import expand
+
+        from deepod.bench.reporting import tables
+
+        own = common(f"baselines_{protocol}.jsonl", protocol)
+        others = common(f"study_{protocol.replace('-', '_')}.jsonl", protocol)
+        rows = pd.concat([own, others[others["seed"] < 3]], ignore_index=True)
+        apart = rows["dataset"].isin(expand(["confirmation"]))
+        there, development = rows[apart], means(rows[~apart], "auc_roc")
+        others = means(there, "auc_pr", "false_alarms")
+        lines = [["", "confirmation: AUC-ROC", "rank", "AUC-PR", "flagged", "development: AUC-ROC"]]
+        lines.append(["---", *["--:"] * 5])
+        for name, line in tables.summary(there, "auc_roc").iterrows():
+            cells = [f"{percent(line['mean'])} ± {percent(line['std'])}", f"{line['rank']:.1f}"]
+            cells += [percent(others.loc[name, "auc_pr"])]
+            cells += [f"{100 * others.loc[name, 'false_alarms']:.0f}"]
+            lines.append([shown(str(name)), *cells, percent(development.loc[name, "auc_roc"])])
+        return piped(lines)
+
+    return table
+
+
 LABELS = {
     "benchmarks/labels.toml:anorand-few": '**`AnoRand(supervision="few_labels")`**',
     "benchmarks.reference:RandomForest": "random forest, unlabelled rows as normal ones",
@@ -516,6 +543,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "few labels": few_labels,
     "few labels, development": few_labels_development,
     "label errors": label_errors,
+    "baselines, clean": baselines("one-class"),
     "contaminated": contaminated,
     "noise": noise,
     "wide": wide,
