@@ -260,8 +260,8 @@ def baselines(protocol: str) -> Callable[[], str]:
 
     def table() -> str:
         import pandas as pd
-        from benchmarks.adbench import expand
 
+        from benchmarks.adbench import expand
         from deepod.bench.reporting import tables
 
         own = common(f"baselines_{protocol}.jsonl", protocol)
