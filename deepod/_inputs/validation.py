@@ -23,6 +23,8 @@ from deepod.types import Shape
 _NAMED = 5  # columns, at most, in a message
 # What samples are, by their number of axes, in the words of ``BaseDetector.inputs``.
 _KINDS = {1: "table", 2: "windows", 3: "images"}
+_CALLED = {"table": "rows of a table", "windows": "windows", "images": "images"}
+_SHAPES = {"windows": "(time, channels)", "images": "(channels, height, width)"}
 # Of a frame of pandas that shows how rows on disk are to be encoded: text takes some 60 bytes a
 # cell, and looking at it as much again; an eighth of ``memory_limit`` is for that.
 _CELL_BYTES = 8 * 120
@@ -301,8 +303,11 @@ def check_kind(detector: Any) -> None:
     shape, inputs = detector.input_shape_, detector.inputs
     kind = _KINDS[len(shape)]
     if "series" not in inputs and kind not in inputs:
+        way = "deepod.list_detectors() lists what others take"
+        if kind == "table":  # flat images or windows, perhaps
+            shapes = [_SHAPES[name] for name in inputs if name in _SHAPES]
+            way = f"give input_shape={' or '.join(shapes)} if they are flat {' or '.join(inputs)}"
         raise ValueError(
             f"{type(detector).__name__} takes {' and '.join(inputs)}, and samples of shape {shape} "
-            f"are {kind}; input_shape says what flat rows are. deepod.list_detectors() lists what "
-            "others take."
+            f"are {_CALLED[kind]}; {way}."
         )

@@ -417,12 +417,6 @@ def test_pixel_cnn__global_generator__neither_read_nor_moved():
     np.testing.assert_array_equal(fast("PixelCNN").fit(samples("images")).decision_scores_, scores)
 
 
-@pytest.mark.parametrize("kind", ["table", "windows"])
-def test_pixel_cnn__no_images__refused(kind):
-    with pytest.raises(ValueError, match="PixelCNN needs images"):
-        PixelCNN().fit(samples(kind))
-
-
 def test_pixel_cnn__order_of_pixels__found():
     """Images of the same values in another order."""
     generator = np.random.default_rng(0)

@@ -284,11 +284,6 @@ def test_scadn__widths_that_hide_nothing_or_all__refused(shape, widths):
         SCADN(widths=widths).fit(np.zeros((3, *shape)))
 
 
-def test_scadn__table__refused():
-    with pytest.raises(ValueError, match="needs images or windows"):
-        SCADN().fit(X)
-
-
 def small_scadn(**params):
     settings = {"network": MLP(hidden=(8,)), "latent_dim": 3, "widths": (1, 3), "epochs": 2}
     return SCADN(cross_fitting=False, random_state=0, **(settings | params))

@@ -143,11 +143,6 @@ class PixelCNN(BaseDetector):
     paper = "van den Oord et al., Pixel Recurrent Neural Networks, ICML 2016"
 
     def _build_module(self, shape: Shape) -> nn.Module:
-        if len(shape) != 3:
-            raise ValueError(
-                f"PixelCNN needs images of shape (channels, height, width), got samples of shape "
-                f"{shape}; give input_shape=(channels, height, width) for flat images."
-            )
         return _Net(shape[0], self.width, self.n_blocks, self.n_levels)
 
     def _loss(self, module: Any, batch: Batch) -> Losses:

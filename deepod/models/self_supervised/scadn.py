@@ -111,10 +111,6 @@ class SCADN(ErrorMaps):
     auto_batch_norm = True
 
     def _widths(self, shape: Shape) -> list[int]:
-        if len(shape) == 1:
-            raise ValueError(
-                f"SCADN needs images or windows, got samples of shape {shape}; give input_shape=..."
-            )
         side = min(shape[1:]) if len(shape) == 3 else shape[0]
         usual = sorted({max(1, round(side / part)) for part in (16, 8, 4)})
         widths = usual if self.widths is None else [int(width) for width in self.widths]
