@@ -303,7 +303,7 @@ def check_kind(detector: Any) -> None:
     shape, inputs = detector.input_shape_, detector.inputs
     kind = _KINDS[len(shape)]
     if "series" not in inputs and kind not in inputs:
-        way = "deepod.list_detectors() lists what others take"
+        way = "input_shape says what samples are, deepod.list_detectors() what other methods take"
         if kind == "table":  # flat images or windows, perhaps
             shapes = [_SHAPES[name] for name in inputs if name in _SHAPES]
             way = f"give input_shape={' or '.join(shapes)} if they are flat {' or '.join(inputs)}"
