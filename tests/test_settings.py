@@ -94,7 +94,9 @@ def unfitted(name):
 
 
 def rows_for(name):
-    return waves() if name in SERIES_NAMES else samples(n=64)
+    if name in SERIES_NAMES:
+        return waves()
+    return samples(getattr(deepod, name).inputs[0] if name in FAST else "table", n=64)
 
 
 def used(detector, X, folder):

@@ -61,15 +61,17 @@ class SCADN(ErrorMaps):
     largest error of each pixel under any mask, mean over the pixels, less the mean of that over the
     training rows; then the largest over the widths.
 
-    Departures: the paper's network has convolutions and residual blocks throughout. Here all goes
-    through a code of ``latent_dim`` numbers, and D judges whole images, not patches.
+    The paper was not at hand: weights, learning rates and rules are those of its authors' code.
+    Departures from it: it has convolutions and residual blocks throughout, here all goes through a
+    code of ``latent_dim`` numbers; D judges whole images, not patches; both errors are means over
+    their own values, there sums over the number of hidden ones; Adam has its usual momentum, not 0.
 
     Assumes (nearly) clean images in which things have their places. A code cannot hold textures and
     small marks. Simple images, an empty one above all, are easily filled in and are not found. Of
     windows, stretches of time are hidden. A score takes a pass for each mask, 12 for most images.
     D may win at once: then it has little to say, and an inpainting autoencoder is left.
 
-    The authors' setting for MVTec, 512x512 pixels, three widths: ``SCADN(scaler="minmax", lr=1e-4,
+    Their setting for MVTec, 512x512 pixels, three widths: ``SCADN(scaler="minmax", lr=1e-4,
     batch_size=4, epochs=200, score_by="worst")``.
 
     References
