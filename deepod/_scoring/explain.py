@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import cache
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
+
+from deepod.networks.layers import without_cudnn
 
 # Where the gradient is taken on the way to a row. The scores of LeakyReLU networks have kinks, of
 # which the error falls as 1 / NODES only: benchmarks/results/explain.jsonl has what is left of it.
@@ -79,9 +79,3 @@ def integrated_gradients(
             (gradient,) = torch.autograd.grad(score(module, points).sum(), points)
             total += (weight * gradient.view(len(t), *x.shape)).sum(0)
         return (way * total)[copies]
-
-
-def without_cudnn(module: nn.Module, x: Tensor) -> Any:
-    """Leave cuDNN out: its recurrent layers have no backward pass in eval mode."""
-    recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
-    return torch.backends.cudnn.flags(enabled=False) if recurrent and x.is_cuda else nullcontext()

@@ -55,6 +55,12 @@ def drawn_by(generator: torch.Generator) -> dict[str, Any]:
     return {"generator": generator, "device": generator.device, "dtype": torch.float32}
 
 
+def without_cudnn(module: nn.Module, x: Tensor) -> Any:
+    """Leave cuDNN out: its recurrent layers go backwards neither in eval mode nor twice."""
+    recurrent = any(isinstance(part, nn.RNNBase) for part in module.modules())
+    return torch.backends.cudnn.flags(enabled=False) if recurrent and x.is_cuda else nullcontext()
+
+
 def input_gradients(module: nn.Module, x: Tensor) -> Tensor:
     """Gradient of what the module puts out for each sample in that sample, (B, *shape).
 
@@ -62,13 +68,10 @@ def input_gradients(module: nn.Module, x: Tensor) -> Tensor:
     differentiated. BatchNorm works as in evaluation, or samples would depend on one another.
     """
     norms = [m for m in module.modules() if isinstance(m, _BatchNorm) and m.training]
-    recurrent = any(isinstance(m, nn.RNNBase) for m in module.modules())
-    # cuDNN's recurrent layers cannot be differentiated twice.
-    native = torch.backends.cudnn.flags(enabled=False) if x.is_cuda and recurrent else nullcontext()
     for norm in norms:
         norm.eval()
     try:
-        with native:
+        with without_cudnn(module, x):
             return torch.func.grad(lambda x: module(x).sum())(x)
     finally:
         for norm in norms:

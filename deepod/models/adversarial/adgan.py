@@ -39,8 +39,7 @@ class ADGAN(GAN):
     weights G comes near to any row.
 
     A score takes ``n_starts`` times ``search_steps`` passes through G, forth and back, with weights
-    of its own for every row: 400 times as long as that of an autoencoder on tables, 0.6 ms for each
-    row on one core, and longer on images. Memory holds some copies of G at a time; gradients of the
+    of its own for every row: hundreds of times the work of an autoencoder. Memory holds some copies of G at a time; gradients of the
     score, as in ``explain(rule="gradients")``, hold all of them. There is no ONNX file of a search.
 
     The paper's setting for 32x32 images, as far as we know it: DCGAN's networks, ``n_starts=64``,

@@ -33,8 +33,7 @@ class AnoGAN(GAN):
     seeds (:class:`deepod.SeedEnsemble`) before you trust one. Where G can make anything, as on
     tables with few columns, the search finds anomalies too.
 
-    A score takes ``search_steps`` passes through G and f, forth and back: with the default some 40
-    times as long as that of an autoencoder, 0.05 to 0.1 ms for each row of a table on one core.
+    A score takes ``search_steps`` passes through G and f, forth and back; an autoencoder's is one.
     Gradients of the score, as in ``explain``, go through the whole search, which takes memory in
     proportion. There is no ONNX file of a search.
 

@@ -10,9 +10,8 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from deepod._base import BaseDetector
-from deepod._scoring.explain import without_cudnn
 from deepod.networks import MLP, LeNet, Network
-from deepod.networks.layers import drawn_by, squared_error
+from deepod.networks.layers import drawn_by, squared_error, without_cudnn
 from deepod.params import integer, one_of, param, parameters, real
 from deepod.types import Batch, Losses, Shape
 
