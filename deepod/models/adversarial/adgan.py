@@ -39,8 +39,9 @@ class ADGAN(GAN):
     weights G comes near to any row.
 
     A score takes ``n_starts`` times ``search_steps`` passes through G, forth and back, with weights
-    of its own for every row: hundreds of times the work of an autoencoder. Memory holds some copies of G at a time; gradients of the
-    score, as in ``explain(rule="gradients")``, hold all of them. There is no ONNX file of a search.
+    of its own for every row: hundreds of times the work of an autoencoder. Memory holds some copies
+    of G at a time; gradients of the score, as in ``explain(rule="gradients")``, hold all of them.
+    There is no ONNX file of a search.
 
     The paper's setting for 32x32 images, as far as we know it: DCGAN's networks, ``n_starts=64``,
     ``latent_dim=256``, ``search_steps=5``, ``search_lr=0.25``, ``weight_lr=5e-5``, ``lr=2e-4``.
