@@ -13,7 +13,15 @@ from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 
 import deepod
 from deepod._registry import SERIES
-from deepod._scoring.points import Span, covered, kernel, passed_over, smoothed, spans_of
+from deepod._scoring.points import (
+    Span,
+    as_new,
+    covered,
+    kernel,
+    passed_over,
+    smoothed,
+    spans_of,
+)
 from deepod._scoring.threshold import of_events
 from deepod._storage import tensors
 from deepod.series import LSTMAD, RidgeAR, WindowNeighbors, Windows
@@ -238,6 +246,68 @@ def test_threshold__follows_points_that_were_not_trained_on(name):
     flagged = detector.predict(waves(1000, seed=9)).mean()
     assert 0.02 < flagged < 0.3
     assert detector.set_params(contamination=0.0).predict(waves(400, seed=9)).mean() < 0.1
+
+
+@pytest.mark.parametrize("name", ["LSTMAD", "RidgeAR", "SeriesConsensus", "WindowNeighbors"])
+def test_threshold__new_part_of_a_stationary_series__about_the_share_that_is_asked_for(name):
+    """On average: points of a series are alike, so that one series shows little."""
+    shares = []
+    for seed in range(6):
+        x = waves(7000, seed=seed)
+        detector = fast_series(name, window=20).fit(x[:3000])
+        shares.append(detector.predict(x[3000:]).mean())
+    assert 0.08 < np.mean(shares) < 0.12
+
+
+@pytest.mark.parametrize("n", [200, 500])
+def test_threshold__short_series__few_new_points_flagged(n):
+    """Held-out points lean on those before them, which were learned by heart: not in threshold."""
+    shares = []
+    for seed in range(4):
+        x = waves(1500, seed=seed)
+        detector = LSTMAD(hidden=(8,), random_state=0).fit(x[:n])
+        shares.append(detector.predict(x[n:]).mean())
+    assert np.mean(shares) < 0.15
+
+
+def test_held_out_scores__smoothed_without_points_that_were_trained_on():
+    x = waves(400)
+    x[:320] += 0.01 * np.random.default_rng(1).normal(size=(320, 2))
+    detector = RidgeAR(window=10, smoothing_length=51).fit(x)
+    own = detector.decision_function(x[320:], context=x[:320])
+    unseen = detector._unseen_scores
+    assert np.isnan(unseen[:320]).all()
+    module = detector.module_
+    points = torch.from_numpy(detector.scaler_.transform(x))
+    terms = detector._of_points(module, points, [Span(0, 0, 400)], detector._totals)[320:]
+    smooth = smoothed(terms, spans_of([80]), "centred", 51)
+    np.testing.assert_allclose(unseen[320:], np.sqrt(smooth).mean(1), rtol=1e-6)
+    assert (own != unseen[320:]).any()
+
+
+@settings(max_examples=30)
+@given(n=st.integers(1, 60), least=st.floats(1, 200), parts=st.integers(1, 3))
+def test_as_new__higher_scores_further_away__lower_ones_as_they_are(n, least, parts):
+    scores = [np.random.default_rng(k).normal(size=n) for k in range(parts)]
+    joint = np.concatenate(scores)
+    found = as_new(scores, least)
+    middle = np.median(joint)
+    np.testing.assert_array_equal(found[joint <= middle], joint[joint <= middle])
+    assert (found[joint > middle] > joint[joint > middle]).all()
+    assert (found - middle <= 2.0001 * np.sqrt(1 + max(least, n) / n) * (joint - middle) + 1e-9)[
+        joint > middle
+    ].all()
+
+
+def test_as_new__factor__by_hand():
+    scores = np.repeat(np.random.default_rng(0).normal(size=2000), 10)  # 10 in a row are alike
+    found = as_new([scores], 1.0)
+    middle = np.median(scores)
+    top = scores.argmax()
+    factor = (found[top] - middle) / (scores[top] - middle)
+    share = 10 / 20_000
+    assert factor == pytest.approx(np.sqrt((1 + share) / (1 - share)), rel=3e-4)
+    np.testing.assert_array_equal(as_new([np.ones(5)], 1.0), np.ones(5))
 
 
 def test_last_part__is_held_out():

@@ -29,6 +29,7 @@ _ARRAYS = ("_training_scores", "calibration_scores_", *_OF_SERIES)
 _DERIVED = {
     *("members_", "tails_", "n_features_in_", "feature_names_in_"),
     *("_thresholded_", "_mu", "_sigma", "_classes"),
+    "_unseen_scores",  # nobody needs these of a model that was loaded
 }
 _UNFITTED = {"detectors", "detector", "member_params"}  # parameters that the members make up for
 

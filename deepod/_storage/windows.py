@@ -30,7 +30,10 @@ _ARRAYS = (
     *("_point_scores", "_training_scores", "calibration_scores_"),
 )
 _SOMETIMES = ("error_weights_", "calibration_scores_")
-_DERIVED = {"detector_", "scaler_", "_thresholded_", "_mu", "_sigma", "_classes"}
+_DERIVED = {
+    *("detector_", "scaler_", "_thresholded_", "_mu", "_sigma", "_classes"),
+    "_unseen_scores",  # nobody needs these of a model that was loaded
+}
 
 
 def described(windows: Any) -> tuple[dict[str, Any], dict[str, Any]]:

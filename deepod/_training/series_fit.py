@@ -142,13 +142,29 @@ class SeriesFit(Fit):
     def _score_training_rows(self, member: Member) -> None:
         detector, spans = self.trained, spans_of(self.series.lengths)
         scores = detector._score_trained_points(self.points, spans)
+        unseen = self._unseen(scores)
         # Known anomalies are no measure of normal points.
         normal = self.calibrate or (self.watched if self.labels is not None else [])
-        if normal:
-            parts = [scores[part][self._normal(part)] for part in self._parts(normal)]
+        if unseen is not None and normal:
+            parts = [unseen[part][self._normal(part)] for part in self._parts(normal)]
             if sum(map(len, parts)):
-                detector.calibration_scores_ = np.sort(np.concatenate(parts))
-        detector._remember_points(scores, self.watched)
+                detector.calibration_scores_ = np.sort(detector._as_new(parts))
+        detector._remember_points(scores, self.series.lengths, unseen)
+
+    def _unseen(self, scores: np.ndarray) -> np.ndarray | None:
+        """Return the scores of points that were not trained on, NaN for others; None if all were.
+
+        Nothing that was trained on has a part in them, but for what leads up to the points.
+        """
+        if not self.trained.learns_by_heart:
+            return scores
+        spans = sorted(self.watched + self.calibrate)
+        if not spans:
+            return None
+        unseen = np.full(len(scores), np.nan)
+        found = self.trained._score_points(self.points, spans, apart=True)
+        unseen[np.concatenate([np.arange(start, stop) for _, start, stop in spans])] = found
+        return unseen
 
 
 def resolve_window(name: str, window: Any, most: int, lengths: Sequence[int]) -> int:

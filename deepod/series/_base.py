@@ -203,10 +203,14 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         return self._score_points(points, spans)
 
     def _score_points(
-        self, points: Tensor, spans: Sequence[Span], batch_size: int | None = None
+        self,
+        points: Tensor,
+        spans: Sequence[Span],
+        batch_size: int | None = None,
+        apart: bool = False,
     ) -> np.ndarray:
         """One score for each point of ``spans``, of scaled points."""
-        found = self._contributed(points, spans, batch_size, self._totals)
+        found = self._contributed(points, spans, batch_size, self._totals, apart)
         return finite(found.sum(1, dtype=np.float64))
 
     def _contributed(
@@ -215,13 +219,14 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         spans: Sequence[Span],
         batch_size: int | None = None,
         function: Function | None = None,
+        apart: bool = False,
     ) -> np.ndarray:
         """Give what each channel adds to the scores of points, (n_points, channels)."""
 
         def terms(wide: Sequence[Span]) -> np.ndarray:
             return self._of_points(self.module_, points, wide, function or self._terms, batch_size)
 
-        return self._contributions_of(self._over_time(terms, spans))
+        return self._contributions_of(self._over_time(terms, spans, apart))
 
     def _contributions_of(self, terms: np.ndarray) -> np.ndarray:
         """Turn smoothed terms, which may be changed, into what they add to the score.

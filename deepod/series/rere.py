@@ -174,9 +174,9 @@ class ReRe(WithoutSteps):
         return self._over_time(lambda _: np.concatenate([*found.values()]), spans)
 
     def _remember_points(
-        self, scores: np.ndarray, held_out: Sequence[Span], unseen: np.ndarray | None = None
+        self, scores: np.ndarray, lengths: Sequence[int], unseen: np.ndarray | None
     ) -> None:
-        super()._remember_points(scores, held_out, unseen)
+        super()._remember_points(scores, lengths, unseen)
         if self.false_alarm_rate is None:
             self.set_threshold(1.0)
 

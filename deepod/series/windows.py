@@ -230,11 +230,13 @@ class Windows(SeriesMethods, PyODVocabulary):
         if held_out:
             self._train(clone(detector), points, first)
             self._learn_errors(points, held_out)
-            unseen = self._score_points(points, held_out)
+            unseen = np.full(len(points), np.nan)
+            own = np.concatenate([np.arange(start, stop) for _, start, stop in held_out])
+            unseen[own] = self._score_points(points, held_out, apart=True)
         self._train(detector, points, spans)
         if not held_out:
             self._learn_errors(points, spans)
-        self._remember_points(self._score_points(points, spans), held_out, unseen)
+        self._remember_points(self._score_points(points, spans), series.lengths, unseen)
 
     def _unfitted(self) -> Any:
         check_member(self.detector)
@@ -285,16 +287,26 @@ class Windows(SeriesMethods, PyODVocabulary):
         return self._score_points(points, spans, batch_size)
 
     def _score_points(
-        self, points: Tensor, spans: Sequence[Span], batch_size: int | None = None
+        self,
+        points: Tensor,
+        spans: Sequence[Span],
+        batch_size: int | None = None,
+        apart: bool = False,
     ) -> np.ndarray:
         if self.error_weights_ is not None:
-            return finite(self._contributed(points, spans, batch_size).sum(1))
-        return finite(
-            self._over_time(lambda wide: self._of_points(points, wide, batch_size), spans)
-        )
+            return finite(self._contributed(points, spans, batch_size, apart).sum(1))
+
+        def values(wide: Sequence[Span]) -> np.ndarray:
+            return self._of_points(points, wide, batch_size)
+
+        return finite(self._over_time(values, spans, apart))
 
     def _contributed(
-        self, points: Tensor, spans: Sequence[Span], batch_size: int | None = None
+        self,
+        points: Tensor,
+        spans: Sequence[Span],
+        batch_size: int | None = None,
+        apart: bool = False,
     ) -> np.ndarray:
         """Give what each channel adds to the scores of points, (n_points, channels)."""
         weights = self.error_weights_
@@ -303,7 +315,7 @@ class Windows(SeriesMethods, PyODVocabulary):
             found = self._of_points(points, wide, batch_size, by_value=True)
             return found if weights is None else found * weights
 
-        found = self._over_time(terms, spans)
+        found = self._over_time(terms, spans, apart)
         return found if weights is None else np.sqrt(found) / found.shape[1]
 
     def _of_points(
