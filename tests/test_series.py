@@ -1,6 +1,7 @@
 """What all detectors of time series have in common."""
 
 import pickle
+import re
 
 import numpy as np
 import pandas as pd
@@ -24,7 +25,7 @@ from deepod._scoring.points import (
 )
 from deepod._scoring.threshold import of_events
 from deepod._storage import tensors
-from deepod.series import LSTMAD, RidgeAR, WindowNeighbors, Windows
+from deepod.series import LSTMAD, RidgeAR, WindowNeighbors, Windows, ridge_ar
 from deepod.series._errors import Errors
 from tests.cases import FAST_SERIES, SERIES_NAMES, fast_series, fitted_series, waves
 
@@ -408,8 +409,9 @@ def test_what_is_for_rows__refuses_detectors_of_series(name, tmp_path):
         deepod.onnx.export(fitted_series(name), tmp_path / "m.onnx")
 
 
-def test_ridge__many_channels__shorter_window():
-    x = np.random.default_rng(0).normal(size=(300, 250))
+def test_ridge__many_channels__shorter_window(monkeypatch):
+    monkeypatch.setattr(ridge_ar, "_MOST_COEFFICIENTS", 500)
+    x = np.random.default_rng(0).normal(size=(300, 25))
     assert RidgeAR(max_points=100).fit(x).window_ == 20
 
 
@@ -493,6 +495,54 @@ def test_failed_fit__changes_nothing(name):
     with pytest.raises(ValueError, match="NaN"):
         detector.fit(np.full((300, 2), np.nan))
     np.testing.assert_array_equal(detector.decision_function(NEW), before)
+
+
+def shortest_of(name):
+    """A detector as it is by itself, but for how long it trains; it may find any window."""
+    cls = getattr(deepod.series, name)
+    needed = {"Windows": {"detector": deepod.Neighbors(n_neighbors=3)}}.get(name, {})
+    epochs = {"epochs": 1} if "epochs" in cls._parameter_constraints else {}
+    return cls(**needed, **epochs, random_state=0)
+
+
+@pytest.mark.parametrize("name", sorted(SERIES))
+def test_fit__shortest_series__works__and_one_point_fewer_is_refused_with_the_number(name):
+    x = waves(40, None)
+    with pytest.raises(ValueError, match=r"X has 3 points, and .* longer series") as error:
+        shortest_of(name).fit(x[:3])
+    least = int(re.search(r"needs (\d+)", str(error.value))[1])
+    assert least <= 9
+    with pytest.raises(ValueError, match=rf"X has {least - 1} points, and .* needs {least}"):
+        shortest_of(name).fit(x[: least - 1])
+    for n in (least, least + 1, 2 * least):
+        detector = shortest_of(name).fit(x[:n])
+        assert np.isfinite(detector.decision_scores_).all()
+        assert np.isfinite(detector.decision_function(x)).all()
+    episodes = shortest_of(name).fit(x[: 3 * least].reshape(3, least, 1))
+    assert len(episodes.decision_scores_) == 3 * least
+
+
+def test_fit__short_series__remedies_work():
+    x = waves(7, None)
+    with pytest.raises(ValueError, match="smaller horizons"):
+        LSTMAD(epochs=1).fit(x)
+    LSTMAD(epochs=1, horizons=(1, 2)).fit(x)
+    with pytest.raises(ValueError, match=r"window=6 needs 8: .* smaller window"):
+        RidgeAR(window=6).fit(x)
+    RidgeAR(window=5).fit(x)
+    with pytest.raises(ValueError, match="series 1 of X has 7 points"):
+        RidgeAR(window=6).fit([waves(20, None), x])
+
+
+@pytest.mark.parametrize("make", [lambda: WindowNeighbors(window=3), lambda: windows_apart()])
+def test_stride__longer_than_the_window__every_point_is_covered(make):
+    detector = make().fit(waves(60))
+    assert np.isfinite(detector.decision_scores_).all()
+    assert np.isfinite(detector.decision_function(NEW)).all()
+
+
+def windows_apart():
+    return Windows(deepod.Neighbors(n_neighbors=3), window=3, stride=7)
 
 
 @every

@@ -97,12 +97,13 @@ def passed_over(
 def windows_of(span: Span, window: int, stride: int, causal: bool) -> Tensor:
     """Return where the windows begin that cover the points of a span.
 
-    Every ``stride`` points, and one at the very end; if ``causal``, one that ends at each point.
+    Every ``stride`` points, but no further apart than one after the other, and one at the very end;
+    if ``causal``, one that ends at each point.
     """
     if causal:
         return torch.arange(max(span.begin, span.start - window + 1), span.stop - window + 1)
     begin = max(span.begin, span.start - window + 1)
-    starts = torch.arange(begin, span.stop - window + 1, stride)
+    starts = torch.arange(begin, span.stop - window + 1, min(stride, window))
     if len(starts) and int(starts[-1]) < span.stop - window:
         starts = torch.cat([starts, torch.tensor([span.stop - window])])
     return starts

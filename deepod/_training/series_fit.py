@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -45,10 +45,12 @@ class SeriesFit(Fit):
         self.given = X
 
     def _validate(self) -> None:
+        detector, lengths = self.trained, self.series.lengths
+        detector._validate_params()
+        name, least = type(detector).__name__, detector._smallest_window()
+        window = self.start.known.get("window_", detector.window)
+        check_length(name, window, lengths, least, detector._needed_points)
         super()._validate()
-        detector = self.trained
-        known = self.start.known.get("window_")
-        name = type(detector).__name__
         for parameter, only in _OF_ROWS.items():
             if getattr(detector, parameter) != only:
                 raise ValueError(
@@ -63,16 +65,14 @@ class SeriesFit(Fit):
                 f"{name} with these parameters learns from episodes of one length: give X as an "
                 "array (n, T, channels)."
             )
-        lengths = self.series.lengths
         most = detector._longest_window(detector.input_shape_)
-        window = detector.window if known is None else known
-        window = resolve_window(name, window, most, lengths)
+        window = resolve_window(window, most, lengths, least.points)
         detector.window_ = detector._possible_window(window)
 
     def _divide(self) -> None:
         """Hold out the last points, or the last episodes."""
         detector, spans = self.trained, spans_of(self.series.lengths)
-        least = detector.window_ + 2
+        least = detector._needed_points(detector.window_)
         if detector._whole_episodes():
             least = self.series.lengths[0]  # none is left to divide
         rest, self.calibrate = last_parts(spans, detector.calibration_fraction, least)
@@ -167,23 +167,62 @@ class SeriesFit(Fit):
         return unseen
 
 
-def resolve_window(name: str, window: Any, most: int, lengths: Sequence[int]) -> int:
-    """Return what "auto" stands for: ``most``, or a third of the shortest series if that is less.
+class Smallest(NamedTuple):
+    """The smallest window that a detector takes, and what to say of how it takes a smaller one."""
+
+    points: int = 2
+    remedy: str = ""
+
+
+def check_length(
+    name: str,
+    window: int | Literal["auto"],
+    lengths: Sequence[int],
+    least: Smallest,
+    needed: Callable[[int], int],
+) -> None:
+    """Refuse series that are too short for the window, or for any that "auto" may stand for.
+
+    Parameters
+    ----------
+    name : str
+        Of the detector.
+    window : int or "auto"
+    lengths : sequence of int
+        Of the series.
+    least : Smallest
+        Window that "auto" stands for, at least.
+    needed : callable
+        Gives the number of points that a window needs.
 
     Raises
     ------
     ValueError
-        If a series is too short.
+        With the number of points that it takes.
     """
     shortest = min(lengths)
-    found = max(2, min(most, shortest // 3)) if window == "auto" else int(window)
-    if shortest < found + 2:
-        which = "X" if len(lengths) == 1 else f"series {list(lengths).index(shortest)} of X"
-        raise ValueError(
-            f"{which} has {shortest} points, and {name} with window={found} needs {found + 2}: "
-            "give longer series or a smaller window."
-        )
-    return found
+    smallest = least.points if window == "auto" else window
+    if shortest >= needed(smallest):
+        return
+    which = "X" if len(lengths) == 1 else f"series {list(lengths).index(shortest)} of X"
+    count = f"{shortest} point{'s' * (shortest != 1)}"
+    if window == "auto":
+        said = f"{name} needs {needed(smallest)} or more, for windows of {smallest}"
+        raise ValueError(f"{which} has {count}, and {said}: give longer series{least.remedy}.")
+    raise ValueError(
+        f"{which} has {count}, and {name} with window={window} needs {needed(smallest)}: give "
+        "longer series or a smaller window."
+    )
+
+
+def resolve_window(
+    window: int | Literal["auto"], most: int, lengths: Sequence[int], least: int = 2
+) -> int:
+    """Return what "auto" stands for: ``most``, or a third of the shortest series if that is less.
+
+    But no less than ``least``.
+    """
+    return max(least, min(most, min(lengths) // 3)) if window == "auto" else int(window)
 
 
 def last_parts(spans: list[Span], fraction: float, least: int) -> tuple[list[Span], list[Span]]:

@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from deepod._base import BaseDetector
 from deepod._inputs.chunks import take
 from deepod._inputs.series import Series
+from deepod._inputs.settings import fixed
 from deepod._reporting import reported
 from deepod._scoring.apply import chunk_rows, finite, score
 from deepod._scoring.points import Function, Span, covered, passed_over
-from deepod._training.series_fit import SeriesFit
+from deepod._training.series_fit import SeriesFit, Smallest
 from deepod._training.together import fit_all
 from deepod.params import integer, one_of, param, parameters
 from deepod.series._methods import SeriesMethods
@@ -97,6 +98,14 @@ class SeriesDetector(SeriesMethods, BaseDetector):
     def _longest_window(self, shape: Shape) -> int:
         """Points that window="auto" stands for, on long series of such points."""
         return self.auto_window
+
+    def _smallest_window(self) -> Smallest:
+        """Return the fewest points that window="auto" may stand for."""
+        return Smallest()
+
+    def _needed_points(self, window: int) -> int:
+        """Return how many points a series must have for such a window."""
+        return window + 2
 
     def _possible_window(self, window: int) -> int:
         """Return the window to take, where the method does not take every one."""
@@ -271,10 +280,12 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         """Make values of the window that ends at a point, or of a pass that is repeated."""
         module, device, window = self.module_, self.device_, self.window_
 
+        @fixed()
         def of_windows(points: np.ndarray) -> np.ndarray:
             x = torch.from_numpy(points).to(device)
             return self._of_points(module, x, [Span(0, window - 1, len(x))], self._totals)
 
+        @fixed()
         @torch.no_grad()
         def of_chunk(points: np.ndarray) -> np.ndarray:
             x = torch.from_numpy(points).to(device)

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from deepod._scoring.points import Span
+from deepod._training.series_fit import Smallest
 from deepod.networks.layers import drawn_by
 from deepod.params import integer, one_of, param, parameters, positive
 from deepod.series._base import SeriesDetector
@@ -158,6 +159,9 @@ class CLSTM(SeriesDetector):
     paper = "Kim and Cho, Web Traffic Anomaly Detection Using C-LSTM Neural Networks, 2018"
     auto_window = 60
     windowed = True
+
+    def _smallest_window(self) -> Smallest:
+        return Smallest(4)
 
     def _build_module(self, shape: Shape) -> nn.Module:
         if self.window_ < 4:

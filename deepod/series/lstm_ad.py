@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from deepod._scoring.points import Span
+from deepod._training.series_fit import Smallest
 from deepod.params import integer, param, parameters, real
 from deepod.series._base import SeriesDetector
 from deepod.series._cells import Stack, numpy
@@ -117,10 +118,14 @@ class LSTMAD(SeriesDetector):
     family = "forecasting"
     paper = "Malhotra et al., Long Short Term Memory Networks for Anomaly Detection, ESANN 2015"
 
-    def _build_module(self, shape: Shape) -> nn.Module:
+    def _smallest_window(self) -> Smallest:
         for name, values in (("hidden", self.hidden), ("horizons", self.horizons)):
             if not values or not all(isinstance(v, Integral) and v > 0 for v in values):
                 raise ValueError(f"{name} must hold positive integers, got {values!r}.")
+        ahead = max(self.horizons) + 1
+        return Smallest(max(ahead, self.error_window), " or smaller horizons")
+
+    def _build_module(self, shape: Shape) -> nn.Module:
         if max(self.horizons) >= self.window_ or self.error_window > self.window_:
             raise ValueError(
                 f"horizons={self.horizons!r} and error_window={self.error_window} must be less "

@@ -135,6 +135,9 @@ class ReRe(WithoutSteps):
             )
         return Online(self.hidden, blank(self.window_, self.history))
 
+    def _needed_points(self, window: int) -> int:
+        return 3 * window  # before it judges one
+
     def _errors(self, module: nn.Module, x: Tensor) -> Tensor:
         raise NotImplementedError  # they depend on all that was before
 
@@ -148,12 +151,6 @@ class ReRe(WithoutSteps):
         spans: Sequence[tuple[int, int]],
         generator: torch.Generator,
     ) -> None:
-        shortest = min(stop - start for start, stop in spans)
-        if shortest < 3 * self.window_:
-            raise ValueError(
-                f"a series has {shortest} points, and ReRe with window={self.window_} needs "
-                f"{3 * self.window_} before it judges one: give longer series or a smaller window."
-            )
         runner = Runner(self)
         module.found = [(span, runner.begin()(numbers(x, *span))) for span in spans]
         self._keep(runner)
@@ -443,6 +440,7 @@ class _Running:
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
 
+    @fixed()
     def __call__(self, x: np.ndarray) -> np.ndarray:
         return self.runner(x[:, 0].astype(np.float64))[:, None]
 

@@ -128,7 +128,6 @@ class Stream:
         *_, rows = [validate_rows(part, series.rows, reset=False) for part in self._parts]
         return rows
 
-    @fixed()
     def _score(self, rows: np.ndarray) -> np.ndarray:
         scores = self._scorer(rows)
         self.n_points += len(rows)

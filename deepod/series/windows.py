@@ -24,7 +24,13 @@ from deepod._scoring.apply import finite
 from deepod._scoring.points import Span, covered, spans_of
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
 from deepod._scoring.vocabulary import Contamination, PyODVocabulary
-from deepod._training.series_fit import SCALE_FLOOR, last_parts, resolve_window
+from deepod._training.series_fit import (
+    SCALE_FLOOR,
+    Smallest,
+    check_length,
+    last_parts,
+    resolve_window,
+)
 from deepod.models.reconstruction._reconstruction import ErrorMaps
 from deepod.params import integer, one_of, real
 from deepod.series._methods import SeriesMethods
@@ -213,9 +219,10 @@ class Windows(SeriesMethods, PyODVocabulary):
 
     def _fit(self, series: Series) -> None:
         detector = self._unfitted()
+        check_length("Windows", self.window, series.lengths, Smallest(), lambda window: window + 2)
         rows = validate_rows(self, series.rows, reset=True)
         self.input_shape_ = rows.shape[1:]
-        self.window_ = resolve_window("Windows", self.window, _AUTO_WINDOW, series.lengths)
+        self.window_ = resolve_window(self.window, _AUTO_WINDOW, series.lengths)
         spans = spans_of(series.lengths)
         first, held_out = last_parts(spans, self.validation_fraction, self.window_ + 1)
         self.scaler_ = Scaler.fit(
@@ -341,6 +348,7 @@ class Windows(SeriesMethods, PyODVocabulary):
     def _running(self) -> tuple[Running, Values]:
         weights, before = self.error_weights_, self.window_ - 1
 
+        @fixed()
         def values(points: np.ndarray) -> np.ndarray:
             spans = [Span(0, before, len(points))]
             found = self._of_points(torch.from_numpy(points), spans, by_value=weights is not None)
