@@ -465,6 +465,43 @@ def test_load__members_of_the_other_kind__refused(name, tmp_path):
         deepod.load(file)
 
 
+@pytest.mark.parametrize("place", ["model.deepod", "folder"])
+@pytest.mark.parametrize("smoothing", ["centred", "causal"])
+def test_save_and_load__windows_among_the_members(place, smoothing, tmp_path):
+    given = {"window": 10, "smoothing": smoothing, "smoothing_length": 5}
+    members = [
+        Windows(deepod.Neighbors(max_rows=50), **given),
+        RidgeAR(**given),
+        Windows(deepod.AutoEncoder(epochs=2), **given),
+    ]
+    detector = deepod.series.SeriesConsensus(members, random_state=0).fit(waves())
+    detector.save(tmp_path / place)
+    again = deepod.load(tmp_path / place, device="cpu")
+    assert [type(m) for m in again.members_] == [type(m) for m in detector.members_]
+    np.testing.assert_array_equal(again.decision_function(NEW), detector.decision_function(NEW))
+    np.testing.assert_array_equal(again.decision_scores_, detector.decision_scores_)
+    assert again.threshold_ == detector.threshold_
+    if smoothing == "causal":
+        found, wanted = again.stream().push_many(NEW), detector.stream().push_many(NEW)
+        np.testing.assert_array_equal(found, wanted)
+    if place == "folder":
+        card = (tmp_path / place / "README.md").read_text()
+        assert "Holds training rows" in card  # of Neighbors
+        assert "Windows(" in card
+    np.testing.assert_array_equal(again.fit(waves()).decision_scores_, detector.decision_scores_)
+
+
+def test_save__windows_among_the_members__of_what_no_file_can_hold__refused(tmp_path):
+    from sklearn.ensemble import IsolationForest
+
+    members = [Windows(IsolationForest(), window=10), RidgeAR(window=10)]
+    detector = deepod.series.SeriesConsensus(members).fit(waves())
+    with pytest.raises(
+        TypeError, match=r"members_\[0\], Windows: IsolationForest in Windows is no"
+    ):
+        detector.save(tmp_path / "m")
+
+
 @every
 @pytest.mark.parametrize("place", ["model.deepod", "folder"])
 def test_save_and_load(name, place, tmp_path):

@@ -33,8 +33,8 @@ class Saved:
             If there is nothing to save yet.
         TypeError
             If a parameter is an object of a class that files cannot hold, such as a thresholder or
-            a function among ``callbacks``; or if something inside is no detector of deepod, or a
-            ``Windows`` in a ``SeriesConsensus``. The message names it.
+            a function among ``callbacks``; or if something inside is no detector of deepod. The
+            message names it.
         OSError
             If the file cannot be written, or a folder of this name holds other things.
         """

@@ -127,4 +127,5 @@ def fill(windows: Any, tensors: Mapping[str, Tensor], description: dict[str, Any
 
 def parts(windows: Any) -> list[Any]:
     """List what is on a device: the fitted detector, and what another fit would start from."""
-    return [windows.detector_, windows.detector]
+    fitted = [windows.detector_] if hasattr(windows, "detector_") else []
+    return [*fitted, windows.detector]
