@@ -610,11 +610,25 @@ def test_scores__refuse(name):
 
 @pytest.mark.parametrize(
     "params",
-    [{"suspects": 0.1}, {"cross_fitting": True}, {"network": "mlp"}, {"input_shape": (2,)}],
+    [
+        {"suspects": 0.1},
+        {"cross_fitting": True},
+        {"network": "mlp"},
+        {"input_shape": (2,)},
+        {"categorical_features": [0]},
+        {"datetime_features": [0]},
+    ],
 )
-def test_parameters_of_rows__refused(params):
-    with pytest.raises(ValueError, match="not for series"):
+def test_parameters_of_rows__refused_with_the_reason(params):
+    (name,) = params
+    with pytest.raises(ValueError, match=f"^{name}=.*not for series: .*; leave {name}="):
         fast_series("LSTMAD", **params).fit(waves())
+
+
+def test_suspects__remedies_work():
+    x = with_anomaly(300)
+    fast_series("LSTMAD").fit([x[:120], x[130:]])
+    Windows(deepod.AutoEncoder(suspects=0.1, network="mlp", epochs=1), window=10).fit(x)
 
 
 def test_missing_values__imputed():

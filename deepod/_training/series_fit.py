@@ -20,13 +20,27 @@ from deepod._training.task import Member, Task
 from deepod.sources import Source
 from deepod.types import Batch
 
-# Parameters of rows without an order, and the only value that they may have here.
-_OF_ROWS = {
-    "suspects": 0.0,
-    "cross_fitting": False,
-    "network": "auto",
-    "input_shape": None,
-    **{"categorical_features": None, "datetime_features": None},
+# Parameters of rows without an order: the only value that they may have here, and what to do.
+_OF_ROWS: dict[str, tuple[Any, str]] = {
+    "suspects": (
+        0.0,
+        "a stretch that is left out is missing in the past of the points after it. Give the parts "
+        "before and after what you suspect as a list of series, or use deepod.series.Windows("
+        "deepod.AutoEncoder(suspects=...)), which leaves windows out",
+    ),
+    "cross_fitting": (
+        False,
+        "neighbouring points show each other. The last part of each series is held out instead: "
+        "see validation_fraction",
+    ),
+    "network": (
+        "auto",
+        "the method has a network of its own, with sizes such as hidden. Other networks are for "
+        "deepod.series.Windows(deepod.AutoEncoder(network=...))",
+    ),
+    "input_shape": (None, "a point has the channels of X"),
+    "categorical_features": (None, "channels are numbers. Turn categories into numbers first"),
+    "datetime_features": (None, "the time of a series is its index, or the order of its rows"),
 }
 # Channels are divided by no less than this part of the median standard deviation: one that never
 # moved in training is known to be still, and to move is strong evidence against a point.
@@ -47,15 +61,11 @@ class SeriesFit(Fit):
     def _validate(self) -> None:
         detector, lengths = self.trained, self.series.lengths
         detector._validate_params()
+        refuse_parameters_of_rows(detector)
         name, least = type(detector).__name__, detector._smallest_window()
         window = self.start.known.get("window_", detector.window)
         check_length(name, window, lengths, least, detector._needed_points)
         super()._validate()
-        for parameter, only in _OF_ROWS.items():
-            if getattr(detector, parameter) != only:
-                raise ValueError(
-                    f"{parameter} is for rows without an order, not for series; leave it {only!r}."
-                )
         if self.ranks.size > 1:
             raise ValueError(f"{name} trains in one process.")
         if isinstance(self.rows, Source):  # a large memory map: points take little memory
@@ -165,6 +175,17 @@ class SeriesFit(Fit):
         found = self.trained._score_points(self.points, spans, apart=True)
         unseen[np.concatenate([np.arange(start, stop) for _, start, stop in spans])] = found
         return unseen
+
+
+def refuse_parameters_of_rows(detector: Any) -> None:
+    """Refuse what has no meaning for series, with the reason."""
+    for parameter, (only, reason) in _OF_ROWS.items():
+        given = getattr(detector, parameter)
+        if given is not only and (np.ndim(given) or given != only):
+            raise ValueError(
+                f"{parameter}={given!r} is for rows without an order, not for series: {reason}; "
+                f"leave {parameter}={only!r}."
+            )
 
 
 class Smallest(NamedTuple):
