@@ -151,8 +151,9 @@ class SeriesMethods(Saved):
             if stop - begin < least:
                 which = "X" if len(spans) == 1 else f"series {number} of X"
                 past = "" if context is None else f" and {start - begin} of context"
+                count = f"{stop - start} point{'s' * (stop - start != 1)}"
                 raise ValueError(
-                    f"{which} has {stop - start} points{past}, and {type(self).__name__} with "
+                    f"{which} has {count}{past}, and {type(self).__name__} with "
                     f"window={self.window_} needs {least}: give more of the points before it as "
                     "context=."
                 )
@@ -168,6 +169,7 @@ class SeriesMethods(Saved):
         return found[:, 0] if np.ndim(X) == 1 and series.form == "series" else found
 
     def _series(self, X: Any, name: str = "X") -> Series:
+        check_is_fitted(self)
         return as_series(X, name=name, channels=self.n_features_in_)
 
     @fixed()
