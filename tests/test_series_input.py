@@ -207,7 +207,7 @@ def test_as_series__bad_input__refused_by_name_with_a_remedy(X, said):
 def test_as_series__objects_that_no_number_can_be_made_of__type_error():
     X = A.astype(object)
     X[0, 0] = {"foo": "bar"}
-    with pytest.raises(TypeError, match="X holds values that are no numbers: .*not 'dict'"):
+    with pytest.raises(TypeError, match=r"X holds values that are no numbers: .*not 'dict'"):
         as_series(X)
 
 
