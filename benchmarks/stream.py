@@ -49,8 +49,8 @@ def measure(cell: Cell) -> dict[str, Any]:
     -------
     dict
         ``median``, ``p99`` and ``largest`` seconds of the processor for one push; ``pushed`` and
-        ``in_blocks``, points a second of the processor; ``bytes`` of a saved state; for ReRe ``retrained``, the
-        share of points at which a network was trained.
+        ``in_blocks``, points a second of the processor; ``bytes`` of a saved state; for ReRe
+        ``retrained``, the share of points at which a network was trained.
     """
     make, singles, many = KINDS[cell.detector]
     rng, d = np.random.default_rng(0), cell.channels
@@ -84,8 +84,8 @@ def measure(cell: Cell) -> dict[str, Any]:
 
 def report(found: Sequence[dict[str, Any]]) -> str:
     """Render a table."""
-    head = ["detector", "channels", "one point, ms: median", "99 %", "largest"]
-    head += ["points a second: one by one", "in blocks", "state, KiB"]
+    head = ["detector", "channels", "one point, ms of the processor: median", "99 %", "largest"]
+    head += ["points a second of the processor: one by one", "in blocks", "state, KiB"]
     lines = [head]
     lines += [
         [

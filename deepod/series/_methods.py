@@ -257,8 +257,8 @@ class SeriesMethods(Saved):
 
         The p-values of :meth:`deepod.BaseDetector.p_values`, of the points that
         ``validation_fraction`` or ``calibration_fraction`` held out, or that ``calibrate`` was
-        given. Neighbouring points score alike, so that they are worth fewer calibration points than
-        there are.
+        given. Neighbouring points score alike, so that n of them tell as much as fewer independent
+        ones: scores above the median are moved up accordingly before they are compared.
 
         Parameters
         ----------
@@ -274,6 +274,9 @@ class SeriesMethods(Saved):
 
     def calibrate(self, X: Any) -> Self:
         """Take the points of these series for calibration, in place of any others.
+
+        :meth:`p_values` and ``false_alarm_rate`` follow them; ``contamination`` does not. Recent
+        normal points are what to give where a series has drifted since training.
 
         Parameters
         ----------

@@ -83,6 +83,11 @@ class CLSTM(SeriesDetector):
 
     Notes
     -----
+    **The equations.** Two blocks of a convolution, tanh and the maximum over pairs of points make
+    features F(1), ..., F(window // 4) of a window; h is the LSTM's last state on them, and
+    p = softmax(V tanh(W h + b) + c). The loss is the mean of -w(y) log p(y) over windows, y being a
+    window's class. A window's score is log p(1) - log p(0).
+
     **With labels**, ``supervision="supervised"`` and ``fit(X, y)``, it is the paper's method: a
     window is abnormal if one of its points is; the loss is the cross-entropy, each class weighted
     by ``class_weight``. It finds what is like the labelled anomalies, and may well miss others. The

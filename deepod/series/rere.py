@@ -62,6 +62,12 @@ class ReRe(WithoutSteps):
 
     Notes
     -----
+    **The equations.** The error at point t is AARE(t) = mean over y = t - b + 1, ..., t of
+    |v(y) - f(y)| / |v(y)|, of values v, forecasts f and b = ``window``. The usual error is
+    the mean of the past AARE plus three of their standard deviations, from t = 2 b - 1 on (points
+    are counted from 0). The score is the smaller quotient AARE(t) / usual error of the two
+    detectors.
+
     It learns as it goes. ``fit`` goes over a series point by point, and each of
     ``decision_scores_`` was made before the point was learned from. ``decision_function`` goes on
     from there with a copy, so that the same X always gets the same scores; it takes X for what
