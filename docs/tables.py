@@ -497,13 +497,12 @@ def series_of_the_second_half() -> str:
     rows = pandas.concat([rows_of("series_second.jsonl"), rows_of("series.jsonl")])
     rows = rows[rows["error"].isna() & rows["dataset"].str.startswith("series-second/")]
     source = rows["dataset"].str.split("/").str[1]
-    lines = [["", "second half", *SOURCES, "fit"], ["---", *["--:"] * (len(SOURCES) + 2)]]
+    lines = [["", "second half", *SOURCES], ["---", *["--:"] * (len(SOURCES) + 1)]]
     for name, text in OF_THE_SECOND_HALF.items():
         own = rows[rows["detector"] == name]
         by_source = own["vus_pr"].groupby(source).mean()
         cells = [f"{own['vus_pr'].mean():.3f}", *(f"{by_source[s]:.2f}" for s in SOURCES)]
-        cells = [cell.removeprefix("0") for cell in cells]
-        lines.append([text, *cells, f"{own['fit_seconds'].mean():.1f}"])
+        lines.append([text, *(cell.removeprefix("0") for cell in cells)])
     return piped(lines)
 
 
