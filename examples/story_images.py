@@ -1,5 +1,5 @@
 """Story: strange images
-====================
+=====================
 
 Images of one kind: which new ones are strange, where in the image, and what PyOD's detectors say.
 
