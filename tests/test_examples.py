@@ -29,6 +29,7 @@ NEEDS = {
     "benchmark_own_data": ("pandas",),
 }
 EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+SLOW = {"story_fraud": pytest.mark.slow}  # 14 seconds, half of them for ONNX
 STORIES = [path for path in EXAMPLES if path.stem.startswith("story_")]
 
 
@@ -61,7 +62,9 @@ def test_example__runs(path, monkeypatch, tmp_path):
 
 
 @pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
-@pytest.mark.parametrize("path", STORIES, ids=lambda p: p.stem)
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=p.stem, marks=SLOW.get(p.stem, ())) for p in STORIES]
+)
 def test_story__from_top_to_bottom__runs(path, monkeypatch, tmp_path):
     skip_without_needed(path)
     pyplot = pytest.importorskip("matplotlib.pyplot")
@@ -73,6 +76,24 @@ def test_story__from_top_to_bottom__runs(path, monkeypatch, tmp_path):
     assert pyplot.get_fignums()
     pyplot.close("all")
     assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
+def test_story_of_frauds__few_epochs_and_no_onnx__runs(monkeypatch, tmp_path):
+    path = ROOT / "examples" / "story_fraud.py"
+    skip_without_needed(path)
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pyplot, "show", lambda: None)
+    told, _, left_out = path.read_text().partition("# Score without Python")
+    shorter = told.replace("mixed = {", 'mixed = {"epochs": 3,')
+    assert shorter != told
+    assert left_out
+    namespace = {"__name__": "__main__"}
+    exec(compile(shorter, path.name, "exec"), namespace)
+    assert len(namespace["bars"]) == 3
+    namespace["temporary"].cleanup()
+    pyplot.close("all")
 
 
 @pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
