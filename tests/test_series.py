@@ -271,6 +271,20 @@ def test_threshold__short_series__few_new_points_flagged(n):
     assert np.mean(shares) < 0.15
 
 
+@pytest.mark.parametrize("name", ["LSTMAD", "RidgeAR", "SeriesConsensus"])
+def test_calibrate__series_has_drifted__recent_points_set_the_threshold(name):
+    before, after = [], []
+    for seed in range(4):
+        x = waves(6000, seed=seed)
+        x[1500:] += 0.5 * np.random.default_rng(seed).normal(size=(4500, 2))
+        detector = fast_series(name, window=20).fit(x[:1500])
+        before.append(detector.predict(x[3000:]).mean())
+        detector.set_params(false_alarm_rate=0.1).calibrate(x[1500:3000])
+        after.append(detector.predict(x[3000:]).mean())
+    assert np.mean(before) > 0.5
+    assert 0.07 < np.mean(after) < 0.13
+
+
 def test_held_out_scores__smoothed_without_points_that_were_trained_on():
     x = waves(400)
     x[:320] += 0.01 * np.random.default_rng(1).normal(size=(320, 2))
