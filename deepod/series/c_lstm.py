@@ -107,6 +107,9 @@ class CLSTM(SeriesDetector):
     of time, as the text has it (33,024). Its training and test windows are drawn at random and
     overlap, and its F1 of 0.92 on web traffic has not been reproduced publicly.
 
+    The defaults were looked at on two development series, no more. ``docs/series.md`` has figures
+    of other series.
+
     ``explain`` compares a window with itself with a channel at its mean: the difference is what the
     channel adds; channels share alike in what is left of the score. ``error_scale`` has no effect.
 

@@ -157,6 +157,9 @@ class CNNVAELSTM(WindowedDetector):
     given codes that are drawn, as in the authors' code, and told the means, which has the same
     gradient on average. ``epochs`` are those of each of both. At scoring codes are their means.
 
+    The defaults were looked at on two development series, no more. ``docs/series.md`` has figures
+    of other series.
+
     Where ``kl_weight`` or ``lr`` is large the codes may all equal their prior, and forecasts are
     the mean of the series: then "divergence" in ``history_`` is 0.
 

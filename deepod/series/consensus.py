@@ -58,7 +58,8 @@ class SeriesConsensus(SeriesMethods, PyODVocabulary):
         Scores above it are labelled 1.
     labels_ : ndarray of shape (n_points,), int
     unseen_ : bool
-        Whether the threshold follows points that no member has learned from.
+        Whether the threshold follows points that no member has learned from: those that all members
+        have held out, or that a member scores as if it had, such as :class:`WindowNeighbors`.
     warm_up_ : int
         First points of a series, without ``context``, for which a member has no score of its own.
     n_features_in_ : int
