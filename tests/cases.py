@@ -27,7 +27,7 @@ FAST = {
     "IAELSTMKL": {"epochs": 2},
     "ICL": {"epochs": 2, "n_members": 1},
     "IGD": {"epochs": 2},
-    "LSA": {"epochs": 2, "n_bins": 5, "estimator_hidden": (3,), "latent_dim": 3},
+    "LSA": {"epochs": 2, "n_bins": 5, "estimation_hidden": (3,), "latent_dim": 3},
     # No weight is at the threshold, where rounding would decide on a jump.
     "MemAE": {"epochs": 2, "n_slots": 10, "shrink": 0.02},
     "NSAE": {"epochs": 2},

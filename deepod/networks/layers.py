@@ -50,6 +50,22 @@ def error_terms(name: str, reconstruction: Tensor, x: Tensor) -> Tensor:
     return squares / error_norm(reconstruction, x).view(-1, *[1] * (x.dim() - 1))
 
 
+def with_moments(module: nn.Module) -> nn.Module:
+    """Give a module the buffers that :func:`moments` sets; return it."""
+    module.register_buffer("mean", torch.zeros(2))
+    module.register_buffer("std", torch.ones(2))
+    return module
+
+
+def moments(parts: Tensor) -> dict[str, Tensor]:
+    """Return mean and standard deviation of two parts of a score over the training rows, (n, 2).
+
+    A part that is the same for all rows gets a standard deviation of 1.
+    """
+    spread = parts.std(0, correction=0)
+    return {"mean": parts.mean(0), "std": spread.where(spread > 1e-12, 1.0)}
+
+
 def drawn_by(generator: torch.Generator) -> dict[str, Any]:
     """Return arguments that make a draw come from ``generator``, on its device, in float32."""
     return {"generator": generator, "device": generator.device, "dtype": torch.float32}
@@ -119,9 +135,7 @@ class Hypersphere(nn.Module):
             self.decoder = nn.Sequential(norm, nn.LeakyReLU(), decoder)
         self.register_buffer("center", torch.zeros(code))
         self.register_buffer("radius", torch.zeros(()))
-        # Mean and standard deviation of distance and error over the training rows.
-        self.register_buffer("mean", torch.zeros(2))
-        self.register_buffer("std", torch.ones(2))
+        with_moments(self)  # of distance and error
 
     def distance(self, z: Tensor) -> Tensor:
         """Squared distance to the centre, (B,)."""

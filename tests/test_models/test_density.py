@@ -51,7 +51,7 @@ def represented(detector, x):
 
 def shares(detector, z, keep=1.0):
     module = detector.module_
-    (hidden, _), head = module.hidden, module.head
+    (_, hidden, _), head = module.hidden, module.head
     w, b, v, c = (
         t.detach().double().numpy() for t in (hidden.weight, hidden.bias, head.weight, head.bias)
     )

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from deepod._base import BaseDetector
+from deepod.models._code import Coded
 from deepod.networks import Network
 from deepod.networks.layers import drawn_by
 from deepod.params import integer, param, parameters
@@ -29,15 +29,9 @@ class Discriminator(nn.Module):
 
 
 @parameters
-class GAN(BaseDetector):
+class GAN(Coded):
     """Generator and discriminator that take turns in every batch."""
 
-    latent_dim: int | None = param(
-        default=None,
-        accepts=[integer(1), None],
-        doc="Length of the generator's input z; None: half as many as a sample has values, from 2 "
-        "to 32.",
-    )
     n_starts: int = param(
         default=64,
         accepts=[integer(1)],
@@ -58,11 +52,8 @@ class GAN(BaseDetector):
             network.set_params(bias=True)
         return network
 
-    def _latent_dim(self, shape: Shape) -> int:
-        return self.latent_dim or max(2, min(32, torch.Size(shape).numel() // 2))
-
     def _build_module(self, shape: Shape) -> nn.Module:
-        network, code = self._network(shape), self._latent_dim(shape)
+        network, code = self._network(shape), self._code_length(shape)
         parts = {
             "generator": network.decoder(code, shape),
             "discriminator": Discriminator(network, shape),
@@ -80,7 +71,7 @@ class GAN(BaseDetector):
         ]
 
     def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> Tensor:
-        return torch.randn(n, self._latent_dim(shape), **drawn_by(generator))
+        return torch.randn(n, self._code_length(shape), **drawn_by(generator))
 
     def _loss(self, module: Any, batch: Batch) -> Losses:
         """Cross-entropy of the discriminator."""

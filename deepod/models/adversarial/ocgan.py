@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from deepod.models._code import Coded
 from deepod.models.reconstruction._reconstruction import ErrorMaps
 from deepod.networks import MLP
 from deepod.networks.layers import EncoderDecoder, drawn_by, squared_error
@@ -38,7 +39,7 @@ def _fake(logits: Tensor) -> Tensor:
 
 
 @parameters
-class OCGAN(ErrorMaps):
+class OCGAN(Coded, ErrorMaps):
     """Denoising autoencoder with a bounded code, all of which is made to decode to normal rows.
 
     Notes
@@ -80,11 +81,6 @@ class OCGAN(ErrorMaps):
     array([0, 1])
     """
 
-    latent_dim: int | None = param(
-        default=None,
-        accepts=[integer(1), None],
-        doc="Length of the code; None: half as many as a sample has values, from 2 to 16.",
-    )
     noise_std: float = param(
         default=0.2,
         accepts=[real(0)],
@@ -99,16 +95,14 @@ class OCGAN(ErrorMaps):
     mining_lr: float = param(
         default=0.1, accepts=[real(0)], doc="Length of such a step, of codes in (-1, 1)."
     )
+    longest_code = 16
     family = "adversarial"
     auto_steps = 500
     auto_epochs = 80
     paper = "Perera et al., OCGAN: One-class Novelty Detection Using GANs, CVPR 2019"
 
-    def _latent_dim(self, shape: Shape) -> int:
-        return self.latent_dim or max(2, min(16, torch.Size(shape).numel() // 2))
-
     def _build_module(self, shape: Shape) -> nn.Module:
-        network, code = self._network(shape), self._latent_dim(shape)
+        network, code = self._network(shape), self._code_length(shape)
         encoder = nn.Sequential(network.encoder(shape, code), nn.Tanh())
         parts = {
             "autoencoder": EncoderDecoder(encoder, network.decoder(code, shape)),
@@ -129,7 +123,7 @@ class OCGAN(ErrorMaps):
 
     def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         to = drawn_by(generator)
-        uniform = 2 * torch.rand(n, self._latent_dim(shape), **to) - 1
+        uniform = 2 * torch.rand(n, self._code_length(shape), **to) - 1
         return torch.randn(n, *shape, **to), uniform
 
     def _encode(self, module: Any, batch: Batch) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deepod._base import BaseDetector
+from deepod.networks import MLP
 from deepod.networks.layers import EPS, EncoderDecoder, drawn_by
 from deepod.params import integer, param, parameters, real
 from deepod.types import Batch, Losses, Phase, Refresh, Shape
@@ -24,11 +25,11 @@ class _Mixture(nn.Module):
     mean: Tensor
     factor: Tensor
 
-    def __init__(self, autoencoder: EncoderDecoder, code: int, hidden: int, k: int) -> None:
+    def __init__(self, autoencoder: EncoderDecoder, code: int, estimation: MLP, k: int) -> None:
         super().__init__()
         self.autoencoder = autoencoder
-        self.hidden = nn.Sequential(nn.Linear(code + 2, hidden), nn.Tanh())
-        self.head = nn.Linear(hidden, k)
+        self.hidden, width = estimation.features((code + 2,))
+        self.head = nn.Linear(width, k)
         # What the density is made of: see _density.
         self.register_buffer("log_weight", torch.zeros(k))
         self.register_buffer("mean", torch.zeros(k, code + 2))
@@ -136,15 +137,15 @@ class DAGMM(BaseDetector):
 
     latent_dim: int = param(default=2, accepts=[integer(1)], doc="Length of the code.")
     n_components: int = param(default=4, accepts=[integer(1)], doc="Gaussians of the mixture (K).")
-    estimation_hidden: int = param(
-        default=10,
-        accepts=[integer(1)],
-        doc="Width of the hidden layer of the network that gives the shares of the Gaussians.",
+    estimation_hidden: tuple[int, ...] | list[int] = param(
+        default=(10,),
+        accepts=[tuple, list],
+        doc="Widths of the hidden layers of the network that gives the shares of the Gaussians.",
     )
     dropout: float = param(
         default=0.5,
         accepts=[real(0, 0.99)],
-        doc="Chance that a unit of that layer is left out in training.",
+        doc="Chance that a unit of the last of these is left out in training.",
     )
     energy_weight: float = param(
         default=0.1, accepts=[real(0)], doc="Weight of the energy in the loss (lambda 1)."
@@ -164,10 +165,12 @@ class DAGMM(BaseDetector):
             raise ValueError("batch_size=1 leaves no mixture to estimate; use many more.")
         network, code = self._network(shape), self.latent_dim
         autoencoder = EncoderDecoder(network.encoder(shape, code), network.decoder(code, shape))
-        return _Mixture(autoencoder, code, self.estimation_hidden, self.n_components)
+        estimation = MLP(hidden=self.estimation_hidden, activation="tanh")
+        return _Mixture(autoencoder, code, estimation, self.n_components)
 
     def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> Tensor:
-        return torch.rand(n, self.estimation_hidden, **drawn_by(generator))
+        width = (self.latent_dim + 2, *self.estimation_hidden)[-1]
+        return torch.rand(n, width, **drawn_by(generator))
 
     def _phases(self) -> list[Phase]:
         def collect(module: Any, x: Tensor) -> Tensor:

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, logsigmoid, softplus
 
-from deepod._base import BaseDetector
-from deepod.networks.layers import squared_error
+from deepod.models._code import Coded
+from deepod.models.reconstruction._reconstruction import TwoParts
+from deepod.networks.layers import squared_error, with_moments
 from deepod.params import integer, one_of, param, parameters, real
-from deepod.types import Batch, Losses, Refresh, Shape
+from deepod.types import Batch, Losses, Shape
 
 _LEAST_SCALE = 0.05  # of a logistic distribution, of codes with standard deviation 1
 
@@ -64,7 +65,7 @@ class _TriangularMap(nn.Module):
 
 
 @parameters
-class TQM(BaseDetector):
+class TQM(Coded, TwoParts):
     """Triangular quantile map: how unlikely the code of a row is, or how far out in quantiles.
 
     Notes
@@ -108,11 +109,6 @@ class TQM(BaseDetector):
     array([0, 1])
     """
 
-    latent_dim: int | None = param(
-        default=None,
-        accepts=[integer(1), None],
-        doc="Length of the code; None: half as many as a sample has values, from 2 to 32.",
-    )
     density_weight: float = param(
         default=0.01,
         accepts=[real(0)],
@@ -140,7 +136,7 @@ class TQM(BaseDetector):
 
     def _build_module(self, shape: Shape) -> nn.Module:
         network = self._network(shape)
-        code = self.latent_dim or max(2, min(32, torch.Size(shape).numel() // 2))
+        code = self._code_length(shape)
         features, width = network.features(shape)
         # BatchNorm takes away the mean, and any bias with it.
         norm = nn.Linear(width, code, bias=False), nn.BatchNorm1d(code, eps=1e-4, affine=False)
@@ -151,10 +147,7 @@ class TQM(BaseDetector):
                 "map": _TriangularMap(code, self.map_hidden, self.n_components),
             }
         )
-        # Mean and standard deviation of likelihood and error over the training rows.
-        module.register_buffer("mean", torch.zeros(2))
-        module.register_buffer("std", torch.ones(2))
-        return module
+        return with_moments(module)
 
     def _loss(self, module: Any, batch: Batch) -> Losses:
         z = module["encoder"](batch.x)
@@ -163,6 +156,9 @@ class TQM(BaseDetector):
             "reconstruction": squared_error(module["decoder"](z), batch.x).mean(),
             "density": -self.density_weight * density.mean(),
         }
+
+    def _reconstruct(self, module: Any, x: Tensor) -> Tensor:
+        return module["decoder"](module["encoder"](x))
 
     def _parts(self, module: Any, x: Tensor) -> Tensor:
         """Negative log-likelihood and error of each row, (B, 2)."""
@@ -174,14 +170,4 @@ class TQM(BaseDetector):
         if self.score_by == "quantile":
             below, above, _ = module["map"](module["encoder"](x))
             return -torch.minimum(below, above).amin(1)
-        parts = self._parts(module, x)
-        if self.score_by == "combined":
-            return ((parts - module.mean) / module.std).sum(1)
-        return parts[:, 0] if self.score_by == "density" else parts[:, 1]
-
-    def _after_training(self) -> Refresh | None:
-        def reduce(parts: Tensor) -> dict[str, Tensor]:
-            spread = parts.std(0, correction=0)
-            return {"mean": parts.mean(0), "std": spread.where(spread > 1e-12, 1.0)}
-
-        return Refresh(self._parts, reduce)
+        return super()._score(module, x)

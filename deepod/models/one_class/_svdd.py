@@ -10,7 +10,7 @@ from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from deepod._base import BaseDetector
+from deepod.models._code import Coded
 from deepod.networks import Network
 from deepod.networks.layers import Hypersphere, squared_error
 from deepod.params import integer, one_of, param, parameters, real
@@ -26,7 +26,7 @@ def _distance(module: Any, x: Tensor) -> Tensor:
 
 
 @parameters
-class SVDD(BaseDetector):
+class SVDD(Coded):
     """One hypersphere around the codes of the training rows.
 
     Attributes
@@ -37,11 +37,6 @@ class SVDD(BaseDetector):
         Its radius; 0 for ``objective="hard"``.
     """
 
-    latent_dim: int | None = param(
-        default=None,
-        accepts=[integer(1), None],
-        doc="Length of the code; None: half as many as a sample has values, from 2 to 32.",
-    )
     objective: Literal["hard", "soft"] = param(
         default="hard",
         accepts=[one_of("hard", "soft")],
@@ -86,7 +81,7 @@ class SVDD(BaseDetector):
         if not self.nu > 0:
             raise ValueError(f"nu must be above 0, got {self.nu!r}.")
         network = self._network(shape)
-        code = self.latent_dim or max(2, min(32, torch.Size(shape).numel() // 2))
+        code = self._code_length(shape)
         # Biases would let the encoder map every row onto the centre.
         unbiased = "bias" in network.get_params()
         encoding = clone(network).set_params(bias=False) if unbiased else network

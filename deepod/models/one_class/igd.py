@@ -7,9 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from deepod.models.reconstruction._reconstruction import ErrorMaps
+from deepod.models._code import Coded
+from deepod.models.reconstruction._reconstruction import TwoParts
 from deepod.networks.layers import EncoderDecoder, drawn_by, squared_error
-from deepod.params import integer, one_of, param, parameters, real
+from deepod.params import one_of, param, parameters, real
 from deepod.types import Batch, Losses, Phase, Refresh, Shape
 
 
@@ -39,7 +40,7 @@ def _encode(module: Any, x: Tensor) -> Tensor:
 
 
 @parameters
-class IGD(ErrorMaps):
+class IGD(Coded, TwoParts):
     """Interpolated Gaussian descriptor: distance to a Gaussian on the codes, and reconstruction.
 
     An autoencoder whose codes are to be likely under one Gaussian. Against overfitting, codes of
@@ -80,11 +81,6 @@ class IGD(ErrorMaps):
     array([0, 1])
     """
 
-    latent_dim: int | None = param(
-        default=None,
-        accepts=[integer(1), None],
-        doc="Length of the code; None: half as many as a sample has values, from 2 to 32.",
-    )
     gaussian_weight: float = param(
         default=1.0, accepts=[real(0)], doc="Weight of the Gaussian term."
     )
@@ -111,7 +107,7 @@ class IGD(ErrorMaps):
 
     def _build_module(self, shape: Shape) -> nn.Module:
         network = self._network(shape)
-        code = self.latent_dim or max(2, min(32, torch.Size(shape).numel() // 2))
+        code = self._code_length(shape)
         encoder, decoder = network.encoder(shape, code), network.decoder(code, shape)
         return _Net(encoder, decoder, network.encoder(shape, 1), code)
 
@@ -171,13 +167,10 @@ class IGD(ErrorMaps):
         difference = module.critic(mixed) - batch.noise
         return {"critic": difference.square().mean() + module.critic(known).square().mean()}
 
-    def _score(self, module: Any, x: Tensor) -> Tensor:
+    def _parts(self, module: Any, x: Tensor) -> Tensor:
+        """Gaussian term and error of each row, (B, 2)."""
         z = module.encoder(x)
-        error = squared_error(module.decoder(z), x)
-        if self.score_by == "reconstruction":
-            return error
-        gaussian = module.gaussian(z)
-        return gaussian if self.score_by == "gaussian" else (error + gaussian) / 2
+        return torch.stack([module.gaussian(z), squared_error(module.decoder(z), x)], 1)
 
-    def _scored_error(self) -> str | None:
-        return "mse" if self.score_by == "reconstruction" else None
+    def _joined(self, module: Any, parts: Tensor) -> Tensor:
+        return parts.sum(1) / 2  # both in [0, 1] or so: not standardised

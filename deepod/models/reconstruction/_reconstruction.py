@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Any, Literal
 
 import numpy as np
@@ -9,9 +10,9 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from deepod._base import BaseDetector
-from deepod.networks.layers import ERRORS, EncoderDecoder, error_terms, squared_error
+from deepod.networks.layers import ERRORS, EncoderDecoder, error_terms, moments, squared_error
 from deepod.params import integer, one_of, param, parameters
-from deepod.types import Batch, Losses, Shape
+from deepod.types import Batch, Losses, Refresh, Shape
 
 
 @parameters
@@ -59,6 +60,34 @@ class ErrorMaps(BaseDetector):
             return self._squares(module, x).mean(1)
 
         return self._apply(X, errors, batch_size)
+
+
+@parameters
+class TwoParts(ErrorMaps):
+    """Detector that knows two things of a row: the error of its reconstruction is the second.
+
+    A method declares ``score_by``: "combined", "reconstruction", or its name for the first.
+    """
+
+    @abc.abstractmethod
+    def _parts(self, module: Any, x: Tensor) -> Tensor:
+        """Both parts of the score of each row, (B, 2); the second is the mean squared error."""
+
+    def _joined(self, module: Any, parts: Tensor) -> Tensor:
+        """Add the parts up, each standardised over the training rows: ``with_moments``."""
+        return ((parts - module.mean) / module.std).sum(1)
+
+    def _score(self: Any, module: Any, x: Tensor) -> Tensor:
+        parts = self._parts(module, x)
+        if self.score_by == "combined":
+            return self._joined(module, parts)
+        return parts[:, int(self.score_by == "reconstruction")]
+
+    def _scored_error(self: Any) -> str | None:
+        return "mse" if self.score_by == "reconstruction" else None
+
+    def _after_training(self) -> Refresh | None:
+        return Refresh(self._parts, moments)
 
 
 @parameters

@@ -7,9 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from deepod.models._code import Coded
 from deepod.models.reconstruction._kmeans import moved, spread
-from deepod.models.reconstruction._reconstruction import ErrorMaps
-from deepod.networks.layers import EncoderDecoder, squared_error
+from deepod.models.reconstruction._reconstruction import TwoParts
+from deepod.networks.layers import EncoderDecoder, squared_error, with_moments
 from deepod.params import integer, one_of, param, parameters, real
 from deepod.types import Batch, Losses, Phase, Refresh, Shape
 
@@ -31,7 +32,7 @@ class _Clustered(EncoderDecoder):
 
 
 @parameters
-class DCN(ErrorMaps):
+class DCN(Coded, TwoParts):
     """Deep clustering network: the distance of the code to the nearest centre of k-means.
 
     An autoencoder and the clusters of its codes are trained in turns: the network on reconstruction
@@ -77,11 +78,6 @@ class DCN(ErrorMaps):
     array([0, 1])
     """
 
-    latent_dim: int | None = param(
-        default=None,
-        accepts=[integer(1), None],
-        doc="Length of the code; None: half as many as a sample has values, from 2 to 32.",
-    )
     n_clusters: int = param(default=10, accepts=[integer(1)], doc="Number of centres.")
     cluster_weight: float = param(
         default=0.1,
@@ -108,13 +104,10 @@ class DCN(ErrorMaps):
 
     def _build_module(self, shape: Shape) -> nn.Module:
         network = self._network(shape)
-        code = self.latent_dim or max(2, min(32, torch.Size(shape).numel() // 2))
+        code = self._code_length(shape)
         centers = torch.zeros(self.n_clusters, code)
         module = _Clustered(network.encoder(shape, code), network.decoder(code, shape), centers)
-        # Mean and standard deviation of distance and error over the training rows.
-        module.register_buffer("mean", torch.zeros(2))
-        module.register_buffer("std", torch.ones(2))
-        return module
+        return with_moments(module)
 
     def _phases(self) -> list[Phase]:
         def encode(module: Any, x: Tensor) -> Tensor:
@@ -161,19 +154,3 @@ class DCN(ErrorMaps):
         """Distance and error of each row, (B, 2)."""
         z = module.encoder(x)
         return torch.stack([module.distance(z), squared_error(module.decoder(z), x)], 1)
-
-    def _score(self, module: Any, x: Tensor) -> Tensor:
-        parts = self._parts(module, x)
-        if self.score_by == "combined":
-            return ((parts - module.mean) / module.std).sum(1)
-        return parts[:, 0] if self.score_by == "distance" else parts[:, 1]
-
-    def _scored_error(self) -> str | None:
-        return "mse" if self.score_by == "reconstruction" else None
-
-    def _after_training(self) -> Refresh | None:
-        def reduce(parts: Tensor) -> dict[str, Tensor]:
-            spread = parts.std(0, correction=0)
-            return {"mean": parts.mean(0), "std": spread.where(spread > 1e-12, 1.0)}
-
-        return Refresh(self._parts, reduce)

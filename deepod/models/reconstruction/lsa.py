@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from deepod.models.reconstruction._reconstruction import ErrorMaps
+from deepod.models.reconstruction._reconstruction import TwoParts
 from deepod.networks.layers import EncoderDecoder, squared_error
 from deepod.params import integer, one_of, param, parameters, real
 from deepod.types import Batch, Losses, Refresh, Shape
@@ -73,7 +73,7 @@ class _Net(EncoderDecoder):
 
 
 @parameters
-class LSA(ErrorMaps):
+class LSA(TwoParts):
     """Latent space autoregression: reconstruction error plus how unlikely the code is.
 
     An autoencoder with a sigmoid code, and an estimator that puts out the distribution of each
@@ -97,7 +97,7 @@ class LSA(ErrorMaps):
     no BatchNorm.
 
     The paper's setting for 28x28 images: ``LSA(network=LeNet(channels=(32, 64), kernel_size=3,
-    hidden=(64,), batch_norm=True), latent_dim=64, estimator_hidden=(32, 32, 32, 32),
+    hidden=(64,), batch_norm=True), latent_dim=64, estimation_hidden=(32, 32, 32, 32),
     scaler="minmax")``; its convolutions are residual. The default is as wide as a table needs.
 
     References
@@ -123,7 +123,7 @@ class LSA(ErrorMaps):
     n_bins: int = param(
         default=100, accepts=[integer(2)], doc="Parts of [0, 1] with a probability each."
     )
-    estimator_hidden: tuple[int, ...] | list[int] = param(
+    estimation_hidden: tuple[int, ...] | list[int] = param(
         default=(16, 16),
         accepts=[tuple, list],
         doc="Channels of the estimator's hidden layers, for each value of the code.",
@@ -146,7 +146,7 @@ class LSA(ErrorMaps):
         network = self._network(shape)
         code = self.latent_dim or (32 if len(shape) == 3 else 8)
         encoder, decoder = network.encoder(shape, code), network.decoder(code, shape)
-        return _Net(encoder, decoder, code, self.estimator_hidden, self.n_bins)
+        return _Net(encoder, decoder, code, self.estimation_hidden, self.n_bins)
 
     def _loss(self, module: Any, batch: Batch) -> Losses:
         z = module.encode(batch.x)
@@ -165,13 +165,7 @@ class LSA(ErrorMaps):
     def _after_training(self) -> Refresh:
         return Refresh(self._parts, lambda parts: {"low": parts.amin(0), "high": parts.amax(0)})
 
-    def _score(self, module: Any, x: Tensor) -> Tensor:
-        parts = self._parts(module, x)
-        if self.score_by != "combined":
-            return parts[:, int(self.score_by == "reconstruction")]
+    def _joined(self, module: Any, parts: Tensor) -> Tensor:
         spread = module.high - module.low
         # Parts that were all equal in training are not divided.
         return ((parts - module.low) / spread.where(spread > EPS, 1.0)).sum(1)
-
-    def _scored_error(self) -> str | None:
-        return "mse" if self.score_by == "reconstruction" else None
