@@ -41,6 +41,12 @@ FAST = {
     "VAE": {"epochs": 2},
 }
 
+# Of detectors whose explanations with default settings take seconds.
+CHEAPER = {
+    "AnoGAN": {"search_steps": 10},
+    "ICL": {"network": deepod.networks.MLP(hidden=(32,)), "latent_dim": 16, "max_windows": 8},
+}
+
 SHAPES = {"table": (5,), "windows": (6, 3), "images": (1, 8, 8)}
 
 
@@ -48,6 +54,11 @@ def fast(name: str, **params) -> deepod.BaseDetector:
     """A detector that fits quickly: without cross-fitting, which has tests of its own."""
     settings = {"random_state": 0, "cross_fitting": False} | FAST[name] | params
     return getattr(deepod, name)(**settings)
+
+
+def as_usual(name: str, **params) -> deepod.BaseDetector:
+    """A detector with its default settings, without cross-fitting, which changes no new score."""
+    return getattr(deepod, name)(**{"random_state": 0, "cross_fitting": False} | params)
 
 
 def samples(kind: str = "table", n: int = 40, seed: int = 0) -> np.ndarray:
@@ -86,7 +97,7 @@ IN_TURNS = [
 FAST_SERIES = {
     "CLSTM": {"epochs": 5, "filters": 8, "hidden": 8, "dense": 4, "lr": 2e-2},
     "CNNVAELSTM": {
-        "epochs": 5,
+        "epochs": 3,
         "n_windows": 2,
         "latent_dim": 4,
         "filters": (8,),
@@ -95,9 +106,9 @@ FAST_SERIES = {
     },
     "LSTMAD": {"epochs": 1, "hidden": (8,)},
     "LSTMAE": {"epochs": 4, "hidden": 8, "lr": 2e-2},
-    "LSTMVAE": {"epochs": 10, "hidden": 8, "latent_dim": 2, "lr": 2e-2},
+    "LSTMVAE": {"epochs": 6, "hidden": 8, "latent_dim": 2, "lr": 2e-2},
     "RidgeAR": {},
-    "Seq2SeqAttention": {"epochs": 5, "hidden": 8, "lr": 2e-2},
+    "Seq2SeqAttention": {"epochs": 3, "hidden": 8, "lr": 2e-2},
     "SeriesConsensus": {
         "detectors": [
             deepod.series.WindowNeighbors(window=10, smoothing_length=5),
