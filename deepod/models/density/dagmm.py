@@ -90,35 +90,36 @@ def _energy(z: Tensor, log_weight: Tensor, mean: Tensor, factor: Tensor) -> Tens
 
 @parameters
 class DAGMM(BaseDetector):
-    """Deep autoencoding Gaussian mixture: the score is how unlikely a row is under the mixture.
+    """Deep autoencoding Gaussian mixture model: a mixture of Gaussians over codes and errors.
 
-    An autoencoder gives each row a short code and two numbers on how well it is reconstructed: the
-    relative Euclidean error ||x - x'|| / ||x|| and the cosine similarity of x and x'. A second
-    network gives the share of each Gaussian in a row; weights, means and covariances of the
-    Gaussians follow from the shares of a batch. Both networks learn together that reconstructions
-    are good and rows likely.
+    An autoencoder gives each row a short code and two numbers on how well it is rebuilt: the
+    relative error ||x - x'|| / ||x|| and the cosine of x and x'. A second network says to which of
+    ``n_components`` Gaussians the row belongs. Both learn together. The score is how unlikely a row
+    is under the mixture.
 
     Notes
     -----
-    The loss (equation 7) is ||x - x'||^2 + ``energy_weight`` * E(z) + ``covariance_weight`` * the
-    sum of 1 over all variances, E(z) = -log sum_k phi_k N(z; mu_k, Sigma_k) (equation 6), means
-    over the rows of a batch. The score is E(z) under the mixture of all training rows, which is
-    found anew after every epoch (equation 5); it may be negative.
+    **When to use it.** Most training rows are normal, and fall into a few clusters. The two numbers
+    need an origin far from the rows, hence [0, 1] as the default scaling.
 
-    Assumes that most training rows are normal and fall into a few clusters of codes. Fails where
-    the code collapses, which lowers E(z) without limit but for the penalty on small variances:
-    results move with the seed more than those of other methods. Batches of few rows make poor
-    mixtures. Both numbers on the reconstruction need an origin that is far from the rows, hence
-    [0, 1] as the default scaling. On images it is near chance in all published comparisons.
+    **When it fails.** The code collapses, which makes all rows likelier: only the penalty on small
+    variances is against it. Results vary with the seed more than those of other methods. On images
+    it is near chance in all published comparisons.
 
-    Other than in the paper, a row whose root mean square is below 0.1, in scaled units, counts as
-    0.1 where its norm divides: the relative error of a row of zeros would be infinite. 1e-6 is
-    added to variances; mixtures are computed in float64, by Cholesky factors. Defaults are fewer
-    steps with a higher learning rate and wider networks than the paper's.
+    **Loss** (equation 7). ||x - x'||^2 + ``energy_weight`` * E(z) + ``covariance_weight`` * the sum
+    of 1 over all variances, with the energy E(z) = -log sum_k phi_k N(z; mu_k, Sigma_k) (equation
+    6), means over the rows of a batch. **Score.** E(z) under the mixture of all training rows
+    (equation 5), found anew after every epoch; it may be negative.
 
-    The paper's setting for Thyroid: ``DAGMM(network=MLP(hidden=(12, 4), activation="tanh"),
-    latent_dim=1, n_components=2, batch_size=1024, lr=1e-4, epochs=20000)``; Arrhythmia has
-    ``hidden=(10,), latent_dim=2, batch_size=128, epochs=10000``.
+    **Departures.** A row whose root mean square is below 0.1, in scaled units, counts as 0.1 where
+    its norm divides: the relative error of a row of zeros would be infinite. 1e-6 is added to
+    variances; mixtures are computed in float64. Defaults are fewer steps, a higher learning rate
+    and wider networks than the paper's.
+
+    **Setting.** The paper's text was not available: settings are from memory. For Thyroid
+    ``DAGMM(network=MLP(hidden=(12, 4), activation="tanh"), latent_dim=1, n_components=2,
+    batch_size=1024, lr=1e-4, epochs=20000)``; Arrhythmia has ``hidden=(10,), latent_dim=2,
+    batch_size=128, epochs=10000``.
 
     References
     ----------
@@ -143,9 +144,7 @@ class DAGMM(BaseDetector):
         doc="Widths of the hidden layers of the network that gives the shares of the Gaussians.",
     )
     dropout: float = param(
-        default=0.5,
-        accepts=[real(0, 0.99)],
-        doc="Chance that a unit of the last of these is left out in training.",
+        default=0.5, accepts=[real(0, 0.99)], doc="Chance that a unit of the last one is left out."
     )
     energy_weight: float = param(
         default=0.1, accepts=[real(0)], doc="Weight of the energy in the loss (lambda 1)."

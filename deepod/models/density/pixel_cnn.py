@@ -88,27 +88,28 @@ class _Net(StartsFromRows):
 
 @parameters
 class PixelCNN(BaseDetector):
-    """PixelCNN: the score is the negative log-likelihood of an image, per value, in nats.
+    """PixelCNN: a network that predicts each pixel of an image from those before it.
 
-    Values are rounded to a few levels. A network of masked convolutions gives, for each pixel, the
-    probabilities of its levels from the pixels above it and to its left, and of a channel also from
-    the channels before it; their product is the probability of the image.
+    Values are rounded to a few levels. For each pixel the network gives the probabilities of its
+    levels from the pixels above it and to its left, and for a channel also from the channels before
+    it. The score is the negative log-likelihood of the image, per value, in nats.
 
     Notes
     -----
-    The layers are those of the paper, smaller: a 7x7 convolution that does not see the value itself
-    (mask A), blocks with a 3x3 one that does (mask B) around which the input is passed on, and two
-    1x1 ones before a softmax. ``n_levels`` is 16, not 256, and nothing is gated: pixels to the
-    right, in the rows above, are seen with the blind spot that later work has removed.
+    **When to use it.** To compare with published figures. Most training images have to be normal.
 
-    Assumes that most training images are normal. A likelihood is a sum over all pixels, most of
-    them simple: images that are smoother than the training images, an empty one above all, are
-    likelier than these and are not found. Table 1 of the NS-AE paper, after OCGAN's, has it at 61.8
-    on MNIST, where a denoising autoencoder has 87.7.
+    **When it fails.** A likelihood is a sum over all pixels, most of them simple: images that are
+    smoother than the training images, an empty one above all, are likelier than these and are not
+    found. Table 1 of the NS-AE paper, after OCGAN's, has it at 61.8 on MNIST, where a denoising
+    autoencoder has 87.7.
 
-    Images only: for flat rows give ``input_shape``. ``network`` has no effect. Scores have no
-    gradients, as values are rounded; what each value adds is its own term, which is what
-    :meth:`explain` gives.
+    **Network.** The layers are those of the paper, smaller: a 7x7 convolution that does not see the
+    value itself (mask A), residual blocks with a 3x3 one that does (mask B), and two 1x1 ones
+    before a softmax. ``n_levels`` is 16, not 256, and nothing is gated. As in the paper, some
+    pixels above and to the right are not seen, a blind spot that later work has removed.
+
+    **Limits.** Images only: for flat rows give ``input_shape``. ``network`` has no effect. Scores
+    have no gradients, because values are rounded; :meth:`explain` gives the term of each value.
 
     References
     ----------

@@ -66,33 +66,39 @@ class _TriangularMap(nn.Module):
 
 @parameters
 class TQM(Coded, TwoParts):
-    """Triangular quantile map: how unlikely the code of a row is, or how far out in quantiles.
+    """Triangular quantile map: an autoencoder, and the probability of its codes by a learned map.
+
+    The map turns codes into values that are uniform on (0, 1) for normal rows. The score is how
+    unlikely the code of a row is by this map, or how far out it lies in quantiles.
 
     Notes
     -----
-    The paper asks for a code z = f(x) and an increasing triangular map T with u = T(z) uniform on
-    (0, 1)^d, the inverse of a quantile function of many variables: u_j depends on z_1, ..., z_j and
-    grows with z_j. The map is learned with the autoencoder: reconstruction error plus the negative
-    log-likelihood -sum_j log dT_j / dz_j. A row is novel by its likelihood (``score_by="density"``,
-    the paper's choice on its data) or because u lies outside of a central cube, max_j |u_j - 1/2| >
-    (1 - rate)^(1/d) / 2 (``"quantile"``; scored as -log min_j(2 u_j, 2 - 2 u_j), which ranks alike
-    and does not round to ties far out). A row that is far from all others may yet have a common
-    code: ``"combined"`` adds the error of its reconstruction.
+    **When to use it.** Normal rows have codes of a smooth density.
 
-    Departures: T_j is the distribution function of a mixture of logistic distributions, where the
-    paper has a polynomial that is a sum of squares before a normal distribution function: both can
-    come near any density, and ours has no powers that overflow far out. The weight of the
-    likelihood is fixed, where the paper has the multiple gradient descent algorithm choose it in
-    every step. The code passes BatchNorm, as the likelihood would grow without bound if it shrank.
-    It still gains by codes with heavy tails and by values that copy one another: with a weight of 1
-    u was far from uniform on new rows in our tests, with 0.01 it was not.
+    **When it fails.** A long code, of more values than the rows can tell about, makes the
+    likelihood noise. The order of the values of the code has no meaning, but matters. A row that is
+    far from all others may yet have a common code: ``score_by="combined"`` adds its reconstruction
+    error.
 
-    Assumes that normal rows have codes of a smooth density. A long code, of more values than rows
-    can tell of, makes the likelihood noise; the order of its values has no meaning, but matters.
+    **Method.** A code z = f(x), and a map T with u = T(z) uniform on (0, 1)^d, where u_j depends on
+    z_1, ..., z_j and grows with z_j: the inverse of a quantile function of many variables. Map and
+    autoencoder are trained together, on the reconstruction error plus the negative log-likelihood,
+    -sum_j log dT_j / dz_j. A row is novel by its likelihood (``score_by="density"``, the paper's
+    choice on its data), or because u lies outside of a central cube, max_j |u_j - 1/2| > (1 -
+    rate)^(1/d) / 2 (``"quantile"``: the score -log min_j(2 u_j, 2 - 2 u_j) ranks alike and has no
+    ties far out).
 
-    The paper's networks for images are those of LSA, with a code of 64 values:
-    ``TQM(latent_dim=64, map_hidden=1024, score_by="density")`` is near; for Thyroid
-    ``network=MLP(hidden=(12, 4))``.
+    **Departures.** T_j is the distribution function of a mixture of logistic distributions, where
+    the paper has a polynomial, a sum of squares, before a normal distribution function. Both can
+    come near any density; ours has no powers that overflow far out. The weight of the likelihood is
+    fixed, where the paper has the multiple gradient descent algorithm choose it in every step. The
+    code passes BatchNorm, as the likelihood would grow without bound if the code shrank. It still
+    gains by codes with heavy tails and by values that copy one another: with a weight of 1 u was
+    far from uniform on new rows in our tests, with 0.01 it was not.
+
+    **Setting.** The paper's text was not available: its networks for images are those of LSA, with
+    a code of 64 values. ``TQM(latent_dim=64, map_hidden=1024, score_by="density")`` is near; for
+    Thyroid ``network=MLP(hidden=(12, 4))``.
 
     References
     ----------

@@ -41,30 +41,37 @@ def _encode(module: Any, x: Tensor) -> Tensor:
 
 @parameters
 class IGD(Coded, TwoParts):
-    """Interpolated Gaussian descriptor: distance to a Gaussian on the codes, and reconstruction.
+    """Interpolated Gaussian descriptor: an autoencoder whose codes follow one Gaussian.
 
-    An autoencoder whose codes are to be likely under one Gaussian. Against overfitting, codes of
-    two rows are mixed, and a critic that sees what is decoded from the mixture learns to tell in
-    what shares; the autoencoder learns to make it see none, so that what lies between normal rows
-    looks normal. The score is the mean of the error and of 1 - exp(-|z - c|^2 / (2 sigma^2)).
+    Training also decodes mixtures of the codes of two rows, and a critic learns to tell from what
+    is decoded how they were mixed. The autoencoder learns to leave the critic no trace, so that
+    what lies between two normal rows looks normal too. The score is the mean of the reconstruction
+    error and of how far the code is from the centre of the Gaussian, as 1 - exp(-|z - c|^2 / (2
+    sigma^2)).
 
     Notes
     -----
-    Assumes (nearly) clean training rows of one kind: what lies between two clusters would have to
-    look normal, too. Fails like :class:`deepod.IAEAD`. Far rows all have the largest score by the
-    Gaussian, 1, and are ranked by their error.
+    **When to use it.** Training rows are (nearly) all normal and of one kind.
 
-    Autoencoder and critic take turns in each batch. The former minimises the mean squared error,
-    plus ``gaussian_weight`` times the mean of the Gaussian term, plus ``interpolation_weight``
-    times the mean square of what the critic says of mixtures; the critic the squared difference to
-    the share, uniform on (0, 0.5), plus the square of what it says of reconstructions that are
-    moved to their row by a fifth. After every epoch c becomes the mean code, with coordinates
-    pushed 0.1 off zero, and 2 sigma^2 the mean squared distance to it, at least 1.
+    **When it fails.** There are two clusters or more: what lies between them would have to look
+    normal, too. Else where :class:`deepod.IAEAD` fails. All rows far outside have the largest
+    Gaussian term, 1, and are ranked by their error.
 
-    **Left out of the paper:** the structural similarity of images (MS-SSIM and L1; the mean squared
-    error is in its place), encoders pre-trained on ImageNet, patches and two scales for MVTec, and
-    the polynomial decay of the learning rate. Codes of tables and windows are ours. The published
-    code updates c and sigma every ten epochs. It has ``latent_dim=128, lr=1e-4, epochs=256``.
+    **Loss.** Autoencoder and critic take turns in each batch. The autoencoder minimises the mean
+    squared error, plus ``gaussian_weight`` times the mean of the Gaussian term, plus
+    ``interpolation_weight`` times the mean square of what the critic says of mixtures. The critic
+    minimises the squared difference of what it says to the share of the mixture, which is uniform
+    on (0, 0.5), plus the square of what it says of reconstructions that are moved to their row by a
+    fifth. After every epoch c becomes the mean code, with coordinates pushed 0.1 off zero, and 2
+    sigma^2 the mean squared distance to it, at least 1.
+
+    **Left out of the paper.** The structural similarity of images (MS-SSIM and L1; here the mean
+    squared error), encoders pre-trained on ImageNet, patches and two scales for MVTec, and the
+    polynomial decay of the learning rate. The published code updates c and sigma every ten epochs.
+    Codes of tables and windows are ours.
+
+    **Setting.** The paper's text was not available: the published code has ``latent_dim=128,
+    lr=1e-4, epochs=256``.
 
     References
     ----------

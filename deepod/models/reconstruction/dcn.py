@@ -33,32 +33,39 @@ class _Clustered(EncoderDecoder):
 
 @parameters
 class DCN(Coded, TwoParts):
-    """Deep clustering network: the distance of the code to the nearest centre of k-means.
+    """Deep clustering network: an autoencoder whose codes are drawn to the centres of clusters.
 
-    An autoencoder and the clusters of its codes are trained in turns: the network on reconstruction
-    and the distance of codes to their centres, the centres by k-means on the codes.
+    Network and centres learn in turns: the network to rebuild rows and to bring their codes near a
+    centre, the centres by k-means on the codes. The score of a row adds up how far its code is from
+    the nearest centre and how badly the row is rebuilt.
 
     Notes
     -----
-    The objective of the paper is sum_i |x_i - g(f(x_i))|^2 + lambda / 2 |f(x_i) - M s_i|^2, with
-    encoder f, decoder g, centres M and s_i the cluster of row i. With M held, a batch gives row i
-    the nearest centre and f and g one step; with f held, M is updated. Training begins with the
-    autoencoder alone, then k-means on its codes. As an anomaly detector it is quoted from the DAGMM
-    paper, which scores by the distance to the nearest centre (``score_by="distance"``); papers that
-    copy its figures also cite DeepCluster (Caron et al., 2018) for them. The default adds the
-    reconstruction error, as rows far from all that was seen may still have codes near a centre.
+    **When to use it.** Normal rows come in at most ``n_clusters`` groups, and anomalies are in
+    none.
 
-    Here the centres move once after every epoch, to the mean of their codes (a step of Lloyd's),
-    where the paper moves one after every row, by a step of one over the rows it has had: the same
-    resting places, without the order of the rows. The error is a mean over the values of a row.
+    **When it fails.** A group of anomalies among the training rows gets a centre of its own.
+    Nothing fixes the scale of the codes, as the decoder can undo any scaling: compare distances
+    within one fit only.
 
-    Assumes that normal rows come in at most ``n_clusters`` groups, and that anomalies are in none:
-    a group of anomalies among the training rows gets a centre of its own. Nothing fixes the scale
-    of the code: the encoder may shrink it and the decoder make up for that, so that distances are
-    to be compared within one fit.
+    **Loss.** The paper minimises sum_i |x_i - g(f(x_i))|^2 + lambda / 2 |f(x_i) - M s_i|^2, with
+    encoder f, decoder g, centres M, and s_i the cluster of row i. In a batch each row has the
+    nearest centre, and f and g take one step. Training begins with the autoencoder alone, then
+    comes k-means on its codes. Here the error is a mean over the values of a row.
 
-    The paper's clustering of MNIST: ``DCN(network=MLP(hidden=(500, 500, 2000), activation="relu"),
-    latent_dim=10, n_clusters=10)``. What DAGMM ran is not stated, beyond the network of its tables.
+    **Score.** The paper is about clustering. As a detector DCN is quoted from the DAGMM paper,
+    which scores by the distance to the nearest centre (``score_by="distance"``); papers that copy
+    its figures also cite DeepCluster (Caron et al., 2018) for them. The default adds the
+    reconstruction error, because rows far from all training rows may have codes near a centre.
+
+    **Departure.** All centres move once after every epoch, to the mean of their codes (a step of
+    Lloyd's algorithm). The paper moves one centre after every row, by a step of one over the number
+    of rows it has had. Both come to rest at the same places; here the order of the rows does not
+    matter.
+
+    **Setting.** The paper's clustering of MNIST: ``DCN(network=MLP(hidden=(500, 500, 2000),
+    activation="relu"), latent_dim=10, n_clusters=10)``. What DAGMM ran is not stated, but for the
+    network of its tables.
 
     References
     ----------

@@ -74,31 +74,38 @@ class _Net(EncoderDecoder):
 
 @parameters
 class LSA(TwoParts):
-    """Latent space autoregression: reconstruction error plus how unlikely the code is.
+    """Latent space autoregression: an autoencoder that also learns which codes are likely.
 
-    An autoencoder with a sigmoid code, and an estimator that puts out the distribution of each
-    value of the code, over ``n_bins`` bins, given the values before it. Both train at once:
-    the code is to be reconstructed from, and to be foreseen. The score is the sum of the mean
-    squared error and of minus the log-likelihood, each mapped to [0, 1] by the extremes of the
-    training rows. Called AND (autoregressive novelty detector) in a preprint and elsewhere.
+    A second network, the estimator, predicts each value of the code from the values before it. The
+    score adds up how badly a row is rebuilt and how unlikely its code is. A preprint and other
+    papers call the method AND (autoregressive novelty detector).
 
     Notes
     -----
-    Assumes that most training rows are normal: one extreme row among them shrinks a part of the
-    score for all others. Fails where anomalies are as easy to reconstruct and have common codes:
-    far rows end up at codes of 0 and 1, which the estimator takes for likely if many normal rows
-    do so.
+    **When to use it.** Most training rows are normal, and anomalies may be easy to rebuild but have
+    unusual codes.
 
-    The loss is the squared error, summed over the values of a row, plus ``autoregression_weight``
-    times minus the log-likelihood; where the code lies is taken as given, so that gradients of the
-    latter reach the encoder by what it tells of the later values. **Departures:** the paper counts
-    the one bin that a value falls into, here the two whose centres are nearest, in proportion, so
-    that a score does not jump; it takes the extremes from held-out normal rows. The estimator has
-    no BatchNorm.
+    **When it fails.** Anomalies are easy to rebuild and have common codes. Rows far outside have
+    codes near 0 and 1, which the estimator takes for likely if many normal rows have such codes.
+    One extreme training row shrinks its part of the score for all other rows.
 
-    The paper's setting for 28x28 images: ``LSA(network=LeNet(channels=(32, 64), kernel_size=3,
-    hidden=(64,), batch_norm=True), latent_dim=64, estimation_hidden=(32, 32, 32, 32),
-    scaler="minmax")``; its convolutions are residual. The default is as wide as a table needs.
+    **Loss.** The squared error, summed over the values of a row, plus ``autoregression_weight``
+    times minus the log-likelihood of the code. Codes are in (0, 1), by a sigmoid; each value falls
+    into one of ``n_bins`` bins, to which the estimator gives probabilities. The bin that is to be
+    predicted is taken as given: the encoder learns only from what a value tells about the later
+    ones.
+
+    **Score.** Minus log-likelihood plus mean squared error, each mapped to [0, 1] by its smallest
+    and largest value over the training rows.
+
+    **Departures.** The paper counts the one bin that a value falls into. Here the two bins with the
+    nearest centres count in proportion, so that scores do not jump. The paper takes the extremes
+    from normal rows that were held out. The estimator has no BatchNorm.
+
+    **Setting.** The paper's text was not available: settings are from memory. For 28x28 images
+    ``LSA(network=LeNet(channels=(32, 64), kernel_size=3, hidden=(64,), batch_norm=True),
+    latent_dim=64, estimation_hidden=(32, 32, 32, 32), scaler="minmax")``; the paper's convolutions
+    are residual. The default is as wide as a table needs.
 
     References
     ----------
