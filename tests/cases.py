@@ -6,6 +6,7 @@ import numpy as np
 from sklearn.base import clone
 
 import deepod
+from deepod.networks import MLP
 
 FAST = {
     "ADGAN": {"epochs": 2, "n_starts": 2, "search_steps": 1},
@@ -25,7 +26,12 @@ FAST = {
     "HRN": {"epochs": 2},
     "IAEAD": {"epochs": 2},
     "IAELSTMKL": {"epochs": 2},
-    "ICL": {"epochs": 2, "n_members": 1},
+    "ICL": {
+        "epochs": 2,
+        "n_members": 1,
+        "latent_dim": 4,
+        "network": MLP(hidden=(8,), batch_norm=True),
+    },
     "IGD": {"epochs": 2},
     "LSA": {"epochs": 2, "n_bins": 5, "estimation_hidden": (3,), "latent_dim": 3},
     # No weight is at the threshold, where rounding would decide on a jump.
@@ -43,8 +49,9 @@ FAST = {
 
 # Of detectors whose explanations with default settings take seconds.
 CHEAPER = {
+    "ADGAN": {"n_starts": 3},
     "AnoGAN": {"search_steps": 10},
-    "ICL": {"network": deepod.networks.MLP(hidden=(32,)), "latent_dim": 16, "max_windows": 8},
+    "ICL": {"network": MLP(hidden=(32,)), "latent_dim": 16, "max_windows": 8},
 }
 
 SHAPES = {"table": (5,), "windows": (6, 3), "images": (1, 8, 8)}

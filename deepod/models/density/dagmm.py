@@ -93,9 +93,8 @@ class DAGMM(BaseDetector):
     """Deep autoencoding Gaussian mixture model: a mixture of Gaussians over codes and errors.
 
     An autoencoder gives each row a short code and two numbers on how well it is rebuilt: the
-    relative error ||x - x'|| / ||x|| and the cosine of x and x'. A second network says to which of
-    ``n_components`` Gaussians the row belongs. Both learn together. The score is how unlikely a row
-    is under the mixture.
+    relative error ||x - x'|| / ||x|| and the cosine of x and x'. A second network says to which
+    Gaussian a row belongs. The score is how unlikely a row is under the mixture.
 
     Notes
     -----
@@ -104,7 +103,7 @@ class DAGMM(BaseDetector):
 
     **When it fails.** The code collapses, which makes all rows likelier: only the penalty on small
     variances is against it. Results vary with the seed more than those of other methods. On images
-    it is near chance in all published comparisons.
+    it is near chance (``docs/papers.md``).
 
     **Loss** (equation 7). ||x - x'||^2 + ``energy_weight`` * E(z) + ``covariance_weight`` * the sum
     of 1 over all variances, with the energy E(z) = -log sum_k phi_k N(z; mu_k, Sigma_k) (equation
@@ -113,8 +112,7 @@ class DAGMM(BaseDetector):
 
     **Departures.** A row whose root mean square is below 0.1, in scaled units, counts as 0.1 where
     its norm divides: the relative error of a row of zeros would be infinite. 1e-6 is added to
-    variances; mixtures are computed in float64. Defaults are fewer steps, a higher learning rate
-    and wider networks than the paper's.
+    variances; mixtures are computed in float64.
 
     **Setting.** The paper's text was not available: settings are from memory. For Thyroid
     ``DAGMM(network=MLP(hidden=(12, 4), activation="tanh"), latent_dim=1, n_components=2,
