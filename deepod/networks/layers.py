@@ -17,7 +17,7 @@ EPS = 1e-8
 
 
 class EncoderDecoder(nn.Module):
-    """Encoder and decoder: (B, *shape) -> (B, *shape)."""
+    """Autoencoder: (B, *shape) -> (B, *shape)."""
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
@@ -30,12 +30,12 @@ class EncoderDecoder(nn.Module):
 
 
 def squared_error(reconstruction: Tensor, x: Tensor) -> Tensor:
-    """Return the mean over the values of each sample, (B,)."""
+    """Return the mean squared error over the values of each sample, (B,)."""
     return mse_loss(reconstruction, x, reduction="none").flatten(1).mean(1)
 
 
 def error_norm(reconstruction: Tensor, x: Tensor) -> Tensor:
-    """Euclidean norm of the error of each sample, (B,); its gradient is finite at zero."""
+    """Return the Euclidean norm of the error of each sample, (B,), with a gradient at 0."""
     return (mse_loss(reconstruction, x, reduction="none").flatten(1).sum(1) + EPS**2).sqrt()
 
 
@@ -43,7 +43,7 @@ ERRORS = {"norm": error_norm, "mse": squared_error}
 
 
 def error_terms(name: str, reconstruction: Tensor, x: Tensor) -> Tensor:
-    """Find what each value adds to ``ERRORS[name]`` of its sample, (B, *shape)."""
+    """Return what each value adds to ``ERRORS[name]`` of its sample, (B, *shape)."""
     squares = mse_loss(reconstruction, x, reduction="none")
     if name == "mse":
         return squares / x[0].numel()
@@ -78,7 +78,7 @@ def without_cudnn(module: nn.Module, x: Tensor) -> Any:
 
 
 def input_gradients(module: nn.Module, x: Tensor) -> Tensor:
-    """Gradient of what the module puts out for each sample in that sample, (B, *shape).
+    """Return the gradient of a module's output for each sample in that sample, (B, *shape).
 
     To be used in a loss, also without gradients and with members side by side; it can itself be
     differentiated. BatchNorm works as in evaluation, or samples would depend on one another.
@@ -95,7 +95,7 @@ def input_gradients(module: nn.Module, x: Tensor) -> Tensor:
 
 
 class Gate(nn.Module):
-    """One step of an LSTM from a zero state: (B, width) -> (B, width).
+    """Gates of an LSTM: one step of it from a zero state, (B, width) -> (B, width).
 
     ``output * tanh(input * candidate)``, each a linear map of z followed by a sigmoid, the
     candidate's by tanh. The forget gate and all recurrent weights would multiply zeros, and are
@@ -138,12 +138,12 @@ class Hypersphere(nn.Module):
         with_moments(self)  # of distance and error
 
     def distance(self, z: Tensor) -> Tensor:
-        """Squared distance to the centre, (B,)."""
+        """Return the squared distance of codes to the centre, (B,)."""
         return (z - self.center).square().sum(1)
 
 
 class RunningMinMax(nn.Module):
-    """Map values to [0, 1] by the extremes of their batch; keep a running mean of the extremes.
+    """Layer that maps values to [0, 1] by the extremes of their batch, of which it keeps means.
 
     Like BatchNorm, it uses the batch in training and what it has stored in evaluation, where values
     may lie outside [0, 1]. Before any training, and where all was equal in training, it changes
@@ -190,7 +190,7 @@ class RunningMinMax(nn.Module):
 
 
 class HardConcrete(nn.Module):
-    """Every weight of a module times a gate in [0, 1] that learns to be 0.
+    """Module whose weights are each multiplied by a gate in [0, 1] that learns to be 0.
 
     Louizos, Welling & Kingma, Learning Sparse Neural Networks through L0 Regularization, ICLR 2018,
     with their constants. Gates are noisy where ``forward`` is given uniform noise, else fixed.

@@ -16,7 +16,7 @@ from deepod.types import Batch, Losses, Phase, Shape
 
 
 class Discriminator(nn.Module):
-    """Network whose last hidden layer can be asked for: (B, *shape) -> logits (B,)."""
+    """Network that tells real from generated rows: (B, *shape) -> logits (B,)."""
 
     def __init__(self, network: Network, shape: Shape) -> None:
         super().__init__()
@@ -24,13 +24,13 @@ class Discriminator(nn.Module):
         self.head = nn.Linear(width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of being real."""
+        """Return the logit of being real, (B,)."""
         return self.head(self.features(x)).squeeze(-1)
 
 
 @parameters
 class GAN(Coded):
-    """Generator and discriminator that take turns in every batch."""
+    """Detector with a generator and a discriminator, which take turns in every batch."""
 
     n_starts: int = param(
         default=64,
@@ -74,12 +74,12 @@ class GAN(Coded):
         return torch.randn(n, self._code_length(shape), **drawn_by(generator))
 
     def _loss(self, module: Any, batch: Batch) -> Losses:
-        """Cross-entropy of the discriminator."""
+        """Return the cross-entropy of the discriminator."""
         judge = module["discriminator"]
         fake = module["generator"](batch.noise).detach()
         return {"real": softplus(-judge(batch.x)).mean(), "fake": softplus(judge(fake)).mean()}
 
     def _generator_loss(self, module: Any, batch: Batch) -> Losses:
-        """Cross-entropy of taking what is generated for real: the loss that does not saturate."""
+        """Return the cross-entropy of generated rows, labelled real: it does not saturate."""
         fake = module["generator"](batch.noise)
         return {"generator": softplus(-module["discriminator"](fake)).mean()}

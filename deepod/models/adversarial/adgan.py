@@ -77,7 +77,7 @@ class ADGAN(GAN):
     paper = "Deecke et al., Image Anomaly Detection with GANs, ECML PKDD 2018"
 
     def _found(self, module: Any, x: Tensor) -> Tensor:
-        """Make rows like x from every start, (B, n_starts, *shape)."""
+        """Return the generated row nearest to x that each start leads to, (B, n_starts, *shape)."""
         # Weights are put into a module that is not shared with other threads; they are not copied.
         tensors = [*module["generator"].parameters(), *module["generator"].buffers()]
         generator = copy.deepcopy(module["generator"], {id(t): t for t in tensors})

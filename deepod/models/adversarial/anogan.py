@@ -80,7 +80,7 @@ class AnoGAN(GAN):
     paper = "Schlegl et al., Unsupervised Anomaly Detection with GANs, IPMI 2017"
 
     def _cost(self, module: Any, z: Tensor, x: Tensor, features: Tensor) -> Tensor:
-        """Weighted differences of values and of features, (B,)."""
+        """Return the weighted differences of values and of features, (B,)."""
         found = module["generator"](z)
         residual = (x - found).abs().flatten(1).sum(1)
         difference = (features - module["discriminator"].features(found)).abs().sum(1)

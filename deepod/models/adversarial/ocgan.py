@@ -20,7 +20,7 @@ from deepod.types import Batch, Losses, Phase, Shape
 
 @contextmanager
 def _fixed(*networks: nn.Module) -> Iterator[None]:
-    """Have BatchNorm use what it has stored, and store nothing."""
+    """Put networks into eval mode, in which BatchNorm stores nothing, and back."""
     modes = [network.training for network in networks]
     for network in networks:
         network.eval()
@@ -30,7 +30,7 @@ def _fixed(*networks: nn.Module) -> Iterator[None]:
 
 
 def _real(logits: Tensor) -> Tensor:
-    """Cross-entropy of logits of what is to be taken for real."""
+    """Return the cross-entropy of logits with the label real."""
     return softplus(-logits).mean()
 
 

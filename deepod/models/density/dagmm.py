@@ -41,12 +41,12 @@ def _precise(x: Tensor) -> Tensor:
 
 
 def _size(x: Tensor) -> Tensor:
-    """Root mean square of each row, (B,); its gradient is finite at zero."""
+    """Return the root mean square of each row, (B,); its gradient is finite at zero."""
     return (x.square().mean(1) + EPS**2).sqrt()
 
 
 def _represent(module: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Reconstruction (B, *shape), and code, relative error and cosine of each row (B, D)."""
+    """Return reconstructions (B, *shape), and codes, relative errors and cosines (B, D)."""
     code = module.autoencoder.encoder(x)
     reconstruction = module.autoencoder.decoder(code)
     x, found = _precise(x.flatten(1)), _precise(reconstruction.flatten(1))
@@ -57,12 +57,12 @@ def _represent(module: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _memberships(module: Any, z: Tensor, keep: Tensor | float = 1.0) -> Tensor:
-    """Share of each component in each row, (B, K); ``keep`` is the mask of the dropout."""
+    """Return the share of each Gaussian in each row, (B, K); ``keep`` is the dropout's mask."""
     return _precise(module.head(module.hidden(z.float()) * keep)).softmax(1)
 
 
 def _mixture(z: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights (K,), means (K, D) and covariances (K, D, D) (equation 5)."""
+    """Return weights (K,), means (K, D) and covariances (K, D, D) (equation 5)."""
     total = shares.sum(0).clamp_min(EPS)
     mean = shares.T @ z / total[:, None]
     away = z - mean[:, None]  # (K, B, D)
@@ -71,7 +71,7 @@ def _mixture(z: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _density(weight: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logarithm of the density at each mean, means, and what whitens (K, D, D)."""
+    """Return the log-density at each mean, the means, and matrices that whiten (K, D, D)."""
     # A part of the variances is added again, or float64 could not tell large ones from singular.
     spread = covariance.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
     identity = torch.eye(mean.shape[1]).to(mean)
@@ -83,7 +83,7 @@ def _density(weight: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, 
 
 
 def _energy(z: Tensor, log_weight: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
-    """Negative log-likelihood of each row, (B,) (equation 6)."""
+    """Return the negative log-likelihood of each row, (B,) (equation 6)."""
     whitened = (z - mean.to(z)[:, None]) @ factor.to(z).mT  # (K, B, D)
     return -(log_weight.to(z)[:, None] - whitened.square().sum(2) / 2).logsumexp(0)
 

@@ -19,7 +19,7 @@ _BY_HAND = (nn.Flatten, nn.Linear, nn.Softplus)
 
 
 def _slope(layers: list[nn.Module], x: Tensor) -> Tensor:
-    """Gradient of the sum of what the layers make of x, by the chain rule, (B, *shape)."""
+    """Return the gradient in x of the sum of the layers' output, by the chain rule, (B, *shape)."""
     shape, factors = x.shape, []
     for layer in layers:
         factors.append(torch.sigmoid(x) if isinstance(layer, nn.Softplus) else x)
@@ -34,7 +34,7 @@ def _slope(layers: list[nn.Module], x: Tensor) -> Tensor:
 
 
 class _Energy(nn.Module):
-    """E(x) = ||x - b||^2 / 2 - sum of h(x)."""
+    """The energy of rows, E(x) = ||x - b||^2 / 2 - sum of h(x)."""
 
     def __init__(self, trunk: nn.Module, shape: Shape) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class _Energy(nn.Module):
         return softplus(self.trunk(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Energy of each row, (B,)."""
+        """Return the energy of each row, (B,)."""
         return (x - self.bias).square().flatten(1).sum(1) / 2 - self._units(x).sum(1)
 
     def reconstruct(self, x: Tensor) -> Tensor:

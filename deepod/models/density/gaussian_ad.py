@@ -30,7 +30,7 @@ class _Gaussian(StartsFromRows):
         self.register_buffer("unseen", torch.tensor([1.0, 0.0]))  # see _score_trained
 
     def start_from_rows(self, x: Tensor) -> None:
-        """Estimate all."""
+        """Estimate mean and whitening matrix, as StartsFromRows asks."""
         rows = x.flatten(1).cpu().double().numpy()
         covariance, shrinkage = ledoit_wolf(rows)
         variances, directions = np.linalg.eigh(covariance)
@@ -43,7 +43,7 @@ class _Gaussian(StartsFromRows):
         self.unseen.copy_(torch.tensor([len(rows) / others, (1 - shrinkage) / others]))
 
     def _chosen(self, variances: np.ndarray) -> np.ndarray:
-        """Which directions count, of ascending variances."""
+        """Return which principal components count, given their variances in ascending order."""
         larger = np.append(variances[:0:-1].cumsum()[::-1], 0.0)  # sum of those above each
         first = larger < self.variance * variances.sum()
         first[-1], last = True, ~first
@@ -51,7 +51,7 @@ class _Gaussian(StartsFromRows):
         return {None: np.ones(len(variances), bool), "first": first, "last": last}[self.pca]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Whitened difference of each row from the mean, (B, values)."""
+        """Return the whitened difference of each row from the mean, (B, values)."""
         x = x.flatten(1) if x.device.type == "mps" else x.flatten(1).double()  # MPS has no float64
         return (x - self.mean) @ self.whitening.to(x)
 

@@ -40,7 +40,7 @@ class _MaskedConv(nn.Conv2d):
 
 
 class _Net(StartsFromRows):
-    """Levels of values, and the logits of each: (B, C, H, W) -> (B, C, levels, H, W)."""
+    """Network from levels to logits of levels: (B, C, H, W) -> (B, C, levels, H, W)."""
 
     low: Tensor
     span: Tensor
@@ -69,18 +69,18 @@ class _Net(StartsFromRows):
         self.span.copy_(torch.where(high > low, high - low, 1.0)[:, None, None])
 
     def quantize(self, x: Tensor) -> Tensor:
-        """Level of each value, from 0, as a float; those out of range get the nearest."""
+        """Return the level of each value, from 0, as a float; out of range, the nearest."""
         return ((x - self.low) / self.span * self.levels).floor().clamp(0, self.levels - 1)
 
     def forward(self, level: Tensor) -> Tensor:
-        """Logits of the level of each value, from those of the values before it."""
+        """Return the logits of the level of each value, given the values before it."""
         x = self.first((2 * level + 1) / self.levels - 1)  # in (-1, 1)
         for block in self.blocks:
             x = x + block(x)
         return self.last(x).unflatten(1, (-1, self.levels))
 
     def nll(self, x: Tensor) -> Tensor:
-        """Negative log-likelihood of each value, (B, C, H, W)."""
+        """Return the negative log-likelihood of each value, (B, C, H, W)."""
         level = self.quantize(x)
         known = self(level).log_softmax(2).gather(2, level.long().unsqueeze(2))
         return -known.squeeze(2)
@@ -156,7 +156,7 @@ class PixelCNN(BaseDetector):
         return module.nll(x) / x[0].numel()
 
     def score_map(self, X: Any, batch_size: int | None = None) -> np.ndarray:
-        """Where in an image the likelihood is low.
+        """Return how unlikely each pixel is, given those before it.
 
         Parameters
         ----------

@@ -167,7 +167,7 @@ class TQM(Coded, TwoParts):
         return module["decoder"](module["encoder"](x))
 
     def _parts(self, module: Any, x: Tensor) -> Tensor:
-        """Negative log-likelihood and error of each row, (B, 2)."""
+        """Return negative log-likelihood and error of each row, (B, 2)."""
         z = module["encoder"](x)
         error = squared_error(module["decoder"](z), x)
         return torch.stack([-module["map"](z)[2].sum(1), error], 1)

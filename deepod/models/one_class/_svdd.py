@@ -27,7 +27,7 @@ def _distance(module: Any, x: Tensor) -> Tensor:
 
 @parameters
 class SVDD(Coded):
-    """One hypersphere around the codes of the training rows.
+    """Detector with one hypersphere around the codes of the training rows.
 
     Attributes
     ----------
@@ -74,7 +74,7 @@ class SVDD(Coded):
         return network.encoder(shape, code)
 
     def _keeps_decoder(self) -> bool:
-        """Whether the loss after pre-training needs the decoder."""
+        """Return whether the loss after pre-training needs the decoder."""
         return False
 
     def _build_module(self, shape: Shape) -> nn.Module:

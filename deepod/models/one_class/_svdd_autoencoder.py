@@ -16,7 +16,7 @@ from deepod.types import Batch, Losses, Refresh
 
 @parameters
 class SVDDAutoencoder(SVDD, TwoParts):
-    """A hypersphere around the codes of an autoencoder, both trained at once."""
+    """Detector with a hypersphere around the codes of an autoencoder, both trained at once."""
 
     reconstruction_weight: float = param(
         default=0.01, accepts=[real(0)], doc="Weight of the mean squared error of reconstruction."
@@ -43,7 +43,7 @@ class SVDDAutoencoder(SVDD, TwoParts):
         }
 
     def _parts(self, module: Any, x: Tensor) -> Tensor:
-        """Distance and error of each row, (B, 2)."""
+        """Return distance and error of each row, (B, 2)."""
         z = module.encoder(x)
         return torch.stack([module.distance(z), squared_error(module.decoder(z), x)], 1)
 

@@ -121,7 +121,7 @@ class DROCC(BaseDetector):
         return self._normal(module, batch) | {"adversarial": self.adversarial_weight * adversarial}
 
     def _search(self, module: Any, x: Tensor, h: Tensor) -> Tensor:
-        """Go from h to where x + h looks normal, on the shell; no gradients of it."""
+        """Return h, moved to where x + h looks normal on the shell, without gradients."""
         radius = x[0].numel() ** 0.5 / 2 if self.radius is None else self.radius
         step = radius / max(1, self.ascent_steps) if self.step_size is None else self.step_size
         with torch.no_grad():
@@ -140,6 +140,6 @@ class DROCC(BaseDetector):
 
 
 def _norm(x: Tensor) -> Tensor:
-    """Length of each row, (B, 1, ...)."""
+    """Return the length of each row, (B, 1, ...)."""
     norms = x.flatten(1).square().sum(1).sqrt().clamp_min(EPS)
     return norms.view(-1, *[1] * (x.dim() - 1))

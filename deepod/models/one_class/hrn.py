@@ -90,7 +90,7 @@ class HRN(BaseDetector):
         return self.instance_norm == "lifted" or (self.instance_norm == "auto" and dimensions == 1)
 
     def _normalized(self, x: Tensor) -> Tensor:
-        """Rows of length 1; less their mean, if they are not lifted."""
+        """Return rows scaled to length 1, and less their mean if they are not lifted."""
         if self._lifts(x.dim() - 1):
             return normalize(pad(x, (0, 1), value=1.0), dim=1)
         rows = normalize(x.flatten(1), dim=1)

@@ -27,7 +27,7 @@ class _Net(EncoderDecoder):
         self.register_buffer("width", torch.ones(()))  # 2 sigma^2
 
     def gaussian(self, z: Tensor) -> Tensor:
-        """1 - exp(-|z - c|^2 / (2 sigma^2)), (B,)."""
+        """Return 1 - exp(-|z - c|^2 / (2 sigma^2)) of each code, (B,)."""
         return 1 - (-(z - self.center).square().sum(1) / self.width).exp()
 
     def mixed(self, z: Tensor, share: Tensor) -> Tensor:
@@ -175,7 +175,7 @@ class IGD(Coded, TwoParts):
         return {"critic": difference.square().mean() + module.critic(known).square().mean()}
 
     def _parts(self, module: Any, x: Tensor) -> Tensor:
-        """Gaussian term and error of each row, (B, 2)."""
+        """Return Gaussian term and error of each row, (B, 2)."""
         z = module.encoder(x)
         return torch.stack([module.gaussian(z), squared_error(module.decoder(z), x)], 1)
 

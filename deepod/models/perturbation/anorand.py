@@ -122,7 +122,7 @@ class AnoRand(ErrorMaps):
         return module
 
     def _forward(self, module: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruction (B, *shape) and logit of being noise (B,)."""
+        """Return reconstructions (B, *shape) and the logits of being noise (B,)."""
         hidden = module["features"](x)
         logit = module["head"](hidden)
         z0 = hidden if self.z0 == "hidden" else torch.sigmoid(logit)
@@ -137,7 +137,7 @@ class AnoRand(ErrorMaps):
         return y
 
     def _prepare(self, X: np.ndarray, y: np.ndarray | None, rng: np.random.Generator) -> Any:
-        """Rows and labels to train on: 1 for noisy rows, and for anomalies that are known."""
+        """Return rows and labels to train on: 1 for noisy rows and known anomalies."""
         known = np.zeros(len(X), bool) if y is None else y == 1
         rest, noise = X[~known], X[:0]
         if y is None or self.supervision != "supervised":
@@ -159,7 +159,7 @@ class AnoRand(ErrorMaps):
         }
 
     def _blocks(self, module: Any, x: Tensor) -> Tensor:
-        """Error and logit of each row, (B, 2)."""
+        """Return error and logit of each row, (B, 2)."""
         reconstruction, logit = self._forward(module, x)
         return torch.stack([error_norm(reconstruction, x), logit], 1)
 

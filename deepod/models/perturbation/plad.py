@@ -102,7 +102,7 @@ class PLAD(Perturbation):
         return Prototypes(n_directions=128) if table else super()._network(shape)
 
     def _seen(self, shape: Shape) -> Shape:
-        """Shape of what f sees and g perturbs: of a sample, or of its values along directions."""
+        """Return the shape of what f sees and g perturbs: a sample's, or that along directions."""
         network = self._network(shape)
         return network.seen(shape) if isinstance(network, Prototypes) else shape
 
@@ -159,7 +159,7 @@ class PLAD(Perturbation):
     def perturb(
         self, X: Any, random_state: int | np.random.RandomState | None = None
     ) -> np.ndarray:
-        """Perturb rows as the first member learned to: x~ in the units of X.
+        """Return rows perturbed as the first member has learned to, x~ in the units of X.
 
         Parameters
         ----------

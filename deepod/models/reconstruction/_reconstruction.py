@@ -17,17 +17,17 @@ from deepod.types import Batch, Losses, Refresh, Shape
 
 @parameters
 class ErrorMaps(BaseDetector):
-    """Adds maps of the reconstruction error."""
+    """Detector that rebuilds its input, with maps of the error."""
 
     def _reconstruct(self, module: Any, x: Tensor) -> Tensor:
         return module(x)
 
     def _scored_error(self) -> str | None:
-        """Which of ``ERRORS`` the score is; None if there is more to it."""
+        """Return which of ``ERRORS`` the score is; None if there is more to it."""
         return None
 
     def _squares(self, module: Any, x: Tensor) -> Tensor:
-        """Squared error of each value, (B, *shape), for the map."""
+        """Return the squared error of each value, (B, *shape), for the map."""
         return (self._reconstruct(module, x) - x).square()
 
     def _contributions(self, module: Any, x: Tensor) -> Tensor | None:
@@ -35,7 +35,7 @@ class ErrorMaps(BaseDetector):
         return None if error is None else error_terms(error, self._reconstruct(module, x), x)
 
     def score_map(self, X: Any, batch_size: int | None = None) -> np.ndarray:
-        """Where in an image the reconstruction fails.
+        """Return how badly each pixel is rebuilt.
 
         Parameters
         ----------
@@ -64,17 +64,17 @@ class ErrorMaps(BaseDetector):
 
 @parameters
 class TwoParts(ErrorMaps):
-    """Detector that knows two things of a row: the error of its reconstruction is the second.
+    """Detector whose score joins some number with the reconstruction error, or is one of both.
 
-    A method declares ``score_by``: "combined", "reconstruction", or its name for the first.
+    A method declares ``score_by``: "combined", "reconstruction", or a name for that number.
     """
 
     @abc.abstractmethod
     def _parts(self, module: Any, x: Tensor) -> Tensor:
-        """Both parts of the score of each row, (B, 2); the second is the mean squared error."""
+        """Return both parts of the score of each row, (B, 2): second, the mean squared error."""
 
     def _joined(self, module: Any, parts: Tensor) -> Tensor:
-        """Add the parts up, each standardised over the training rows: ``with_moments``."""
+        """Add the parts up, each standardised over the training rows (by ``with_moments``)."""
         return ((parts - module.mean) / module.std).sum(1)
 
     def _score(self: Any, module: Any, x: Tensor) -> Tensor:

@@ -27,7 +27,7 @@ class _Clustered(EncoderDecoder):
         self.register_buffer("centers", centers)
 
     def distance(self, z: Tensor) -> Tensor:
-        """Squared distance of each code to its nearest centre, (B,)."""
+        """Return the squared distance of each code to its nearest centre, (B,)."""
         return (z.unsqueeze(1) - self.centers).square().sum(-1).amin(1)
 
 
@@ -158,6 +158,6 @@ class DCN(Coded, TwoParts):
         }
 
     def _parts(self, module: Any, x: Tensor) -> Tensor:
-        """Distance and error of each row, (B, 2)."""
+        """Return distance and error of each row, (B, 2)."""
         z = module.encoder(x)
         return torch.stack([module.distance(z), squared_error(module.decoder(z), x)], 1)

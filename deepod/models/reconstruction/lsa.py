@@ -19,7 +19,7 @@ EPS = 1e-8
 
 
 class _Masked(nn.Linear):
-    """A layer on blocks of channels, one for each value of the code, which sees no later block.
+    """Layer on blocks of channels, one for each value of the code, that sees no later block.
 
     Nor its own one, if it is the first: (B, d * before) -> (B, d * after).
     """
@@ -62,7 +62,7 @@ class _Net(EncoderDecoder):
         return self.decoder(self.encode(x))
 
     def surprise(self, z: Tensor, place: Tensor) -> Tensor:
-        """Minus log-likelihood of codes at ``place``, given their own earlier values in z, (B,)."""
+        """Return minus log-likelihood of codes at ``place``, given earlier values in z, (B,)."""
         log_p = self.estimator(z).unflatten(1, (-1, self.n_bins)).log_softmax(2)  # (B, d, bins)
         # Between the centres of two bins both count.
         place = (place * self.n_bins - 0.5).clamp(0, self.n_bins - 1).unsqueeze(2)
@@ -165,7 +165,7 @@ class LSA(TwoParts):
         }
 
     def _parts(self, module: Any, x: Tensor) -> Tensor:
-        """Minus log-likelihood and error of each row, (B, 2)."""
+        """Return minus log-likelihood and error of each row, (B, 2)."""
         z = module.encode(x)
         return torch.stack([module.surprise(z, z), squared_error(module.decoder(z), x)], 1)
 

@@ -33,7 +33,7 @@ class _MemoryNet(EncoderDecoder):
         self.similarity = similarity
 
     def address(self, x: Tensor) -> Tensor:
-        """Weights of the slots for each sample, (B, N)."""
+        """Return the weights of the slots for each sample, (B, N)."""
         z: Tensor = self.encoder(x)
         slots: Tensor = self.slots
         if self.similarity == "cosine":
@@ -110,7 +110,7 @@ class MemAE(Reconstruction):
     similarity: Literal["dot", "cosine"] = param(
         default="dot",
         accepts=[one_of("dot", "cosine")],
-        doc="Of a code and a slot: their product, or their cosine (printed).",
+        doc="How alike a code and a slot are: by their product, or by their cosine, as printed.",
     )
     entropy_weight: float = param(
         default=2e-4, accepts=[real(0)], doc="Weight of the entropy of the weights (alpha)."

@@ -25,7 +25,7 @@ class _Net(nn.Module):
         self.novelty = novelty
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruction (B, *shape) and novelty score (B,)."""
+        """Return reconstructions (B, *shape) and novelty scores (B,)."""
         z = self.autoencoder.encoder(x)
         return self.autoencoder.decoder(z), torch.sigmoid(self.novelty(z)).squeeze(-1)
 
@@ -137,7 +137,7 @@ class NSAE(ErrorMaps):
         return module["net"](x)[0]
 
     def _parts(self, module: Any, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Weighted error and novelty of each row: S is their sum (equations 5 and 7)."""
+        """Return weighted error and novelty of each row, whose sum is S (equations 5 and 7)."""
         gates = () if noise is None else (noise,)
         reconstruction, novelty = module["net"](x, *gates)
         error = ERRORS[self.error](reconstruction, x)

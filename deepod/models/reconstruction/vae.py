@@ -16,13 +16,13 @@ LARGEST_LOG_VARIANCE = 10.0  # of a code
 
 
 def _encode(module: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and logarithm of the variance of the code of each row, (B, latent_dim)."""
+    """Return mean and log-variance of the code of each row, (B, latent_dim)."""
     mean, log_variance = module.encoder(x).chunk(2, 1)
     return mean, log_variance.clamp(-LARGEST_LOG_VARIANCE, LARGEST_LOG_VARIANCE)
 
 
 def _divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of each code from the standard normal distribution, (B,)."""
+    """Return the KL divergence of each code from the standard normal distribution, (B,)."""
     return (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
 
 

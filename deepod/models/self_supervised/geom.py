@@ -14,7 +14,7 @@ from deepod.types import Batch, Losses, Refresh, Shape
 
 
 class _Net(nn.Module):
-    """Where the values of every transformed sample come from, and the classifier of these."""
+    """Classifier of transformed samples, and where the values of each come from."""
 
     places: Tensor
     alpha: Tensor
@@ -27,14 +27,14 @@ class _Net(nn.Module):
         self.register_buffer("alpha", torch.ones(len(places), len(places)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Log-probability of each transformation (last axis) for each of a row's, (B, T, T)."""
+        """Return the log-probability of each transformation (last axis) of each made, (B, T, T)."""
         made = x.flatten(1).index_select(1, self.places.flatten()).view(-1, *x.shape[1:])
         logits = self.classifier(made).unflatten(0, (-1, len(self.places)))
         return log_softmax(logits, 2)
 
 
 def _moved(places: Tensor, shift: int, axis: int) -> Tensor:
-    """Move along an axis; at the border stands what is mirrored there."""
+    """Return places moved along an axis, mirrored at the border."""
     side = places.shape[axis]
     source = (torch.arange(side) - shift).abs()
     return places.index_select(axis, torch.minimum(source, 2 * (side - 1) - source).clamp(0))
@@ -105,7 +105,7 @@ class GEOM(BaseDetector):
     auto_epochs = 60
 
     def _places(self, shape: Shape) -> Tensor:
-        """Where each value of each transformed sample comes from, (T, values)."""
+        """Return where each value of each transformed sample comes from, (T, values)."""
         places = torch.arange(torch.Size(shape).numel())
         if len(shape) == 1:
             orders = [torch.randperm(len(places)) for _ in range(self.n_transforms - 1)]

@@ -37,7 +37,7 @@ class _Net(nn.Module):
 
 
 def _distances(codes: Tensor, centers: Tensor) -> Tensor:
-    """Squared distance of the code of map m to the centre of map k, (B, M, M)."""
+    """Return the squared distance of the code of map m to the centre of map k, (B, M, M)."""
     lengths = codes.square().sum(-1, keepdim=True) + centers.square().sum(-1)
     return lengths - 2 * codes @ centers.mT
 

@@ -36,7 +36,7 @@ class _Pair(nn.Module):
         self.of_window = _layers(mlp, [window, *narrow, code], windows, mlp.activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Cosine of every complement (second axis) and window (third), (B, windows, windows)."""
+        """Return cosines of complements and windows, (B, complements, windows)."""
         codes = self.of_rest(_columns(x, self.outside)), self.of_window(_columns(x, self.inside))
         # First each value of the code over the windows, so that what all have in common is small.
         rest, window = (_unit(_unit(z, 1), 2) for z in codes)
@@ -49,12 +49,12 @@ def _columns(x: Tensor, places: Tensor) -> Tensor:
 
 
 def _unit(z: Tensor, dim: int) -> Tensor:
-    """Scale to unit length along one dimension: faster than torch's own, along a middle one."""
+    """Scale to unit length along one dimension; of a middle one, faster than torch's own."""
     return z * (z.square().sum(dim, keepdim=True) + EPS**2).rsqrt()
 
 
 def _layers(mlp: MLP, sizes: list[int], windows: int, first: Activation) -> nn.Sequential:
-    """Layers for (B, windows, values), shared by the windows but for BatchNorm."""
+    """Build layers for (B, windows, values), shared by the windows but for BatchNorm."""
     layers: list[nn.Module] = []
     for i, (inp, out) in enumerate(pairwise(sizes)):
         layers += [nn.Linear(inp, out, bias=mlp.bias)]
@@ -163,7 +163,7 @@ class ICL(BaseDetector):
         )
 
     def _contrast(self, module: Any, x: Tensor) -> Tensor:
-        """Mean loss of each row over windows and members, (B,)."""
+        """Return the mean loss of each row over windows and members, (B,)."""
         x = x.flatten(1)
         x = pad(x, (0, 1)) if x.shape[1] == 1 else x
         losses = []

@@ -16,7 +16,7 @@ from deepod.types import Batch, Losses, Phase, Refresh, Shape
 
 
 def _stripes(shape: Shape, widths: list[int]) -> Tensor:
-    """1 where stripes hide a value, (widths * axes * 2, *shape) with a single channel."""
+    """Return masks, 1 where stripes hide a value, (widths * axes * 2, *shape) of one channel."""
     sides = shape[1:] if len(shape) == 3 else shape[:1]
     grid = torch.stack(torch.meshgrid(*map(torch.arange, sides), indexing="ij"))  # (axes, *sides)
     stripes = torch.stack([grid // width % 2 for width in widths])
@@ -37,7 +37,7 @@ class _Net(nn.Module):
         self.judge = network.encoder(shape, 1) if judged else None
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Fill in what each row's mask hides; what it leaves is made anew, too."""
+        """Rebuild whole rows from what their masks leave, (B, *shape)."""
         return self.autoencoder(x * (1 - mask) + mask)
 
 
@@ -168,7 +168,7 @@ class SCADN(ErrorMaps):
         return losses
 
     def _hidden(self, module: Any, x: Tensor) -> Tensor:
-        """Squared errors of hidden values under every mask, 0 elsewhere, (masks, B, *shape)."""
+        """Return squared errors of hidden values by mask, 0 elsewhere, (masks, B, *shape)."""
         n, masks = len(module.masks), module.masks.unsqueeze(1)
         rows = x.expand(n, *x.shape).flatten(0, 1)
         masks = masks.expand(-1, x.shape[0], *masks.shape[2:]).flatten(0, 1)
@@ -176,7 +176,7 @@ class SCADN(ErrorMaps):
         return squares.unflatten(0, (n, -1))
 
     def _by_width(self, module: Any, x: Tensor) -> Tensor:
-        """Largest error of a pixel over the masks of each width, mean over pixels, (B, widths)."""
+        """Return the largest error of a pixel by width of masks, mean over pixels, (B, widths)."""
         errors = self._hidden(module, x).mean(2 if x.dim() == 4 else 3)
         return errors.unflatten(0, (len(module.usual), -1)).amax(1).flatten(2).mean(2).T
 
