@@ -66,6 +66,14 @@ def moments(parts: Tensor) -> dict[str, Tensor]:
     return {"mean": parts.mean(0), "std": spread.where(spread > 1e-12, 1.0)}
 
 
+def away_from_zero(center: Tensor, eps: float) -> Tensor:
+    """Return a centre of codes with coordinates at least ``eps`` from 0, each on its side of it.
+
+    A centre at 0 is what an encoder reaches by losing all its weights.
+    """
+    return center.where(center.abs() >= eps, torch.where(center < 0, -eps, eps))
+
+
 def drawn_by(generator: torch.Generator) -> dict[str, Any]:
     """Return arguments that make a draw come from ``generator``, on its device, in float32."""
     return {"generator": generator, "device": generator.device, "dtype": torch.float32}

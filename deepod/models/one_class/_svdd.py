@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from deepod.models._code import Coded
 from deepod.networks import Network
-from deepod.networks.layers import Hypersphere, squared_error
+from deepod.networks.layers import Hypersphere, away_from_zero, squared_error
 from deepod.params import integer, one_of, param, parameters, real
 from deepod.types import Batch, Losses, Phase, Refresh, Shape
 
@@ -115,9 +114,7 @@ class SVDD(Coded):
         return Refresh(_distance, self._radius) if self.objective == "soft" else None
 
     def _center(self, codes: Tensor) -> dict[str, Tensor]:
-        mean = codes.mean(0)
-        pushed = torch.where(mean < 0, -self.center_eps, self.center_eps)
-        return {"center": mean.where(mean.abs() >= self.center_eps, pushed)}
+        return {"center": away_from_zero(codes.mean(0), self.center_eps)}
 
     def _radius(self, distances: Tensor) -> dict[str, Tensor]:
         # The (1 - nu)-quantile of the true distances. Sorted: torch.quantile refuses long tensors.

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from deepod.models._code import Coded
 from deepod.models.reconstruction._reconstruction import TwoParts
-from deepod.networks.layers import EncoderDecoder, drawn_by, squared_error
+from deepod.networks.layers import EncoderDecoder, away_from_zero, drawn_by, squared_error
 from deepod.params import one_of, param, parameters, real
 from deepod.types import Batch, Losses, Phase, Refresh, Shape
 
@@ -145,9 +145,7 @@ class IGD(Coded, TwoParts):
 
     def _gaussian(self) -> Refresh:
         def reduce(codes: Tensor) -> dict[str, Tensor]:
-            mean = codes.mean(0)
-            pushed = torch.where(mean < 0, -self.center_eps, self.center_eps)
-            center = mean.where(mean.abs() >= self.center_eps, pushed)
+            center = away_from_zero(codes.mean(0), self.center_eps)
             width = (codes - center).square().sum(1).mean().clamp_min(1.0)
             return {"center": center, "width": width}
 
