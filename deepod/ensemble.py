@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from numbers import Integral
@@ -133,6 +134,17 @@ def check_detector(detector: Any, name: str) -> None:
         raise TypeError(
             f"{name} must be a deepod detector such as PLAD(), got {type(detector).__name__}."
         )
+
+
+_PASSED_ON = re.compile(r"(categorical_features|datetime_features|missing)='(\w+)'")
+
+
+def _with_member_params(error: Exception) -> Exception:
+    """Add to the error of a member how a Consensus is given the parameters that it advises."""
+    advised = dict(_PASSED_ON.findall(str(error)))
+    if advised:
+        error.add_note(f"A Consensus passes parameters on to its members: member_params={advised}.")
+    return error
 
 
 class Consensus(Saved, PyODVocabulary):
@@ -292,7 +304,7 @@ class Consensus(Saved, PyODVocabulary):
         )
         for error in errors:
             if error is not None:
-                raise error
+                raise _with_member_params(error)
         for k, member in zip(ours, found, strict=True):
             members[k] = member
         scores = [training_scores(member, X) for member in members]
