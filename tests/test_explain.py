@@ -58,6 +58,7 @@ SUMS = [
     ("NSAE", {"novelty_weight": 0, "normalize": None, "error": "norm"}),
     ("Neighbors", {}),
     ("OCGAN", {}),
+    ("TQM", {"score_by": "reconstruction"}),
     ("VAE", {}),
 ]
 
