@@ -108,9 +108,10 @@ def test_fit__same_seed__same_scores(name, fitted):
 def test_commands__model_of_graphs__refused_with_the_way(fitted, tmp_path, capsys):
     fitted["AddGraph"].save(tmp_path / "model")
     np.savetxt(tmp_path / "edges.csv", stream(), fmt="%d", delimiter=",")
-    arguments = [str(tmp_path / name) for name in ("model", "edges.csv")]
-    assert main(["score", *arguments, "--out", str(tmp_path / "scores.csv")]) == 1
-    assert "it is an AddGraph, and no command takes detectors of dynamic" in capsys.readouterr().err
+    model, edges, out = (str(tmp_path / name) for name in ("model", "edges.csv", "scores.csv"))
+    for command in (["score", model, edges, "--out", out], ["watch", model]):
+        assert main(command) == 1
+        assert "it is an AddGraph, and no command takes" in capsys.readouterr().err
 
 
 @every
