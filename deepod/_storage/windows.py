@@ -14,7 +14,7 @@ from deepod._inputs.scaling import Scaler
 from deepod._registry import SERIES, detector_class
 from deepod._storage import detectors
 from deepod._storage.detectors import PLAIN, Sparing
-from deepod._storage.tensors import InvalidFileError
+from deepod._storage.tensors import InvalidFileError, divided
 
 _MEMBER = "detector."  # in front of the names of its tensors
 # What fit leaves, in the description and as tensors.
@@ -81,7 +81,7 @@ def blank(
     """Build what a description describes; as a detector is built."""
     known = {"detector", "params", "member", "fitted", "threshold"}
     detectors.check_keys("the description", description, known)
-    inner, rest = _divided(tensors)
+    inner, rest = divided(tensors, _MEMBER)
     if description["member"].get("detector") in SERIES:
         raise InvalidFileError("its detector is one of series, and not of windows")
     member = detectors.blank(description["member"], inner, own, sparing, max_bytes)
@@ -100,15 +100,9 @@ def blank(
     return windows
 
 
-def _divided(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Divide tensors into those of the detector of windows, and the others."""
-    inner = {k.removeprefix(_MEMBER): t for k, t in tensors.items() if k.startswith(_MEMBER)}
-    return inner, {k: t for k, t in tensors.items() if not k.startswith(_MEMBER)}
-
-
 def fill(windows: Any, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
     """Put the tensors in their places."""
-    inner, rest = _divided(tensors)
+    inner, rest = divided(tensors, _MEMBER)
     detectors.fill(windows.detector_, inner, description["member"])
     arrays = {name: tensor.numpy() for name, tensor in rest.items()}
     shift, scale = arrays.pop("shift_"), arrays.pop("scale_")

@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import deepod
 from deepod._inputs.tables import UNKNOWN, Dialect, number
+from deepod.cli import commands
 from deepod.cli.tables import about
 
 # Looked for in the first line, in this order: a comma may be a decimal point where others separate.
@@ -66,10 +66,8 @@ def watch(
     ValueError
         If the model or the state is not acceptable.
     """
+    detector = commands._load(model)
     with about(f"MODEL {model}"):
-        if not model.exists():
-            raise FileNotFoundError("there is no such file or folder; deepod fit writes one.")
-        detector = deepod.load(model)
         if not hasattr(detector, "stream"):
             raise ValueError(f"{type(detector).__name__} scores rows without an order, no series.")
         stream = detector.stream()
