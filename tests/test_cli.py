@@ -489,8 +489,8 @@ def test_score__bad_argument__one_line_that_names_it(options, said, bad_files, c
         ({"train": "gap.csv"}, "row 2, column 'b' has no value; fill the gaps.*missing=impute"),
         ({"train": "far.csv"}, "row 1, column 'c' is infinite; columns with such cells: 'b', 'c'"),
         ({"out": "missing/model"}, "--out missing/model: There is no folder missing"),
-        ({"out": "other"}, "--out other: .*other things in it"),
-        ({"out": "new.npy"}, "--out new.npy: .*is a file and no folder"),
+        ({"out": "other"}, "--out other: .*holds something other than a model"),
+        ({"out": "new.npy"}, "--out new.npy: .*is a file, but a model would be"),
     ],
 )
 def test_fit__bad_argument__one_line_that_names_it(options, said, bad_files, capsys):

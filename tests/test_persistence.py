@@ -321,7 +321,7 @@ def test_save__through_a_link__file_replaced_and_link_kept(tmp_path):
 
 def test_save__folder_with_other_things__refused_and_untouched(tmp_path):
     (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(FileExistsError, match="other things"):
+    with pytest.raises(FileExistsError, match="something other than a model"):
         fast("PLAD").fit(samples()).save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
     assert (tmp_path / "README.md").read_text() == "mine"

@@ -74,7 +74,7 @@ def test_methods_without_gradients__refused(name):
     assert not hasattr(detector, "partial_fit")
     with pytest.raises(AttributeError) as told:
         detector.partial_fit(TARGET)
-    assert "give fit all rows" in str(told.value.__cause__)
+    assert "call fit with all rows" in str(told.value.__cause__)
 
 
 @pytest.mark.parametrize("name", ["RidgeAR", "WindowNeighbors"])
@@ -183,7 +183,7 @@ def _task_of(detector):
         ({"freeze": True}, "got True"),
         ({"freeze": 4}, "leaves no parameter to train"),
         ({"freeze": []}, "names no parameter"),
-        ({"freeze": "decoder", "reset_head": True}, "holds the head still"),
+        ({"freeze": "decoder", "reset_head": True}, "freezes parameters to which"),
         ({"lr_scale": 0.0}, "lr_scale must be a positive number, got 0.0"),
     ],
 )
