@@ -63,7 +63,7 @@ def test_list_detectors__describes_every_entry():
 def test_fit__kind_of_samples_that_a_method_does_not_take__refused(name, kind):
     takes = " and ".join(getattr(deepod, name).inputs)
     called = {"table": "rows of a table; give input_shape="}.get(kind, f"{kind}; ")
-    with pytest.raises(ValueError, match=f"{name} takes {takes}, and samples .* are {called}"):
+    with pytest.raises(ValueError, match=f"{name} takes {takes}, but samples .* are {called}"):
         fast(name).fit(samples(kind))
 
 

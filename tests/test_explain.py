@@ -149,7 +149,7 @@ def test_explain__default_rule__gradients_only_where_the_score_is_no_sum():
 
 
 def test_explain__gradients_of_ranks__refused():
-    with pytest.raises(ValueError, match="'gradients' is not for Neighbors, .*: use rule='auto'"):
+    with pytest.raises(ValueError, match=r"is not for Neighbors, .*: use rule='auto'"):
         fitted("Neighbors").explain(samples(n=5, seed=1), rule="gradients")
 
 

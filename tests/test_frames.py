@@ -288,7 +288,7 @@ CONTAINERS = {
         "pass {}.$",
         "pandas.DataFrame(X)",
     ),
-    "generator": (lambda: (row for row in X), "pass {} if it gives rows", "numpy.stack(list(X))"),
+    "generator": (lambda: (row for row in X), "pass {} if it yields rows", "numpy.stack(list(X))"),
     "records": (
         lambda: pd.DataFrame(X, columns=list("abc")).to_records(index=False),
         "pass {}.$",

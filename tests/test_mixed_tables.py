@@ -374,7 +374,7 @@ def test_review__mixed_rows_on_disk__shown_as_they_are(tmp_path):
 
 def test_fit__other_sources__refused_with_the_way_out():
     source = deepod.sources.array(np.ones((50, 2)))
-    with pytest.raises(ValueError, match=r"read from disk: .*pandas\.read_parquet"):
+    with pytest.raises(ValueError, match=r"source on disk; .*deepod\.sources\.parquet"):
         fast("AutoEncoder", **MIXED).fit(source)
 
 

@@ -32,18 +32,24 @@ BAD = {
     "None": (b"a,b,label\n1,None,0\n1,2,1\n", "row 1, column 'b': .* got 'None'"),
     "month": (b"a,b,label\n1,2021_03,0\n1,2021_04,1\n", "row 1, column 'b': .* got '2021_03'"),
     "comma for point": (b'a,b,label\n1,"2,5",0\n', "row 1, column 'b': .* got '2,5'"),
-    "quote without its other": (b'a,b,label\n1,2,0\n1,"2,1\n3,4,0\n', "row 2: unexpected end"),
-    "quote in the last column": (b'a,b,label\n1,2,0\n1,2,"0\n', "unexpected end"),
-    "quote that takes all rows": (b'a,label,b\n1,0,"2\n2,1,3\n', "unexpected end"),
+    "quote without its other": (
+        b'a,b,label\n1,2,0\n1,"2,1\n3,4,0\n',
+        "row 2: the file ends within quotes",
+    ),
+    "quote in the last column": (b'a,b,label\n1,2,0\n1,2,"0\n', "the file ends within quotes"),
+    "quote that takes all rows": (b'a,label,b\n1,0,"2\n2,1,3\n', "the file ends within quotes"),
     "letters behind a quote": (b'a,b,label\n1,"2"x,0\n', "row 1, column 'b': .* '2x'"),
-    "quote among the names": (b'a,"b,label\n1,2,0\n', "the line of names: unexpected end"),
+    "quote among the names": (
+        b'a,"b,label\n1,2,0\n',
+        "the line of names cannot be read .unexpected end",
+    ),
     "name not in UTF-8": ("größe,b,label\n1,2,0\n".encode("latin1"), "it is not in UTF-8"),
     "cell not in UTF-8": (b"a,b,label\n1,2,0\n\xe9,2,1\n", "it is not in UTF-8"),
     "UTF-16 without a mark": ("a,b,label\n1,2,0\n".encode("utf-16-le"), "it is not in UTF-8"),
     "empty": (b"", "the file is empty"),
     "blank lines": (b"\n \n", "the file is empty"),
     "names alone": (b"a,b,label\n", "there are no rows"),
-    "no names": (b"1,2,0\n3,4,1\n", "expected a first line with the names of the columns"),
+    "no names": (b"1,2,0\n3,4,1\n", "the first line must hold the names of the columns"),
 }
 
 

@@ -84,7 +84,7 @@ def test_csv__numbers_for_names__only_as_pandas_counts_columns(header, ok, tmp_p
     if ok:
         assert open_table(path).names == header.split(",")
     else:
-        with pytest.raises(ValueError, match="write a line of names above them"):
+        with pytest.raises(ValueError, match="add a line of names above it"):
             open_table(path)
 
 

@@ -397,7 +397,7 @@ def test_partial_fit__labels__asked_for_again():
     detector = fast("AnoRand", supervision="supervised")
     y = np.arange(60) % 6 == 0
     detector.fit(TARGET, y)
-    with pytest.raises(ValueError, match="needs y"):
+    with pytest.raises(ValueError, match="needs labels"):
         detector.partial_fit(TARGET)
     assert detector.partial_fit(TARGET, y).predict(TARGET).shape == (60,)
 
