@@ -331,8 +331,8 @@ def _numeric(fragment: Any, columns: list[str], keys: dict[str, Any]) -> tuple[l
             raise ValueError(f"{said}leave it out with columns=[...].")
         which = "datetime_features" if held == "time" else "categorical_features"
         no_numbers = no_numbers or (
-            f"{said}set {which}='from_dtype' on the detector, which then encodes it, or leave it "
-            "out with columns=[...]."
+            f"{said}use {which}='from_dtype' to have the detector encode it, or leave it out with "
+            "columns=[...]."
         )
         types.append(np.dtype(object))
     return types, no_numbers

@@ -129,7 +129,7 @@ BAD_X = {
     "dates": (GOOD.astype("M8[D]"), "datetime64.*numbers"),
     "date differences": (GOOD.astype("m8[D]"), "timedelta64.*numbers"),
     "records": (np.zeros((40, 5), [("a", float)]), "array of records"),
-    "bytes strings": (np.full((40, 5), b"1"), "no numbers"),
+    "bytes strings": (np.full((40, 5), b"1"), "not numbers"),
     "sparse": (csr_array(GOOD), "[Ss]parse"),
     "complex": (GOOD + 1j, "[Cc]omplex"),
     "one dimension": (GOOD[:, 0], "Reshape your data"),

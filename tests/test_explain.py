@@ -235,7 +235,7 @@ def test_explain__memory_runs_out__goes_on_with_fewer_points():
     X = samples(n=200, seed=1)
     expected = detector.explain(X)
     detector.most = 64
-    with pytest.warns(RuntimeWarning, match="Too little memory"):
+    with pytest.warns(RuntimeWarning, match="Memory does not suffice"):
         found = detector.explain(X)
     np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-3 * np.abs(expected).max())
 

@@ -340,4 +340,4 @@ def test_command__too_little_memory__one_line(memory, tmp_path, capsys):
     memory.training = 3
     arguments = ["fit", str(tmp_path / "x.npy"), "--out", str(tmp_path / "m"), "--set", "epochs=1"]
     assert main(arguments) == 1
-    assert "Too little memory on cpu for training on batch_size" in capsys.readouterr().err
+    assert "too little memory on cpu for training on batch_size" in capsys.readouterr().err

@@ -100,7 +100,7 @@ REFUSED = {
     "windows": (samples("windows") * one_gap()[:, :3][:, None], ": 6 values in 1 of 40 rows"),
     "images": (samples("images") * one_gap()[:, 1, None, None, None], ": 64 values in 1 of 40"),
 }
-REMEDY = r"; fit with missing='impute', or put an imputer in front, in a Pipeline\."
+REMEDY = r"; fit with missing='impute', or put an imputer before the detector in a Pipeline\."
 
 
 def said(error):

@@ -94,7 +94,7 @@ def test_csv__files_of_a_folder__each_looked_at_on_its_own(tmp_path):
 
 def test_csv__folders_that_say_values__refused(tmp_path):
     write(tmp_path, "year=2023/1.csv", "a,b\n1,2\n")
-    with pytest.raises(ValueError, match=r"say values \(year=2023\)"):
+    with pytest.raises(ValueError, match=r"folders hold values \(year=2023\)"):
         open_table(tmp_path)
 
 

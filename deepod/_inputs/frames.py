@@ -381,15 +381,15 @@ def _shown(value: Any) -> str:
 def _remedy(kind: Kind, column: Column, value: Any, frame: str | None) -> str:
     if kind in ("text", "category"):
         return (
-            "set categorical_features='from_dtype' on a detector of rows to encode it, or encode "
+            "use categorical_features='from_dtype' to have a detector of rows encode it, or encode "
             "it beforehand, for example with OneHotEncoder in a ColumnTransformer in a Pipeline"
         )
     if kind == "time":
         if isinstance(value, datetime.timedelta | np.timedelta64):
             return "turn durations into numbers of seconds"
         return (
-            "set datetime_features='from_dtype' on a detector of rows to encode them, or replace "
-            f"them by numbers that are comparable in new rows, such as the hour"
+            "use datetime_features='from_dtype' to have a detector of rows encode them, or replace "
+            "them by numbers that are comparable in new rows, such as the hour"
             f"{_hour(column, frame)}, the day of the week or the seconds since an event"
         )
     if isinstance(value, complex | np.complexfloating):

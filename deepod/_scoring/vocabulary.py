@@ -433,7 +433,7 @@ class PyODVocabulary(PyODBaseDetector):
         if self.false_alarm_rate is not None and not held_out:
             first = "call fit(X), then calibrate(X) with normal rows that it was not trained on"
             if hasattr(self, "calibration_fraction"):
-                first = f"set cross_fitting=True or calibration_fraction=0.2, or {first}"
+                first = f"use cross_fitting=True or calibration_fraction=0.2, or {first}"
             raise ValueError(
                 f"false_alarm_rate={self.false_alarm_rate} needs calibration rows, and fit_predict "
                 f"has none: {first}."

@@ -239,7 +239,7 @@ def _blank(header: Header, own: dict[str, Any], max_bytes: float = inf) -> Any:
 def _check_format(header: Header) -> None:
     description = header.description
     if description.get("library_name") != "deepod" or type(description.get("format")) is not int:
-        raise InvalidFileError("this is no detector of deepod")
+        raise InvalidFileError("this is not a detector of deepod")
     if description["format"] > FORMAT:
         raise InvalidFileError(
             f"it has format {description['format']}, and deepod {__version__} reads up to "

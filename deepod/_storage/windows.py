@@ -1,4 +1,4 @@
-"""Fitted ``Windows`` as descriptions and tensors, and back, with the detector inside."""
+"""Conversion of fitted ``Windows``, with their detector, to descriptions and tensors, and back."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ _DERIVED = {"detector_", "scaler_", "_thresholded_", "_mu", "_sigma", "_classes"
 
 
 def described(windows: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Describe a fitted ``Windows``, and list its tensors.
+    """Return the description (JSON) and the tensors of a fitted ``Windows``.
 
     Raises
     ------
     TypeError
-        If its detector is none of deepod, or has a parameter that no file can hold.
+        If its detector is not one of deepod, or has a parameter that cannot be saved.
     """
     name, member = type(windows).__name__, windows.detector_
     if type(windows) is not detector_class("Windows") or not hasattr(member, "module_"):
         raise TypeError(
-            f"{type(member).__name__} in {name} is no detector of deepod, and no file can hold it: "
+            f"{type(member).__name__} in {name} is not a detector of deepod and cannot be saved: "
             "use joblib.dump, and load only files that you trust."
         )
     windows._validate_params()  # or the file could not be loaded
@@ -55,7 +55,8 @@ def described(windows: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     known = {*_PLAIN, *_ARRAYS, "contrast_", "fill_"}
     if set(state) - known:
         raise TypeError(
-            f"{name} has attributes that no file can hold: {sorted(set(state) - known)}."
+            f"{name} has attributes that cannot be saved: {sorted(set(state) - known)}; delete "
+            "them."
         )
     found = {
         "detector": name,
@@ -75,12 +76,12 @@ def blank(
     sparing: Sparing,
     max_bytes: float,
 ) -> Any:
-    """Build what a description describes; as a detector is built."""
+    """Build the ``Windows`` of a description, without the values of its tensors."""
     known = {"detector", "params", "member", "fitted", "threshold"}
     detectors.check_keys("the description", description, known)
     inner, rest = _divided(tensors)
     if description["member"].get("detector") in SERIES:
-        raise InvalidFileError("its detector is one of series, and not of windows")
+        raise InvalidFileError("its detector is one of series instead of windows")
     member = detectors.blank(description["member"], inner, own, sparing, max_bytes)
     cls = detector_class("Windows")
     allowed = set(cls._parameter_constraints) - {"detector"}
@@ -98,13 +99,13 @@ def blank(
 
 
 def _divided(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Divide tensors into those of the detector of windows, and the others."""
+    """Return the tensors of the detector of windows, and the remaining ones."""
     inner = {k.removeprefix(_MEMBER): t for k, t in tensors.items() if k.startswith(_MEMBER)}
     return inner, {k: t for k, t in tensors.items() if not k.startswith(_MEMBER)}
 
 
 def fill(windows: Any, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
-    """Put the tensors in their places."""
+    """Fill ``Windows`` with the values of the tensors."""
     inner, rest = _divided(tensors)
     detectors.fill(windows.detector_, inner, description["member"])
     arrays = {name: tensor.numpy() for name, tensor in rest.items()}
@@ -123,5 +124,5 @@ def fill(windows: Any, tensors: Mapping[str, Tensor], description: dict[str, Any
 
 
 def parts(windows: Any) -> list[Any]:
-    """List what is on a device: the fitted detector, and what another fit would start from."""
+    """Return the parts that are on a device: the fitted detector and the unfitted one."""
     return [windows.detector_, windows.detector]

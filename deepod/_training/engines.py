@@ -69,7 +69,7 @@ def too_large(tasks: Sequence[Task]) -> str:
         f"training on batch_size={tasks[0].batch_size} rows of shape {rows.shape} at once"
         + f", {len(tasks)} detectors side by side" * several,
         *["fewer detectors in one call"] * several,
-        "a smaller batch_size, which trains differently",
+        "a smaller batch_size (which trains differently)",
         "a smaller network",
         "a smaller memory_limit, if rows are read from disk",
     )
