@@ -456,7 +456,7 @@ def test_scores__refuse(name):
     [{"suspects": 0.1}, {"cross_fitting": True}, {"network": "mlp"}, {"input_shape": (2,)}],
 )
 def test_parameters_of_rows__refused(params):
-    with pytest.raises(ValueError, match="not for series"):
+    with pytest.raises(ValueError, match="cannot be used with series"):
         fast_series("LSTMAD", **params).fit(waves())
 
 

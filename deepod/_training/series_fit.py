@@ -1,4 +1,4 @@
-"""A fit on series: chunks to train on, and the last part of each to learn the errors from."""
+"""The fit of a detector of series: training on chunks, calibration on the last part of each."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from deepod._training.task import Member, Task
 from deepod.sources import Source
 from deepod.types import Batch
 
-# Parameters of rows without an order, and the only value that they may have here.
+# Parameters that do not apply to series, and the only value that they may have here.
 _OF_ROWS = {
     "suspects": 0.0,
     "cross_fitting": False,
@@ -28,14 +28,14 @@ _OF_ROWS = {
     "input_shape": None,
     **{"categorical_features": None, "datetime_features": None},
 }
-# Channels are divided by no less than this part of the median standard deviation: one that never
-# moved in training is known to be still, and to move is strong evidence against a point.
+# Channels are divided by at least this part of the median standard deviation. A channel that was
+# constant in training is thus kept, and a change of it is strong evidence of an anomaly.
 SCALE_FLOOR = 0.01
 _FEWEST_HELD_OUT = 10  # points, of a series whose last part is held out
 
 
 class SeriesFit(Fit):
-    """One detector of series on its way through ``fit``; X is a ``Series``."""
+    """The fit of one detector of series; X is a ``Series``."""
 
     def __init__(self, number: int, detector: Any, X: Any, y: Any) -> None:
         self.series = as_series(X)
@@ -52,16 +52,19 @@ class SeriesFit(Fit):
         for parameter, only in _OF_ROWS.items():
             if getattr(detector, parameter) != only:
                 raise ValueError(
-                    f"{parameter} is for rows without an order, not for series; leave it {only!r}."
+                    f"{parameter} cannot be used with series, whose points have an order; leave "
+                    f"{parameter}={only!r}."
                 )
         if self.ranks.size > 1:
-            raise ValueError(f"{name} trains in one process.")
+            raise ValueError(
+                f"{name} cannot train in several processes; call fit in a single process."
+            )
         if isinstance(self.rows, Source):  # a large memory map: points take little memory
             self.rows = self.rows.read(0, len(self.rows))
         if detector._whole_episodes() and self.series.form != "episodes":
             raise ValueError(
-                f"{name} with these parameters learns from episodes of one length: give X as an "
-                "array (n, T, channels)."
+                f"{name} with these parameters needs episodes of equal length: give X as an array "
+                "(n, T, channels)."
             )
         lengths = self.series.lengths
         most = detector._longest_window(detector.input_shape_)
@@ -70,7 +73,7 @@ class SeriesFit(Fit):
         detector.window_ = detector._possible_window(window)
 
     def _divide(self) -> None:
-        """Hold out the last points, or the last episodes."""
+        """Hold out the last points of each series, or the last episodes."""
         detector, spans = self.trained, spans_of(self.series.lengths)
         least = detector.window_ + 2
         if detector._whole_episodes():
@@ -79,7 +82,7 @@ class SeriesFit(Fit):
         self.train_on, self.watched = last_parts(rest, detector.validation_fraction, least)
 
     def _load(self, shared: dict[Any, Any]) -> tuple[Any, Batch | None]:
-        """Scale all points; those to train on are taken in chunks."""
+        """Scale all points, and set up chunks of those to train on."""
         detector, X, shape = self.trained, self.rows, self.trained.input_shape_
         ranges = [X[part][self._normal(part)] for part in self._parts(self.train_on)]
         ranges = [part for part in ranges if len(part)]
@@ -117,7 +120,7 @@ class SeriesFit(Fit):
         return [slice(span.start, span.stop) for span in spans]
 
     def _normal(self, part: slice) -> Any:
-        """Which points of a part are not labelled as anomalies."""
+        """Return which points of a part are not labelled as anomalies."""
         return slice(None) if self.labels is None else self.labels[part] == 0
 
     def _build(self, rows: InMemory) -> None:
@@ -135,7 +138,7 @@ class SeriesFit(Fit):
         return replace(task, noise=lambda n, stream: self.hooks._noise(n, rows.shape, stream))
 
     def _refresh_after_training(self, member: Member) -> None:
-        """Learn how large errors are from points that were not trained on, if there are any."""
+        """Learn the distribution of errors, from held-out points if there are any."""
         spans = self.watched or self.calibrate or self.train_on
         self.trained._learn_errors(self.trained.module_, self.points, spans)
 
@@ -152,7 +155,7 @@ class SeriesFit(Fit):
 
 
 def resolve_window(name: str, window: Any, most: int, lengths: Sequence[int]) -> int:
-    """Return what "auto" stands for: ``most``, or a third of the shortest series if that is less.
+    """Return the window, which for "auto" is ``most`` or a third of the shortest series.
 
     Raises
     ------
@@ -164,16 +167,16 @@ def resolve_window(name: str, window: Any, most: int, lengths: Sequence[int]) ->
     if shortest < found + 2:
         which = "X" if len(lengths) == 1 else f"series {list(lengths).index(shortest)} of X"
         raise ValueError(
-            f"{which} has {shortest} points, and {name} with window={found} needs {found + 2}: "
+            f"{which} has {shortest} points, but {name} with window={found} needs {found + 2}: "
             "give longer series or a smaller window."
         )
     return found
 
 
 def last_parts(spans: list[Span], fraction: float, least: int) -> tuple[list[Span], list[Span]]:
-    """Divide series: those to train on, and the last part of each.
+    """Divide each series into a part to train on and a last part that is held out.
 
-    Of series that are too short for that, whole ones: the last.
+    If the series are too short for that, the last ones are held out as a whole.
 
     Parameters
     ----------
@@ -181,12 +184,12 @@ def last_parts(spans: list[Span], fraction: float, least: int) -> tuple[list[Spa
     fraction : float
         Share of the points to hold out.
     least : int
-        Points that there must be left of a series.
+        Smallest number of points of a part.
 
     Returns
     -------
     kept, held_out : list of Span
-        What leads up to the points held out is the series that they are of.
+        The context of held-out points is the part of their series before them.
     """
     if not fraction:
         return spans, []
