@@ -694,7 +694,7 @@ def test_parameters__not_finite__refused_before_the_work(home, capsys):
     (home / "a.toml").write_text('[a]\ndetector = "AnoRand"\nparams = { noise_std = inf }\n')
     args = f"bench --datasets small --detectors {home / 'a.toml'}:a --out {home / 'r'}"
     assert main(args.split()) == 1
-    assert "inf and NaN are no parameters" in capsys.readouterr().err
+    assert "parameters must not be infinite or NaN" in capsys.readouterr().err
 
 
 def test_run__file_has_changed__read_again(home):
@@ -845,7 +845,7 @@ def test_resume_after_an_interrupt(home, capsys):
     args = f"bench --datasets small --detectors {NORM},{__name__}:Interrupted --quiet --seeds 2"
     assert main([*args.split(), "--out", str(out)]) == 130
     assert capsys.readouterr().err == (
-        f"deepod bench: stopped; {out} has what was done, and the same command goes on.\n"
+        f"deepod bench: stopped; the results so far are in {out}, and the same command continues.\n"
     )
     assert len(rows.read(out)) == 2
 
@@ -859,7 +859,7 @@ def test_interrupt__of_the_other_command__explained(home, capsys, monkeypatch):
     monkeypatch.setattr(runner, "run", interrupted)
     with pytest.raises(SystemExit, match="130"):
         adbench.main(["--datasets", "small", "--out", str(home / "r")])
-    assert "the same command goes on" in capsys.readouterr().err
+    assert "the same command continues" in capsys.readouterr().err
     assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
 
 
@@ -970,7 +970,7 @@ def test_another_file_is_not_cut(home):
 def test_out__no_file__refused(home, place):
     if place and not Path(place).exists():
         pytest.skip("no such device")
-    with pytest.raises(ValueError, match="expected the name of a file"):
+    with pytest.raises(ValueError, match="not a file to which rows can be appended"):
         bench.run(bench.find_data(), [NORM], place or home, progress=False)
 
 
@@ -1097,7 +1097,7 @@ def test_series__found_by_folder_and_file(series):
         names([], "C")
     (series / "other" / "B").mkdir(parents=True)
     shutil.copy(folder / "B" / "one.npz", series / "other" / "B")
-    with pytest.raises(ValueError, match="would have one name"):
+    with pytest.raises(ValueError, match="would have the same name"):
         names([folder, series / "other"])
 
 

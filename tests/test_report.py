@@ -786,7 +786,7 @@ def test_reference__no_page__refused(tmp_path):
     file = tmp_path / "known.csv"
     file.write_text(PUBLISHED)
     found = study(["PLAD"], datasets=3, protocol="published-semi")
-    with pytest.raises(ValueError, match="published figures are on the page alone"):
+    with pytest.raises(ValueError, match="published figures appear only on the page"):
         bench.report(found, reference=file)
 
 

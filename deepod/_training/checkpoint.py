@@ -112,7 +112,7 @@ class Checkpoint:
             reason = (str(error) if isinstance(error, ValueError) else repr(error))[:800]
             advice = "Delete the file to train anew, or give" if self._is_checkpoint else "Give"
             raise _tensors.InvalidFileError(
-                f"This fit cannot continue from checkpoint={self.name!r}: {reason.rstrip('.')}. "
+                f"checkpoint={self.name!r} cannot be continued by this fit: {reason.rstrip('.')}. "
                 f"{advice} another name."
             ) from error
 

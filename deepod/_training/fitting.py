@@ -367,8 +367,8 @@ class Fit:
                 part.start_from_rows(ranks.some_rows(rows.x, _SHOWN_ROWS))
             if isinstance(part, nn.modules.batchnorm._BatchNorm) and detector.batch_size == 1:
                 raise ValueError(
-                    "batch_size=1 cannot be used with BatchNorm, which needs several rows; use 2 or "
-                    "more."
+                    "batch_size=1 cannot be used with BatchNorm, which needs several rows; use 2 "
+                    "or more."
                 )
         self.start.put_into(detector.module_)
 
