@@ -1168,7 +1168,10 @@ def test_series__what_has_no_anomaly_or_is_none__rows_with_an_error(series):
     np.savez(series / "data" / "timeseries" / "B" / "table.npz", X=np.zeros((3, 1)), y=[0, 0, 1])
     found = call_series(series / "r", names="A,B/table,B/one", code=1)
     assert "both normal rows (0) and anomalies (1)" in found[0]["error"]
-    assert "there is no array test and no test_labels and no train" in found[1]["error"]
+    assert (
+        "the file lacks the array test and the array test_labels and the array train"
+        in found[1]["error"]
+    )
     assert "error" not in found[2]
 
 
@@ -1353,7 +1356,7 @@ def test_groups__names_say_the_group(groups):
     ("names", "message"),
     [
         ("oddbench-confirmation", "There is no .*confirmation, where oddbench-confirmation is"),
-        ("oddbench-development", "development: expected .npz.*no such file"),
+        ("oddbench-development", "development holds no file of the expected kind, .npz"),
         ("wide-development", "0 files for dataset 'BERT_20news_3'"),
         ("wide-confirmation", "no dataset of wide-confirmation in embeddings of"),
         ("wide-development/RoBERTa_20news_3", "no dataset of wide-development/RoBERTa_20news_3"),

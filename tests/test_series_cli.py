@@ -162,9 +162,13 @@ REFUSED = {
     "no time given": (
         FRAME,
         [],
-        "column 'when': expected a number.*If this column is the time: --t",
+        "column 'when': expected a number.*If this is the column of times, name it as --t",
     ),
-    "no such column": (FRAME, ["--time", "at"], "there is no column 'at'; there are when, a, b"),
+    "no such column": (
+        FRAME,
+        ["--time", "at"],
+        "there is no column 'at'; the columns are when, a, b",
+    ),
     "not sorted": (
         FRAME[::-1],
         ["--time", "when"],
@@ -209,8 +213,8 @@ def test_fit__bad_series__refused_in_one_line(frame, words, said, folder, capsys
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--context", "new.csv"], "--context new.csv: it ends at .*, and NEW begins at"),
-        (["--context", "train.csv", "--split-at-gaps"], "leave one of them out"),
+        (["--context", "new.csv"], "--context new.csv: it ends at .*, but NEW begins at"),
+        (["--context", "train.csv", "--split-at-gaps"], "leave out one of both"),
         (["--context", "missing.csv"], "--context missing.csv: there is no such file"),
         (["--time", "a"], "--time a: model was fitted on this column"),
         (["--time", "at"], "NEW new.csv: there is no column 'at'"),

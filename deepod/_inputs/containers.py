@@ -50,8 +50,8 @@ def as_rows(X: Any, name: str = "X") -> Any:
         X = np.asarray(X)
         if not X.ndim and X.dtype == object:
             raise TypeError(
-                f"{name} is a {type(X.item()).__name__}, which cannot be read as rows; pass an "
-                "array, a DataFrame or a tensor of shape (n, ...)."
+                f"{name} is an object of the class {type(X.item()).__name__}, which holds no rows; "
+                "pass an array, a DataFrame or a tensor of shape (n, ...)."
             )
     refuse_columns(X, name)
     return X

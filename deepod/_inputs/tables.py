@@ -467,7 +467,9 @@ def _not_a_number(cell: str, name: str, file: CsvFile) -> str:
 
 
 def _not_numeric(kind: str, name: str, arrow_type: Any) -> str:
-    what = {"time": "holds times", "text": "holds text"}.get(kind, "does not hold numbers")
+    what = {"time": "holds times", "text": "holds text"}.get(
+        kind, "holds values that are not numbers"
+    )
     return f"{what} ({arrow_type}); encode it, or leave the column out with drop={[name]}."
 
 
