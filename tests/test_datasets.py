@@ -177,7 +177,7 @@ def test_table__no_file_and_other_kinds__refused(tmp_path):
     with pytest.raises(ValueError, match=r"\.csv, \.parquet or \.npz"):
         datasets.load_table(tmp_path / "a.txt")
     np.savez(tmp_path / "a.npz", X=np.zeros((3, 2)))
-    with pytest.raises(ValueError, match="no array y"):
+    with pytest.raises(ValueError, match="lacks the array y"):
         datasets.load_table(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", X=np.zeros((3, 2, 2)), y=[0, 0, 1])
     with pytest.raises(ValueError, match=r"shape \(3, 2, 2\)"):
@@ -240,7 +240,7 @@ def test_table__rows_and_labels_do_not_match__said(arrays, words, tmp_path):
 def test_npz__damaged__file_named_and_no_word_of_pickles(content, load, tmp_path):
     path = tmp_path / "a.npz"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match=r"a\.npz: it is no \.npz file, or a damaged one"):
+    with pytest.raises(ValueError, match=r"a\.npz: this is not an \.npz file, or it is damaged"):
         load(str(path))
 
 

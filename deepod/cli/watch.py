@@ -76,8 +76,8 @@ def watch(
         detector = deepod.load(model)
         if not hasattr(detector, "stream"):
             raise ValueError(
-                f"{type(detector).__name__} scores rows of tables, but deepod watch needs a detector "
-                "of series, such as LSTMAD."
+                f"{type(detector).__name__} scores rows of tables, but deepod watch needs a "
+                "detector of series, such as LSTMAD."
             )
         stream = detector.stream()
     if state is not None and state.exists():
