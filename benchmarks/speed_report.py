@@ -34,6 +34,8 @@ TARGETS = (
     Target("search", "12 candidates x 3 folds: StackedSearchCV / GridSearchCV", 1 / 3, 1 / 8, -1),
     Target("rows_time", "time per row of a fit: more rows / 10,000, the worst", 1.3, None, -1),
     Target("rows_memory", "memory of a fit beyond a map of most rows", 1024, 300, -1, " MiB"),
+    Target("imports_torch", "`from deepod import PLAD` / `import torch` alone", 1.1, None, -1),
+    Target("imports", "`from deepod import PLAD` / its libraries alone", 1.1, None, -1),
 )
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import functools
 import itertools
 import statistics
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -669,6 +671,37 @@ def _gpu_facts(n: int, absent: str | None) -> dict[str, Any]:
     return {"rows": n, "features": FEATURES, "gpu": name}
 
 
+# What is imported, from what nobody can do without to what a user writes.
+IMPORTS = {
+    "torch": "import torch",
+    "torch, scikit-learn": "import torch, sklearn.base, sklearn.utils.validation",
+    "torch, scikit-learn, PyOD": "import torch, sklearn.base, pyod.models.base",
+    "deepod": "from deepod import PLAD",
+}
+
+
+def imports(work: Work) -> Iterator[Comparison]:
+    """Import a detector in a fresh process, beside the libraries whose classes it is built on."""
+
+    def contender(code: str) -> Contender:
+        def load() -> None:
+            subprocess.run([sys.executable, "-c", code], check=True)
+
+        return Contender(lambda: {"import": timed(load)}, {"code": code})
+
+    *_, built_on, whole = IMPORTS
+    yield Comparison(
+        "imports",
+        "a fresh process, files in the cache of the operating system",
+        {"import": "s"},
+        {name: functools.partial(contender, code) for name, code in IMPORTS.items()},
+        [
+            Ratio(whole, built_on, "import", "imports"),
+            Ratio(whole, "torch", "import", "imports_torch"),
+        ],
+    )
+
+
 SECTIONS: dict[str, Callable[[Work], Iterator[Comparison]]] = {
     "fit": fit,
     "step": step,
@@ -676,5 +709,6 @@ SECTIONS: dict[str, Callable[[Work], Iterator[Comparison]]] = {
     "members": members,
     "rows": rows,
     "memory": peak_memory,
+    "imports": imports,
     "gpu": gpu,
 }

@@ -79,9 +79,8 @@ _CLASSES_AND_FUNCTIONS = DETECTORS | {
     "load": "deepod._storage.models",
 }
 _MODULES = {
-    *("bench", "callbacks", "continual", "data", "datasets", "distributed", "metrics", "models"),
-    *("bench", "callbacks", "data", "datasets", "distributed", "graphs", "metrics", "models"),
-    *("networks", "onnx", "plotting", "review", "series", "sources"),
+    *("bench", "callbacks", "continual", "data", "datasets", "distributed", "graphs", "metrics"),
+    *("models", "networks", "onnx", "plotting", "review", "series", "sources"),
 }
 
 __all__ = [

@@ -5,15 +5,11 @@ the newer one on the same machine with the same libraries and number of threads:
 
     OMP_NUM_THREADS=1 python -m tests.reference_scores write scores.npz     # in the older checkout
     OMP_NUM_THREADS=1 python -m tests.reference_scores compare scores.npz   # in the newer one
-
-``python -m tests.reference_scores models FOLDER`` saves one small model of each detector: those in
-``tests/golden`` were written by the first version of the file format.
 """
 
 import sys
 import tempfile
 import warnings
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -123,24 +119,9 @@ def scores():
     return found
 
 
-def save_models(folder):
-    """Save a small model of every detector, and the scores of a few rows."""
-    expected = {}
-    for name in NAMES:
-        X = samples(n=40).astype(float)
-        detector = fast(name, network=MLP(hidden=(6,)), calibration_fraction=0.2).fit(X)
-        detector.save(folder / f"{name}.deepod")
-        expected[name] = detector.decision_function(samples(n=9, seed=1))
-        expected[f"{name} threshold"] = np.asarray(detector.threshold_)
-    np.savez(folder / "scores.npz", **expected)
-
-
 def main(command, path):
     warnings.simplefilter("error")
     torch.set_num_threads(1)
-    if command == "models":
-        save_models(Path(path))
-        return 0
     found = scores()
     if command == "write":
         np.savez_compressed(path, **found)

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import random
-import resource
 import signal
 import threading
 from contextlib import ExitStack, contextmanager
@@ -25,6 +24,8 @@ from deepod.networks import MLP
 from . import children
 from .cases import fast, samples
 from .test_bench import NORM, home  # noqa: F401
+
+resource = pytest.importorskip("resource", reason="limits of POSIX; its signals and pipes")
 
 X = samples()
 KINDS = ["model", "model.deepod"]  # a folder, a file

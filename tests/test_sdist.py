@@ -48,3 +48,8 @@ def test_sdist__holds_what_the_commands_of_the_readme_need(packed):
 
 def test_sdist__leaves_out_what_only_the_repository_needs(packed):
     assert not [name for name in packed if name.startswith("benchmarks/results/")]
+
+
+def test_build_tool__pinned_as_in_the_constraints():
+    (pinned,) = re.findall(r'requires = \["(.*)"\]', (ROOT / "pyproject.toml").read_text())
+    assert pinned in (ROOT / "constraints.txt").read_text().splitlines()

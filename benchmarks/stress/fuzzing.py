@@ -8,7 +8,6 @@ import hashlib
 import json
 import os
 import pickle
-import resource
 import socket
 import sys
 import threading
@@ -27,6 +26,9 @@ import numpy as np
 from benchmarks.memory import kib
 
 from . import children
+
+with contextlib.suppress(ImportError):  # not on Windows, where nothing of this runs
+    import resource
 
 SECONDS = 20.0  # of the processor, for one file: usual are hundredths
 HANGS = 600  # seconds without an end: the machine may have other work

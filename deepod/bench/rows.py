@@ -110,7 +110,8 @@ def resume(path: str | Path, kind: type[Any] = Cell) -> dict[Any, dict[str, Any]
 def append(path: str | Path, row: dict[str, Any], kind: type[Any] = Cell) -> None:
     """Append a row in one write, which is on disk when this returns."""
     line = json.dumps(cell_of(row, kind)._asdict() | row, allow_nan=False).encode() + b"\n"
-    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+    binary = getattr(os, "O_BINARY", 0)  # Windows would write other ends of lines
+    file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | binary, 0o644)
     try:
         if os.write(file, line) != len(line):
             raise OSError(f"{path}: a row was written only partly; check whether the disk is full.")
