@@ -440,7 +440,10 @@ def refuse(command, said, folder, capsys):
         ({"new": "half.npy"}, "NEW half.npy: "),
         ({"new": "flat.npy"}, r"NEW flat.npy: .*shape \(4,\)"),
         ({"new": "none.npy"}, "NEW none.npy: there are no rows"),
-        ({"new": "wide.npy"}, r"NEW wide.npy: its rows have shape \(4,\), those of training .*3,"),
+        (
+            {"new": "wide.npy"},
+            r"NEW wide.npy: its rows have shape \(4,\), but those of training .*3,",
+        ),
         ({"new": "word.csv"}, "NEW word.csv: row 12, column 'b': expected a number, got 'x'"),
         ({"new": "short.csv"}, "NEW short.csv: row 2 has 2 values, but there are 3"),
         ({"new": "nameless.csv"}, "NEW nameless.csv: the first line must hold the names"),
@@ -468,7 +471,7 @@ def test_score__bad_argument__one_line_that_names_it(options, said, bad_files, c
         ({"train": "missing.npy"}, "TRAIN missing.npy: there is no such file"),
         ({"train": "text.npy"}, "TRAIN text.npy: .*must be numbers"),
         ({"train": "holes.npy"}, "fitting Consensus on holes.npy: .*NaN"),
-        ({"--set": "detectors=3"}, "--set: detectors cannot be set here: .*in Python"),
+        ({"--set": "detectors=3"}, "--set: --set detectors=... is not possible: .*in Python"),
         ({"--set": "combination=best"}, "--set: The 'combination' parameter"),
         ({"--set": "lr=-1"}, "--set: The 'lr' parameter"),
         (
@@ -609,8 +612,8 @@ def test_plot__row__contributions_by_the_names_of_the_columns(labelled, drawn):
         (["model", "missing.csv", "--out", "p.png"], "NEW missing.csv: there is no such file"),
         (["model", "--out", "p.jpg"], "--out p.jpg: expected the name of a .png, .pdf or .svg"),
         (["model", "--out", "no/p.png"], "--out no/p.png: there is no folder no"),
-        (["model", "--row", "1", "--out", "p.png"], "--row needs rows"),
-        (["model", "--label", "fraud", "--out", "p.png"], "--label needs rows"),
+        (["model", "--row", "1", "--out", "p.png"], "--row needs a file of rows"),
+        (["model", "--label", "fraud", "--out", "p.png"], "--label needs a file of rows"),
         (["model", "new.csv", "--row", "0", "--out", "p.png"], "--row 0: .* from 1 to 100"),
         (["model", "new.csv", "--row", "101", "--out", "p.png"], "--row 101: .* from 1 to 100"),
         (
@@ -635,7 +638,7 @@ def test_plot__row_of_windows__refused(folder, capsys):
     np.save("windows.npy", np.random.default_rng(0).normal(size=(40, 6, 3)))
     assert fit(train="windows.npy") == 0
     command = ["plot", "model", "windows.npy", "--row", "1", "--out", "p.png"]
-    refuse(command, "--row 1: only rows of a table", folder, capsys)
+    refuse(command, "--row 1: only rows of tables", folder, capsys)
 
 
 def test_plot__fails_on_the_way__older_picture_stays(labelled, capsys, monkeypatch):

@@ -172,12 +172,12 @@ REFUSED = {
     "not sorted": (
         FRAME[::-1],
         ["--time", "when"],
-        "column 'when' is not in order of time: row 2 .* sort the rows of the file by it",
+        "column 'when' is not in the order of time: row 2 .* sort the rows of the file by it",
     ),
     "twice": (
         FRAME.iloc[[0, 1, 1, 2]],
         ["--time", "when"],
-        "column 'when' has 1 points at the time of another, the first in row 3 .* keep one row",
+        "column 'when' has 1 points at the same time as another, the first in row 3 .* keep one row",
     ),
     "no time": (
         FRAME.assign(when=["", *FRAME["when"].astype(str)[1:]]),
@@ -187,7 +187,7 @@ REFUSED = {
     "no times": (
         FRAME.assign(when="soon"),
         ["--time", "when"],
-        "column 'when' holds no times that can be read, such as 'soon' in row 1",
+        "column 'when' holds times that cannot be read, such as 'soon' in row 1",
     ),
     "gap in values": (
         FRAME.assign(a=[*X[:5, 0], np.nan, *X[6:, 0]]),
@@ -314,6 +314,6 @@ def test_plot__model_without_loss__said(capsys):
     assert fit() == 0
     capsys.readouterr()
     assert main(["plot", "model", "--out", "p.png"]) == 1
-    assert "RidgeAR has no loss of its own to draw; add NEW" in capsys.readouterr().err
+    assert "RidgeAR has no loss to draw; name a file of rows as NEW" in capsys.readouterr().err
     assert main(["plot", "model", "--time", "when", "--out", "p.png"]) == 1
     assert "--time needs rows" in capsys.readouterr().err

@@ -34,7 +34,7 @@ def check_ids(ids: Sequence[str], what: str) -> dict[str, int]:
         raise ValueError(f"{what}: there is no id in row {listed(missing)}; give each row one.")
     if twice:
         raise ValueError(
-            f"{what}: each row needs an id of its own, but several rows have {listed(twice)}."
+            f"{what}: each row needs an id of its own, but some occur twice: {listed(twice)}."
         )
     return places
 
