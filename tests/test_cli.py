@@ -471,7 +471,7 @@ def test_score__bad_argument__one_line_that_names_it(options, said, bad_files, c
         ({"train": "missing.npy"}, "TRAIN missing.npy: there is no such file"),
         ({"train": "text.npy"}, "TRAIN text.npy: .*must be numbers"),
         ({"train": "holes.npy"}, "fitting Consensus on holes.npy: .*NaN"),
-        ({"--set": "detectors=3"}, "--set: --set detectors=... is not possible: .*in Python"),
+        ({"--set": "detectors=3"}, "--set: detectors cannot be set .*in Python"),
         ({"--set": "combination=best"}, "--set: The 'combination' parameter"),
         ({"--set": "lr=-1"}, "--set: The 'lr' parameter"),
         (

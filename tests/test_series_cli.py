@@ -177,7 +177,7 @@ REFUSED = {
     "twice": (
         FRAME.iloc[[0, 1, 1, 2]],
         ["--time", "when"],
-        "column 'when' has 1 points at the same time as another, the first in row 3 .* keep one row",
+        "column 'when' has 1 points at the same time as another, the first in row 3 .* keep one",
     ),
     "no time": (
         FRAME.assign(when=["", *FRAME["when"].astype(str)[1:]]),

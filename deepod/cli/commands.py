@@ -392,8 +392,8 @@ def _consensus(settings: dict[str, Any]) -> Any:
     """Return a Consensus with its own settings and those of its members."""
     if "detectors" in settings:
         raise ValueError(
-            "--set detectors=... is not possible: fit and save deepod.Consensus([...]) in Python, "
-            "or choose a single --detector."
+            "detectors cannot be set on the command line: fit and save deepod.Consensus([...]) in "
+            "Python, or choose a single --detector."
         )
     own = {k: v for k, v in settings.items() if k in deepod.Consensus().get_params(deep=False)}
     rest = {name: value for name, value in settings.items() if name not in own}
