@@ -152,12 +152,12 @@ def test_save__what_no_file_can_hold__named(fitted, tmp_path):
         pass
 
     mixed = Consensus([fast("Neighbors"), KNN()], random_state=0).fit(X.to_numpy())
-    with pytest.raises(TypeError, match=r"members_\[1\], KNN, is no detector.*joblib\.dump"):
+    with pytest.raises(TypeError, match=r"members_\[1\], KNN, is not a detector.*joblib\.dump"):
         mixed.save(tmp_path / "m")
     one = Consensus([fast("AutoEncoder", callbacks=[print])], random_state=0).fit(X)
     with pytest.raises(TypeError, match=r"members_\[0\], AutoEncoder: callbacks=.*set_params"):
         one.save(tmp_path / "m")
-    with pytest.raises(TypeError, match="Other is no ensemble of deepod's own"):
+    with pytest.raises(TypeError, match="Other is not one of deepod"):
         Other([fast("Neighbors")]).fit(X).save(tmp_path / "m")
     one = clone_of(fitted["Consensus"])
     with pytest.raises(TypeError, match=r"random_state=.*set_params"):
