@@ -316,4 +316,4 @@ def test_plot__model_without_loss__said(capsys):
     assert main(["plot", "model", "--out", "p.png"]) == 1
     assert "RidgeAR has no loss to draw; name a file of rows as NEW" in capsys.readouterr().err
     assert main(["plot", "model", "--time", "when", "--out", "p.png"]) == 1
-    assert "--time needs rows" in capsys.readouterr().err
+    assert "--time needs a file of rows" in capsys.readouterr().err

@@ -95,7 +95,7 @@ class Saved:
         if not isinstance(found, cls):
             name = type(found).__name__
             raise TypeError(
-                f"{os.fspath(path)} holds a detector of the class {name}, not a "
+                f"{os.fspath(path)} holds a detector of the class {name}, not of "
                 f"{cls.__name__}: load it with {name}.load or deepod.load."
             )
         return cast(Self, found)
