@@ -73,6 +73,13 @@ def test_written__a_number_was_changed__mended(tmp_path):
     assert tables.written(new) == new
 
 
+def test_benchmarks__results_stand_in_tables_alone():
+    text = CODE.sub("", (ROOT / "docs/benchmarks.md").read_text())
+    sentences = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
+    # The rule for defaults, and the least divisor of a category: settings, not results.
+    assert set(re.findall(r"\d+\.\d+", sentences)) == {"0.5", "0.2"}
+
+
 # --- links ----------------------------------------------------------------------------------------
 
 
