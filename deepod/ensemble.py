@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import pairwise
 from numbers import Integral
@@ -134,6 +135,17 @@ def check_detector(detector: Any, name: str) -> None:
         raise TypeError(
             f"{name} must be a deepod detector such as PLAD(), got {type(detector).__name__}."
         )
+
+
+_PASSED_ON = re.compile(r"(categorical_features|datetime_features|missing)='(\w+)'")
+
+
+def _with_member_params(error: Exception) -> Exception:
+    """Return a member's error, with a note on how to set the parameters that it recommends."""
+    advised = dict(_PASSED_ON.findall(str(error)))
+    if advised:
+        error.add_note(f"A Consensus passes parameters on to its members: member_params={advised}.")
+    return error
 
 
 class Consensus(Saved, PyODVocabulary):
@@ -299,7 +311,7 @@ class Consensus(Saved, PyODVocabulary):
         )
         for error in errors:
             if error is not None:
-                raise error
+                raise _with_member_params(error)
         for k, member in zip(ours, found, strict=True):
             members[k] = member
         scores = [training_scores(member, X) for member in members]

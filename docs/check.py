@@ -1,11 +1,13 @@
 """Check a built site: ``python docs/check.py build/docs``.
 
 Every link within the site leads to a page and a place that exist, and no page asks a network for a
-script, a style, a font or a picture. Links to other sites are listed, not followed.
+script, a style, a font or a picture. Links to other sites are listed, not followed. Every notebook
+is one that Jupyter opens, and all its code is Python.
 """
 
 from __future__ import annotations
 
+import json
 import sys
 from html.parser import HTMLParser
 from pathlib import Path
@@ -60,7 +62,27 @@ def problems(site: Path) -> tuple[list[str], set[str]]:
         text = path.read_text(encoding="utf-8", errors="replace")
         if "url(http" in text or 'url("http' in text or "@import url(//" in text:
             wrong.append(f"{path.relative_to(site)} loads from a network")
+    for path in site.rglob("*.ipynb"):
+        wrong += [f"{path.relative_to(site)}: {what}" for what in wrong_in_notebook(path)]
     return sorted(wrong), outside
+
+
+def wrong_in_notebook(path: Path) -> list[str]:
+    """Return what keeps a notebook from opening or its code from being compiled."""
+    try:
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        version, cells = notebook["nbformat"], notebook["cells"]
+        code = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    except (ValueError, KeyError, TypeError) as error:
+        return [f"no notebook ({type(error).__name__}: {error})"]
+    wrong = [] if version == 4 else [f"its format is {version}, not 4"]
+    wrong += [] if code else ["it has no code"]
+    for number, source in enumerate(code, 1):
+        try:
+            compile(source, path.name, "exec")
+        except SyntaxError as error:
+            wrong.append(f"cell {number} is no Python: {error.msg}")
+    return wrong
 
 
 def main() -> int:

@@ -236,6 +236,23 @@ def test_problem_of__one_docstring__told(kind, docstring, problem):
 # --- the check of the built site ------------------------------------------------------------------
 
 
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("{", "no notebook"),
+        ('{"nbformat": 3, "cells": [{"cell_type": "code", "source": ["a"]}]}', "its format is 3"),
+        ('{"nbformat": 4, "cells": [{"cell_type": "markdown", "source": ["x"]}]}', "no code"),
+        ('{"nbformat": 4, "cells": [{"cell_type": "code", "source": ["%pip x"]}]}', "no Python"),
+        ('{"nbformat": 4, "cells": [{"cell_type": "code", "source": ["a = 1"]}]}', None),
+    ],
+)
+def test_check__notebooks_that_do_not_open_or_run__told(text, said, tmp_path):
+    (tmp_path / "story.ipynb").write_text(text)
+    wrong, _ = check.problems(tmp_path)
+    assert len(wrong) == (said is not None)
+    assert said is None or said in wrong[0]
+
+
 def test_check__dead_links_and_foreign_scripts__told(tmp_path):
     (tmp_path / "index.html").write_text(
         '<p id="a"><a href="#a">x</a><a href="b.html#c">x</a><a href="no.html">x</a>'

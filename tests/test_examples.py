@@ -3,6 +3,7 @@
 import ast
 import importlib.util
 import re
+import runpy
 import sys
 from pathlib import Path
 
@@ -21,17 +22,25 @@ PAGES = {name: code for name, code in PAGES.items() if code}
 
 # More than deepod itself does.
 NEEDS = {
-    "onnx_export": ("onnxscript", "onnxruntime"),
-    "pandas_table": ("pandas",),
+    "story_fraud": ("onnxscript", "onnxruntime", "pandas", "matplotlib"),
+    "story_sensors": ("pandas", "matplotlib"),
+    "story_images": ("matplotlib",),
     "pyod_combination": ("combo",),
     "benchmark_own_data": ("pandas",),
 }
+EXAMPLES = sorted((ROOT / "examples").glob("*.py"))
+SLOW = {"story_fraud": pytest.mark.slow}  # 14 seconds, half of them for ONNX
+STORIES = [path for path in EXAMPLES if path.stem.startswith("story_")]
+
+
+def skip_without_needed(path: Path) -> None:
+    for library in NEEDS.get(path.stem, ()):
+        pytest.importorskip(library)
 
 
 def example(path: Path, monkeypatch):
     """Import an example as a module, so that its classes can be pickled."""
-    for library in NEEDS.get(path.stem, ()):
-        pytest.importorskip(library)
+    skip_without_needed(path)
     monkeypatch.setenv("MPLBACKEND", "Agg")  # no example waits for a window to be closed
     spec = importlib.util.spec_from_file_location(path.stem, path)
     module = importlib.util.module_from_spec(spec)
@@ -41,7 +50,7 @@ def example(path: Path, monkeypatch):
 
 
 @pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", sorted({*EXAMPLES} - {*STORIES}), ids=lambda p: p.stem)
 def test_example__runs(path, monkeypatch, tmp_path):
     pyplot = pytest.importorskip("matplotlib.pyplot")
     pyplot.close("all")
@@ -52,7 +61,42 @@ def test_example__runs(path, monkeypatch, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "examples").glob("*.py")), ids=lambda p: p.stem)
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
+@pytest.mark.parametrize(
+    "path", [pytest.param(p, id=p.stem, marks=SLOW.get(p.stem, ())) for p in STORIES]
+)
+def test_story__from_top_to_bottom__runs(path, monkeypatch, tmp_path):
+    skip_without_needed(path)
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    pyplot.close("all")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("DEEPOD_DATA", raising=False)
+    monkeypatch.setattr(pyplot, "show", lambda: None)
+    runpy.run_path(str(path), run_name="__main__")
+    assert pyplot.get_fignums()
+    pyplot.close("all")
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.filterwarnings("ignore:FigureCanvasAgg is non-interactive")
+def test_story_of_frauds__few_epochs_and_no_onnx__runs(monkeypatch, tmp_path):
+    path = ROOT / "examples" / "story_fraud.py"
+    skip_without_needed(path)
+    pyplot = pytest.importorskip("matplotlib.pyplot")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(pyplot, "show", lambda: None)
+    told, _, left_out = path.read_text().partition("# Score without Python")
+    shorter = told.replace("mixed = {", 'mixed = {"epochs": 3,')
+    assert shorter != told
+    assert left_out
+    namespace = {"__name__": "__main__"}
+    exec(compile(shorter, path.name, "exec"), namespace)
+    assert len(namespace["bars"]) == 3
+    namespace["temporary"].cleanup()
+    pyplot.close("all")
+
+
+@pytest.mark.parametrize("path", EXAMPLES, ids=lambda p: p.stem)
 def test_example__has_a_title_for_the_gallery(path):
     title, line, empty, *_ = ast.get_docstring(ast.parse(path.read_text())).splitlines()
     assert line == "=" * len(title)
@@ -64,7 +108,7 @@ def test_example__has_a_title_for_the_gallery(path):
     [
         ("pyod_combination", "pip install suod"),
         ("thresholds_pythresh", "pip install pythresh"),
-        ("image_maps", "pip install matplotlib"),
+        ("model_selection", "pip install matplotlib"),
         ("few_labels", "cardio is left out"),
     ],
 )

@@ -42,7 +42,10 @@ def test_fit_and_score__mixed_table__as_in_python_and_says_how(folder, capsys):
     assert "numbers: amount (15 gaps filled by the median)" in said.err
     assert "categories: kind (3 values), abroad (2 values), shop (4 values)" in said.err
     assert "times: when (time of day, day of week, day of year)" in said.err
-    assert "left out: id (every value is different)" in said.err
+    assert (
+        "left out: id (every value is different; if it names the rows, fit with --id id)"
+        in said.err
+    )
     head, *rows = scores("new.csv", "--id", "key")
     assert head == ["key", "score", "label"]
     assert [row[0] for row in rows[:2]] == ["0000007", "0000008"]

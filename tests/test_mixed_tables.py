@@ -293,6 +293,18 @@ def test_times__span__decides_which_periods_are_learned():
     assert periods("2024-01-01", "2024-01-03") == "left out: its dates span less than a week"
 
 
+def test_consensus__members_refuse_text_and_gaps__notes_say_how_to_tell_them():
+    params = {}
+    for name, value in [("categorical_features", "from_dtype"), ("missing", "impute")]:
+        consensus = Consensus([fast("Neighbors")], member_params=params)
+        with pytest.raises(ValueError, match=f"{name}='{value}'") as refused:
+            consensus.fit(TRAIN[["amount", "kind"]])
+        (note,) = refused.value.__notes__
+        assert f"member_params={ ({name: value}) }" in note
+        params = params | {name: value}
+    Consensus([fast("Neighbors")], member_params=params).fit(TRAIN[["amount", "kind"]])
+
+
 def test_all_columns_left_out__refused():
     with pytest.raises(ValueError, match="No column can be used: 'id': every value is different"):
         fast("AutoEncoder", **MIXED).fit(TRAIN[["id"]])

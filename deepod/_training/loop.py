@@ -30,9 +30,8 @@ def train(tasks: Sequence[Task], engine: str = "auto") -> list[Member]:
     Parameters
     ----------
     tasks : sequence of Task
-        The tasks. Several must have modules of the same architecture, the same number of rows, and
-        the same phases except for learning rates. Each gives the same result as alone, except for
-        rounding.
+        Several must have modules of one architecture, as many rows, and the same phases except for
+        learning rates. The results are those of each task alone, except for rounding.
     engine : str, default="auto"
         How steps are executed; "auto" records them if that is possible and saves time.
 
@@ -172,8 +171,7 @@ class _Turn:
     def _steps_of(self, epoch: int) -> list[dict[str, float]]:
         """Take all steps of an epoch, and return the mean loss terms of every member.
 
-        If a loss of a member is not finite, the error is set on that member. If all members have
-        errors, the epoch ends early.
+        A loss that is not finite sets an error on its member. If all have one, the epoch ends early.
         """
         going = [k for k, member in enumerate(self.members) if not member.stopped]
         steps, totals = 0, [torch.zeros((), device="cpu")] * 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from typing import Any
 
 # What is set of a detector for a mixed table, if the user does not set it.
@@ -35,5 +36,7 @@ def described(model: Any, frame: Any) -> str:
         kind, _, more = words.partition(": ")
         gaps = int(frame[name].isna().sum()) if kind == "number" else 0
         more = f"{gaps:,} gaps filled by the median" if gaps else more
+        if more == "every value is different":
+            more += f"; if it names the rows, fit with --id {shlex.quote(str(name))}"
         lines.setdefault(kind, []).append(f"{name} ({more})" if more else str(name))
     return "\n".join(f"{_TITLES.get(kind, kind)}: {', '.join(own)}" for kind, own in lines.items())
