@@ -562,7 +562,7 @@ def test_images__every_class_in_turn(home):
 
 @pytest.mark.parametrize("normal", ["0+1+2", "7", "0+7", "x", "0+", "-1"])
 def test_images__normal_classes_that_are_none__refused(home, normal):
-    with pytest.raises(ValueError, match=r"expected one or more of 0, 1, 2, not all"):
+    with pytest.raises(ValueError, match=r"must be one or more of 0, 1, 2"):
         bench.find_data(names=[f"digits:{normal}"], protocol="images")
 
 
@@ -1093,7 +1093,7 @@ def test_series__found_by_folder_and_file(series):
     assert names([folder / "B" / "two.npz"]) == ["B/two"]
     assert names([], "B/two", "A") == ["B/two", "A/none"]
     assert names([], "B", "B/one") == ["B/one", "B/two"]
-    with pytest.raises(FileNotFoundError, match=r"no series 'C'; there are A/none, B/one"):
+    with pytest.raises(FileNotFoundError, match=r"no series 'C'; the names are A/none, B/one"):
         names([], "C")
     (series / "other" / "B").mkdir(parents=True)
     shutil.copy(folder / "B" / "one.npz", series / "other" / "B")
@@ -1179,10 +1179,16 @@ def test_series__what_has_no_anomaly_or_is_none__rows_with_an_error(series):
     ("options", "words"),
     [
         ("--protocol series --detectors PLAD", 'detector = "Windows"'),
-        ("--protocol one-class --detectors LSTMAD", "LSTMAD takes time series: protocol series"),
+        ("--protocol one-class --detectors LSTMAD", "LSTMAD takes time series only"),
         ("--protocol one-class --detectors baseline:kmeans", "baseline:kmeans takes time series"),
-        ("--protocol series --detectors baseline:nothing", "there are random, moving-average"),
-        ("--protocol series --detectors pyod:KNN --without pyod:LOF", "pyod:LOF is none of pyod:K"),
+        (
+            "--protocol series --detectors baseline:nothing",
+            "the baselines are random, moving-average",
+        ),
+        (
+            "--protocol series --detectors pyod:KNN --without pyod:LOF",
+            "--without pyod:LOF: there is no such detector",
+        ),
         ("--protocol series --datasets C --detectors pyod:KNN", "no series 'C'"),
         ("--protocol one-class", "--detectors: name at least one"),
     ],

@@ -171,7 +171,7 @@ class _Turn:
     def _steps_of(self, epoch: int) -> list[dict[str, float]]:
         """Take all steps of an epoch, and return the mean loss terms of every member.
 
-        A loss that is not finite sets an error on its member. If all have one, the epoch ends early.
+        A loss that is not finite sets an error on its member. If all have one, the epoch ends.
         """
         going = [k for k, member in enumerate(self.members) if not member.stopped]
         steps, totals = 0, [torch.zeros((), device="cpu")] * 2

@@ -194,7 +194,7 @@ def score(
         with about(f"--id {id_name}"):
             if out.suffix != ".csv":
                 raise ValueError(
-                    f"--out {out}: a .npy file cannot hold the column of --id; write a .csv file."
+                    f"{out} is a .npy file, which holds scores only; write a .csv file."
                 )
             ids = tables.read_text(new, [id_name], dialect)[id_name]
     threshold, flagged, n = opened.detector.threshold_, 0, len(opened.source)
