@@ -158,27 +158,17 @@ class Fit:
         self.encoder = getattr(detector, "encoder_", None)
         in_memory = isinstance(X, np.ndarray)
         if known and (not in_memory or len(X) < 2):
-            raise ValueError(
-                "partial_fit needs at least two rows in memory as X; collect more rows, or call "
-                "fit for rows on disk."
-            )
+            raise ValueError("X needs at least two rows in memory for partial_fit; collect more.")
         if self.ranks.size > 1 and not in_memory:
-            raise ValueError(
-                "X is on disk, but several processes train on arrays only; give each process its "
-                "part of X as an array."
-            )
+            raise ValueError("X is on disk; give each of several processes its part as an array.")
         if self.ranks.size > 1 and detector.checkpoint is not None:
-            raise ValueError(
-                "checkpoint cannot be used with several processes; leave checkpoint=None."
-            )
+            raise ValueError("Several processes cannot write a checkpoint; set checkpoint=None.")
         detector.input_shape_ = sample_shape(X, detector.input_shape)
         check_kind(detector)
         self.start.check(detector.input_shape_)
         if detector.scaler == "gcn" and len(detector.input_shape_) != 3:
-            raise ValueError(
-                "scaler='gcn' is for images of shape (channels, height, width), but samples have "
-                f"shape {detector.input_shape_}; choose another scaler."
-            )
+            shape = detector.input_shape_
+            raise ValueError(f"scaler='gcn' is for images, not for shape {shape}; use another.")
         if detector.calibration_fraction and not in_memory:
             raise ValueError(
                 "calibration_fraction needs rows in memory, but X is read from disk: set it to 0, "
