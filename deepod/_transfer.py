@@ -12,6 +12,7 @@ from sklearn.utils.validation import check_is_fitted
 from deepod._inputs.settings import fixed
 from deepod._training.starts import Start, frozen_names, head_names, weights_of
 from deepod._training.together import fit_all
+from deepod.sources import Source, is_mapped
 
 Method = TypeVar("Method", bound=Callable[..., Any])
 
@@ -152,7 +153,9 @@ class Continues:
         Parameters
         ----------
         X : array-like
-            At least two rows in memory, shaped like those of ``fit``.
+            At least two rows in memory, shaped like those of ``fit``. Rows on disk have to be
+            given in parts: ``X.read(start, stop)`` of a source of :mod:`deepod.sources`, or
+            ``X[start:stop]`` of a memory map, each of at most ``memory_limit`` bytes.
         y : array-like, optional
             Labels, as in ``fit``.
 
@@ -199,6 +202,13 @@ class Continues:
 
     def _go_on(self, X: Any, y: Any = None, **changes: Any) -> Self:
         """Continue training from the present weights, with ``changes`` of the start."""
+        mapped = is_mapped(X) and X.nbytes > self.memory_limit  # type: ignore[attr-defined]
+        if mapped or isinstance(X, Source):
+            part = "X[start:stop]" if mapped else "X.read(start, stop)"
+            raise ValueError(
+                f"X, {len(X)} rows on disk, cannot be given to partial_fit as a whole: call it "
+                f"with one part after the other, as {part}; or call fit(X), which learns anew."
+            )
         state = vars(self)
         known = {name: state[name] for name in _KNOWN if name in state}
         start = Start(

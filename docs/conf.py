@@ -125,8 +125,9 @@ def fill(app, docname, source) -> None:
 
 
 PAGES = pages_of_files()
-# Docstrings are plain English: outside of `code`, a star or a bar is itself, and x_ is no link.
-CODE = re.compile(r"(``.+?``|:[\w:]+:`.+?`|`.+?`)")
+# Docstrings are plain English: outside of `code` and **bold words**, a star or a bar is itself, and
+# x_ is no link.
+CODE = re.compile(r"(``.+?``|:[\w:]+:`.+?`|`.+?`|(?<![\w*])\*\*[A-Z][^*`]*\*\*(?![\w*]))")
 MARKUP = re.compile(r"(?<!\\)([*|]|(?<=\w)_(?!\w))")
 LINKED = re.compile(r":obj:`(\w+) <[^>`]*>`")
 NAMES = re.compile(r"[*\w][*\w, ]* : ")

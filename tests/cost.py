@@ -6,8 +6,8 @@
     python -m tests.cost tests/test_pyod.py  # what follows is given to pytest
 
 A new detector may add 5 seconds. Counted as its own are, of the tests that have a case for every
-detector, the cases in which its name stands. Times come from /proc, which Linux has: those of
-processes that tests have started are among them.
+detector of rows, or for every one of series, the cases in which its name stands. Times come from
+/proc, which Linux has: those of processes that tests have started are among them.
 """
 
 import contextlib
@@ -19,7 +19,7 @@ from pathlib import Path
 
 import pytest
 
-from .cases import NAMES
+from .cases import NAMES, SERIES_NAMES
 
 MOST = 30  # tests that are named
 
@@ -55,7 +55,7 @@ class Cost:
         test, _, case = item.nodeid.partition("[")
         self.files[test.partition("::")[0]].append(cost)
         self.tests[test] += cost
-        for name in set(re.findall(r"\w+", case)) & set(NAMES):
+        for name in set(re.findall(r"\w+", case)) & {*NAMES, *SERIES_NAMES}:
             self.cases[test][name].append(cost)
         return done
 
@@ -66,10 +66,11 @@ class Cost:
             show(f"{sum(costs):8.1f} {len(costs):5} {file}")
         for test in sorted(self.tests, key=self.tests.get, reverse=True)[:MOST]:
             show(f"{self.tests[test]:8.1f}       {test}")
-        of_all = [cases for cases in self.cases.values() if len(cases) == len(NAMES)]
-        for name in NAMES:
-            costs = [cost for cases in of_all for cost in cases[name]]
-            show(f"{sum(costs):8.1f} {len(costs):5} {name}")
+        for names in (NAMES, SERIES_NAMES):
+            of_all = [cases for cases in self.cases.values() if cases.keys() >= set(names)]
+            for name in names:
+                costs = [cost for cases in of_all for cost in cases[name]]
+                show(f"{sum(costs):8.1f} {len(costs):5} {name}")
         show(f"{seconds() - self.began:8.1f}       all, with imports")
 
 

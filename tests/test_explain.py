@@ -19,7 +19,17 @@ from deepod._scoring.apply import ROW_BLOCK, chunk_rows
 from deepod._scoring.explain import NODES
 from deepod.networks import MLP, Recurrent
 
-from .cases import IN_TURNS, NAMES, REPRESENTATIVES, SHAPES, fast, fitted, samples
+from .cases import (
+    CHEAPER,
+    IN_TURNS,
+    NAMES,
+    REPRESENTATIVES,
+    SHAPES,
+    as_usual,
+    fast,
+    fitted,
+    samples,
+)
 
 every_detector = pytest.mark.parametrize("name", NAMES)
 representatives = pytest.mark.parametrize("name", REPRESENTATIVES)
@@ -48,6 +58,7 @@ SUMS = [
     ("NSAE", {"novelty_weight": 0, "normalize": None, "error": "norm"}),
     ("Neighbors", {}),
     ("OCGAN", {}),
+    ("TQM", {"score_by": "reconstruction"}),
     ("VAE", {}),
 ]
 
@@ -164,7 +175,7 @@ def test_explain__one_value_shifted__is_blamed(name):
     X = rng.normal(size=(600, 3)) @ mixing + 0.5 * rng.normal(size=(600, 20))
     odd, shifted = X[400:].copy(), np.arange(200) % 20
     odd[np.arange(200), shifted] += 8 * X.std(0)[shifted] * rng.choice([-1, 1], 200)
-    contributions = getattr(deepod, name)(random_state=0).fit(X[:400]).explain(odd)
+    contributions = as_usual(name, **CHEAPER.get(name, {})).fit(X[:400]).explain(odd)
     assert np.mean(contributions.argmax(1) == shifted) > 0.7
     of_each = np.stack([contributions[shifted == j].mean(0) for j in range(20)])
     np.testing.assert_array_equal(of_each.argmax(1), np.arange(20))

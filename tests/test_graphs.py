@@ -13,6 +13,7 @@ import deepod
 from benchmarks import graphs as benchmark
 from deepod._registry import GRAPHS
 from deepod._storage.tensors import InvalidFileError
+from deepod.cli import main
 from deepod.graphs import AddAGAE, AddGraph
 from deepod.graphs._edges import Others, normalised, read_edges, starts
 from deepod.types import Batch
@@ -102,6 +103,15 @@ def test_fit__same_seed__same_scores(name, fitted):
     np.testing.assert_array_equal(again.decision_function(new), scores)
     other = fast(name, random_state=1).fit(data(name))
     assert not np.allclose(other.decision_function(new), scores)
+
+
+def test_commands__model_of_graphs__refused_with_the_way(fitted, tmp_path, capsys):
+    fitted["AddGraph"].save(tmp_path / "model")
+    np.savetxt(tmp_path / "edges.csv", stream(), fmt="%d", delimiter=",")
+    model, edges, out = (str(tmp_path / name) for name in ("model", "edges.csv", "scores.csv"))
+    for command in (["score", model, edges, "--out", out], ["watch", model]):
+        assert main(command) == 1
+        assert "it is an AddGraph, and no command takes" in capsys.readouterr().err
 
 
 @every

@@ -1,5 +1,7 @@
 """Streams of points: scores as they come."""
 
+import copy
+import functools
 import os
 import signal
 import subprocess
@@ -14,7 +16,7 @@ from deepod import series
 from deepod._registry import SERIES, detector_class
 from deepod.cli import main
 
-WINDOW = 16
+WINDOW = 12
 RNG = np.random.default_rng(0)
 
 
@@ -45,7 +47,7 @@ SPECIAL = {
         )
     ],
     "Windows": [
-        lambda **given: series.Windows(deepod.Neighbors(), **given),
+        lambda **given: series.Windows(deepod.Neighbors(max_rows=100), **given),
         lambda **given: series.Windows(deepod.AutoEncoder(epochs=2, random_state=0), **given),
     ],
     "SeriesConsensus": [
@@ -82,7 +84,9 @@ KINDS = [
 ]
 
 
+@functools.cache
 def fitted(make, channels=3, **given):
+    """A detector that tests share, who only ask it, and new points."""
     given = {"window": WINDOW, "smoothing": "causal", "smoothing_length": 7} | given
     detector = make(**given)
     if channels > 1 and isinstance(detector, series.ReRe):
@@ -101,8 +105,8 @@ def test_stream__any_detector__scores_of_the_batch(make, channels):
     detector, new = fitted(make, channels)
     wanted, stream = detector.decision_function(new), detector.stream()
     # Beyond two borders of chunks, at which a pass begins anew.
-    found = np.array([stream.push(x) for x in new[:210]])
-    found = np.concatenate([found, stream.push_many(new[210:215]), stream.push_many(new[215:])])
+    found = np.array([stream.push(x) for x in new[:130]])
+    found = np.concatenate([found, stream.push_many(new[130:135]), stream.push_many(new[135:])])
     warm_up = detector.warm_up_
     assert np.isnan(found[:warm_up]).all()
     assert_close(found[warm_up:], wanted[warm_up:])
@@ -169,7 +173,7 @@ def test_stream__many_points__state_does_not_grow(make, tmp_path):
     detector, new = fitted(make)
     stream = detector.stream()
     sizes = []
-    for k in range(4 * 5 * WINDOW):
+    for k in range(3 * 5 * WINDOW):
         stream.push(new[k % len(new)])
         state = stream._scorer.state()
         sizes.append(sum(array.nbytes for array in state.values()))
@@ -229,7 +233,8 @@ def test_stream__smoothing_that_looks_ahead__refused():
 
 
 def test_stream__fit_afterwards__makes_no_difference():
-    detector, new = fitted(SPECIAL["LSTMAD"][0])
+    shared, new = fitted(SPECIAL["LSTMAD"][0])
+    detector = copy.deepcopy(shared)
     stream, wanted = detector.stream(), detector.decision_function(new)
     threshold = detector.threshold_
     detector.fit(10 * X[3])

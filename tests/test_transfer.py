@@ -364,12 +364,24 @@ def test_partial_fit__what_it_cannot_take__refused_and_as_before(tmp_path):
     for X, words in [
         (TARGET[:, :3], "5 features"),
         (TARGET[:1], "at least two rows"),
-        (sources.array(TARGET), "in memory"),
+        (sources.array(TARGET), r"X, 60 rows on disk, .* as X\.read\(start, stop\); or call fit"),
         (np.full((9, 5), np.nan), "NaN"),
     ]:
         with pytest.raises(ValueError, match=words):
             detector.partial_fit(X)
     np.testing.assert_array_equal(detector.decision_function(TARGET), scores)
+
+
+def test_partial_fit__memory_map_above_the_limit__part_by_part(tmp_path):
+    np.save(tmp_path / "rows.npy", TARGET)
+    X = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    detector = small(memory_limit=X.nbytes // 2).fit(samples()[:20])
+    before = weights(detector)
+    with pytest.raises(ValueError, match=r"as X\[start:stop\]; or call fit"):
+        detector.partial_fit(X)
+    for start in (0, 30):  # as the message says
+        detector.partial_fit(X[start : start + 30])
+    assert not torch.equal(weights(detector)["encoder.1.weight"], before["encoder.1.weight"])
 
 
 def test_partial_fit__calibration__learned_from_the_new_rows():

@@ -23,7 +23,7 @@ from deepod._scoring.apply import chunk_rows
 from deepod._storage import rebuild
 from deepod._storage import tensors as _tensors
 from deepod._storage.card import PLACE
-from deepod._storage.tensors import InvalidFileError
+from deepod._storage.tensors import InvalidFileError, divided
 from deepod.params import sizes
 from deepod.types import Shape
 
@@ -258,18 +258,16 @@ def blank(
     known = {"detector", "params", "fitted_with", "fitted", "threshold"}
     check_keys("the description", description, known)
     cls = _class_of(description["detector"], own)
-    weights = {k: t for k, t in tensors.items() if k.startswith(_MODULE)}
-    others = {k: t for k, t in tensors.items() if k not in weights}
+    weights, others = divided(tensors, _MODULE)
     detector = with_params(cls, description, weights)
     set_plain(detector, description["fitted"], PLAIN | _OR_NONE)
     check_features(detector, detector._fitted_params["input_shape"])
     sparing.most_values = inf
     with sparing:
         detector.module_ = rebuild.build_again(detector, "meta")
-    plain = {name.removeprefix(_MODULE): tensor for name, tensor in weights.items()}
     expected = {name: tensor.dtype for name, tensor in detector.module_.state_dict().items()}
-    detector.module_.load_state_dict(plain, assign=True)  # compares names and shapes
-    if expected != {name: tensor.dtype for name, tensor in plain.items()}:
+    detector.module_.load_state_dict(weights, assign=True)  # compares names and shapes
+    if expected != {name: tensor.dtype for name, tensor in weights.items()}:
         raise InvalidFileError("its weights are of another type than the network's")
     _check_memory(detector, sparing, max_bytes)
     check_tensors(others, ARRAYS, description["fitted"])
@@ -410,8 +408,7 @@ def decoded(value: Any) -> Any:
 
 def fill(detector: Any, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
     """Fill a detector with the values of the tensors."""
-    weights = {k.removeprefix(_MODULE): t for k, t in tensors.items() if k.startswith(_MODULE)}
-    rebuild.restore_module(detector, weights)
+    rebuild.restore_module(detector, divided(tensors, _MODULE)[0])
     arrays = {name: tensors[name].numpy() for name in ARRAYS if name in tensors}
     _check_arrays(arrays, detector.input_shape_, detector._n_training)
     known = arrays.pop("fill_", None)

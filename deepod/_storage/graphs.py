@@ -12,7 +12,7 @@ from deepod._inputs.scaling import Scaler
 from deepod._registry import GRAPHS, detector_class
 from deepod._storage import detectors, rebuild
 from deepod._storage.detectors import PLAIN, Sparing
-from deepod._storage.tensors import InvalidFileError
+from deepod._storage.tensors import InvalidFileError, divided
 
 _MODULE = "module."  # in front of the names of its tensors
 # What fit leaves, in the description and as tensors. Of detectors with attributes, their scaling.
@@ -75,7 +75,7 @@ def blank(
     """Build the detector of a description, without the values of its tensors."""
     known = {"detector", "params", "fitted_with", "fitted", "threshold"}
     detectors.check_keys("the description", description, known)
-    weights, rest = _divided(tensors)
+    weights, rest = divided(tensors, _MODULE)
     cls = detector_class(description["detector"])
     detector = detectors.with_params(cls, description, weights)
     of_edges = "snapshot_size" in cls._parameter_constraints
@@ -95,15 +95,9 @@ def blank(
     return detector
 
 
-def _divided(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the tensors of the module, and the remaining ones."""
-    module = {k.removeprefix(_MODULE): t for k, t in tensors.items() if k.startswith(_MODULE)}
-    return module, {k: t for k, t in tensors.items() if not k.startswith(_MODULE)}
-
-
 def fill(detector: Any, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
     """Fill a detector with the values of the tensors."""
-    weights, rest = _divided(tensors)
+    weights, rest = divided(tensors, _MODULE)
     rebuild.restore_module(detector, weights)
     arrays = {name: tensor.numpy() for name, tensor in rest.items()}
     if "scale_" in arrays:

@@ -43,6 +43,14 @@ class InvalidFileError(ValueError):
     """
 
 
+def divided(
+    tensors: Mapping[str, Tensor], prefix: str
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """Divide tensors into those whose names begin with ``prefix``, without it, and the others."""
+    inner = {k.removeprefix(prefix): t for k, t in tensors.items() if k.startswith(prefix)}
+    return inner, {k: t for k, t in tensors.items() if not k.startswith(prefix)}
+
+
 class Header(NamedTuple):
     """The header of a file.
 

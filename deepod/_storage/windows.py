@@ -14,7 +14,7 @@ from deepod._inputs.scaling import Scaler
 from deepod._registry import SERIES, detector_class
 from deepod._storage import detectors
 from deepod._storage.detectors import PLAIN, Sparing
-from deepod._storage.tensors import InvalidFileError
+from deepod._storage.tensors import InvalidFileError, divided
 
 _MEMBER = "detector."  # in front of the names of its tensors
 # What fit leaves, in the description and as tensors.
@@ -79,7 +79,7 @@ def blank(
     """Build the ``Windows`` of a description, without the values of its tensors."""
     known = {"detector", "params", "member", "fitted", "threshold"}
     detectors.check_keys("the description", description, known)
-    inner, rest = _divided(tensors)
+    inner, rest = divided(tensors, _MEMBER)
     if description["member"].get("detector") in SERIES:
         raise InvalidFileError("its detector is one of series instead of windows")
     member = detectors.blank(description["member"], inner, own, sparing, max_bytes)
@@ -98,15 +98,9 @@ def blank(
     return windows
 
 
-def _divided(tensors: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-    """Return the tensors of the detector of windows, and the remaining ones."""
-    inner = {k.removeprefix(_MEMBER): t for k, t in tensors.items() if k.startswith(_MEMBER)}
-    return inner, {k: t for k, t in tensors.items() if not k.startswith(_MEMBER)}
-
-
 def fill(windows: Any, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
     """Fill ``Windows`` with the values of the tensors."""
-    inner, rest = _divided(tensors)
+    inner, rest = divided(tensors, _MEMBER)
     detectors.fill(windows.detector_, inner, description["member"])
     arrays = {name: tensor.numpy() for name, tensor in rest.items()}
     shift, scale = arrays.pop("shift_"), arrays.pop("scale_")

@@ -14,7 +14,7 @@ from sklearn.utils import get_tags
 import deepod
 from deepod import sources
 from deepod._inputs.tables import UNKNOWN, Dialect
-from deepod._registry import SERIES, detector_class
+from deepod._registry import GRAPHS, SERIES, detector_class
 from deepod._scoring.apply import parts_of
 from deepod._storage.atomic import prepare, replacing
 from deepod._storage.models import check_place
@@ -414,7 +414,14 @@ def _load(model: Path) -> Any:
             raise FileNotFoundError(
                 "there is no such file or folder; create a model with deepod fit first."
             )
-        return deepod.load(model)
+        detector = deepod.load(model)
+        name = type(detector).__name__
+        if name in GRAPHS:
+            raise ValueError(
+                f"it is an {name}, and no command takes detectors of dynamic graphs; in Python, "
+                "deepod.load(MODEL).decision_function(X) scores."
+            )
+        return detector
 
 
 def _names(

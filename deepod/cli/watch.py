@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-import deepod
 from deepod._inputs.tables import UNKNOWN, Dialect, number
+from deepod.cli import commands
 from deepod.cli.tables import about
 
 # Separators in the order of search: if another one occurs, a comma may be the decimal point.
@@ -68,12 +68,8 @@ def watch(
     ValueError
         If the model or the state is not valid.
     """
+    detector = commands._load(model)
     with about(f"MODEL {model}"):
-        if not model.exists():
-            raise FileNotFoundError(
-                "there is no such file or folder; create a model with deepod fit first."
-            )
-        detector = deepod.load(model)
         if not hasattr(detector, "stream"):
             raise ValueError(
                 f"{type(detector).__name__} scores rows of tables, but deepod watch needs a "

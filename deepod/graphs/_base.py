@@ -47,7 +47,7 @@ def vectors(*shape: int) -> nn.Parameter:
 
 @parameters
 class GraphDetector(Saved, Fitted):
-    """Detector of dynamic graphs: a torch module that reads snapshots in the order of time.
+    """Detector of dynamic graphs, which reads snapshots of a graph in the order of time.
 
     What X is, the method says. A score depends on what comes before it: on the training data, which
     X is taken to follow, and on the earlier snapshots of X. It depends on nothing later, and
@@ -108,18 +108,18 @@ class GraphDetector(Saved, Fitted):
 
     @abc.abstractmethod
     def _rows(self, data: Any) -> InMemory:
-        """Give what an epoch passes over."""
+        """Return what an epoch passes over."""
 
     @abc.abstractmethod
     def _phases(self, data: Any) -> list[Phase]:
-        """Stages of training."""
+        """Return the stages of training."""
 
     def _rows_at_once(self) -> int:
-        """Rows of an optimiser step."""
+        """Return how many rows an optimiser step takes."""
         return 1
 
     def _noise(self, data: Any, n: int, generator: torch.Generator) -> Any:
-        """Every random number that the loss of n rows uses."""
+        """Draw every random number that the loss of n rows uses."""
         return None
 
     @abc.abstractmethod
@@ -209,7 +209,7 @@ class GraphDetector(Saved, Fitted):
 
     @fixed()
     def decision_function(self, X: Any, batch_size: int | None = None) -> np.ndarray:
-        """Return anomaly scores in the order of X; higher = more anomalous.
+        """Return anomaly scores of data that follow those of training; higher = more anomalous.
 
         Parameters
         ----------

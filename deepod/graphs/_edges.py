@@ -13,7 +13,7 @@ ROUNDS = 8  # of drawing another node for a pair that turned out to be an edge
 
 
 class Edges(NamedTuple):
-    """A stream of edges, in the order of time."""
+    """Stream of edges, in the order of time."""
 
     pairs: np.ndarray  # (n, 2), numbers of nodes, int64
     weights: np.ndarray  # (n,), float64
@@ -21,7 +21,7 @@ class Edges(NamedTuple):
 
 
 def read_edges(X: Any) -> Edges:
-    """Validate a stream of edges.
+    """Return X as a stream of edges; refuse what is none.
 
     Raises
     ------
@@ -73,7 +73,7 @@ def _mixed(x: Any) -> Any:
 
 
 def normalised(rows: Tensor, weights: Tensor, n: int) -> Tensor:
-    """Give D^-1/2 (A + I) D^-1/2 of undirected edges between n rows, sparse."""
+    """Return D^-1/2 (A + I) D^-1/2 of undirected edges between n rows, sparse."""
     own = torch.arange(n, device=rows.device)
     place = torch.cat([rows.T, rows.T.flip(0), own.expand(2, -1)], 1)
     values = torch.cat([weights, weights, torch.ones(n, device=rows.device)])
@@ -83,7 +83,7 @@ def normalised(rows: Tensor, weights: Tensor, n: int) -> Tensor:
 
 
 class Others:
-    """What edges are compared with: pairs of nodes that are none.
+    """Source of pairs of nodes that are no edges, which edges are compared with.
 
     Parameters
     ----------
@@ -102,7 +102,7 @@ class Others:
         return torch.minimum(a, b) * self.n + torch.maximum(a, b)
 
     def draw(self, rows: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Draw a pair for each edge, (n, 2), and say which are really none and not the same node.
+        """Draw a pair for each edge, (n, 2), and return which are no edges and of two nodes.
 
         One end is replaced by a node drawn uniformly: the source i with probability
         d_i / (d_i + d_j), or the target j. After ``ROUNDS`` draws it is left as it is.

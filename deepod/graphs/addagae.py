@@ -30,7 +30,7 @@ class Snapshots(NamedTuple):
 
 
 def read_snapshots(X: Any) -> Snapshots:
-    """Validate a sequence of pairs of an adjacency matrix and attributes.
+    """Return X as snapshots; refuse what is no sequence of pairs (adjacency, attributes).
 
     Raises
     ------
@@ -70,7 +70,7 @@ def read_snapshots(X: Any) -> Snapshots:
 
 
 class Attention(nn.Module):
-    """A layer of graph attention (Velickovic et al., ICLR 2018) on dense matrices."""
+    """Layer of graph attention (Velickovic et al., ICLR 2018) on dense matrices."""
 
     def __init__(self, inputs: int, outputs: int, heads: int) -> None:
         super().__init__()
@@ -88,7 +88,7 @@ class Attention(nn.Module):
 
 
 class DualAutoencoder(nn.Module):
-    """Latent vectors of nodes, by graph attention, and of attributes; and what LSTMs make of both.
+    """Autoencoder of structure and attributes, with LSTMs on the latent vectors of nodes.
 
     Parameters
     ----------
@@ -117,13 +117,13 @@ class DualAutoencoder(nn.Module):
         self.register_buffer("past", torch.zeros(window, n, latent_dim))  # of the last snapshots
 
     def latent(self, adjacency: Tensor, x: Tensor) -> Tensor:  # (B, N, N), (B, N, F) -> (B, N, k)
-        """Give nodes their latent vectors."""
+        """Return the latent vectors of nodes."""
         own = torch.eye(adjacency.shape[1], dtype=torch.bool, device=x.device)
         linked = (adjacency > 0) | own
         return self.second(elu(self.first(x, linked).flatten(2)), linked).mean(2)
 
     def decoded(self, z: Tensor, adjacency: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the errors of structure and attributes of each node, (B, N)."""
+        """Return the errors of structure and attributes of each node, (B, N)."""
         logits = z @ z.transpose(1, 2) + self.offset
         targets = (adjacency / self.get_buffer("unit")).clamp(max=1)
         structure = binary_cross_entropy_with_logits(logits, targets, reduction="none").mean(2)
@@ -131,7 +131,7 @@ class DualAutoencoder(nn.Module):
         return structure, (attributes - x).square().mean(2)
 
     def over_time(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        """Give the errors of latent vectors rebuilt and forecast, (B, N).
+        """Return the errors of rebuilt and of forecast latent vectors, (B, N).
 
         ``z`` (B, w + 1, N, k): of the last snapshot, and of the w before it. Targets are constants:
         vectors that are all alike would be easy to forecast.
@@ -149,41 +149,45 @@ class DualAutoencoder(nn.Module):
 
 @parameters
 class AddAGAE(GraphDetector):
-    """Snapshots of a graph with attributes that are unlike those before them.
+    """Detector of abnormal snapshots of a graph with attributes, by an autoencoder and LSTMs.
 
-    An autoencoder of structure and attributes gives each node a latent vector in each snapshot;
-    LSTMs rebuild and forecast these vectors over time. A snapshot is abnormal if its nodes are
-    rebuilt or forecast badly.
+    The autoencoder gives each node a latent vector in each snapshot, from the edges and the
+    attributes; LSTMs rebuild and forecast these vectors over time. A snapshot is abnormal if its
+    nodes are rebuilt or forecast badly. Each snapshot gets a score, and by :meth:`node_scores` each
+    node in it.
 
     X is a sequence of pairs (adjacency, attributes), of shapes (N, N) and (N, F), in the order of
     time, all of the same nodes. Adjacency matrices may be weighted or sparse; direction is left
-    out: an edge has the larger weight of both. Each snapshot gets a score, and by
-    :meth:`node_scores` each node in it.
+    out: an edge has the larger weight of both.
 
     Notes
     -----
-    With latent vectors Z_t of nodes (two layers of graph attention) and V_t of attributes (a
-    perceptron of each one's values)::
+    **When to use it.** The same nodes are observed over time, and anomalies change edges or
+    attributes of some of them.
+
+    **When it fails.** Nodes come and go. Matrices are dense in memory: it is for some hundreds of
+    nodes.
+
+    **Loss.** With latent vectors Z_t of nodes (two layers of graph attention) and V_t of attributes
+    (a perceptron of each one's values)::
 
         A'_t = sigmoid(Z_t Z_t^T + c)     X'_t = Z_t V_t^T
         loss = cross-entropy(A_t, A'_t) + mean (X_t - X'_t)^2
              + latent_weight (mean (z - LSTM-AE(z))^2 + mean (z_t - LSTM(z_(t-w) .. z_(t-1)))^2)
 
-    The errors of a node in a snapshot, each over its mean in training: of its row of the adjacency
-    matrix, its attributes, its path over the last ``window`` snapshots, and its forecast. Its score
-    is (gamma * forecast + mean of the others) / (1 + gamma): 1 for a usual node. Attributes are
-    standardised on the training snapshots.
+    **Score.** A node has four errors in a snapshot, each divided by its mean in training: of its
+    row of the adjacency matrix, of its attributes, of its path over the last ``window`` snapshots,
+    and of its forecast. Its score is (gamma * forecast + mean of the others) / (1 + gamma), which
+    is 1 for a usual node. Attributes are standardised on the training snapshots.
 
-    The first snapshots of X follow the last ones of training. The first ``window`` snapshots of
-    training have too few before them; they get the score of the first one that has enough, and the
-    threshold does not follow them.
+    **Time.** The first snapshots of X follow the last ones of training. The first ``window``
+    snapshots of training have too few before them; they get the score of the first one that has
+    enough, and the threshold does not follow them.
 
-    The paper's text was not at hand. Its abstract names the parts: graph attention, a dual
-    autoencoder, an LSTM autoencoder, a stacked LSTM that forecasts, one joint objective. Layer
-    sizes, the weights of the terms, the offset c, constant targets of the latent terms and the
-    score are our choice.
-
-    It fails where nodes come and go, and matrices are dense in memory: some hundreds of nodes.
+    **What is ours.** The paper's text was not available. Its abstract names the parts: graph
+    attention, a dual autoencoder, an LSTM autoencoder, a stacked LSTM that forecasts, one joint
+    objective. Layer sizes, the weights of the terms, the offset c, constant targets of the latent
+    terms and the score are our choice.
 
     References
     ----------
@@ -267,7 +271,7 @@ class AddAGAE(GraphDetector):
     # --- training -------------------------------------------------------------------------------
 
     def _rows(self, data: Snapshots) -> InMemory:
-        """Give windows, as the numbers of their snapshots: the last one and those before it."""
+        """Return windows as numbers of snapshots: the last one and those before it."""
         module: Any = self.module_
         module.unit.fill_(float(data.adjacency.max()) or 1.0)
         self._training = self._tensors(data)
@@ -296,7 +300,7 @@ class AddAGAE(GraphDetector):
     # --- scores ---------------------------------------------------------------------------------
 
     def _errors(self, tensors: Sequence[Tensor], past: Tensor | None) -> tuple[Tensor, Tensor]:
-        """Give the errors of nodes, (T, N, kinds), and the last latent vectors.
+        """Return the errors of nodes, (T, N, kinds), and the last latent vectors.
 
         Without a ``past``, of all snapshots but the first ``window``.
         """
@@ -325,7 +329,7 @@ class AddAGAE(GraphDetector):
         return np.concatenate([np.repeat(scores[:1], self.window), scores]), self.window
 
     def _of_nodes(self, errors: Tensor) -> np.ndarray:
-        """Make scores of nodes of their errors, (T, N)."""
+        """Return the scores of nodes, (T, N), from their errors."""
         module: Any = self.module_
         relative = errors / module.usual
         scores = self.gamma * relative[..., -1] + relative[..., :-1].mean(-1)

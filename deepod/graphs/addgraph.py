@@ -21,7 +21,7 @@ _NEW = 0  # the row of the state that stands for nodes without an edge so far
 
 
 class Stream(NamedTuple):
-    """A stream as the module reads it; tensors are on its device."""
+    """Stream as the module reads it; tensors are on its device."""
 
     rows: Tensor  # (n_edges, 2), of the states
     weights: Tensor  # (n_edges,)
@@ -30,7 +30,7 @@ class Stream(NamedTuple):
     cuts: list[tuple[int, int]]  # first and last edge of the snapshots
 
     def snapshot(self, cut: tuple[int, int]) -> Tensor:
-        """Give the matrix of a snapshot."""
+        """Return the normalised matrix of a snapshot."""
         edges = slice(*cut)
         return normalised(self.rows[edges], self.weights[edges], len(self.entered))
 
@@ -57,11 +57,11 @@ class TemporalGCN(nn.Module):
         self.register_buffer("unit", torch.ones(()))
 
     def begin(self, start: Tensor) -> list[Tensor]:
-        """Give the states before the first snapshot, of ``context`` snapshots."""
+        """Return the states before the first snapshot, of ``context`` snapshots."""
         return [torch.cat([self.new, start])] * self.n_past
 
     def forward(self, matrix: Tensor, past: Sequence[Tensor]) -> Tensor:  # H^t, (n, k)
-        """Pass over a snapshot."""
+        """Return the states after a snapshot, (n, k)."""
         current = past[-1]
         for layer in self.layers:
             current = torch.relu(torch.sparse.mm(matrix, layer(current)))
@@ -73,34 +73,39 @@ class TemporalGCN(nn.Module):
         return (1 - update) * short + update * candidate
 
     def states(self, matrices: Iterable[Tensor], past: list[Tensor]) -> Iterator[list[Tensor]]:
-        """Pass over snapshots; give the last states before each, and those at the end."""
+        """Yield the last states before each snapshot, and those at the end."""
         yield past
         for matrix in matrices:
             past = [*past[1:], self(matrix, past)]
             yield past
 
     def distances(self, state: Tensor, rows: Tensor, known: Tensor) -> Tensor:
-        """Give ||a * h_i + b * h_j||^2 of pairs of rows, of which some are not ``known`` yet."""
+        """Return ||a * h_i + b * h_j||^2 of pairs of rows, some of which are not ``known`` yet."""
         h = state[torch.where(known[rows], rows, _NEW)]  # (n, 2, k)
         return (h * self.ends).sum(1).square().sum(1)
 
 
 @parameters
 class AddGraph(GraphDetector):
-    """Edges of a stream that are unlike those between nodes with such a past.
+    """Detector of abnormal edges in a stream, by graph convolutions and a recurrent unit.
 
-    A graph convolution and a gated recurrent unit carry a state for each node from snapshot to
-    snapshot; an edge is abnormal if the states of its ends do not go together. What does not go
-    together is learned from pairs of nodes that are drawn at random.
+    It carries a state for each node from snapshot to snapshot. An edge is abnormal if the states of
+    its two ends do not go together, which is learned by comparison with pairs of nodes that are
+    drawn at random. Each edge gets a score.
 
     X is an array of edges, (n_edges, 2), (n_edges, 3) or (n_edges, 4), in the order of time:
     source, target, and, if there are such columns, weight and time. Nodes are integers, any ones.
-    Each edge gets a score.
 
     Notes
     -----
-    The stream is cut into snapshots of ``snapshot_size`` edges. With the states H of the nodes and
-    A_hat = D^-1/2 (A + I) D^-1/2 of a snapshot, edges without direction::
+    **When to use it.** Nodes are active in different ways or in groups, and anomalies are edges
+    between nodes that have had nothing to do with each other.
+
+    **When it fails.** New nodes are normal and have normal edges: nothing is known about them. On
+    one of two public streams the degrees of the ends alone find as much (``docs/graphs.md``).
+
+    **Method.** The stream is cut into snapshots of ``snapshot_size`` edges. With the states H of
+    the nodes and A_hat = D^-1/2 (A + I) D^-1/2 of a snapshot, edges without direction::
 
         Cur   = GCN(A_hat, H^(t-1)),  each layer relu(A_hat H W)
         Short = sum_u softmax_u(r tanh(Q H^(t-u))) H^(t-u),  u = 1 .. context
@@ -108,33 +113,31 @@ class AddGraph(GraphDetector):
         H^t   = (1 - P) * Short + P * tanh(U_c Cur + W_c (R * Short) + b_c)
         f     = w * sigmoid(beta (||a * h_i + b * h_j||^2 - mu))
 
-    f is the score of an edge of weight w, in units of the mean weight of training. For each edge
-    of training, one end is replaced by another node, i with probability d_i / (d_i + d_j), so that
-    the pair is no edge; the loss is the mean of max(0, margin + f(edge) - f(pair)), the weight left
+    f is the score of an edge of weight w, in units of the mean weight of training. For each edge of
+    training, one end is replaced by another node, i with probability d_i / (d_i + d_j), so that the
+    pair is no edge. The loss is the mean of max(0, margin + f(edge) - f(pair)), the weight left
     out. ``selective`` leaves out pairs that score below their edge, as the paper does.
 
-    **Unseen nodes.** H^0 is a random vector for each node, made of its number and the seed, which
-    is not trained: a node that training has not seen starts as it would have in training. Before
-    its first edge, a node is scored by a state that is learned, one for all new nodes.
+    **New nodes.** H^0 is a random vector for each node, made of its number and the seed, and is not
+    trained: a node that training has not seen starts as it would have in training. Before its first
+    edge, a node is scored by a state that is learned, one for all new nodes.
 
-    **Time.** An edge is scored by the states before its snapshot: its score depends on the
-    training stream, which X is taken to follow, and on earlier snapshots of X, but not on its own
-    nor later ones. The edges of the first snapshot of training are all between new nodes, and the
-    threshold does not follow their scores.
+    **Time.** An edge is scored by the states before its snapshot. Its score depends on the training
+    stream, which X is taken to follow, and on earlier snapshots of X, but not on its own nor later
+    ones. The edges of the first snapshot of training are all between new nodes, and the threshold
+    does not follow their scores.
 
-    We depart from the paper, whose text was not at hand, in the following; figures are AUC when
-    this alone is changed, in a trial version of this method with 100 epochs, on edges injected into
-    the first half of the UCI stream (mean of 3 seeds, which differ by 0.04): 0.79 without a change.
-    Edges are scored by the states before their snapshot, and not by those after it: these know
-    which edges are there, and injected edges are there, too (0.67). Gradients flow through all
-    snapshots, one step for each pass, and not within one snapshot alone (0.76). Vectors of nodes
-    are not trained (0.75). ``selective`` is off by default: pairs that are ranked wrongly would
-    teach nothing (0.60). There is no dropout (0.79). The setting of reimplementations is
-    ``AddGraph(hidden=100, margin=0.6, selective=True, snapshot_size=1000, lr=5e-4,
-    weight_decay=5e-7)``.
+    **Departures.** The paper's text was not available. Each figure is the AUC when this alone is
+    changed, in a trial version with 100 epochs, on edges injected into the first half of the UCI
+    stream (mean of 3 seeds, which differ by 0.04); without a change it is 0.79. Edges are scored by
+    the states before their snapshot, not by those after it, which know which edges are there, the
+    injected ones too (0.67). Gradients flow through all snapshots, with one step for each pass, not
+    within one snapshot alone (0.76). Vectors of nodes are not trained (0.75). ``selective`` is off
+    by default, as pairs that are ranked wrongly would teach nothing (0.60). There is no dropout
+    (0.79).
 
-    It fails where new nodes are normal and have normal edges: nothing is known of them. On
-    one of two public streams the degrees of the ends alone find as much (``docs/graphs.md``).
+    **Setting.** That of reimplementations is ``AddGraph(hidden=100, margin=0.6, selective=True,
+    snapshot_size=1000, lr=5e-4, weight_decay=5e-7)``.
 
     References
     ----------
@@ -165,10 +168,20 @@ class AddGraph(GraphDetector):
     context: int = param(
         default=2, accepts=[integer(1)], doc="Last states that the attention looks at."
     )
-    beta: float = param(default=1.0, accepts=[positive()], doc="Slope of the score.")
-    mu: float = param(default=0.3, accepts=[real(0)], doc="Distance of a score of w / 2.")
+    beta: float = param(
+        default=1.0,
+        accepts=[positive()],
+        doc="How steeply the score rises with that value; see ``mu``.",
+    )
+    mu: float = param(
+        default=0.3,
+        accepts=[real(0)],
+        doc="Value of ||a * h_i + b * h_j||^2 at which an edge of weight w scores w / 2.",
+    )
     margin: float = param(
-        default=0.3, accepts=[positive()], doc="By which pairs shall score above edges."
+        default=0.3,
+        accepts=[positive()],
+        doc="By how much pairs that are no edges have to score above edges in training.",
     )
     selective: bool = param(
         default=False,
@@ -211,7 +224,7 @@ class AddGraph(GraphDetector):
         return TemporalGCN(self.n_nodes_, self.hidden, self.n_layers, self.context)
 
     def _stream(self, edges: Edges) -> tuple[Stream, int]:
-        """Give edges rows of the states; return how many of the nodes were there in training."""
+        """Return edges with the rows of their states, and how many nodes training has seen."""
         module: Any = self.module_
         nodes, device = module.nodes.cpu().numpy(), self.device_
         new = np.setdiff1d(edges.pairs, nodes)
@@ -235,7 +248,7 @@ class AddGraph(GraphDetector):
     # --- training -------------------------------------------------------------------------------
 
     def _rows(self, data: Edges) -> InMemory:
-        """Give the whole stream as one row: states are carried along it."""
+        """Return the whole stream as one row, along which states are carried."""
         module: Any = self.module_
         module.nodes.copy_(torch.from_numpy(np.unique(data.pairs)))
         module.key.fill_(self._seeds.prepare)

@@ -26,7 +26,7 @@ ACTIVATIONS: dict[Activation, type[nn.Module]] = {
 
 
 class Network(Estimator, metaclass=abc.ABCMeta):
-    """A network to be built: holds sizes and options, no weights.
+    """Description of a network that is still to be built: sizes and options, no weights.
 
     Subclasses hold their parameters as scikit-learn estimators do (``get_params``,
     ``set_params``, ``clone``), so that ``network__hidden`` can be searched.
@@ -102,7 +102,7 @@ class Network(Estimator, metaclass=abc.ABCMeta):
 
 
 class StartsFromRows(nn.Module, metaclass=abc.ABCMeta):
-    """A layer on the samples themselves whose initial values come from the training rows."""
+    """Layer on the samples themselves, whose initial values come from the training rows."""
 
     @abc.abstractmethod
     def start_from_rows(self, x: Tensor) -> None:

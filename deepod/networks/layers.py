@@ -17,7 +17,7 @@ EPS = 1e-8
 
 
 class EncoderDecoder(nn.Module):
-    """Encoder and decoder: (B, *shape) -> (B, *shape)."""
+    """Autoencoder: (B, *shape) -> (B, *shape)."""
 
     def __init__(self, encoder: nn.Module, decoder: nn.Module) -> None:
         super().__init__()
@@ -30,12 +30,12 @@ class EncoderDecoder(nn.Module):
 
 
 def squared_error(reconstruction: Tensor, x: Tensor) -> Tensor:
-    """Return the mean over the values of each sample, (B,)."""
+    """Return the mean squared error over the values of each sample, (B,)."""
     return mse_loss(reconstruction, x, reduction="none").flatten(1).mean(1)
 
 
 def error_norm(reconstruction: Tensor, x: Tensor) -> Tensor:
-    """Euclidean norm of the error of each sample, (B,); its gradient is finite at zero."""
+    """Return the Euclidean norm of the error of each sample, (B,), with a gradient at 0."""
     return (mse_loss(reconstruction, x, reduction="none").flatten(1).sum(1) + EPS**2).sqrt()
 
 
@@ -43,11 +43,35 @@ ERRORS = {"norm": error_norm, "mse": squared_error}
 
 
 def error_terms(name: str, reconstruction: Tensor, x: Tensor) -> Tensor:
-    """Find what each value adds to ``ERRORS[name]`` of its sample, (B, *shape)."""
+    """Return what each value adds to ``ERRORS[name]`` of its sample, (B, *shape)."""
     squares = mse_loss(reconstruction, x, reduction="none")
     if name == "mse":
         return squares / x[0].numel()
     return squares / error_norm(reconstruction, x).view(-1, *[1] * (x.dim() - 1))
+
+
+def with_moments(module: nn.Module) -> nn.Module:
+    """Give a module the buffers that :func:`moments` sets; return it."""
+    module.register_buffer("mean", torch.zeros(2))
+    module.register_buffer("std", torch.ones(2))
+    return module
+
+
+def moments(parts: Tensor) -> dict[str, Tensor]:
+    """Return mean and standard deviation of two parts of a score over the training rows, (n, 2).
+
+    A part that is the same for all rows gets a standard deviation of 1.
+    """
+    spread = parts.std(0, correction=0)
+    return {"mean": parts.mean(0), "std": spread.where(spread > 1e-12, 1.0)}
+
+
+def away_from_zero(center: Tensor, eps: float) -> Tensor:
+    """Return a centre of codes with coordinates at least ``eps`` from 0, each on its side of it.
+
+    A centre at 0 is what an encoder reaches by losing all its weights.
+    """
+    return center.where(center.abs() >= eps, torch.where(center < 0, -eps, eps))
 
 
 def drawn_by(generator: torch.Generator) -> dict[str, Any]:
@@ -62,7 +86,7 @@ def without_cudnn(module: nn.Module, x: Tensor) -> Any:
 
 
 def input_gradients(module: nn.Module, x: Tensor) -> Tensor:
-    """Gradient of what the module puts out for each sample in that sample, (B, *shape).
+    """Return the gradient of a module's output for each sample in that sample, (B, *shape).
 
     To be used in a loss, also without gradients and with members side by side; it can itself be
     differentiated. BatchNorm works as in evaluation, or samples would depend on one another.
@@ -79,7 +103,7 @@ def input_gradients(module: nn.Module, x: Tensor) -> Tensor:
 
 
 class Gate(nn.Module):
-    """One step of an LSTM from a zero state: (B, width) -> (B, width).
+    """Gates of an LSTM: one step of it from a zero state, (B, width) -> (B, width).
 
     ``output * tanh(input * candidate)``, each a linear map of z followed by a sigmoid, the
     candidate's by tanh. The forget gate and all recurrent weights would multiply zeros, and are
@@ -119,17 +143,15 @@ class Hypersphere(nn.Module):
             self.decoder = nn.Sequential(norm, nn.LeakyReLU(), decoder)
         self.register_buffer("center", torch.zeros(code))
         self.register_buffer("radius", torch.zeros(()))
-        # Mean and standard deviation of distance and error over the training rows.
-        self.register_buffer("mean", torch.zeros(2))
-        self.register_buffer("std", torch.ones(2))
+        with_moments(self)  # of distance and error
 
     def distance(self, z: Tensor) -> Tensor:
-        """Squared distance to the centre, (B,)."""
+        """Return the squared distance of codes to the centre, (B,)."""
         return (z - self.center).square().sum(1)
 
 
 class RunningMinMax(nn.Module):
-    """Map values to [0, 1] by the extremes of their batch; keep a running mean of the extremes.
+    """Layer that maps values to [0, 1] by the extremes of their batch, of which it keeps means.
 
     Like BatchNorm, it uses the batch in training and what it has stored in evaluation, where values
     may lie outside [0, 1]. Before any training, and where all was equal in training, it changes
@@ -176,7 +198,7 @@ class RunningMinMax(nn.Module):
 
 
 class HardConcrete(nn.Module):
-    """Every weight of a module times a gate in [0, 1] that learns to be 0.
+    """Module whose weights are each multiplied by a gate in [0, 1] that learns to be 0.
 
     Louizos, Welling & Kingma, Learning Sparse Neural Networks through L0 Regularization, ICLR 2018,
     with their constants. Gates are noisy where ``forward`` is given uniform noise, else fixed.

@@ -12,7 +12,10 @@ from deepod.types import Shape
 
 @parameters
 class LeNet(Network):
-    """Blocks of convolution, optional BatchNorm, non-linearity and 2x2 max-pooling, then a head.
+    """Convolutional network for images: blocks of convolution and 2x2 max-pooling, then a head.
+
+    It is what ``network="auto"`` stands for on images, (channels, height, width). Its layers are
+    those of Deep SVDD (Ruff et al., ICML 2018); its decoder enlarges images instead of pooling.
 
     With ``channels=None`` an image gets one block per halving of its smaller side while at least
     4 pixels are left (at least one block, at most four), with 16, 32, ... channels for grey images
@@ -90,7 +93,7 @@ class LeNet(Network):
         return nn.Sequential(*layers)
 
     def _plan(self, shape: Shape) -> tuple[tuple[int, ...], list[tuple[int, int]]]:
-        """Channels per block, and the padded image's sides before each block and after the last."""
+        """Return channels per block, and the padded sides before each block and after the last."""
         if len(shape) != 3:
             raise ValueError(
                 f"LeNet needs images of shape (channels, height, width), got samples of shape "
@@ -127,7 +130,7 @@ class LeNet(Network):
 
 
 def _margins(shape: Shape, padded: tuple[int, int]) -> tuple[int, int, int, int]:
-    """Pixels to add left, right, above and below."""
+    """Return how many pixels to add left, right, above and below."""
     height, width = padded[0] - shape[1], padded[1] - shape[2]
     return width // 2, width - width // 2, height // 2, height - height // 2
 

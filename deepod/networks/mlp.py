@@ -14,7 +14,9 @@ from deepod.types import Shape
 
 @parameters
 class MLP(Network):
-    """Fully connected network; images and windows are flattened.
+    """Multi-layer perceptron: a network of fully connected layers.
+
+    It is what ``network="auto"`` stands for on tables. Images and windows are flattened.
 
     Examples
     --------
@@ -75,7 +77,7 @@ class MLP(Network):
 
 
 class StackedLinear(nn.Module):
-    """K linear layers of one size as one batched product: (B, in) or (K, B, in) -> (K, B, out)."""
+    """Linear layers of one size as one product: (B, in) or (K, B, in) -> (K, B, out)."""
 
     def __init__(self, layers: tuple[nn.Linear, ...]) -> None:
         super().__init__()

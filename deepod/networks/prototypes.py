@@ -14,18 +14,19 @@ from deepod.types import Shape
 
 @parameters
 class Prototypes(Network):
-    """Minus the log of a learned mixture of Gaussians, as an encoder of samples.
+    """Mixture of Gaussians as a network: its output grows with the distance from learned centres.
 
-    The output is b - a log sum_p exp(w_p - |s * (x - c_p)|^2 / t_p), with everything but x
-    learned: centres c, widths t, weights w, feature scales s, slope a and offset b. It grows with
-    the distance from all prototypes, where an MLP may turn flat or fall. The centres start at
+    For methods that classify, such as :class:`deepod.PLAD`: beyond the training rows the output
+    goes on growing, where that of an MLP may turn flat or fall. It is the encoder of a sample;
+    there is no decoder. Images and windows are flattened.
+
+    The output is b - a log sum_p exp(w_p - |s * (x - c_p)|^2 / t_p). Everything but x is learned:
+    centres c, widths t, weights w, feature scales s, slope a and offset b. The centres start at
     training rows, the widths at the mean squared distance between neighbouring centres.
 
-    Images and windows are flattened. There is no decoder.
-
     With ``n_directions`` each network sees samples along as many random directions alone, drawn
-    when it is built: x and c are then coordinates along them. Distances are kept but for a few per
-    cent, and apart from one matrix product the cost no longer depends on the number of values.
+    when it is built: x and c are then coordinates along them. Distances nearly stay as they are,
+    and apart from one matrix product the cost no longer depends on the number of values.
 
     Examples
     --------

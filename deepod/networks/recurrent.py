@@ -13,7 +13,10 @@ from deepod.types import Shape
 
 @parameters
 class Recurrent(Network):
-    """GRU or LSTM over time; its last state is the summary of a window.
+    """Recurrent network for windows, GRU or LSTM: its last state summarises a window.
+
+    It is what ``network="auto"`` stands for on windows, samples of shape (time, channels). The
+    decoder is given the code at every time step.
 
     Examples
     --------

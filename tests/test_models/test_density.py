@@ -37,6 +37,15 @@ def scaled(detector, rows=X):
 # --- DAGMM --------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("hidden", [(), (3,), (6, 3)])
+def test_dagmm__hidden_layers_of_the_estimation__as_many_and_as_wide(hidden):
+    detector = fast("DAGMM", estimation_hidden=hidden).fit(X)
+    widths = [part.out_features for part in detector.module_.hidden if hasattr(part, "weight")]
+    assert tuple(widths) == hidden
+    assert detector.module_.head.in_features == (detector.latent_dim + 2, *hidden)[-1]
+    assert np.isfinite(detector.decision_scores_).all()
+
+
 def represented(detector, x):
     """Reconstruction, and z as the paper writes it; of rows that are not near 0."""
     module = detector.module_
@@ -51,7 +60,7 @@ def represented(detector, x):
 
 def shares(detector, z, keep=1.0):
     module = detector.module_
-    (hidden, _), head = module.hidden, module.head
+    (_, hidden, _), head = module.hidden, module.head
     w, b, v, c = (
         t.detach().double().numpy() for t in (hidden.weight, hidden.bias, head.weight, head.bias)
     )

@@ -364,7 +364,7 @@ def surprise_by_hand(module, z):
 
 @pytest.mark.parametrize("score_by", ["combined", "likelihood", "reconstruction"])
 def test_lsa__loss_and_score__by_hand_in_numpy(score_by):
-    params = {"estimator_hidden": (3, 2), "n_bins": 7, "autoregression_weight": 0.3, "epochs": 5}
+    params = {"estimation_hidden": (3, 2), "n_bins": 7, "autoregression_weight": 0.3, "epochs": 5}
     detector = small(LSA, score_by=score_by, **params).fit(X)
     x, module = scaled(detector), detector.module_
     with torch.no_grad():
@@ -383,7 +383,7 @@ def test_lsa__loss_and_score__by_hand_in_numpy(score_by):
 
 
 def test_lsa__estimator__sees_earlier_values_alone():
-    module = small(LSA, latent_dim=4, n_bins=3, estimator_hidden=(5, 5), epochs=0).fit(X).module_
+    module = small(LSA, latent_dim=4, n_bins=3, estimation_hidden=(5, 5), epochs=0).fit(X).module_
     z = torch.rand(4, generator=torch.Generator().manual_seed(0))
 
     def out(z):
@@ -396,7 +396,7 @@ def test_lsa__estimator__sees_earlier_values_alone():
 
 def test_lsa__probabilities__sum_up_to_one_over_all_codes():
     """Of all sequences of bins, when the values before are at the centres of theirs."""
-    module = small(LSA, latent_dim=2, n_bins=4, estimator_hidden=(3,), epochs=3).fit(X).module_
+    module = small(LSA, latent_dim=2, n_bins=4, estimation_hidden=(3,), epochs=3).fit(X).module_
     centers = (torch.arange(4) + 0.5) / 4
     z = torch.cartesian_prod(centers, centers)
     assert (-module.surprise(z, z)).exp().sum().item() == pytest.approx(1, rel=1e-5)
@@ -405,7 +405,7 @@ def test_lsa__probabilities__sum_up_to_one_over_all_codes():
 def test_lsa__gradient_of_the_likelihood__not_by_where_the_code_lies():
     """By the values before alone: a code of one value gets none."""
     for length, reached in [(1, False), (3, True)]:
-        detector = small(LSA, latent_dim=length, n_bins=5, estimator_hidden=(4,), epochs=1).fit(X)
+        detector = small(LSA, latent_dim=length, n_bins=5, estimation_hidden=(4,), epochs=1).fit(X)
         terms = detector._loss(detector.module_, Batch(scaled(detector)))
         weights = detector.module_.encoder[-1].weight
         (found,) = torch.autograd.grad(terms["autoregression"], weights)
@@ -471,6 +471,6 @@ def test_paper_settings__every_section__fits(name):
         channels = 3 if "cifar" in section else 1
         image = isinstance(detector.network, LeNet)
         rows = np.random.default_rng(0).normal(size=(8, channels, 32, 32)) if image else X
-        if "estimator_hidden" in detector.get_params():
-            detector.set_params(estimator_hidden=[2, 2])  # as printed, of 13 million weights
+        if "estimation_hidden" in detector.get_params():
+            detector.set_params(estimation_hidden=[2, 2])  # as printed, of 13 million weights
         detector.set_params(epochs=1).fit(rows)

@@ -121,6 +121,14 @@ def test_quantiles__of_new_rows__uniform():
     assert rate == pytest.approx(0.2, abs=0.06)
 
 
+def test_score_map__images__where_the_error_is():
+    images = samples("images", n=12)
+    detector = TQM(latent_dim=3, epochs=1, random_state=0, score_by="reconstruction").fit(images)
+    maps = detector.score_map(images)
+    assert maps.shape == (12, 8, 8)
+    np.testing.assert_allclose(maps.mean((1, 2)), detector.decision_function(images), rtol=1e-5)
+
+
 def test_latent_dim__none__half_of_the_values():
     assert small(latent_dim=None, epochs=0).fit(X).module_["encoder"][-1].num_features == 2
 

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
-from deepod._base import BaseDetector
+from deepod.models._code import Coded
 from deepod.networks import Network
 from deepod.networks.layers import drawn_by
 from deepod.params import integer, param, parameters
@@ -16,7 +16,7 @@ from deepod.types import Batch, Losses, Phase, Shape
 
 
 class Discriminator(nn.Module):
-    """Network whose last hidden layer can be asked for: (B, *shape) -> logits (B,)."""
+    """Network that tells real from generated rows: (B, *shape) -> logits (B,)."""
 
     def __init__(self, network: Network, shape: Shape) -> None:
         super().__init__()
@@ -24,20 +24,14 @@ class Discriminator(nn.Module):
         self.head = nn.Linear(width, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Logits of being real."""
+        """Return the logit of being real, (B,)."""
         return self.head(self.features(x)).squeeze(-1)
 
 
 @parameters
-class GAN(BaseDetector):
-    """Generator and discriminator that take turns in every batch."""
+class GAN(Coded):
+    """Detector with a generator and a discriminator, which take turns in every batch."""
 
-    latent_dim: int | None = param(
-        default=None,
-        accepts=[integer(1), None],
-        doc="Length of the generator's input z; None: half as many as a sample has values, from 2 "
-        "to 32.",
-    )
     n_starts: int = param(
         default=64,
         accepts=[integer(1)],
@@ -58,11 +52,8 @@ class GAN(BaseDetector):
             network.set_params(bias=True)
         return network
 
-    def _latent_dim(self, shape: Shape) -> int:
-        return self.latent_dim or max(2, min(32, torch.Size(shape).numel() // 2))
-
     def _build_module(self, shape: Shape) -> nn.Module:
-        network, code = self._network(shape), self._latent_dim(shape)
+        network, code = self._network(shape), self._code_length(shape)
         parts = {
             "generator": network.decoder(code, shape),
             "discriminator": Discriminator(network, shape),
@@ -80,15 +71,15 @@ class GAN(BaseDetector):
         ]
 
     def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> Tensor:
-        return torch.randn(n, self._latent_dim(shape), **drawn_by(generator))
+        return torch.randn(n, self._code_length(shape), **drawn_by(generator))
 
     def _loss(self, module: Any, batch: Batch) -> Losses:
-        """Cross-entropy of the discriminator."""
+        """Return the cross-entropy of the discriminator."""
         judge = module["discriminator"]
         fake = module["generator"](batch.noise).detach()
         return {"real": softplus(-judge(batch.x)).mean(), "fake": softplus(judge(fake)).mean()}
 
     def _generator_loss(self, module: Any, batch: Batch) -> Losses:
-        """Cross-entropy of taking what is generated for real: the loss that does not saturate."""
+        """Return the cross-entropy of generated rows, labelled real: it does not saturate."""
         fake = module["generator"](batch.noise)
         return {"generator": softplus(-module["discriminator"](fake)).mean()}

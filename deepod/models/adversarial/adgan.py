@@ -17,34 +17,39 @@ _MOST_WEIGHTS = 1 << 22  # in the copies of the generator that are searched at o
 
 @parameters
 class ADGAN(GAN):
-    """Steps of a generator towards a row, in its input and its weights; what is left is the score.
+    """GAN with a search in which the generator of normal rows may also change its weights.
+
+    A generator G, which makes rows of normal z, and a discriminator are trained against each other.
+    For a row x, gradient descent brings G(z) nearer to x, both by z and by the weights of a copy of
+    G; the squared error that is left is the score.
 
     Notes
     -----
-    A generator G, which makes rows of normal z, and a discriminator are trained against each other
-    on the training rows. For a row x and each of ``n_starts`` points z, k steps of gradient descent
-    bring G(z) nearer to x: in z, and in a copy of the weights of G of its own. The score is the
-    squared error that is left, mean over the starts (algorithm 1 of the paper; mean over the values
-    of a row here). All of G is copied for every row and start, by ``torch.func.vmap``.
+    **When to use it.** Only normal rows to train on, and time: for each row to score there are
+    several searches.
 
-    Departures: the starts are drawn once in ``fit``, the same for all rows, so that scores are
-    repeatable; 64 per row in the paper. Steps follow the gradient of the Euclidean norm of the
-    error, not of its square, whose steps would throw a far row out of reach. G and the
+    **When it fails.** Training comes out badly, and nothing shows it: the two losses say little,
+    and another seed or a few more epochs may give another ranking. The generator may make a part of
+    the normal rows alone, so that others score high (mode collapse). Run several seeds
+    (:class:`deepod.SeedEnsemble`) before you trust one. With many or long steps in the weights G
+    comes near to any row.
+
+    **Score** (algorithm 1). For a row x and each of ``n_starts`` points z, ``search_steps`` steps
+    in z and in a copy of the weights of its own; the squared error that is left, mean over the
+    values of the row and over the starts.
+
+    **Departures.** The starts are drawn once in ``fit``, the same for all rows, so that scores are
+    repeatable; the paper draws 64 for each row. Steps follow the gradient of the Euclidean norm of
+    the error, not of its square, whose steps would throw a far row out of reach. G and the
     discriminator have the usual losses.
 
-    Assumes normal rows only, and a training that has come out well, which nothing watches: the two
-    losses say little of it, another seed or a few more epochs may give another ranking, and G may
-    make a part of the normal rows alone, so that others score high (mode collapse). Run several
-    seeds (:class:`deepod.SeedEnsemble`) before you trust one. With many or long steps in the
-    weights G comes near to any row.
+    **Cost.** A score takes ``n_starts`` times ``search_steps`` passes through G, forth and back,
+    with weights of its own for every row. Memory holds some copies of G at a time; gradients of the
+    score, as in ``explain(rule="gradients")``, hold all of them. There is no ONNX file of a search.
 
-    A score takes ``n_starts`` times ``search_steps`` passes through G, forth and back, with weights
-    of its own for every row: hundreds of times the work of an autoencoder. Memory holds some copies
-    of G at a time; gradients of the score, as in ``explain(rule="gradients")``, hold all of them.
-    There is no ONNX file of a search.
-
-    The paper's setting for 32x32 images, as far as we know it: DCGAN's networks, ``n_starts=64``,
-    ``latent_dim=256``, ``search_steps=5``, ``search_lr=0.25``, ``weight_lr=5e-5``, ``lr=2e-4``.
+    **Setting.** The paper's text was not available: for 32x32 images, from memory, DCGAN's
+    networks, ``n_starts=64``, ``latent_dim=256``, ``search_steps=5``, ``search_lr=0.25``,
+    ``weight_lr=5e-5``, ``lr=2e-4``.
 
     References
     ----------
@@ -72,7 +77,7 @@ class ADGAN(GAN):
     paper = "Deecke et al., Image Anomaly Detection with GANs, ECML PKDD 2018"
 
     def _found(self, module: Any, x: Tensor) -> Tensor:
-        """Make rows like x from every start, (B, n_starts, *shape)."""
+        """Return the generated row nearest to x that each start leads to, (B, n_starts, *shape)."""
         # Weights are put into a module that is not shared with other threads; they are not copied.
         tensors = [*module["generator"].parameters(), *module["generator"].buffers()]
         generator = copy.deepcopy(module["generator"], {id(t): t for t in tensors})

@@ -13,33 +13,40 @@ from deepod.params import integer, param, parameters, positive, real
 
 @parameters
 class AnoGAN(GAN):
-    """Search for the row that a generator makes most like this one; what is left is the score.
+    """GAN with a search: how near a generator of normal rows can come to this row.
+
+    A generator G, which makes rows of normal z, and a discriminator are trained against each other.
+    For a row x, steps of gradient descent seek the z whose G(z) is most like x; the difference that
+    is left is the score.
 
     Notes
     -----
-    A generator G, which makes rows of normal z, and a discriminator are trained against each other
-    on the training rows. For a row x a number of steps seek the z with the least cost (1 - lambda)
-    sum |x - G(z)| + lambda sum |f(x) - f(G(z))|, f the last hidden layer of the discriminator; the
-    cost that is reached is the score (the paper's residual loss, discrimination loss by feature
-    matching, and anomaly score A(x), with lambda = 0.1).
+    **When to use it.** Only normal rows to train on, and time: for each row to score there is a
+    search.
 
-    Departures: the paper starts each search at a random z and takes 500 steps; here it starts at
-    the best of ``n_starts`` points drawn in ``fit``, the same for all rows, and takes
-    ``search_steps`` of Adam that become shorter, so that scores are repeatable. Tables have an MLP.
+    **When it fails.** Training comes out badly, and nothing shows it: the two losses say little,
+    and another seed or a few more epochs may give another ranking. The generator may make a part of
+    the normal rows alone, so that others score high (mode collapse). Run several seeds
+    (:class:`deepod.SeedEnsemble`) before you trust one. Where G can make anything, as on tables
+    with few columns, the search finds anomalies too.
 
-    Assumes normal rows only, and a training that has come out well, which nothing watches: the two
-    losses say little of it, another seed or a few more epochs may give another ranking, and G may
-    make a part of the normal rows alone, so that others score high (mode collapse). Run several
-    seeds (:class:`deepod.SeedEnsemble`) before you trust one. Where G can make anything, as on
-    tables with few columns, the search finds anomalies too.
+    **Score.** (1 - lambda) sum |x - G(z)| + lambda sum |f(x) - f(G(z))| at the z that was found, f
+    being the last hidden layer of the discriminator: the paper's residual loss, discrimination loss
+    by feature matching, and anomaly score A(x), with lambda = 0.1.
 
-    A score takes ``search_steps`` passes through G and f, forth and back; an autoencoder's is one.
-    Gradients of the score, as in ``explain``, go through the whole search, which takes memory in
-    proportion. There is no ONNX file of a search.
+    **Departures.** The paper starts each search at a random z and takes 500 steps. Here it starts
+    at the best of ``n_starts`` points drawn in ``fit``, the same for all rows, and takes
+    ``search_steps`` steps of Adam that become shorter, so that scores are repeatable. Tables have
+    an MLP.
 
-    The paper has 64x64 patches of retina scans and DCGAN's networks of four convolutions:
-    ``AnoGAN(network=LeNet(channels=(64, 128, 256, 512), hidden=(), batch_norm=True, bias=True),
-    latent_dim=100, search_steps=500, n_starts=1, scaler="symmetric")`` is near, epochs=20.
+    **Cost.** A score takes ``search_steps`` passes through G and f, forth and back; an
+    autoencoder's is one pass forth. Gradients of the score, as in ``explain``, go through the whole
+    search, which takes memory in proportion. There is no ONNX file of a search.
+
+    **Setting.** The paper has 64x64 patches of retina scans and DCGAN's networks of four
+    convolutions: ``AnoGAN(network=LeNet(channels=(64, 128, 256, 512), hidden=(), batch_norm=True,
+    bias=True), latent_dim=100, search_steps=500, n_starts=1, scaler="symmetric")`` is near, with
+    ``epochs=20``.
 
     References
     ----------
@@ -73,7 +80,7 @@ class AnoGAN(GAN):
     paper = "Schlegl et al., Unsupervised Anomaly Detection with GANs, IPMI 2017"
 
     def _cost(self, module: Any, z: Tensor, x: Tensor, features: Tensor) -> Tensor:
-        """Weighted differences of values and of features, (B,)."""
+        """Return the weighted differences of values and of features, (B,)."""
         found = module["generator"](z)
         residual = (x - found).abs().flatten(1).sum(1)
         difference = (features - module["discriminator"].features(found)).abs().sum(1)

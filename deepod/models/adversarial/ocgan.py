@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import softplus
 
+from deepod.models._code import Coded
 from deepod.models.reconstruction._reconstruction import ErrorMaps
 from deepod.networks import MLP
 from deepod.networks.layers import EncoderDecoder, drawn_by, squared_error
@@ -19,7 +20,7 @@ from deepod.types import Batch, Losses, Phase, Shape
 
 @contextmanager
 def _fixed(*networks: nn.Module) -> Iterator[None]:
-    """Have BatchNorm use what it has stored, and store nothing."""
+    """Put networks into eval mode, in which BatchNorm stores nothing, and back."""
     modes = [network.training for network in networks]
     for network in networks:
         network.eval()
@@ -29,7 +30,7 @@ def _fixed(*networks: nn.Module) -> Iterator[None]:
 
 
 def _real(logits: Tensor) -> Tensor:
-    """Cross-entropy of logits of what is to be taken for real."""
+    """Return the cross-entropy of logits with the label real."""
     return softplus(-logits).mean()
 
 
@@ -38,32 +39,37 @@ def _fake(logits: Tensor) -> Tensor:
 
 
 @parameters
-class OCGAN(ErrorMaps):
-    """Denoising autoencoder with a bounded code, all of which is made to decode to normal rows.
+class OCGAN(Coded, ErrorMaps):
+    """Constrained latent GAN: a denoising autoencoder whose every code decodes to a normal row.
+
+    Codes are bounded, in (-1, 1)^d. Three networks are trained against the autoencoder until codes
+    fill this cube and whatever is decoded from it looks normal. An abnormal row, for which there is
+    then no code, is rebuilt badly: the score is its mean squared error.
 
     Notes
     -----
-    An encoder with tanh puts the code of a row with noise into (-1, 1)^d; the decoder is to give
-    the row without noise. Three networks are trained against it, in turns within every batch: a
-    discriminator of codes, codes of rows against uniform ones, so that codes fill the cube; a
-    discriminator of rows, given rows against decoded uniform codes, so that every code decodes to a
-    normal row; and a weak classifier, decoded codes of rows against decoded uniform codes. Before
-    each step of the autoencoder the uniform codes go ``mining_steps`` steps up the loss of the
-    classifier, to where it is surest that what is decoded is not normal (informative negatives):
-    there the discriminator of rows has most to object to. The autoencoder minimises lambda |x-x'|^2
-    plus the cross-entropies of being taken for uniform and for real (algorithm 1 of the paper,
-    lambda = 10). The score is the mean squared error, of the row without noise.
+    **When to use it.** Only normal rows to train on.
 
-    Here the classifier and both discriminators take their steps at once, as none depends on the
-    others; their losses, and the reconstruction's mean over values, are those of the paper.
+    **When it fails.** Four networks against one another are unstable: other seeds give other
+    rankings, and no loss says how well training went. As the reconstruction outweighs the rest, a
+    game that fails leaves a denoising autoencoder. Codes in a cube cannot follow rows far out:
+    normal rows in heavy tails score high.
 
-    Assumes normal rows only. Four networks against one another are unstable: a discriminator that
-    wins leaves gradients that mean nothing, other seeds give other rankings, and no loss says how
-    well it went. The reconstruction outweighs the rest: a game that fails leaves a denoising
-    autoencoder. A code in a cube cannot follow rows far out: normal rows in heavy tails score high.
+    **Training.** The decoder is to give the row without noise from the code of the row with noise.
+    In turns within every batch, the opponents learn: a discriminator of codes, codes of rows
+    against uniform ones; a discriminator of rows, given rows against decoded uniform codes; and a
+    weak classifier, decoded codes of rows against decoded uniform codes. Before each step of the
+    autoencoder the uniform codes go ``mining_steps`` steps to where the classifier is surest that
+    what is decoded is not normal (informative negatives): there the discriminator of rows has most
+    to object to. The autoencoder minimises lambda |x - x'|^2 plus the cross-entropies of being
+    taken for uniform and for real (algorithm 1, lambda = 10). No noise is added for scoring.
 
-    The paper's setting for MNIST, as its authors' code documents it: ``OCGAN(scaler="minmax",
-    noise_std=0.2**0.5, latent_dim=16, reconstruction_weight=10)``, LeNet-like networks.
+    **Departures.** The classifier and both discriminators take their steps at once, as none depends
+    on the others.
+
+    **Setting.** The paper's text was not available. For MNIST, as its authors' code documents it:
+    ``OCGAN(scaler="minmax", noise_std=0.2**0.5, latent_dim=16, reconstruction_weight=10)``, with
+    networks like LeNet.
 
     References
     ----------
@@ -80,11 +86,6 @@ class OCGAN(ErrorMaps):
     array([0, 1])
     """
 
-    latent_dim: int | None = param(
-        default=None,
-        accepts=[integer(1), None],
-        doc="Length of the code; None: half as many as a sample has values, from 2 to 16.",
-    )
     noise_std: float = param(
         default=0.2,
         accepts=[real(0)],
@@ -99,16 +100,14 @@ class OCGAN(ErrorMaps):
     mining_lr: float = param(
         default=0.1, accepts=[real(0)], doc="Length of such a step, of codes in (-1, 1)."
     )
+    longest_code = 16
     family = "adversarial"
     auto_steps = 500
     auto_epochs = 80
     paper = "Perera et al., OCGAN: One-class Novelty Detection Using GANs, CVPR 2019"
 
-    def _latent_dim(self, shape: Shape) -> int:
-        return self.latent_dim or max(2, min(16, torch.Size(shape).numel() // 2))
-
     def _build_module(self, shape: Shape) -> nn.Module:
-        network, code = self._network(shape), self._latent_dim(shape)
+        network, code = self._network(shape), self._code_length(shape)
         encoder = nn.Sequential(network.encoder(shape, code), nn.Tanh())
         parts = {
             "autoencoder": EncoderDecoder(encoder, network.decoder(code, shape)),
@@ -129,7 +128,7 @@ class OCGAN(ErrorMaps):
 
     def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         to = drawn_by(generator)
-        uniform = 2 * torch.rand(n, self._latent_dim(shape), **to) - 1
+        uniform = 2 * torch.rand(n, self._code_length(shape), **to) - 1
         return torch.randn(n, *shape, **to), uniform
 
     def _encode(self, module: Any, batch: Batch) -> Tensor:

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deepod._base import BaseDetector
+from deepod.networks import MLP
 from deepod.networks.layers import EPS, EncoderDecoder, drawn_by
 from deepod.params import integer, param, parameters, real
 from deepod.types import Batch, Losses, Phase, Refresh, Shape
@@ -24,11 +25,11 @@ class _Mixture(nn.Module):
     mean: Tensor
     factor: Tensor
 
-    def __init__(self, autoencoder: EncoderDecoder, code: int, hidden: int, k: int) -> None:
+    def __init__(self, autoencoder: EncoderDecoder, code: int, estimation: MLP, k: int) -> None:
         super().__init__()
         self.autoencoder = autoencoder
-        self.hidden = nn.Sequential(nn.Linear(code + 2, hidden), nn.Tanh())
-        self.head = nn.Linear(hidden, k)
+        self.hidden, width = estimation.features((code + 2,))
+        self.head = nn.Linear(width, k)
         # What the density is made of: see _density.
         self.register_buffer("log_weight", torch.zeros(k))
         self.register_buffer("mean", torch.zeros(k, code + 2))
@@ -40,12 +41,12 @@ def _precise(x: Tensor) -> Tensor:
 
 
 def _size(x: Tensor) -> Tensor:
-    """Root mean square of each row, (B,); its gradient is finite at zero."""
+    """Return the root mean square of each row, (B,); its gradient is finite at zero."""
     return (x.square().mean(1) + EPS**2).sqrt()
 
 
 def _represent(module: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Reconstruction (B, *shape), and code, relative error and cosine of each row (B, D)."""
+    """Return reconstructions (B, *shape), and codes, relative errors and cosines (B, D)."""
     code = module.autoencoder.encoder(x)
     reconstruction = module.autoencoder.decoder(code)
     x, found = _precise(x.flatten(1)), _precise(reconstruction.flatten(1))
@@ -56,12 +57,12 @@ def _represent(module: Any, x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _memberships(module: Any, z: Tensor, keep: Tensor | float = 1.0) -> Tensor:
-    """Share of each component in each row, (B, K); ``keep`` is the mask of the dropout."""
+    """Return the share of each Gaussian in each row, (B, K); ``keep`` is the dropout's mask."""
     return _precise(module.head(module.hidden(z.float()) * keep)).softmax(1)
 
 
 def _mixture(z: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Weights (K,), means (K, D) and covariances (K, D, D) (equation 5)."""
+    """Return weights (K,), means (K, D) and covariances (K, D, D) (equation 5)."""
     total = shares.sum(0).clamp_min(EPS)
     mean = shares.T @ z / total[:, None]
     away = z - mean[:, None]  # (K, B, D)
@@ -70,7 +71,7 @@ def _mixture(z: Tensor, shares: Tensor) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _density(weight: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Logarithm of the density at each mean, means, and what whitens (K, D, D)."""
+    """Return the log-density at each mean, the means, and matrices that whiten (K, D, D)."""
     # A part of the variances is added again, or float64 could not tell large ones from singular.
     spread = covariance.diagonal(dim1=1, dim2=2).mean(1)[:, None, None]
     identity = torch.eye(mean.shape[1]).to(mean)
@@ -82,42 +83,41 @@ def _density(weight: Tensor, mean: Tensor, covariance: Tensor) -> tuple[Tensor, 
 
 
 def _energy(z: Tensor, log_weight: Tensor, mean: Tensor, factor: Tensor) -> Tensor:
-    """Negative log-likelihood of each row, (B,) (equation 6)."""
+    """Return the negative log-likelihood of each row, (B,) (equation 6)."""
     whitened = (z - mean.to(z)[:, None]) @ factor.to(z).mT  # (K, B, D)
     return -(log_weight.to(z)[:, None] - whitened.square().sum(2) / 2).logsumexp(0)
 
 
 @parameters
 class DAGMM(BaseDetector):
-    """Deep autoencoding Gaussian mixture: the score is how unlikely a row is under the mixture.
+    """Deep autoencoding Gaussian mixture model: a mixture of Gaussians over codes and errors.
 
-    An autoencoder gives each row a short code and two numbers on how well it is reconstructed: the
-    relative Euclidean error ||x - x'|| / ||x|| and the cosine similarity of x and x'. A second
-    network gives the share of each Gaussian in a row; weights, means and covariances of the
-    Gaussians follow from the shares of a batch. Both networks learn together that reconstructions
-    are good and rows likely.
+    An autoencoder gives each row a short code and two numbers on how well it is rebuilt: the
+    relative error ||x - x'|| / ||x|| and the cosine of x and x'. A second network says to which
+    Gaussian a row belongs. The score is how unlikely a row is under the mixture.
 
     Notes
     -----
-    The loss (equation 7) is ||x - x'||^2 + ``energy_weight`` * E(z) + ``covariance_weight`` * the
-    sum of 1 over all variances, E(z) = -log sum_k phi_k N(z; mu_k, Sigma_k) (equation 6), means
-    over the rows of a batch. The score is E(z) under the mixture of all training rows, which is
-    found anew after every epoch (equation 5); it may be negative.
+    **When to use it.** Most training rows are normal, and fall into a few clusters. The two numbers
+    need an origin far from the rows, hence [0, 1] as the default scaling.
 
-    Assumes that most training rows are normal and fall into a few clusters of codes. Fails where
-    the code collapses, which lowers E(z) without limit but for the penalty on small variances:
-    results move with the seed more than those of other methods. Batches of few rows make poor
-    mixtures. Both numbers on the reconstruction need an origin that is far from the rows, hence
-    [0, 1] as the default scaling. On images it is near chance in all published comparisons.
+    **When it fails.** The code collapses, which makes all rows likelier: only the penalty on small
+    variances is against it. Results vary with the seed more than those of other methods. On images
+    it is near chance (``docs/papers.md``).
 
-    Other than in the paper, a row whose root mean square is below 0.1, in scaled units, counts as
-    0.1 where its norm divides: the relative error of a row of zeros would be infinite. 1e-6 is
-    added to variances; mixtures are computed in float64, by Cholesky factors. Defaults are fewer
-    steps with a higher learning rate and wider networks than the paper's.
+    **Loss** (equation 7). ||x - x'||^2 + ``energy_weight`` * E(z) + ``covariance_weight`` * the sum
+    of 1 over all variances, with the energy E(z) = -log sum_k phi_k N(z; mu_k, Sigma_k) (equation
+    6), means over the rows of a batch. **Score.** E(z) under the mixture of all training rows
+    (equation 5), found anew after every epoch; it may be negative.
 
-    The paper's setting for Thyroid: ``DAGMM(network=MLP(hidden=(12, 4), activation="tanh"),
-    latent_dim=1, n_components=2, batch_size=1024, lr=1e-4, epochs=20000)``; Arrhythmia has
-    ``hidden=(10,), latent_dim=2, batch_size=128, epochs=10000``.
+    **Departures.** A row whose root mean square is below 0.1, in scaled units, counts as 0.1 where
+    its norm divides: the relative error of a row of zeros would be infinite. 1e-6 is added to
+    variances; mixtures are computed in float64.
+
+    **Setting.** The paper's text was not available: settings are from memory. For Thyroid
+    ``DAGMM(network=MLP(hidden=(12, 4), activation="tanh"), latent_dim=1, n_components=2,
+    batch_size=1024, lr=1e-4, epochs=20000)``; Arrhythmia has ``hidden=(10,), latent_dim=2,
+    batch_size=128, epochs=10000``.
 
     References
     ----------
@@ -136,15 +136,13 @@ class DAGMM(BaseDetector):
 
     latent_dim: int = param(default=2, accepts=[integer(1)], doc="Length of the code.")
     n_components: int = param(default=4, accepts=[integer(1)], doc="Gaussians of the mixture (K).")
-    estimation_hidden: int = param(
-        default=10,
-        accepts=[integer(1)],
-        doc="Width of the hidden layer of the network that gives the shares of the Gaussians.",
+    estimation_hidden: tuple[int, ...] | list[int] = param(
+        default=(10,),
+        accepts=[tuple, list],
+        doc="Widths of the hidden layers of the network that gives the shares of the Gaussians.",
     )
     dropout: float = param(
-        default=0.5,
-        accepts=[real(0, 0.99)],
-        doc="Chance that a unit of that layer is left out in training.",
+        default=0.5, accepts=[real(0, 0.99)], doc="Chance that a unit of the last one is left out."
     )
     energy_weight: float = param(
         default=0.1, accepts=[real(0)], doc="Weight of the energy in the loss (lambda 1)."
@@ -164,10 +162,12 @@ class DAGMM(BaseDetector):
             raise ValueError("batch_size=1 leaves no mixture to estimate; use many more.")
         network, code = self._network(shape), self.latent_dim
         autoencoder = EncoderDecoder(network.encoder(shape, code), network.decoder(code, shape))
-        return _Mixture(autoencoder, code, self.estimation_hidden, self.n_components)
+        estimation = MLP(hidden=self.estimation_hidden, activation="tanh")
+        return _Mixture(autoencoder, code, estimation, self.n_components)
 
     def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> Tensor:
-        return torch.rand(n, self.estimation_hidden, **drawn_by(generator))
+        width = (self.latent_dim + 2, *self.estimation_hidden)[-1]
+        return torch.rand(n, width, **drawn_by(generator))
 
     def _phases(self) -> list[Phase]:
         def collect(module: Any, x: Tensor) -> Tensor:

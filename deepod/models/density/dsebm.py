@@ -19,7 +19,7 @@ _BY_HAND = (nn.Flatten, nn.Linear, nn.Softplus)
 
 
 def _slope(layers: list[nn.Module], x: Tensor) -> Tensor:
-    """Gradient of the sum of what the layers make of x, by the chain rule, (B, *shape)."""
+    """Return the gradient in x of the sum of the layers' output, by the chain rule, (B, *shape)."""
     shape, factors = x.shape, []
     for layer in layers:
         factors.append(torch.sigmoid(x) if isinstance(layer, nn.Softplus) else x)
@@ -34,7 +34,7 @@ def _slope(layers: list[nn.Module], x: Tensor) -> Tensor:
 
 
 class _Energy(nn.Module):
-    """E(x) = ||x - b||^2 / 2 - sum of h(x)."""
+    """The energy of rows, E(x) = ||x - b||^2 / 2 - sum of h(x)."""
 
     def __init__(self, trunk: nn.Module, shape: Shape) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class _Energy(nn.Module):
         return softplus(self.trunk(x))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Energy of each row, (B,)."""
+        """Return the energy of each row, (B,)."""
         return (x - self.bias).square().flatten(1).sum(1) / 2 - self._units(x).sum(1)
 
     def reconstruct(self, x: Tensor) -> Tensor:
@@ -61,32 +61,35 @@ class _Energy(nn.Module):
 
 @parameters
 class DSEBM(BaseDetector):
-    """Deep structured energy-based model: the score is the energy of a row, or its slope.
+    """Deep structured energy-based model: a network gives each row an energy, low for normal rows.
 
-    A network gives each row an energy, low where training rows are many. A step down its slope is
-    to lead from a noisy row back to the clean one: a denoising autoencoder whose decoder is the
-    gradient of its encoder.
+    It learns that a step down the slope of the energy leads from a row with noise back to the row
+    without: a denoising autoencoder whose decoder is the gradient of its encoder. The score is the
+    energy of a row, or the length of the slope there.
 
     Notes
     -----
-    E(x) = ||x - b||^2 / 2 - sum_j h_j(x), h the units of a network, softplus in all layers; with
-    noisy rows y = x + ``noise_std`` * N(0, I) the loss is the mean square of y - dE/dx(y) - x
-    (score matching; Vincent, 2011). The score is E(x), which may be negative, or ||dE/dx(x)||^2,
-    the error of the reconstruction x - dE/dx(x): criteria of section 4.
+    **When to use it.** Most training rows are normal.
 
-    Assumes that most training rows are normal. Energies are low where the network learned so, and
-    beyond the noisy rows it has learned nothing: there the first term rules, the distance from b.
-    The slope is low on hilltops as well as in valleys. Fails where noise of ``noise_std`` is larger
-    than what tells anomalies apart.
+    **When it fails.** Noise of ``noise_std`` is larger than what tells anomalies apart. Where no
+    noisy rows were, the network has learned nothing, and the distance from b decides. The slope is
+    small on hilltops as well as in valleys.
 
-    A loss with gradients in it takes about twice the time of others. The networks that "auto"
-    stands for have softplus; a window goes through an MLP, flattened, not through the paper's
-    recurrent model. BatchNorm is left out of any network: the energy of a row would depend on the
-    others. An ONNX file of ``score_by="reconstruction"`` can be
-    written if the network is an MLP with softplus.
+    **Loss and score.** E(x) = ||x - b||^2 / 2 - sum_j h_j(x), with the units h of a network that
+    has softplus in all layers. With noisy rows y = x + ``noise_std`` * N(0, I) the loss is the mean
+    square of y - dE/dx(y) - x (score matching; Vincent, 2011). The score is E(x), which may be
+    negative, or ||dE/dx(x)||^2, the error of the reconstruction x - dE/dx(x) (criteria of section
+    4).
 
-    The paper's text is not at hand; noise of 0.5 is said of inputs in [-1, 1]: ``DSEBM(
-    scaler="symmetric", noise_std=0.5)``. That is about one standard deviation, hence the default.
+    **Networks and costs.** The networks that "auto" stands for have softplus. A window goes
+    flattened through an MLP, not through the paper's recurrent model. BatchNorm is left out of any
+    network: the energy of a row would depend on the other rows. The loss has gradients in it, so
+    that a step costs more than one of other methods. An ONNX file of ``score_by="reconstruction"``
+    can be written if the network is an MLP with softplus.
+
+    **Setting.** The paper's text was not available: noise of 0.5 is said of inputs in [-1, 1]:
+    ``DSEBM(scaler="symmetric", noise_std=0.5)``. That is about one standard deviation, hence the
+    default.
 
     References
     ----------

@@ -30,7 +30,7 @@ class _Gaussian(StartsFromRows):
         self.register_buffer("unseen", torch.tensor([1.0, 0.0]))  # see _score_trained
 
     def start_from_rows(self, x: Tensor) -> None:
-        """Estimate all."""
+        """Estimate mean and whitening matrix, as StartsFromRows asks."""
         rows = x.flatten(1).cpu().double().numpy()
         covariance, shrinkage = ledoit_wolf(rows)
         variances, directions = np.linalg.eigh(covariance)
@@ -43,7 +43,7 @@ class _Gaussian(StartsFromRows):
         self.unseen.copy_(torch.tensor([len(rows) / others, (1 - shrinkage) / others]))
 
     def _chosen(self, variances: np.ndarray) -> np.ndarray:
-        """Which directions count, of ascending variances."""
+        """Return which principal components count, given their variances in ascending order."""
         larger = np.append(variances[:0:-1].cumsum()[::-1], 0.0)  # sum of those above each
         first = larger < self.variance * variances.sum()
         first[-1], last = True, ~first
@@ -51,41 +51,46 @@ class _Gaussian(StartsFromRows):
         return {None: np.ones(len(variances), bool), "first": first, "last": last}[self.pca]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Whitened difference of each row from the mean, (B, values)."""
+        """Return the whitened difference of each row from the mean, (B, values)."""
         x = x.flatten(1) if x.device.type == "mps" else x.flatten(1).double()  # MPS has no float64
         return (x - self.mean) @ self.whitening.to(x)
 
 
 @parameters
 class GaussianAD(BaseDetector):
-    """One Gaussian: the score is the squared Mahalanobis distance from the training rows.
+    """Gaussian anomaly detection: the squared Mahalanobis distance from the training rows.
 
-    Mean and covariance are those of the training rows, flattened, the covariance shrunk towards a
-    multiple of the identity as Ledoit and Wolf say, so that it can be inverted with fewer rows than
-    values, too. No network, no steps of training.
+    Mean and covariance are those of the training rows, flattened. The covariance is shrunk towards
+    a multiple of the identity (Ledoit and Wolf), so that it can be inverted even with fewer rows
+    than values. There is no network and no training.
 
     Notes
     -----
-    Assumes that normal rows form one cloud whose main structure is how values vary together. Fails
-    where they form several clusters or a curved surface, and where many training rows are abnormal:
-    these stretch the covariance (``suspects`` leaves the farthest rows out).
+    **When to use it.** Normal rows form one cloud, and what matters is how values vary together. It
+    is also what to compare networks with.
 
-    Rippel et al. take the distance of features of a network that was trained on other images, and
-    sum it over its levels. No weights come with this package, and a model holds no network of
-    yours: to do as they do, compute the features of your images, of each level, and fit one
-    detector on those of each. They also take the distance within the first principal components, or
+    **When it fails.** Normal rows form several clusters or a curved surface. Many anomalies among
+    the training rows stretch the covariance; ``suspects`` leaves the farthest rows out.
+
+    **Images.** Rippel et al. take the distance of features of a network that was trained on other
+    images, and add it up over its levels. No weights come with this package, and a model holds no
+    network of yours. To do as they do, compute the features of your images at each level, and fit
+    one detector on each. They also take the distance within the first principal components, or
     within the last ones, which tell anomalies of images apart: ``pca="first"``, ``pca="last"``.
 
-    What a value adds to the score is the square of its whitened difference from the mean, by the
-    symmetric root of the inverse covariance, which keeps whitened values nearest to the given ones
-    (Garthwaite and Koch, Evaluating the Contributions of Individual Variables to a Quadratic Form,
-    2016). A training row is scored as if it had not been in mean and covariance, with the shrinkage
-    and the directions of all rows; with ``calibration_fraction``, as a new row is.
+    **Contributions.** What a value adds to the score is the square of its whitened difference from
+    the mean, by the symmetric root of the inverse covariance, which keeps whitened values nearest
+    to the given ones (Garthwaite and Koch, Evaluating the Contributions of Individual Variables to
+    a Quadratic Form, 2016).
 
-    Nothing is trained: of the shared parameters, those that steer training (``epochs``, ``lr``,
-    ``batch_size``, ``network`` and so on) have no effect; rows that are held out or left out as
+    **Training rows.** Each is scored as if it had not been in mean and covariance, with the
+    shrinkage and the principal components of all rows; with ``calibration_fraction``, like a new
+    row.
+
+    **Cost.** As nothing is trained, the shared parameters that steer training (``epochs``, ``lr``,
+    ``batch_size``, ``network`` and so on) have no effect, and rows that are held out or left out as
     suspects do not count. Memory grows with the square of the number of values in a sample, time
-    with its cube: 784 values take a few seconds.
+    with its cube.
 
     References
     ----------

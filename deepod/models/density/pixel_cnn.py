@@ -40,7 +40,7 @@ class _MaskedConv(nn.Conv2d):
 
 
 class _Net(StartsFromRows):
-    """Levels of values, and the logits of each: (B, C, H, W) -> (B, C, levels, H, W)."""
+    """Network from levels to logits of levels: (B, C, H, W) -> (B, C, levels, H, W)."""
 
     low: Tensor
     span: Tensor
@@ -69,18 +69,18 @@ class _Net(StartsFromRows):
         self.span.copy_(torch.where(high > low, high - low, 1.0)[:, None, None])
 
     def quantize(self, x: Tensor) -> Tensor:
-        """Level of each value, from 0, as a float; those out of range get the nearest."""
+        """Return the level of each value, from 0, as a float; out of range, the nearest."""
         return ((x - self.low) / self.span * self.levels).floor().clamp(0, self.levels - 1)
 
     def forward(self, level: Tensor) -> Tensor:
-        """Logits of the level of each value, from those of the values before it."""
+        """Return the logits of the level of each value, given the values before it."""
         x = self.first((2 * level + 1) / self.levels - 1)  # in (-1, 1)
         for block in self.blocks:
             x = x + block(x)
         return self.last(x).unflatten(1, (-1, self.levels))
 
     def nll(self, x: Tensor) -> Tensor:
-        """Negative log-likelihood of each value, (B, C, H, W)."""
+        """Return the negative log-likelihood of each value, (B, C, H, W)."""
         level = self.quantize(x)
         known = self(level).log_softmax(2).gather(2, level.long().unsqueeze(2))
         return -known.squeeze(2)
@@ -88,27 +88,28 @@ class _Net(StartsFromRows):
 
 @parameters
 class PixelCNN(BaseDetector):
-    """PixelCNN: the score is the negative log-likelihood of an image, per value, in nats.
+    """PixelCNN: a network that predicts each pixel of an image from those before it.
 
-    Values are rounded to a few levels. A network of masked convolutions gives, for each pixel, the
-    probabilities of its levels from the pixels above it and to its left, and of a channel also from
-    the channels before it; their product is the probability of the image.
+    Values are rounded to a few levels. For each pixel the network gives the probabilities of its
+    levels from the pixels above it and to its left, and for a channel also from the channels before
+    it. The score is the negative log-likelihood of the image, per value, in nats.
 
     Notes
     -----
-    The layers are those of the paper, smaller: a 7x7 convolution that does not see the value itself
-    (mask A), blocks with a 3x3 one that does (mask B) around which the input is passed on, and two
-    1x1 ones before a softmax. ``n_levels`` is 16, not 256, and nothing is gated: pixels to the
-    right, in the rows above, are seen with the blind spot that later work has removed.
+    **When to use it.** To compare with published figures. Most training images have to be normal.
 
-    Assumes that most training images are normal. A likelihood is a sum over all pixels, most of
-    them simple: images that are smoother than the training images, an empty one above all, are
-    likelier than these and are not found. Table 1 of the NS-AE paper, after OCGAN's, has it at 61.8
-    on MNIST, where a denoising autoencoder has 87.7.
+    **When it fails.** A likelihood is a sum over all pixels, most of them simple: images that are
+    smoother than the training images, an empty one above all, are likelier than these and are not
+    found. Table 1 of the NS-AE paper, after OCGAN's, has it at 61.8 on MNIST, where a denoising
+    autoencoder has 87.7.
 
-    Images only: for flat rows give ``input_shape``. ``network`` has no effect. Scores have no
-    gradients, as values are rounded; what each value adds is its own term, which is what
-    :meth:`explain` gives.
+    **Network.** The layers are those of the paper, smaller: a 7x7 convolution that does not see the
+    value itself (mask A), residual blocks with a 3x3 one that does (mask B), and two 1x1 ones
+    before a softmax. ``n_levels`` is 16, not 256, and nothing is gated. As in the paper, some
+    pixels above and to the right are not seen, a blind spot that later work has removed.
+
+    **Limits.** Images only: for flat rows give ``input_shape``. ``network`` has no effect. Scores
+    have no gradients, because values are rounded; :meth:`explain` gives the term of each value.
 
     References
     ----------
@@ -155,7 +156,7 @@ class PixelCNN(BaseDetector):
         return module.nll(x) / x[0].numel()
 
     def score_map(self, X: Any, batch_size: int | None = None) -> np.ndarray:
-        """Where in an image the likelihood is low.
+        """Return how unlikely each pixel is, given those before it.
 
         Parameters
         ----------

@@ -8,10 +8,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear, logsigmoid, softplus
 
-from deepod._base import BaseDetector
-from deepod.networks.layers import squared_error
+from deepod.models._code import Coded
+from deepod.models.reconstruction._reconstruction import TwoParts
+from deepod.networks.layers import squared_error, with_moments
 from deepod.params import integer, one_of, param, parameters, real
-from deepod.types import Batch, Losses, Refresh, Shape
+from deepod.types import Batch, Losses, Shape
 
 _LEAST_SCALE = 0.05  # of a logistic distribution, of codes with standard deviation 1
 
@@ -64,34 +65,40 @@ class _TriangularMap(nn.Module):
 
 
 @parameters
-class TQM(BaseDetector):
-    """Triangular quantile map: how unlikely the code of a row is, or how far out in quantiles.
+class TQM(Coded, TwoParts):
+    """Triangular quantile map: an autoencoder, and the probability of its codes by a learned map.
+
+    The map turns codes into values that are uniform on (0, 1) for normal rows. The score is how
+    unlikely the code of a row is by this map, or how far out it lies in quantiles.
 
     Notes
     -----
-    The paper asks for a code z = f(x) and an increasing triangular map T with u = T(z) uniform on
-    (0, 1)^d, the inverse of a quantile function of many variables: u_j depends on z_1, ..., z_j and
-    grows with z_j. The map is learned with the autoencoder: reconstruction error plus the negative
-    log-likelihood -sum_j log dT_j / dz_j. A row is novel by its likelihood (``score_by="density"``,
-    the paper's choice on its data) or because u lies outside of a central cube, max_j |u_j - 1/2| >
-    (1 - rate)^(1/d) / 2 (``"quantile"``; scored as -log min_j(2 u_j, 2 - 2 u_j), which ranks alike
-    and does not round to ties far out). A row that is far from all others may yet have a common
-    code: ``"combined"`` adds the error of its reconstruction.
+    **When to use it.** Normal rows have codes of a smooth density.
 
-    Departures: T_j is the distribution function of a mixture of logistic distributions, where the
-    paper has a polynomial that is a sum of squares before a normal distribution function: both can
-    come near any density, and ours has no powers that overflow far out. The weight of the
-    likelihood is fixed, where the paper has the multiple gradient descent algorithm choose it in
-    every step. The code passes BatchNorm, as the likelihood would grow without bound if it shrank.
-    It still gains by codes with heavy tails and by values that copy one another: with a weight of 1
-    u was far from uniform on new rows in our tests, with 0.01 it was not.
+    **When it fails.** A long code, of more values than the rows can tell about, makes the
+    likelihood noise. The order of the values of the code has no meaning, but matters. A row that is
+    far from all others may yet have a common code: ``score_by="combined"`` adds its reconstruction
+    error.
 
-    Assumes that normal rows have codes of a smooth density. A long code, of more values than rows
-    can tell of, makes the likelihood noise; the order of its values has no meaning, but matters.
+    **Method.** A code z = f(x), and a map T with u = T(z) uniform on (0, 1)^d, where u_j depends on
+    z_1, ..., z_j and grows with z_j: the inverse of a quantile function of many variables. Map and
+    autoencoder are trained together, on the reconstruction error plus the negative log-likelihood,
+    -sum_j log dT_j / dz_j. A row is novel by its likelihood (``score_by="density"``, the paper's
+    choice on its data), or because u lies outside of a central cube, max_j |u_j - 1/2| > (1 -
+    rate)^(1/d) / 2 (``"quantile"``: the score -log min_j(2 u_j, 2 - 2 u_j) ranks alike and has no
+    ties far out).
 
-    The paper's networks for images are those of LSA, with a code of 64 values:
-    ``TQM(latent_dim=64, map_hidden=1024, score_by="density")`` is near; for Thyroid
-    ``network=MLP(hidden=(12, 4))``.
+    **Departures.** T_j is the distribution function of a mixture of logistic distributions, where
+    the paper has a polynomial, a sum of squares, before a normal distribution function. Both can
+    come near any density; ours has no powers that overflow far out. The weight of the likelihood is
+    fixed, where the paper has the multiple gradient descent algorithm choose it in every step. The
+    code passes BatchNorm, as the likelihood would grow without bound if the code shrank. It still
+    gains by codes with heavy tails and by values that copy one another: with a weight of 1 u was
+    far from uniform on new rows in our tests, with 0.01 it was not.
+
+    **Setting.** The paper's text was not available: its networks for images are those of LSA, with
+    a code of 64 values. ``TQM(latent_dim=64, map_hidden=1024, score_by="density")`` is near; for
+    Thyroid ``network=MLP(hidden=(12, 4))``.
 
     References
     ----------
@@ -108,11 +115,6 @@ class TQM(BaseDetector):
     array([0, 1])
     """
 
-    latent_dim: int | None = param(
-        default=None,
-        accepts=[integer(1), None],
-        doc="Length of the code; None: half as many as a sample has values, from 2 to 32.",
-    )
     density_weight: float = param(
         default=0.01,
         accepts=[real(0)],
@@ -140,7 +142,7 @@ class TQM(BaseDetector):
 
     def _build_module(self, shape: Shape) -> nn.Module:
         network = self._network(shape)
-        code = self.latent_dim or max(2, min(32, torch.Size(shape).numel() // 2))
+        code = self._code_length(shape)
         features, width = network.features(shape)
         # BatchNorm takes away the mean, and any bias with it.
         norm = nn.Linear(width, code, bias=False), nn.BatchNorm1d(code, eps=1e-4, affine=False)
@@ -151,10 +153,7 @@ class TQM(BaseDetector):
                 "map": _TriangularMap(code, self.map_hidden, self.n_components),
             }
         )
-        # Mean and standard deviation of likelihood and error over the training rows.
-        module.register_buffer("mean", torch.zeros(2))
-        module.register_buffer("std", torch.ones(2))
-        return module
+        return with_moments(module)
 
     def _loss(self, module: Any, batch: Batch) -> Losses:
         z = module["encoder"](batch.x)
@@ -164,8 +163,11 @@ class TQM(BaseDetector):
             "density": -self.density_weight * density.mean(),
         }
 
+    def _reconstruct(self, module: Any, x: Tensor) -> Tensor:
+        return module["decoder"](module["encoder"](x))
+
     def _parts(self, module: Any, x: Tensor) -> Tensor:
-        """Negative log-likelihood and error of each row, (B, 2)."""
+        """Return negative log-likelihood and error of each row, (B, 2)."""
         z = module["encoder"](x)
         error = squared_error(module["decoder"](z), x)
         return torch.stack([-module["map"](z)[2].sum(1), error], 1)
@@ -174,14 +176,4 @@ class TQM(BaseDetector):
         if self.score_by == "quantile":
             below, above, _ = module["map"](module["encoder"](x))
             return -torch.minimum(below, above).amin(1)
-        parts = self._parts(module, x)
-        if self.score_by == "combined":
-            return ((parts - module.mean) / module.std).sum(1)
-        return parts[:, 0] if self.score_by == "density" else parts[:, 1]
-
-    def _after_training(self) -> Refresh | None:
-        def reduce(parts: Tensor) -> dict[str, Tensor]:
-            spread = parts.std(0, correction=0)
-            return {"mean": parts.mean(0), "std": spread.where(spread > 1e-12, 1.0)}
-
-        return Refresh(self._parts, reduce)
+        return super()._score(module, x)

@@ -5,14 +5,13 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import numpy as np
-import torch
 from sklearn.base import clone
 from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
-from deepod._base import BaseDetector
+from deepod.models._code import Coded
 from deepod.networks import Network
-from deepod.networks.layers import Hypersphere, squared_error
+from deepod.networks.layers import Hypersphere, away_from_zero, squared_error
 from deepod.params import integer, one_of, param, parameters, real
 from deepod.types import Batch, Losses, Phase, Refresh, Shape
 
@@ -26,8 +25,8 @@ def _distance(module: Any, x: Tensor) -> Tensor:
 
 
 @parameters
-class SVDD(BaseDetector):
-    """One hypersphere around the codes of the training rows.
+class SVDD(Coded):
+    """Detector with one hypersphere around the codes of the training rows.
 
     Attributes
     ----------
@@ -37,11 +36,6 @@ class SVDD(BaseDetector):
         Its radius; 0 for ``objective="hard"``.
     """
 
-    latent_dim: int | None = param(
-        default=None,
-        accepts=[integer(1), None],
-        doc="Length of the code; None: half as many as a sample has values, from 2 to 32.",
-    )
     objective: Literal["hard", "soft"] = param(
         default="hard",
         accepts=[one_of("hard", "soft")],
@@ -79,14 +73,14 @@ class SVDD(BaseDetector):
         return network.encoder(shape, code)
 
     def _keeps_decoder(self) -> bool:
-        """Whether the loss after pre-training needs the decoder."""
+        """Return whether the loss after pre-training needs the decoder."""
         return False
 
     def _build_module(self, shape: Shape) -> nn.Module:
         if not self.nu > 0:
             raise ValueError(f"nu must be above 0, got {self.nu!r}.")
         network = self._network(shape)
-        code = self.latent_dim or max(2, min(32, torch.Size(shape).numel() // 2))
+        code = self._code_length(shape)
         # Biases would let the encoder map every row onto the centre.
         unbiased = "bias" in network.get_params()
         encoding = clone(network).set_params(bias=False) if unbiased else network
@@ -120,9 +114,7 @@ class SVDD(BaseDetector):
         return Refresh(_distance, self._radius) if self.objective == "soft" else None
 
     def _center(self, codes: Tensor) -> dict[str, Tensor]:
-        mean = codes.mean(0)
-        pushed = torch.where(mean < 0, -self.center_eps, self.center_eps)
-        return {"center": mean.where(mean.abs() >= self.center_eps, pushed)}
+        return {"center": away_from_zero(codes.mean(0), self.center_eps)}
 
     def _radius(self, distances: Tensor) -> dict[str, Tensor]:
         # The (1 - nu)-quantile of the true distances. Sorted: torch.quantile refuses long tensors.

@@ -8,15 +8,15 @@ import torch
 from torch import Tensor
 
 from deepod.models.one_class._svdd import SVDD
-from deepod.models.reconstruction._reconstruction import ErrorMaps
-from deepod.networks.layers import squared_error
+from deepod.models.reconstruction._reconstruction import TwoParts
+from deepod.networks.layers import moments, squared_error
 from deepod.params import one_of, param, parameters, real
 from deepod.types import Batch, Losses, Refresh
 
 
 @parameters
-class SVDDAutoencoder(SVDD, ErrorMaps):
-    """A hypersphere around the codes of an autoencoder, both trained at once."""
+class SVDDAutoencoder(SVDD, TwoParts):
+    """Detector with a hypersphere around the codes of an autoencoder, both trained at once."""
 
     reconstruction_weight: float = param(
         default=0.01, accepts=[real(0)], doc="Weight of the mean squared error of reconstruction."
@@ -43,28 +43,21 @@ class SVDDAutoencoder(SVDD, ErrorMaps):
         }
 
     def _parts(self, module: Any, x: Tensor) -> Tensor:
-        """Distance and error of each row, (B, 2)."""
+        """Return distance and error of each row, (B, 2)."""
         z = module.encoder(x)
         return torch.stack([module.distance(z), squared_error(module.decoder(z), x)], 1)
 
     def _score(self, module: Any, x: Tensor) -> Tensor:
-        if self.score_by == "distance":
+        if self.score_by == "distance":  # without the decoder, which need not be there
             return super()._score(module, x)
-        parts = self._parts(module, x)
-        if self.score_by == "reconstruction":
-            return parts[:, 1]
-        return ((parts - module.mean) / module.std).sum(1)
-
-    def _scored_error(self) -> str | None:
-        return "mse" if self.score_by == "reconstruction" else None
+        return TwoParts._score(self, module, x)
 
     def _after_training(self) -> Refresh | None:
         if not self._keeps_decoder():
             return super()._after_training()
 
         def reduce(parts: Tensor) -> dict[str, Tensor]:
-            spread = parts.std(0, correction=0)
-            moments = {"mean": parts.mean(0), "std": spread.where(spread > 1e-12, 1.0)}
-            return moments | (self._radius(parts[:, 0]) if self.objective == "soft" else {})
+            radius = self._radius(parts[:, 0]) if self.objective == "soft" else {}
+            return moments(parts) | radius
 
         return Refresh(self._parts, reduce)

@@ -19,31 +19,35 @@ EPS = 1e-12
 
 @parameters
 class DROCC(BaseDetector):
-    """Deep robust one-class classification: normal rows against adversarial points near them.
+    """Deep robust one-class classification: a classifier of rows against points near them.
 
-    For every training row x a point x + h is looked for that the classifier f takes for normal,
-    by gradient ascent from a random start, within the shell ``radius <= |h| <= gamma * radius``.
-    f learns to tell the rows from these points. The score is its logit.
+    For every training row x, the points around it at a certain distance, the shell ``radius <= |h|
+    <= gamma * radius``, are taken for abnormal. A search finds the point x + h in it that the
+    classifier f holds for most normal, and f learns to tell it from x. The score is the logit of f.
 
     Notes
     -----
-    Assumes (nearly) clean training rows on a manifold of low dimension, so that nearly all points
-    at a distance of ``radius`` are abnormal. The radius decides more than all else: one below the
-    distance between normal rows teaches f to reject them, one that is too large leaves anomalies
-    near by outside of the shells. Beyond the shells f has seen nothing. Scores vary with the seed.
+    **When to use it.** Training rows are (nearly) all normal and lie on a surface of few
+    dimensions, so that nearly all points at a distance of ``radius`` are abnormal.
 
-    The loss is the mean of log(1 + exp(f(x))) plus ``adversarial_weight`` times the mean of
-    log(1 + exp(-f(x + h))), f being the logit of an anomaly. A step of the ascent is as long as
-    ``step_size`` and is followed by a projection onto the shell. **Departure:** the published code
-    takes 50 steps of 0.001, and projects after every tenth: its points are random ones at the
-    distances of the shell, hardly moved. Here ``ascent_steps`` steps together are by default as
-    long as the radius.
+    **When it fails.** The radius decides more than all else. If it is smaller than the distance
+    between normal rows, f learns to reject normal rows; if it is too large, anomalies near by are
+    inside the shells, where f has seen nothing. Nor has it seen anything beyond them. Scores vary
+    with the seed.
 
-    On tables ``network="auto"`` stands for the paper's one hidden layer of 128 ReLU. Its setting
-    for Thyroid: ``DROCC(radius=2.5, ascent_steps=50, step_size=0.001, warmup_epochs=50, epochs=50,
-    batch_size=256)``; for CIFAR-10 ``DROCC(network=LeNet(channels=(32, 64, 128), hidden=(128, 64),
-    batch_norm=True), radius=8, gamma=1, ascent_steps=50, step_size=0.001, epochs=40,
-    batch_size=256)``; both lower the learning rate on the way.
+    **Loss.** The mean of log(1 + exp(f(x))) plus ``adversarial_weight`` times the mean of log(1 +
+    exp(-f(x + h))), f being the logit of an anomaly (algorithm 1). The search starts at random;
+    each of its steps is ``step_size`` long and is followed by a projection onto the shell.
+
+    **Departure.** The published code takes 50 steps of 0.001 and projects after every tenth: its
+    points are random ones at the distances of the shell, hardly moved. Here the ``ascent_steps``
+    steps are by default together as long as the radius.
+
+    **Setting.** On tables ``network="auto"`` stands for the paper's one hidden layer of 128 ReLU.
+    The setting for Thyroid: ``DROCC(radius=2.5, ascent_steps=50, step_size=0.001, warmup_epochs=50,
+    epochs=50, batch_size=256)``; for CIFAR-10 ``DROCC(network=LeNet(channels=(32, 64, 128),
+    hidden=(128, 64), batch_norm=True), radius=8, gamma=1, ascent_steps=50, step_size=0.001,
+    epochs=40, batch_size=256)``; both lower the learning rate on the way.
 
     References
     ----------
@@ -117,7 +121,7 @@ class DROCC(BaseDetector):
         return self._normal(module, batch) | {"adversarial": self.adversarial_weight * adversarial}
 
     def _search(self, module: Any, x: Tensor, h: Tensor) -> Tensor:
-        """Go from h to where x + h looks normal, on the shell; no gradients of it."""
+        """Return h, moved to where x + h looks normal on the shell, without gradients."""
         radius = x[0].numel() ** 0.5 / 2 if self.radius is None else self.radius
         step = radius / max(1, self.ascent_steps) if self.step_size is None else self.step_size
         with torch.no_grad():
@@ -136,6 +140,6 @@ class DROCC(BaseDetector):
 
 
 def _norm(x: Tensor) -> Tensor:
-    """Length of each row, (B, 1, ...)."""
+    """Return the length of each row, (B, 1, ...)."""
     norms = x.flatten(1).square().sum(1).sqrt().clamp_min(EPS)
     return norms.view(-1, *[1] * (x.dim() - 1))

@@ -16,30 +16,34 @@ from deepod.types import Batch, Losses, Shape
 
 @parameters
 class HRN(BaseDetector):
-    """Holistic regularization: a network that is high on normal rows, and nowhere steep.
+    """Holistic regularization: a network that is high on normal rows and nowhere steep.
 
-    A network f, without biases, is to be high on the training rows while the lengths of its
-    gradients in its input, to the power 12, are punished: it cannot rise by single features alone.
-    Rows are scaled to length 1 before. The score is minus f.
+    A network f without biases learns to be high on the training rows. Steep slopes are punished, as
+    the length of its gradient to the power 12, so that no single feature can decide. Each row is
+    scaled to length 1 before. The score is minus f.
 
     Notes
     -----
-    Assumes (nearly) clean training rows of values from 0 to 1, hence the default ``scaler``, whose
-    directions lie together on the unit sphere. f grows along each ray: it is the length of 1 that
-    makes it low elsewhere. Fails where normal rows lie in all directions, as standardised ones do,
-    and where anomalies have the direction of normal rows.
+    **When to use it.** Training rows are (nearly) all normal and have values from 0 to 1, hence the
+    default ``scaler``. Scaled to length 1, such rows lie close together on the unit sphere.
 
-    The loss is minus the mean of log sigmoid(f(x)) plus ``lam`` times the mean of |df/dx|^power,
-    the gradient being that in the row of length 1. **Departures:** scaling a row to length 1 loses
-    its size, which on tables is much of what is known. Rows of tables are therefore lifted: a value
-    of 1 is put beside the features first, and nothing is lost (``instance_norm="lifted"``). The
-    paper scales each row as it is and takes the mean of its values off (``"l2"``), the default for
-    images and windows. Its code adds 0.01 within the logarithm, and prints the epoch that is best
-    on the labels of the test set.
+    **When it fails.** Normal rows lie in all directions from the origin, as standardised rows do,
+    or anomalies have the direction of normal rows. f grows along every line from the origin; only
+    the scaling to length 1 makes it low elsewhere.
 
-    ``network="auto"`` is the paper's one hidden layer of 100 without biases, for all kinds of
-    samples. Its setting for MNIST: ``HRN(scaler=None, optimizer="sgd", lr=0.1, batch_size=100,
-    epochs=50)`` on pixels from 0 to 1.
+    **Loss.** Minus the mean of log sigmoid(f(x)) plus ``lam`` times the mean of |df/dx|^power, with
+    the gradient taken in the row of length 1.
+
+    **Departure.** Scaling a row to length 1 loses its size, which on tables is much of what is
+    known. A 1 is therefore put beside the features of a row first, and nothing is lost
+    (``instance_norm="lifted"``, the default for tables). The paper scales the row as it is and
+    subtracts the mean of its values (``"l2"``, the default for images and windows). Its code adds
+    0.01 within the logarithm, and prints the epoch that is best on the labels of the test set.
+
+    **Setting.** ``network="auto"`` is the paper's one hidden layer of 100 without biases, for all
+    kinds of samples. The setting for MNIST: ``HRN(scaler=None, optimizer="sgd", lr=0.1,
+    batch_size=100, epochs=50)`` on pixels from 0 to 1. The paper's text was not available: the
+    setting is that of its published code.
 
     References
     ----------
@@ -86,7 +90,7 @@ class HRN(BaseDetector):
         return self.instance_norm == "lifted" or (self.instance_norm == "auto" and dimensions == 1)
 
     def _normalized(self, x: Tensor) -> Tensor:
-        """Rows of length 1; less their mean, if they are not lifted."""
+        """Return rows scaled to length 1, and less their mean if they are not lifted."""
         if self._lifts(x.dim() - 1):
             return normalize(pad(x, (0, 1), value=1.0), dim=1)
         rows = normalize(x.flatten(1), dim=1)

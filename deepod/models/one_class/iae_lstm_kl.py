@@ -18,31 +18,36 @@ from deepod.types import Batch, Losses, Shape
 
 @parameters
 class IAELSTMKL(SVDDAutoencoder):
-    """Improved autoencoder with LSTM gates and a KL term: SVDD, reconstruction and KL in one loss.
+    """Improved autoencoder with LSTM gates and a KL term: IAEAD with two parts more.
 
-    Between the encoder's features and the code lies one step of an LSTM from a zero state: an input
-    and an output gate. A term named after the KL divergence acts on the codes.
+    To the hypersphere and the reconstruction of :class:`deepod.IAEAD` come one step of an LSTM
+    between the encoder's features and the code, as an input gate and an output gate, and a term of
+    the loss on the codes that is named after the KL divergence.
 
     Notes
     -----
-    Assumes (nearly) clean training rows. Fails like :class:`deepod.IAEAD`.
+    **When to use it.** As :class:`deepod.IAEAD`, on training rows that are (nearly) all normal. It
+    fails in the same places.
 
-    **What is built.** The paper's text, one step per row; its published code runs the LSTM from row
-    to row of a batch, so that a score depends on its neighbours, which we refuse to copy. Of a KL
-    divergence between one code and a Gaussian there is no literal reading: ``kl="shift"`` is the
-    term of the published code (linear in the code: it moves its optimum by ``kl_weight / (2
-    latent_dim)``), ``"moments"`` the divergence of a batch's mean and variance, ``"gaussian"`` half
-    the squared code. Weights in the paper are chosen per class on test labels. Deep layers are
-    initialised as torch does, except for the gate's (orthogonal); Adam is not the amsgrad kind.
+    **What is built.** The paper's text: one LSTM step for each row, from a zero state. Its
+    published code runs the LSTM from row to row of a batch, so that a score depends on neighbouring
+    rows; we do not copy that. Layers are initialised as torch does, those of the gate orthogonally;
+    Adam is not the amsgrad kind.
 
-    The paper's setting for 28x28 images: ``IAELSTMKL(network=LeNet(channels=(32, 64, 128),
-    hidden=(), batch_norm=True, pad_to=8), latent_dim=128, scaler="gcn", score_by="distance",
-    lr=1e-4, milestones=(250,), weight_decay=5e-7)``, epochs and weights not stated.
+    **The KL term.** A KL divergence between a single code and a Gaussian does not exist, so there
+    are three readings. ``kl="shift"`` is the term of the published code. It is linear in the code:
+    it moves the best code by ``kl_weight / (2 latent_dim)``. ``kl="moments"`` is the divergence of
+    mean and variance of a batch, ``kl="gaussian"`` half the squared code. The paper chooses weights
+    for each class on test labels.
 
-    **Ablations** (Tables V to VII, all with ``score_by="distance"``): DSVDD-KL ``gate=None,
+    **Setting.** For 28x28 images: ``IAELSTMKL(network=LeNet(channels=(32, 64, 128), hidden=(),
+    batch_norm=True, pad_to=8), latent_dim=128, scaler="gcn", score_by="distance", lr=1e-4,
+    milestones=(250,), weight_decay=5e-7)``; epochs and weights are not stated.
+
+    **Ablations** (Tables V to VII, all with ``score_by="distance"``): DSVDD-KL is ``gate=None,
     use_decoder=False``; DLSVDD ``kl=None, use_decoder=False``; DLSVDD-KL ``use_decoder=False``;
-    IAE-KL ``gate=None``; IAE-LSTM ``kl=None``; one gate fixed to 1 ``gates=("input",)`` or
-    ``("output",)``, both ``gates=()``. CAE is ``gate=None, kl=None, svdd_weight=0,
+    IAE-KL ``gate=None``; IAE-LSTM ``kl=None``; with one gate fixed to 1 ``gates=("input",)`` or
+    ``gates=("output",)``, with both ``gates=()``. CAE is ``gate=None, kl=None, svdd_weight=0,
     score_by="reconstruction"``.
 
     References

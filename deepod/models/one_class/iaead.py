@@ -8,17 +8,23 @@ from deepod.params import parameters
 
 @parameters
 class IAEAD(SVDDAutoencoder):
-    """Improved autoencoder for anomaly detection: Deep SVDD and reconstruction in one loss.
+    """Improved autoencoder for anomaly detection: Deep SVDD that keeps its decoder.
+
+    The encoder maps normal rows close to a centre, as in :class:`deepod.DeepSVDD`; the decoder,
+    which rebuilds the rows from their codes, keeps the codes from all becoming the same. The score
+    adds up the distance to the centre and the reconstruction error.
 
     Notes
     -----
-    Assumes (nearly) clean training rows. The reconstruction keeps the codes from collapsing, the
-    hypersphere keeps them together. The encoder has no biases, whatever ``network`` says. Fails
-    where :class:`deepod.AutoEncoder` and :class:`deepod.DeepSVDD` both fail: anomalies among the
-    normal rows that are as easy to reconstruct.
+    **When to use it.** Training rows are (nearly) all normal, and vary around one kind of normal.
 
-    The paper scores by the distance, ``IAEAD(score_by="distance", reconstruction_weight=1.0)``; the
-    default, chosen on development datasets (``benchmarks/README.md``), adds the error.
+    **When it fails.** Where both :class:`deepod.AutoEncoder` and :class:`deepod.DeepSVDD` fail:
+    anomalies among the normal rows that are as easy to rebuild. The encoder has no biases, whatever
+    ``network`` says.
+
+    **Setting.** The paper scores by the distance, ``IAEAD(score_by="distance",
+    reconstruction_weight=1.0)``; the default, chosen on development datasets
+    (``benchmarks/README.md``), adds the error.
 
     References
     ----------

@@ -24,7 +24,9 @@ class Perturbation(BaseDetector):
         "or deterministic (equation 3).",
     )
     penalty: Literal["mean", "sum"] = param(
-        default="mean", accepts=[one_of("mean", "sum")], doc="Its reduction; printed as a sum."
+        default="mean",
+        accepts=[one_of("mean", "sum")],
+        doc="Whether the penalty is a mean over the values of a sample or, as printed, a sum.",
     )
     perturbator_hidden: tuple[int, ...] | list[int] | None = param(
         default=None,
@@ -56,7 +58,7 @@ class Perturbation(BaseDetector):
         return self.latent_dim or min(torch.Size(shape).numel(), 64)
 
     def _perturb(self, module: Any, x: Tensor, eps: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """x~ of what is perturbed (K, B, *shape), its penalty and its KL divergence (K, B)."""
+        """Return x~ (K, B, *shape), and its penalty and its KL divergence (K, B)."""
         code = module["encoder"](x)
         kl = code.new_zeros(code.shape[:2])
         if self.perturbator == "vae":

@@ -22,11 +22,11 @@ _NOISE = ("noise_ratio", "noise_std", "synthetic_ratio", "k_neighbors")
 
 @parameters
 class AnoRand(ErrorMaps):
-    """Random labelling: an autoencoder and a noise detector, trained together on pseudo-labels.
+    """Random labelling: an autoencoder and a classifier of noise, trained together.
 
-    Noise replaces a few rows, SMOTE draws more between these, and all get the label 1. A perceptron
-    (detection block) learns the labels; an autoencoder, whose decoder also sees the perceptron's
-    last hidden layer, learns to reconstruct the rows labelled 0. ``fusion`` joins both in a score.
+    Noise replaces a few rows, SMOTE adds more rows between these, and all of them get the label 1.
+    A perceptron learns the labels. An autoencoder, whose decoder also sees the perceptron's last
+    hidden layer, learns to rebuild the rows labelled 0. ``fusion`` joins both in a score.
 
     Attributes
     ----------
@@ -35,13 +35,14 @@ class AnoRand(ErrorMaps):
 
     Notes
     -----
-    Assumes that most training rows are normal, or takes labels by ``supervision``. Fails where
-    :class:`deepod.AutoEncoder` fails. Noise is easy to tell from normal rows, and telling it says
-    little of real anomalies: the paper's fusion, mostly the detection block, ranks worse than the
-    reconstruction alone (``benchmarks/README.md``). Fused scores saturate at errors above 37. Known
-    anomalies are repeated; the paper trains on each once, and few then teach next to nothing.
+    **When to use it.** Most training rows are normal, or you have labels for ``supervision``.
 
-    The paper's setting: ``AnoRand(network=MLP(hidden=(32, 16), activation="relu"), latent_dim=16,
+    **When it fails.** Where :class:`deepod.AutoEncoder` fails. Noise is easy to tell from normal
+    rows, and telling it says little of real anomalies: the paper's fusion, mostly the perceptron,
+    ranks worse than the reconstruction alone (``benchmarks/README.md``). Known anomalies are
+    repeated; the paper trains on each once, from which few of them teach next to nothing.
+
+    **Setting.** ``AnoRand(network=MLP(hidden=(32, 16), activation="relu"), latent_dim=16,
     fusion="paper", known_ratio=0, epochs=200, lr=1e-4)``; scaling and noisy share are not stated.
 
     References
@@ -121,7 +122,7 @@ class AnoRand(ErrorMaps):
         return module
 
     def _forward(self, module: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruction (B, *shape) and logit of being noise (B,)."""
+        """Return reconstructions (B, *shape) and the logits of being noise (B,)."""
         hidden = module["features"](x)
         logit = module["head"](hidden)
         z0 = hidden if self.z0 == "hidden" else torch.sigmoid(logit)
@@ -136,7 +137,7 @@ class AnoRand(ErrorMaps):
         return y
 
     def _prepare(self, X: np.ndarray, y: np.ndarray | None, rng: np.random.Generator) -> Any:
-        """Rows and labels to train on: 1 for noisy rows, and for anomalies that are known."""
+        """Return rows and labels to train on: 1 for noisy rows and known anomalies."""
         known = np.zeros(len(X), bool) if y is None else y == 1
         rest, noise = X[~known], X[:0]
         if y is None or self.supervision != "supervised":
@@ -158,7 +159,7 @@ class AnoRand(ErrorMaps):
         }
 
     def _blocks(self, module: Any, x: Tensor) -> Tensor:
-        """Error and logit of each row, (B, 2)."""
+        """Return error and logit of each row, (B, 2)."""
         reconstruction, logit = self._forward(module, x)
         return torch.stack([error_norm(reconstruction, x), logit], 1)
 

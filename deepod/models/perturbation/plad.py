@@ -20,29 +20,36 @@ from deepod.types import Batch, Losses, Shape
 
 @parameters
 class PLAD(Perturbation):
-    """Perturbation learning: a classifier against the smallest perturbations it can detect.
+    """Perturbation learning: a classifier of rows against slightly changed copies of them.
 
-    A perturbator g turns every training row x into x~ = alpha * x + beta, a classifier f learns to
-    tell x from x~, and a penalty keeps alpha near 1 and beta near 0. The score is the logit of f.
-    Assumes that (nearly) all training rows are normal.
+    A network g, the perturbator, turns every training row x into x~ = alpha * x + beta. A
+    classifier f learns to tell x from x~, and a penalty keeps alpha near 1 and beta near 0, so that
+    the changes are as small as f can still detect. The score is the logit of f.
 
     Notes
     -----
-    **The default is not the paper's setting.** As printed, all rows are pushed the same way and f
-    cuts off one side of the data, which side is up to the initial weights. Changes chosen on
-    development datasets cure that (``benchmarks/README.md``): ``symmetry="random_signs"`` perturbs
-    towards every side, ``reach`` at several distances, members are averaged, and on tables f is
-    :class:`deepod.networks.Prototypes`, whose logit grows with the distance from the data. It
-    starts as a density estimate, to which most of the level is owed; learning adds to it.
-    Tables of more than 128 columns are seen and perturbed along 128 random directions, others for
-    each of three members, so that the cost hardly grows with the columns.
-    ``network="prototypes", n_members=5`` sees all of them, and takes far longer.
-    The paper's setting for Thyroid, over ten seeds or more: ``PLAD(network=MLP(hidden=(32, 16)),
-    symmetry="none", reach=(1, 1), alpha="raw", lam=3, n_members=1, scaler="minmax", epochs=100,
-    batch_size=128, lr=1e-3)``.
+    **When to use it.** (Nearly) all training rows are normal.
 
-    Fails where anomalies lie among the normal rows. The paper leaves open the widths of g and the
-    weight of the KL divergence; with the printed sum, ``lam`` depends on the number of features.
+    **When it fails.** Anomalies lie among the normal rows.
+
+    **The default is not the paper's setting.** As printed, all rows are changed in the same
+    direction, and f cuts off one side of the data; which side depends on the initial weights.
+    Changes chosen on development datasets cure that (``benchmarks/README.md``).
+    ``symmetry="random_signs"`` perturbs in all directions, ``reach`` at several distances, and
+    several members are averaged. On tables f is :class:`deepod.networks.Prototypes`, whose logit
+    grows with the distance from the data. It starts as a density estimate, to which most of the
+    quality is due; learning adds to it.
+
+    **Wide tables.** With more than 128 columns, rows are seen and perturbed along 128 random
+    directions, others for each of three members, so that the cost hardly grows with the columns.
+    ``network="prototypes", n_members=5`` sees all columns, and takes far longer.
+
+    **Left open by the paper.** The widths of g and the weight of the KL divergence. With the
+    printed sum as ``penalty``, the right ``lam`` depends on the number of features.
+
+    **Setting.** The paper's setting for Thyroid, over ten seeds or more:
+    ``PLAD(network=MLP(hidden=(32, 16)), symmetry="none", reach=(1, 1), alpha="raw", lam=3,
+    n_members=1, scaler="minmax", epochs=100, batch_size=128, lr=1e-3)``.
 
     References
     ----------
@@ -95,7 +102,7 @@ class PLAD(Perturbation):
         return Prototypes(n_directions=128) if table else super()._network(shape)
 
     def _seen(self, shape: Shape) -> Shape:
-        """Shape of what f sees and g perturbs: of a sample, or of its values along directions."""
+        """Return the shape of what f sees and g perturbs: a sample's, or that along directions."""
         network = self._network(shape)
         return network.seen(shape) if isinstance(network, Prototypes) else shape
 
@@ -152,7 +159,7 @@ class PLAD(Perturbation):
     def perturb(
         self, X: Any, random_state: int | np.random.RandomState | None = None
     ) -> np.ndarray:
-        """Perturb rows as the first member learned to: x~ in the units of X.
+        """Return rows perturbed as the first member has learned to, x~ in the units of X.
 
         Parameters
         ----------

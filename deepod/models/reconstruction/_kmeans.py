@@ -10,7 +10,7 @@ _GOLDEN_RATIO = (1 + 5**0.5) / 2
 
 
 def squared_distances(z: Tensor, centers: Tensor) -> Tensor:
-    """Squared distances of codes (n, code) to centres (K, code), (n, K)."""
+    """Return the squared distances of codes (n, code) to centres (K, code), (n, K)."""
     exact = "donot_use_mm_for_euclid_dist"  # products would lose the digits of small distances
     return torch.cdist(z, centers, compute_mode=exact).square()
 

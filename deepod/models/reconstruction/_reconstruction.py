@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import abc
 from typing import Any, Literal
 
 import numpy as np
@@ -9,24 +10,24 @@ from sklearn.utils.validation import check_is_fitted
 from torch import Tensor, nn
 
 from deepod._base import BaseDetector
-from deepod.networks.layers import ERRORS, EncoderDecoder, error_terms, squared_error
+from deepod.networks.layers import ERRORS, EncoderDecoder, error_terms, moments, squared_error
 from deepod.params import integer, one_of, param, parameters
-from deepod.types import Batch, Losses, Shape
+from deepod.types import Batch, Losses, Refresh, Shape
 
 
 @parameters
 class ErrorMaps(BaseDetector):
-    """Adds maps of the reconstruction error."""
+    """Detector that rebuilds its input, with maps of the error."""
 
     def _reconstruct(self, module: Any, x: Tensor) -> Tensor:
         return module(x)
 
     def _scored_error(self) -> str | None:
-        """Which of ``ERRORS`` the score is; None if there is more to it."""
+        """Return which of ``ERRORS`` the score is; None if there is more to it."""
         return None
 
     def _squares(self, module: Any, x: Tensor) -> Tensor:
-        """Squared error of each value, (B, *shape), for the map."""
+        """Return the squared error of each value, (B, *shape), for the map."""
         return (self._reconstruct(module, x) - x).square()
 
     def _contributions(self, module: Any, x: Tensor) -> Tensor | None:
@@ -34,7 +35,7 @@ class ErrorMaps(BaseDetector):
         return None if error is None else error_terms(error, self._reconstruct(module, x), x)
 
     def score_map(self, X: Any, batch_size: int | None = None) -> np.ndarray:
-        """Where in an image the reconstruction fails.
+        """Return how badly each pixel is rebuilt.
 
         Parameters
         ----------
@@ -59,6 +60,34 @@ class ErrorMaps(BaseDetector):
             return self._squares(module, x).mean(1)
 
         return self._apply(X, errors, batch_size)
+
+
+@parameters
+class TwoParts(ErrorMaps):
+    """Detector whose score joins some number with the reconstruction error, or is one of both.
+
+    A method declares ``score_by``: "combined", "reconstruction", or a name for that number.
+    """
+
+    @abc.abstractmethod
+    def _parts(self, module: Any, x: Tensor) -> Tensor:
+        """Return both parts of the score of each row, (B, 2): second, the mean squared error."""
+
+    def _joined(self, module: Any, parts: Tensor) -> Tensor:
+        """Add the parts up, each standardised over the training rows (by ``with_moments``)."""
+        return ((parts - module.mean) / module.std).sum(1)
+
+    def _score(self: Any, module: Any, x: Tensor) -> Tensor:
+        parts = self._parts(module, x)
+        if self.score_by == "combined":
+            return self._joined(module, parts)
+        return parts[:, int(self.score_by == "reconstruction")]
+
+    def _scored_error(self: Any) -> str | None:
+        return "mse" if self.score_by == "reconstruction" else None
+
+    def _after_training(self) -> Refresh | None:
+        return Refresh(self._parts, moments)
 
 
 @parameters

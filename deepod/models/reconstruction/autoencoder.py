@@ -8,22 +8,25 @@ from deepod.params import parameters
 
 @parameters
 class AutoEncoder(Reconstruction):
-    """Autoencoder: the score is the mean squared error of the reconstruction.
+    """Autoencoder: a network that squeezes a row into a short code and rebuilds it.
 
-    On images, with its default network, it is the convolutional autoencoder (CAE) that papers
-    compare with.
+    It learns to rebuild the training rows. The score of a row is its mean squared error after
+    rebuilding. With images and its default network it is the convolutional autoencoder (CAE) that
+    papers compare with.
 
     Notes
     -----
-    Assumes that most training rows are normal: a few anomalies among them do little harm, many of
-    one kind are learned too. Fails where anomalies lie within the range of the normal rows, feature
-    by feature and in combination, or are simpler than they are (flat images among textured ones).
-    On tables narrower than ``latent_dim`` there is no bottleneck, and what keeps the network from
-    copying everything is that training is short.
+    **When to use it.** Most training rows are normal. A few anomalies among them do little harm;
+    many anomalies of one kind are learned like normal rows.
 
-    There is no paper setting; ``AutoEncoder(network=LeNet(channels=(32, 64, 128), hidden=(),
-    batch_norm=True, pad_to=8), latent_dim=128, error="mse")`` is near the CAE of the IAE-LSTM-KL
-    paper for 28x28 images.
+    **When it fails.** Anomalies lie within the range of the normal rows, both in single features
+    and in their combinations, or are simpler than normal rows, as flat images among textured ones
+    are. On tables with no more than ``latent_dim`` columns the code is no bottleneck; only the
+    short training keeps the network from copying every row.
+
+    **Setting.** There is no paper setting. ``AutoEncoder(network=LeNet(channels=(32, 64, 128),
+    hidden=(), batch_norm=True, pad_to=8), latent_dim=128, error="mse")`` is near the CAE of the
+    IAE-LSTM-KL paper for 28x28 images.
 
     References
     ----------

@@ -15,16 +15,21 @@ from deepod.types import Batch, Losses, Shape
 
 @parameters
 class DAE(Reconstruction):
-    """Denoising autoencoder: learns to undo corruption; the score is its error on the clean row.
+    """Denoising autoencoder: an autoencoder that learns to remove noise from rows.
+
+    In training it gets rows with noise and has to rebuild them without it. The score of a row is
+    the mean squared error with which it is rebuilt; no noise is added for scoring.
 
     Notes
     -----
-    Assumes that most training rows are normal. The noise keeps a wide network from copying its
-    input. Fails like :class:`deepod.AutoEncoder` where anomalies are as easy to reconstruct as
-    normal rows, and where the noise is larger than what tells them apart.
+    **When to use it.** As :class:`deepod.AutoEncoder`, with most training rows normal. The noise
+    keeps also a wide network from copying its input.
 
-    OCGAN's comparison, which the NS-AE paper quotes, has images in [0, 1] and noise of variance
-    0.2: ``DAE(scaler="minmax", noise_std=0.2**0.5, error="mse")``.
+    **When it fails.** Where :class:`deepod.AutoEncoder` fails, and where the noise is larger than
+    the difference between anomalies and normal rows.
+
+    **Setting.** OCGAN's comparison, which the NS-AE paper quotes, has images in [0, 1] and noise of
+    variance 0.2: ``DAE(scaler="minmax", noise_std=0.2**0.5, error="mse")``.
 
     References
     ----------

@@ -7,9 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from deepod.models._code import Coded
 from deepod.models.reconstruction._kmeans import moved, spread
-from deepod.models.reconstruction._reconstruction import ErrorMaps
-from deepod.networks.layers import EncoderDecoder, squared_error
+from deepod.models.reconstruction._reconstruction import TwoParts
+from deepod.networks.layers import EncoderDecoder, squared_error, with_moments
 from deepod.params import integer, one_of, param, parameters, real
 from deepod.types import Batch, Losses, Phase, Refresh, Shape
 
@@ -26,38 +27,45 @@ class _Clustered(EncoderDecoder):
         self.register_buffer("centers", centers)
 
     def distance(self, z: Tensor) -> Tensor:
-        """Squared distance of each code to its nearest centre, (B,)."""
+        """Return the squared distance of each code to its nearest centre, (B,)."""
         return (z.unsqueeze(1) - self.centers).square().sum(-1).amin(1)
 
 
 @parameters
-class DCN(ErrorMaps):
-    """Deep clustering network: the distance of the code to the nearest centre of k-means.
+class DCN(Coded, TwoParts):
+    """Deep clustering network: an autoencoder whose codes are drawn to the centres of clusters.
 
-    An autoencoder and the clusters of its codes are trained in turns: the network on reconstruction
-    and the distance of codes to their centres, the centres by k-means on the codes.
+    Network and centres learn in turns: the network to rebuild rows and to bring their codes near a
+    centre, the centres by k-means on the codes. The score of a row adds up how far its code is from
+    the nearest centre and how badly the row is rebuilt.
 
     Notes
     -----
-    The objective of the paper is sum_i |x_i - g(f(x_i))|^2 + lambda / 2 |f(x_i) - M s_i|^2, with
-    encoder f, decoder g, centres M and s_i the cluster of row i. With M held, a batch gives row i
-    the nearest centre and f and g one step; with f held, M is updated. Training begins with the
-    autoencoder alone, then k-means on its codes. As an anomaly detector it is quoted from the DAGMM
-    paper, which scores by the distance to the nearest centre (``score_by="distance"``); papers that
-    copy its figures also cite DeepCluster (Caron et al., 2018) for them. The default adds the
-    reconstruction error, as rows far from all that was seen may still have codes near a centre.
+    **When to use it.** Normal rows come in at most ``n_clusters`` groups, and anomalies are in
+    none.
 
-    Here the centres move once after every epoch, to the mean of their codes (a step of Lloyd's),
-    where the paper moves one after every row, by a step of one over the rows it has had: the same
-    resting places, without the order of the rows. The error is a mean over the values of a row.
+    **When it fails.** A group of anomalies among the training rows gets a centre of its own.
+    Nothing fixes the scale of the codes, as the decoder can undo any scaling: compare distances
+    within one fit only.
 
-    Assumes that normal rows come in at most ``n_clusters`` groups, and that anomalies are in none:
-    a group of anomalies among the training rows gets a centre of its own. Nothing fixes the scale
-    of the code: the encoder may shrink it and the decoder make up for that, so that distances are
-    to be compared within one fit.
+    **Loss.** The paper minimises sum_i |x_i - g(f(x_i))|^2 + lambda / 2 |f(x_i) - M s_i|^2, with
+    encoder f, decoder g, centres M, and s_i the cluster of row i. In a batch each row has the
+    nearest centre, and f and g take one step. Training begins with the autoencoder alone, then
+    comes k-means on its codes. Here the error is a mean over the values of a row.
 
-    The paper's clustering of MNIST: ``DCN(network=MLP(hidden=(500, 500, 2000), activation="relu"),
-    latent_dim=10, n_clusters=10)``. What DAGMM ran is not stated, beyond the network of its tables.
+    **Score.** The paper is about clustering. As a detector DCN is quoted from the DAGMM paper,
+    which scores by the distance to the nearest centre (``score_by="distance"``); papers that copy
+    its figures also cite DeepCluster (Caron et al., 2018) for them. The default adds the
+    reconstruction error, because rows far from all training rows may have codes near a centre.
+
+    **Departure.** All centres move once after every epoch, to the mean of their codes (a step of
+    Lloyd's algorithm). The paper moves one centre after every row, by a step of one over the number
+    of rows it has had. Both come to rest at the same places; here the order of the rows does not
+    matter.
+
+    **Setting.** The paper's clustering of MNIST: ``DCN(network=MLP(hidden=(500, 500, 2000),
+    activation="relu"), latent_dim=10, n_clusters=10)``. What DAGMM ran is not stated, but for the
+    network of its tables.
 
     References
     ----------
@@ -77,11 +85,6 @@ class DCN(ErrorMaps):
     array([0, 1])
     """
 
-    latent_dim: int | None = param(
-        default=None,
-        accepts=[integer(1), None],
-        doc="Length of the code; None: half as many as a sample has values, from 2 to 32.",
-    )
     n_clusters: int = param(default=10, accepts=[integer(1)], doc="Number of centres.")
     cluster_weight: float = param(
         default=0.1,
@@ -108,13 +111,10 @@ class DCN(ErrorMaps):
 
     def _build_module(self, shape: Shape) -> nn.Module:
         network = self._network(shape)
-        code = self.latent_dim or max(2, min(32, torch.Size(shape).numel() // 2))
+        code = self._code_length(shape)
         centers = torch.zeros(self.n_clusters, code)
         module = _Clustered(network.encoder(shape, code), network.decoder(code, shape), centers)
-        # Mean and standard deviation of distance and error over the training rows.
-        module.register_buffer("mean", torch.zeros(2))
-        module.register_buffer("std", torch.ones(2))
-        return module
+        return with_moments(module)
 
     def _phases(self) -> list[Phase]:
         def encode(module: Any, x: Tensor) -> Tensor:
@@ -158,22 +158,6 @@ class DCN(ErrorMaps):
         }
 
     def _parts(self, module: Any, x: Tensor) -> Tensor:
-        """Distance and error of each row, (B, 2)."""
+        """Return distance and error of each row, (B, 2)."""
         z = module.encoder(x)
         return torch.stack([module.distance(z), squared_error(module.decoder(z), x)], 1)
-
-    def _score(self, module: Any, x: Tensor) -> Tensor:
-        parts = self._parts(module, x)
-        if self.score_by == "combined":
-            return ((parts - module.mean) / module.std).sum(1)
-        return parts[:, 0] if self.score_by == "distance" else parts[:, 1]
-
-    def _scored_error(self) -> str | None:
-        return "mse" if self.score_by == "reconstruction" else None
-
-    def _after_training(self) -> Refresh | None:
-        def reduce(parts: Tensor) -> dict[str, Tensor]:
-            spread = parts.std(0, correction=0)
-            return {"mean": parts.mean(0), "std": spread.where(spread > 1e-12, 1.0)}
-
-        return Refresh(self._parts, reduce)

@@ -10,25 +10,30 @@ from deepod.types import Shape
 
 @parameters
 class E2EAE(Reconstruction):
-    """End-to-end autoencoder of the DAGMM paper: a very short code, tanh, one training of all.
+    """End-to-end autoencoder: the autoencoder inside DAGMM, with a code of one or two values.
+
+    The DAGMM paper compares its method with this part of it, trained by itself. The score is the
+    mean squared error of the reconstruction.
 
     Notes
     -----
-    The DAGMM paper (section 4.2) takes the energy out of its objective: what is left is an
-    autoencoder that minimises |x - x'|^2 and scores by it. Trained layer by layer first, it is the
-    PAE of that paper; trained from end to end, E2E-AE. Other papers quote the second. It has the
-    network of DAGMM: dense layers with tanh, none after the code and the output, and a code of one
-    or two values. :class:`deepod.AutoEncoder` differs by LeakyReLU, BatchNorm, and a long code.
+    **When to use it.** Normal rows lie near a curve or a surface, or you want to compare with
+    published figures. :class:`deepod.AutoEncoder`, with its longer code, LeakyReLU and BatchNorm,
+    is usually the better choice.
 
-    Assumes that normal rows lie near a curve or a surface. Fails where they do not: with so short a
-    code most of the score is then how far a row is from the mean. Small networks of tanh may be
-    stuck near that mean; what papers quote for it is low (F1 of 13 % on Thyroid).
+    **When it fails.** Normal rows do not lie near a curve or a surface. With so short a code most
+    of the score is then the distance of a row from the mean. Small networks with tanh may be stuck
+    near that mean: published figures are low (F1 of 13 % on Thyroid).
 
-    On tables ``network="auto"`` is ``MLP(hidden=(64, 32), activation="tanh")``. The paper's setting
-    for Thyroid: ``E2EAE(network=MLP(hidden=(12, 4), activation="tanh"), latent_dim=1, lr=1e-4,
-    batch_size=1024, epochs=20000)``; for Arrhythmia ``hidden=(10,)``, ``latent_dim=2``,
-    ``batch_size=128``, ``epochs=10000``; for KDDCUP ``hidden=(60, 30, 10)``, ``latent_dim=1``,
-    ``batch_size=1024``, ``epochs=200``. The sum over the values of a row is a mean here.
+    **Loss.** |x - x'|^2, as DAGMM's objective without its energy term (section 4.2). Here it is the
+    mean over the values of a row, in the paper the sum. "End-to-end" says that all layers are
+    trained at once; trained layer by layer first, the same network is the paper's PAE.
+
+    **Setting.** On tables ``network="auto"`` is ``MLP(hidden=(64, 32), activation="tanh")``. The
+    paper's setting for Thyroid: ``E2EAE(network=MLP(hidden=(12, 4), activation="tanh"),
+    latent_dim=1, lr=1e-4, batch_size=1024, epochs=20000)``; for Arrhythmia ``hidden=(10,)``,
+    ``latent_dim=2``, ``batch_size=128``, ``epochs=10000``; for KDDCUP ``hidden=(60, 30, 10)``,
+    ``latent_dim=1``, ``batch_size=1024``, ``epochs=200``.
 
     References
     ----------

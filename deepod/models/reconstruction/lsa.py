@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import linear
 
-from deepod.models.reconstruction._reconstruction import ErrorMaps
+from deepod.models.reconstruction._reconstruction import TwoParts
 from deepod.networks.layers import EncoderDecoder, squared_error
 from deepod.params import integer, one_of, param, parameters, real
 from deepod.types import Batch, Losses, Refresh, Shape
@@ -19,7 +19,7 @@ EPS = 1e-8
 
 
 class _Masked(nn.Linear):
-    """A layer on blocks of channels, one for each value of the code, which sees no later block.
+    """Layer on blocks of channels, one for each value of the code, that sees no later block.
 
     Nor its own one, if it is the first: (B, d * before) -> (B, d * after).
     """
@@ -62,7 +62,7 @@ class _Net(EncoderDecoder):
         return self.decoder(self.encode(x))
 
     def surprise(self, z: Tensor, place: Tensor) -> Tensor:
-        """Minus log-likelihood of codes at ``place``, given their own earlier values in z, (B,)."""
+        """Return minus log-likelihood of codes at ``place``, given earlier values in z, (B,)."""
         log_p = self.estimator(z).unflatten(1, (-1, self.n_bins)).log_softmax(2)  # (B, d, bins)
         # Between the centres of two bins both count.
         place = (place * self.n_bins - 0.5).clamp(0, self.n_bins - 1).unsqueeze(2)
@@ -73,32 +73,39 @@ class _Net(EncoderDecoder):
 
 
 @parameters
-class LSA(ErrorMaps):
-    """Latent space autoregression: reconstruction error plus how unlikely the code is.
+class LSA(TwoParts):
+    """Latent space autoregression: an autoencoder that also learns which codes are likely.
 
-    An autoencoder with a sigmoid code, and an estimator that puts out the distribution of each
-    value of the code, over ``n_bins`` bins, given the values before it. Both train at once:
-    the code is to be reconstructed from, and to be foreseen. The score is the sum of the mean
-    squared error and of minus the log-likelihood, each mapped to [0, 1] by the extremes of the
-    training rows. Called AND (autoregressive novelty detector) in a preprint and elsewhere.
+    A second network, the estimator, predicts each value of the code from the values before it. The
+    score adds up how badly a row is rebuilt and how unlikely its code is. A preprint and other
+    papers call the method AND (autoregressive novelty detector).
 
     Notes
     -----
-    Assumes that most training rows are normal: one extreme row among them shrinks a part of the
-    score for all others. Fails where anomalies are as easy to reconstruct and have common codes:
-    far rows end up at codes of 0 and 1, which the estimator takes for likely if many normal rows
-    do so.
+    **When to use it.** Most training rows are normal, and anomalies may be easy to rebuild but have
+    unusual codes.
 
-    The loss is the squared error, summed over the values of a row, plus ``autoregression_weight``
-    times minus the log-likelihood; where the code lies is taken as given, so that gradients of the
-    latter reach the encoder by what it tells of the later values. **Departures:** the paper counts
-    the one bin that a value falls into, here the two whose centres are nearest, in proportion, so
-    that a score does not jump; it takes the extremes from held-out normal rows. The estimator has
-    no BatchNorm.
+    **When it fails.** Anomalies are easy to rebuild and have common codes. Rows far outside have
+    codes near 0 and 1, which the estimator takes for likely if many normal rows have such codes.
+    One extreme training row shrinks its part of the score for all other rows.
 
-    The paper's setting for 28x28 images: ``LSA(network=LeNet(channels=(32, 64), kernel_size=3,
-    hidden=(64,), batch_norm=True), latent_dim=64, estimator_hidden=(32, 32, 32, 32),
-    scaler="minmax")``; its convolutions are residual. The default is as wide as a table needs.
+    **Loss.** The squared error, summed over the values of a row, plus ``autoregression_weight``
+    times minus the log-likelihood of the code. Codes are in (0, 1), by a sigmoid; each value falls
+    into one of ``n_bins`` bins, to which the estimator gives probabilities. The bin that is to be
+    predicted is taken as given: the encoder learns only from what a value tells about the later
+    ones.
+
+    **Score.** Minus log-likelihood plus mean squared error, each mapped to [0, 1] by its smallest
+    and largest value over the training rows.
+
+    **Departures.** The paper counts the one bin that a value falls into. Here the two bins with the
+    nearest centres count in proportion, so that scores do not jump. The paper takes the extremes
+    from normal rows that were held out. The estimator has no BatchNorm.
+
+    **Setting.** The paper's text was not available: settings are from memory. For 28x28 images
+    ``LSA(network=LeNet(channels=(32, 64), kernel_size=3, hidden=(64,), batch_norm=True),
+    latent_dim=64, estimation_hidden=(32, 32, 32, 32), scaler="minmax")``; the paper's convolutions
+    are residual. The default is as wide as a table needs.
 
     References
     ----------
@@ -123,7 +130,7 @@ class LSA(ErrorMaps):
     n_bins: int = param(
         default=100, accepts=[integer(2)], doc="Parts of [0, 1] with a probability each."
     )
-    estimator_hidden: tuple[int, ...] | list[int] = param(
+    estimation_hidden: tuple[int, ...] | list[int] = param(
         default=(16, 16),
         accepts=[tuple, list],
         doc="Channels of the estimator's hidden layers, for each value of the code.",
@@ -146,7 +153,7 @@ class LSA(ErrorMaps):
         network = self._network(shape)
         code = self.latent_dim or (32 if len(shape) == 3 else 8)
         encoder, decoder = network.encoder(shape, code), network.decoder(code, shape)
-        return _Net(encoder, decoder, code, self.estimator_hidden, self.n_bins)
+        return _Net(encoder, decoder, code, self.estimation_hidden, self.n_bins)
 
     def _loss(self, module: Any, batch: Batch) -> Losses:
         z = module.encode(batch.x)
@@ -158,20 +165,14 @@ class LSA(ErrorMaps):
         }
 
     def _parts(self, module: Any, x: Tensor) -> Tensor:
-        """Minus log-likelihood and error of each row, (B, 2)."""
+        """Return minus log-likelihood and error of each row, (B, 2)."""
         z = module.encode(x)
         return torch.stack([module.surprise(z, z), squared_error(module.decoder(z), x)], 1)
 
     def _after_training(self) -> Refresh:
         return Refresh(self._parts, lambda parts: {"low": parts.amin(0), "high": parts.amax(0)})
 
-    def _score(self, module: Any, x: Tensor) -> Tensor:
-        parts = self._parts(module, x)
-        if self.score_by != "combined":
-            return parts[:, int(self.score_by == "reconstruction")]
+    def _joined(self, module: Any, parts: Tensor) -> Tensor:
         spread = module.high - module.low
         # Parts that were all equal in training are not divided.
         return ((parts - module.low) / spread.where(spread > EPS, 1.0)).sum(1)
-
-    def _scored_error(self) -> str | None:
-        return "mse" if self.score_by == "reconstruction" else None

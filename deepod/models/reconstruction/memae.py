@@ -33,7 +33,7 @@ class _MemoryNet(EncoderDecoder):
         self.similarity = similarity
 
     def address(self, x: Tensor) -> Tensor:
-        """Weights of the slots for each sample, (B, N)."""
+        """Return the weights of the slots for each sample, (B, N)."""
         z: Tensor = self.encoder(x)
         slots: Tensor = self.slots
         if self.similarity == "cosine":
@@ -55,29 +55,35 @@ class _MemoryNet(EncoderDecoder):
 
 @parameters
 class MemAE(Reconstruction):
-    """Memory-augmented autoencoder: codes are replaced by sparse mixtures of learned slots.
+    """Memory-augmented autoencoder: rows are rebuilt from a few stored codes of normal rows.
 
-    The code of a row asks a memory of ``n_slots`` vectors: their weights are a softmax of their
-    similarity to the code; those below ``shrink`` are set to 0, the others scaled to sum up to 1.
-    The decoder sees the weighted mean of the slots alone, so that what is reconstructed is made of
-    what normal rows have left there. The score is the mean squared error of the reconstruction.
+    The code of a row is not decoded itself. It is compared with ``n_slots`` learned vectors, the
+    memory; what is decoded is the weighted mean of the vectors most like it. Whatever is rebuilt is
+    so made of what normal rows have left in the memory. The score is the mean squared error.
 
     Notes
     -----
-    Assumes that most training rows are normal: many anomalies of one kind get slots of their own.
-    Fails where :class:`deepod.AutoEncoder` does, and where mixtures of slots reach as far as the
-    anomalies. Scores jump by a little where a weight crosses ``shrink``.
+    **When to use it.** Most training rows are normal, and :class:`deepod.AutoEncoder` rebuilds
+    anomalies too well.
 
-    **Departures.** The paper measures similarity by the cosine, with which no weight can exceed
-    e^2 / n_slots; its published code takes the plain product, the default here. ``shrink`` above
-    1 / n_slots (the paper has up to 3 / n_slots) may set all weights of a row to 0: it is then
-    decoded from zeros, and no gradient reaches the encoder. The paper asks the memory for each
-    position of a feature map; here it is asked once for each row, images too. The loss is ``error``
+    **When it fails.** Where :class:`deepod.AutoEncoder` fails, and where mixtures of stored vectors
+    reach as far as the anomalies. Many anomalies of one kind get vectors of their own. Scores jump
+    a little where a weight crosses ``shrink``.
+
+    **Weights and loss.** Weights are the softmax of the similarity of the code to the vectors.
+    Those below ``shrink`` become 0, and the others are scaled to sum up to 1. The loss is ``error``
     plus ``entropy_weight`` times the mean entropy of the weights.
 
-    The paper's setting for 28x28 images: ``MemAE(network=LeNet(channels=(16, 32, 64),
-    kernel_size=3, hidden=(), batch_norm=True), n_slots=100, similarity="cosine", error="mse",
-    lr=1e-4)``, with strides in the place of pooling; for 32x32 ``n_slots=500`` and wider layers.
+    **Departures.** The paper measures similarity by the cosine, with which no weight can exceed e^2
+    / n_slots; its published code takes the plain product, the default here. With ``shrink`` above 1
+    / n_slots (the paper has up to 3 / n_slots) all weights of a row may become 0: it is then
+    decoded from zeros, and no gradient reaches the encoder. The paper asks the memory for each
+    position of a feature map; here it is asked once for each row, images too.
+
+    **Setting.** The paper's text was not available: settings are from memory and from its published
+    code. For 28x28 images ``MemAE(network=LeNet(channels=(16, 32, 64), kernel_size=3, hidden=(),
+    batch_norm=True), n_slots=100, similarity="cosine", error="mse", lr=1e-4)``, with strides in the
+    place of pooling; for 32x32 ``n_slots=500`` and wider layers.
 
     References
     ----------
@@ -104,7 +110,7 @@ class MemAE(Reconstruction):
     similarity: Literal["dot", "cosine"] = param(
         default="dot",
         accepts=[one_of("dot", "cosine")],
-        doc="Of a code and a slot: their product, or their cosine (printed).",
+        doc="How alike a code and a slot are: by their product, or by their cosine, as printed.",
     )
     entropy_weight: float = param(
         default=2e-4, accepts=[real(0)], doc="Weight of the entropy of the weights (alpha)."

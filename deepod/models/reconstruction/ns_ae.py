@@ -25,39 +25,42 @@ class _Net(nn.Module):
         self.novelty = novelty
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Reconstruction (B, *shape) and novelty score (B,)."""
+        """Return reconstructions (B, *shape) and novelty scores (B,)."""
         z = self.autoencoder.encoder(x)
         return self.autoencoder.decoder(z), torch.sigmoid(self.novelty(z)).squeeze(-1)
 
 
 @parameters
 class NSAE(ErrorMaps):
-    """Novelty normalisation: reconstruction error and a novelty score, normalised per batch.
+    """Novelty normalisation: an autoencoder with a novelty score, both scaled by each batch.
 
-    S = (1 - novelty_weight) * error + novelty_weight * novelty, where novelty is a sigmoid head on
-    the code; the loss is S mapped to [0, 1] by the extremes of its batch. The score is S mapped by
-    the mean extremes of training.
+    A small network, the novelty head, reads the code of a row and gives a number from 0 to 1. Error
+    and novelty are joined to S = (1 - novelty_weight) * error + novelty_weight * novelty. In
+    training S is mapped to [0, 1] by its extremes in the batch; for scoring, by the mean extremes
+    of training.
 
     Notes
     -----
-    Assumes that most training rows are normal; fails where :class:`deepod.AutoEncoder` fails.
+    **When to use it.** To compare with published figures. As a detector it does what
+    :class:`deepod.AutoEncoder` does, and fails where that one fails. Most training rows have to be
+    normal.
 
-    **What the parts do.** The novelty head only ever sees the target 0 and learns a constant: it
-    carries no information of its own. With ``normalize="attached"``, the loss as printed, gradients
-    flow through the extremes and sum to zero: the worst rows are pushed up, and unbounded outputs
-    diverge; ``"detach"`` is the plain loss at another scale. At scoring the map is monotone and
-    cannot change a ranking. The number of non-zero weights is subtracted, as printed, against the
-    trivial solution; ``l0="count"`` has no gradient and is only logged, ``"hard_concrete"`` gates
-    have one. The term ``normalization`` of ``history_`` is the normalised loss less S: for
-    :class:`deepod.callbacks.EarlyStopping` hold rows out or watch ``monitor="reconstruction"``.
-    ``benchmarks/README.md`` has what we measured.
+    **What the parts do.** The novelty head has no target but 0 and learns a constant: it tells
+    nothing of its own. With ``normalize="attached"``, the loss as printed, gradients flow through
+    the extremes and sum up to zero: the worst rows are pushed up, and unbounded outputs diverge.
+    ``"detach"`` is the plain loss at another scale. In scoring, the mapping cannot change a
+    ranking. The number of non-zero weights is subtracted from the loss, as printed, against the
+    solution that all weights are 0; ``l0="count"`` has no gradient and is only logged,
+    ``l0="hard_concrete"`` has gates with gradients. The term ``normalization`` of ``history_`` is
+    the normalised loss less S: for :class:`deepod.callbacks.EarlyStopping`, hold rows out or watch
+    ``monitor="reconstruction"``. ``benchmarks/README.md`` has what we measured.
 
-    The paper's setting for 28x28 images: ``NSAE(network=LeNet(channels=(8, 4), hidden=(),
-    bias=True), latent_dim=32, normalize="attached", error="norm", scaler="minmax",
+    **Setting.** The paper's setting for 28x28 images: ``NSAE(network=LeNet(channels=(8, 4),
+    hidden=(), bias=True), latent_dim=32, normalize="attached", error="norm", scaler="minmax",
     milestones=(30, 60, 90))``; for 32x32 ``channels=(32, 64, 128)``, ``latent_dim=64``,
-    ``novelty_layers=3``. Channels, epochs, batch size and learning rate are not stated.
-    Ablations (Table 4): ``normalize=None, novelty_weight=0`` is the autoencoder alone,
-    ``novelty_weight=0`` adds normalisation, neither the novelty score.
+    ``novelty_layers=3``. Channels, epochs, batch size and learning rate are not stated. Ablations
+    (Table 4): ``normalize=None, novelty_weight=0`` is the autoencoder alone, ``novelty_weight=0``
+    adds the normalisation; with neither changed, it is the whole method.
 
     References
     ----------
@@ -134,7 +137,7 @@ class NSAE(ErrorMaps):
         return module["net"](x)[0]
 
     def _parts(self, module: Any, x: Tensor, noise: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Weighted error and novelty of each row: S is their sum (equations 5 and 7)."""
+        """Return weighted error and novelty of each row, whose sum is S (equations 5 and 7)."""
         gates = () if noise is None else (noise,)
         reconstruction, novelty = module["net"](x, *gates)
         error = ERRORS[self.error](reconstruction, x)

@@ -16,39 +16,44 @@ LARGEST_LOG_VARIANCE = 10.0  # of a code
 
 
 def _encode(module: Any, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Mean and logarithm of the variance of the code of each row, (B, latent_dim)."""
+    """Return mean and log-variance of the code of each row, (B, latent_dim)."""
     mean, log_variance = module.encoder(x).chunk(2, 1)
     return mean, log_variance.clamp(-LARGEST_LOG_VARIANCE, LARGEST_LOG_VARIANCE)
 
 
 def _divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
-    """Kullback-Leibler divergence of each code from the standard normal distribution, (B,)."""
+    """Return the KL divergence of each code from the standard normal distribution, (B,)."""
     return (mean.square() + log_variance.exp() - 1 - log_variance).sum(1) / 2
 
 
 @parameters
 class VAE(ErrorMaps):
-    """Variational autoencoder: learns to reconstruct rows from noisy codes near the origin.
+    """Variational autoencoder: an autoencoder whose codes are noisy and kept near the origin.
 
-    The encoder gives each row a Gaussian code; a code drawn from it is decoded. The score is the
-    mean squared error of the reconstruction from the mean of the code, or the loss there.
+    The encoder gives each row a Gaussian distribution of codes, and one drawn from it is decoded.
+    The score is the mean squared error of the reconstruction from the mean of the code, or the loss
+    there.
 
     Notes
     -----
-    The loss is the negative evidence lower bound (Kingma and Welling, section 3 and appendix B) for
+    **When to use it.** Most training rows are normal, and you want a bottleneck that does not
+    depend on the length of the code: the noise is one.
+
+    **When it fails.** Where :class:`deepod.AutoEncoder` fails. Directions in which scaled rows have
+    a variance below ``kl_weight`` are not coded, and are rebuilt by their mean; with a large weight
+    that is true of all directions.
+
+    **Loss.** The negative evidence lower bound (Kingma and Welling, section 3 and appendix B), for
     values with a Gaussian distribution of variance 1 around the decoded ones, without its constant:
     ||x - x'||^2 / 2 + ``kl_weight`` * KL(q(z | x) || N(0, I)), means over the rows, with one code
-    drawn for each. ``kl_weight`` other than 1 is the beta of Higgins et al. (ICLR 2017). Nothing is
-    drawn for a score: it takes the mean of the code, so that a row always has the same.
+    drawn for each. ``kl_weight`` other than 1 is the beta of Higgins et al. (ICLR 2017).
 
-    Assumes that most training rows are normal. Noise on the codes is a bottleneck even where there
-    are more of them than columns: directions in which scaled rows have a variance below
-    ``kl_weight`` are not coded, and are reconstructed by their mean; with a large weight, all are.
-    Fails where :class:`deepod.AutoEncoder` fails.
+    **Score.** Nothing is drawn for a score, so that a row always has the same. Papers differ in it:
+    OCGAN's comparison, which the NS-AE paper quotes, and the IAE-LSTM-KL paper take the
+    reconstruction, others ``score_by="elbo"``.
 
-    Papers differ in the score: OCGAN's comparison, which the NS-AE paper quotes, and the
-    IAE-LSTM-KL paper take the reconstruction, others ``score_by="elbo"``. PyOD's VAE is near
-    ``VAE(network=MLP(hidden=(128, 64, 32), activation="relu"), latent_dim=2)``.
+    **Setting.** PyOD's VAE is near ``VAE(network=MLP(hidden=(128, 64, 32), activation="relu"),
+    latent_dim=2)``.
 
     References
     ----------

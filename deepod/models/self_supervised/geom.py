@@ -14,7 +14,7 @@ from deepod.types import Batch, Losses, Refresh, Shape
 
 
 class _Net(nn.Module):
-    """Where the values of every transformed sample come from, and the classifier of these."""
+    """Classifier of transformed samples, and where the values of each come from."""
 
     places: Tensor
     alpha: Tensor
@@ -27,14 +27,14 @@ class _Net(nn.Module):
         self.register_buffer("alpha", torch.ones(len(places), len(places)))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Log-probability of each transformation (last axis) for each of a row's, (B, T, T)."""
+        """Return the log-probability of each transformation (last axis) of each made, (B, T, T)."""
         made = x.flatten(1).index_select(1, self.places.flatten()).view(-1, *x.shape[1:])
         logits = self.classifier(made).unflatten(0, (-1, len(self.places)))
         return log_softmax(logits, 2)
 
 
 def _moved(places: Tensor, shift: int, axis: int) -> Tensor:
-    """Move along an axis; at the border stands what is mirrored there."""
+    """Return places moved along an axis, mirrored at the border."""
     side = places.shape[axis]
     source = (torch.arange(side) - shift).abs()
     return places.index_select(axis, torch.minimum(source, 2 * (side - 1) - source).clamp(0))
@@ -42,28 +42,31 @@ def _moved(places: Tensor, shift: int, axis: int) -> Tensor:
 
 @parameters
 class GEOM(BaseDetector):
-    """Classification of geometric transformations: the score says how unsure a network is of them.
+    """Geometric transformations: a network that tells how an image was turned, flipped or moved.
 
-    Every image is flipped, turned and moved in all T ways, and a network learns to tell which way
-    it was. Of an abnormal image it says so less surely, or other things than of normal ones.
+    Every image is transformed in all T ways, and a network learns to tell which way it was. Of an
+    abnormal image it is less sure, or says other things than of normal images: that is the score.
 
     Notes
     -----
-    Loss: the cross-entropy, mean over the T transformed samples of each row. Score: with y_t the
-    probabilities that the network gives for transformation t of a row, minus the sum over t of
-    (alpha_t - 1) log y_t, the paper's Dirichlet likelihood; each alpha_t is that of the training
-    rows with the highest likelihood (fixed point of Minka). ``likelihood="softmax"`` is the
-    simpler score GEOM-: minus the mean probability of the right transformation.
+    **When to use it.** Images that have an up and a down, (nearly) all of them normal.
 
-    Assumes (nearly) clean images that have an up and a down. Fails on symmetric ones (0, 8, 1 of
-    digits), where ways cannot be told apart, and on textures. Images that are not square are not
-    turned by a quarter. It is a method for images. Windows, which are reversed in time and moved
-    along it, and tables, whose columns are put into random orders that are fixed at the start, are
-    taken but not well served: rows far outside are often those it is most sure of.
+    **When it fails.** On symmetric images (the digits 0, 8 and 1), whose transformations cannot be
+    told apart, and on textures. Images that are not square are not turned by a quarter. Windows,
+    reversed in time and moved along it, and tables, whose columns are put into random orders that
+    are fixed at the start, are for authors of methods: rows far outside are often those it is most
+    sure of.
 
-    The paper's setting: ``GEOM(shift=0.25)``, which makes 72 transformations, with a wide residual
-    network (WRN-10-4), ``batch_size=128`` of transformed images, of which 3 passes are made. Here
-    the network is small, and a batch holds all transformations of a few rows.
+    **Loss and score.** The loss is the cross-entropy, mean over the T transformed samples of each
+    row. With y_t the probabilities that the network gives for transformation t of a row, the score
+    is minus the sum over t of (alpha_t - 1) log y_t, the paper's Dirichlet likelihood. Each alpha_t
+    is the one with the highest likelihood for the training rows (fixed point of Minka).
+    ``likelihood="softmax"`` is the simpler score GEOM-: minus the mean probability of the right
+    transformation.
+
+    **Setting.** ``GEOM(shift=0.25)``, which makes 72 transformations, with a wide residual network
+    (WRN-10-4), ``batch_size=128`` of transformed images, of which 3 passes are made. Here the
+    network is small, and a batch holds all transformations of a few rows.
 
     References
     ----------
@@ -102,7 +105,7 @@ class GEOM(BaseDetector):
     auto_epochs = 60
 
     def _places(self, shape: Shape) -> Tensor:
-        """Where each value of each transformed sample comes from, (T, values)."""
+        """Return where each value of each transformed sample comes from, (T, values)."""
         places = torch.arange(torch.Size(shape).numel())
         if len(shape) == 1:
             orders = [torch.randperm(len(places)) for _ in range(self.n_transforms - 1)]

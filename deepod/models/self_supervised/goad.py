@@ -37,39 +37,44 @@ class _Net(nn.Module):
 
 
 def _distances(codes: Tensor, centers: Tensor) -> Tensor:
-    """Squared distance of the code of map m to the centre of map k, (B, M, M)."""
+    """Return the squared distance of the code of map m to the centre of map k, (B, M, M)."""
     lengths = codes.square().sum(-1, keepdim=True) + centers.square().sum(-1)
     return lengths - 2 * codes @ centers.mT
 
 
 @parameters
 class GOAD(BaseDetector):
-    """Classification of random affine maps: the score says how badly a row's maps are told apart.
+    """Random affine maps: a network that tells through which of many maps a row was sent.
 
-    Every row x is sent through M fixed random affine maps, W_m x + b_m. A network f learns to put
-    what comes out of map m near the centre c_m of all that came out of it, and away from the
-    centres of the other maps. Of an abnormal row, what comes out is nearer to other centres.
+    Every row x goes through M fixed random affine maps, W_m x + b_m. A network f learns to put what
+    comes out of map m near its centre c_m, the mean of all that came out of it, and away from the
+    centres of the other maps. Of an abnormal row, what comes out is nearer to wrong centres.
 
     Notes
     -----
-    Loss (the paper's triplet loss around centres, and the cross-entropy of its code): for every row
-    and map, with z_m = f(W_m x + b_m), max(0, |z_m - c_m|^2 + ``margin`` - min_k |z_m - c_k|^2)
-    over k other than m, with the means of the batch as centres, times ``triplet_weight``, plus the
-    cross-entropy of a linear classifier of the maps on f. Score: minus the sum over m of log P(m),
-    where P(k) is in proportion to exp(-|z_m - c_k|^2) + ``eps``. Without ``eps``, rows far outside
-    are those that are told apart best; with it they are nobody's, and get the highest score there
-    is.
+    **When to use it.** Numeric columns whose sizes and combinations matter, and training rows that
+    are (nearly) all normal.
 
-    Assumes (nearly) clean training rows, of numeric columns whose sizes and combinations matter.
-    Fails where anomalies lie close to the middle of the data, and where f maps all of them alike.
-    Few maps give scores that depend on the seed. Windows and images are flattened.
+    **When it fails.** Anomalies lie close to the middle of the data, or f maps all of them alike.
+    With few maps scores depend on the seed. Windows and images are flattened.
 
-    The paper's setting for Thyroid and Arrhythmia: ``GOAD(n_transforms=32, transform_dim=4,
-    network=MLP(hidden=(), bias=False), latent_dim=8, eps=0, scaler=None, epochs=25)``, the betas of
-    Adam apart (0.5 and 0.999 there). Here centres at scoring are means over all training rows,
-    there those over the batches of the last epoch. Its code has no b_m; of scaled columns, the
-    middle of the data would look the same through all maps. W_m is divided by the root of the
-    number of columns, so that wide tables start like narrow ones.
+    **Loss.** With z_m = f(W_m x + b_m), the triplet loss around centres max(0, |z_m - c_m|^2 +
+    ``margin`` - min_k |z_m - c_k|^2) over k other than m, with the means of the batch as centres,
+    times ``triplet_weight``; plus the cross-entropy of a linear classifier of the maps on f, as in
+    the paper's code.
+
+    **Score.** Minus the sum over m of log P(m), with P(k) in proportion to exp(-|z_m - c_k|^2) +
+    ``eps``. Without ``eps``, rows far outside would be told apart best; with it, what is far from
+    all centres belongs to none, and gets the highest score there is.
+
+    **Departures.** Centres at scoring are means over all training rows, in the paper's code over
+    the batches of the last epoch. Its code has no b_m; of scaled columns, the middle of the data
+    would look the same through all maps. W_m is divided by the root of the number of columns, so
+    that wide tables start like narrow ones.
+
+    **Setting.** The paper's setting for Thyroid and Arrhythmia: ``GOAD(n_transforms=32,
+    transform_dim=4, network=MLP(hidden=(), bias=False), latent_dim=8, eps=0, scaler=None,
+    epochs=25)``, but for the betas of Adam (0.5 and 0.999 there).
 
     References
     ----------

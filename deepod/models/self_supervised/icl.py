@@ -36,7 +36,7 @@ class _Pair(nn.Module):
         self.of_window = _layers(mlp, [window, *narrow, code], windows, mlp.activation)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Cosine of every complement (second axis) and window (third), (B, windows, windows)."""
+        """Return cosines of complements and windows, (B, complements, windows)."""
         codes = self.of_rest(_columns(x, self.outside)), self.of_window(_columns(x, self.inside))
         # First each value of the code over the windows, so that what all have in common is small.
         rest, window = (_unit(_unit(z, 1), 2) for z in codes)
@@ -49,12 +49,12 @@ def _columns(x: Tensor, places: Tensor) -> Tensor:
 
 
 def _unit(z: Tensor, dim: int) -> Tensor:
-    """Scale to unit length along one dimension: faster than torch's own, along a middle one."""
+    """Scale to unit length along one dimension; of a middle one, faster than torch's own."""
     return z * (z.square().sum(dim, keepdim=True) + EPS**2).rsqrt()
 
 
 def _layers(mlp: MLP, sizes: list[int], windows: int, first: Activation) -> nn.Sequential:
-    """Layers for (B, windows, values), shared by the windows but for BatchNorm."""
+    """Build layers for (B, windows, values), shared by the windows but for BatchNorm."""
     layers: list[nn.Module] = []
     for i, (inp, out) in enumerate(pairwise(sizes)):
         layers += [nn.Linear(inp, out, bias=mlp.bias)]
@@ -66,35 +66,36 @@ def _layers(mlp: MLP, sizes: list[int], windows: int, first: Activation) -> nn.S
 
 @parameters
 class ICL(BaseDetector):
-    """Internal contrastive learning: the score says how badly parts of a row match its rest.
+    """Internal contrastive learning: two networks that match a part of a row with its rest.
 
-    A window of ``window`` neighbouring columns slides over the row. Two networks learn to map each
-    window and its complement, the other columns of the row, to codes that are alike, and less alike
-    than the codes of the complement and the row's other windows. Of an abnormal row, whose columns
-    do not go together as usual, a window is hard to tell from the others.
+    A window of ``window`` neighbouring columns slides over the row. One network gives a code to
+    each window, the other to its complement, all other columns of the row. They learn to make both
+    codes alike, and those of the complement and of other windows unlike. In an abnormal row, whose
+    columns do not go together as usual, windows and complements match badly: that is the score.
 
     Notes
     -----
-    With q_i the code of complement i by the network F, and p_j that of window j by G, both scaled
-    to unit length, loss and score are the mean over i of
-    -log[exp(q_i p_i / ``temperature``) / sum_j exp(q_i p_j / ``temperature``)].
-    A row is compared with itself alone.
+    **When to use it.** Columns depend on one another, and training rows are (nearly) all normal.
+    The score knows only how well the parts of a row agree, not how common the row is.
 
-    Assumes (nearly) clean training rows, and columns that depend on one another: the score does not
-    know how common a row is, only how well its parts agree. Fails with independent columns. With
-    two columns little is left to compare; to a single one a column of zeros is added. The score is
-    so steep that what :meth:`explain` finds does not add up to it: take its order, not its size.
+    **When it fails.** Columns are independent. With two columns little is left to compare; to a
+    single one a column of zeros is added.
 
-    The order of columns is arbitrary, so several pairs of networks see them in random orders; one
-    pair sees them as they come. ``network`` has to be an MLP: its widths are those of F, a quarter
-    of them those of G.
+    **Loss and score.** With q_i the code of complement i by the network F, and p_j that of window j
+    by G, both of unit length, the mean over i of -log[exp(q_i p_i / ``temperature``) / sum_j
+    exp(q_i p_j / ``temperature``)]. It is so steep that what :meth:`explain` finds does not add up
+    to it: take the order of contributions, not their size.
 
-    The paper's setting: ``ICL(network=MLP(hidden=(200, 400), batch_norm=True), latent_dim=200,
+    **Networks.** The order of columns is arbitrary, so several pairs of networks see them in random
+    orders; one pair sees them as they come. ``network`` has to be an MLP: its widths are those of
+    F, a quarter of them those of G.
+
+    **Setting.** ``ICL(network=MLP(hidden=(200, 400), batch_norm=True), latent_dim=200,
     max_windows=None, batch_size=3000, lr=1e-3, epochs=2000, callbacks=[lambda event:
     event.losses["contrast"] < 1e-3])``, with 1e-2 above 40 columns, and ``n_members`` 1 + 100 /
-    (log(n) + d), rounded down, for n rows of d columns. Here the networks are smaller,
-    of wide tables not every window is taken, training has a fixed length by default, and BatchNorm
-    (for each window, as there) follows every hidden layer, also those of G.
+    (log(n) + d), rounded down, for n rows of d columns. Here the networks are smaller, of wide
+    tables not every window is taken, training has a fixed length, and BatchNorm (for each window,
+    as there) follows every hidden layer, also those of G.
 
     References
     ----------
@@ -162,7 +163,7 @@ class ICL(BaseDetector):
         )
 
     def _contrast(self, module: Any, x: Tensor) -> Tensor:
-        """Mean loss of each row over windows and members, (B,)."""
+        """Return the mean loss of each row over windows and members, (B,)."""
         x = x.flatten(1)
         x = pad(x, (0, 1)) if x.shape[1] == 1 else x
         losses = []

@@ -16,26 +16,29 @@ from deepod.types import Batch, Losses, Shape
 
 @parameters
 class NeuTraL(BaseDetector):
-    """Neural transformation learning: the score is a contrastive loss of learned views of a row.
+    """Neural transformation learning: networks that learn different views of a row.
 
     K small networks each turn a row x into a view of it, and an encoder turns x and its views into
     codes. Together they learn to keep the code of each view near that of x and far from those of
-    the other views. Of an abnormal row, whose parts do not belong together, the views fail at that.
+    the other views. With an abnormal row, whose parts do not belong together, they fail: the score
+    is the loss.
 
     Notes
     -----
-    With h(a, b) = exp(cos(a, b) / ``temperature``) and the codes z of x and z_k of its views, loss
-    and score are the deterministic contrastive loss (DCL) of the paper:
-    - sum_k log[h(z_k, z) / (h(z_k, z) + sum of h(z_k, z_l) over the other views l)].
-    A view is x + M_k(x) (``"residual"``), sigmoid(M_k(x)) * x (``"multiplicative"``) or M_k(x)
-    (``"forward"``).
+    **When to use it.** Tables of many columns, and windows; training rows are (nearly) all normal.
 
-    Assumes (nearly) clean training rows. The transformations have no biases, with which views could
-    be constants, and no more has the default encoder. Without biases and around 0, a row and its
-    double have the same angles: hence the scaling to [0, 1]. Fails with few columns, of which there
-    are few different views.
+    **When it fails.** With few columns, of which there are few different views.
 
-    The paper's setting for Thyroid: ``NeuTraL(network=MLP(hidden=(24, 24, 24, 24), bias=False,
+    **Loss and score.** With h(a, b) = exp(cos(a, b) / ``temperature``) and the codes z of x and z_k
+    of its views, the deterministic contrastive loss (DCL) of the paper: - sum_k log[h(z_k, z) /
+    (h(z_k, z) + sum of h(z_k, z_l) over the other views l)]. A view is x + M_k(x) (``"residual"``),
+    sigmoid(M_k(x)) * x (``"multiplicative"``) or M_k(x) (``"forward"``).
+
+    **Why there are no biases, and [0, 1].** With biases, views could be constants; neither the
+    networks of the views nor the default encoder have any. A row and its double then have the same
+    angles around 0, hence the scaling to [0, 1].
+
+    **Setting.** For Thyroid: ``NeuTraL(network=MLP(hidden=(24, 24, 24, 24), bias=False,
     activation="relu"), latent_dim=24, transform_hidden=(24,), epochs=200, weight_decay=1e-5)``; for
     Arrhythmia widths of 64, ``latent_dim=32``, ``transform_hidden=(200,)`` and ``lr=5e-4``. There,
     training ends when the loss has not fallen for 100 epochs.

@@ -16,7 +16,7 @@ from deepod.types import Batch, Losses, Phase, Refresh, Shape
 
 
 def _stripes(shape: Shape, widths: list[int]) -> Tensor:
-    """1 where stripes hide a value, (widths * axes * 2, *shape) with a single channel."""
+    """Return masks, 1 where stripes hide a value, (widths * axes * 2, *shape) of one channel."""
     sides = shape[1:] if len(shape) == 3 else shape[:1]
     grid = torch.stack(torch.meshgrid(*map(torch.arange, sides), indexing="ij"))  # (axes, *sides)
     stripes = torch.stack([grid // width % 2 for width in widths])
@@ -37,41 +37,47 @@ class _Net(nn.Module):
         self.judge = network.encoder(shape, 1) if judged else None
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        """Fill in what each row's mask hides; what it leaves is made anew, too."""
+        """Rebuild whole rows from what their masks leave, (B, *shape)."""
         return self.autoencoder(x * (1 - mask) + mask)
 
 
 @parameters
 class SCADN(ErrorMaps):
-    """Inpainting of stripes: the score is the error in what was hidden, over stripes of all widths.
+    """Inpainting of stripes: an autoencoder that fills in hidden halves of an image.
 
-    Stripes of several widths hide half of an image, upright or lying, these or those between them.
-    An autoencoder learns to fill them in from the other half, and a discriminator to tell what it
-    makes from given images. Of an abnormal image the one half does not follow from the other.
+    Stripes of several widths hide half of an image, upright or lying. An autoencoder learns to fill
+    them in from the other half, and a discriminator to tell its images from given ones. In an
+    abnormal image the one half does not follow from the other: the score is the error in what was
+    hidden.
 
     Notes
     -----
-    A mask M, 1 where a value is hidden, leaves (1 - M) * x + M of x, of which the autoencoder makes
-    x'. In training each row of a batch has one of the masks, drawn anew. The autoencoder minimises
-    ``hidden_weight`` times the mean squared error of hidden values, plus that of the others, plus
-    ``adversarial_weight`` times -log D(x'). In turns with it the discriminator D minimises
-    -(log D(x) + log(1 - D(x'))) / 2, with a tenth of the learning rate. To score a row all masks
-    are put on it. Half of them hide a given value: the score is the squared error, mean over these
-    masks and over the values. ``score_by="worst"`` is the rule of the authors' code: per width the
-    largest error of each pixel under any mask, mean over the pixels, less the mean of that over the
-    training rows; then the largest over the widths.
+    **When to use it.** (Nearly) all images are normal, and things have their places in them. Of
+    windows, stretches of time are hidden.
 
-    The paper was not at hand: weights, learning rates and rules are those of its authors' code.
-    Departures from it: it has convolutions and residual blocks throughout, here all goes through a
-    code of ``latent_dim`` numbers; D judges whole images, not patches; both errors are means over
-    their own values, there sums over the number of hidden ones; Adam has its usual momentum, not 0.
+    **When it fails.** A code of a few numbers cannot hold textures and small marks. Simple images,
+    an empty one above all, are easily filled in and are not found. The discriminator may win at
+    once: then it has little to say, and an inpainting autoencoder is left. A score takes a pass for
+    each mask, 12 for most images.
 
-    Assumes (nearly) clean images in which things have their places. A code cannot hold textures and
-    small marks. Simple images, an empty one above all, are easily filled in and are not found. Of
-    windows, stretches of time are hidden. A score takes a pass for each mask, 12 for most images.
-    D may win at once: then it has little to say, and an inpainting autoencoder is left.
+    **Loss.** A mask M, 1 where a value is hidden, leaves (1 - M) * x + M of x, of which the
+    autoencoder makes x'. In training each row of a batch has one of the masks, drawn anew. The
+    autoencoder minimises ``hidden_weight`` times the mean squared error of hidden values, plus that
+    of the others, plus ``adversarial_weight`` times -log D(x'). In turns with it the discriminator
+    D minimises -(log D(x) + log(1 - D(x'))) / 2, with a tenth of the learning rate.
 
-    Their setting for MVTec, 512x512 pixels, three widths: ``SCADN(scaler="minmax", lr=1e-4,
+    **Score.** All masks are put on a row, half of which hide a given value: the squared error, mean
+    over these masks and over the values. ``score_by="worst"`` is the rule of the authors' code: per
+    width the largest error of each pixel under any mask, mean over the pixels, less the mean of
+    that over the training rows; then the largest over the widths.
+
+    **Departures.** The paper's text was not available: weights, learning rates and rules are those
+    of its authors' code. That has convolutions and residual blocks throughout, here all goes
+    through a code of ``latent_dim`` numbers; its D judges patches, here whole images; its errors
+    are sums over the number of hidden values, here means over their own values; its Adam has no
+    momentum.
+
+    **Setting.** For MVTec, 512x512 pixels, three widths: ``SCADN(scaler="minmax", lr=1e-4,
     batch_size=4, epochs=200, score_by="worst")``.
 
     References
@@ -162,7 +168,7 @@ class SCADN(ErrorMaps):
         return losses
 
     def _hidden(self, module: Any, x: Tensor) -> Tensor:
-        """Squared errors of hidden values under every mask, 0 elsewhere, (masks, B, *shape)."""
+        """Return squared errors of hidden values by mask, 0 elsewhere, (masks, B, *shape)."""
         n, masks = len(module.masks), module.masks.unsqueeze(1)
         rows = x.expand(n, *x.shape).flatten(0, 1)
         masks = masks.expand(-1, x.shape[0], *masks.shape[2:]).flatten(0, 1)
@@ -170,7 +176,7 @@ class SCADN(ErrorMaps):
         return squares.unflatten(0, (n, -1))
 
     def _by_width(self, module: Any, x: Tensor) -> Tensor:
-        """Largest error of a pixel over the masks of each width, mean over pixels, (B, widths)."""
+        """Return the largest error of a pixel by width of masks, mean over pixels, (B, widths)."""
         errors = self._hidden(module, x).mean(2 if x.dim() == 4 else 3)
         return errors.unflatten(0, (len(module.usual), -1)).amax(1).flatten(2).mean(2).T
 
