@@ -36,84 +36,91 @@ from deepod.types import Batch, Losses, Phase, Refresh, Shape
 
 @parameters
 class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
-    """Deep anomaly detector: validates, scales, trains, scores and sets the threshold.
+    """Base class of all deep anomaly detectors of rows, windows and images.
 
-    A method declares its own hyper-parameters with :func:`deepod.params.param` and defines
+    It checks and scales the data, trains the network, computes scores and sets the threshold. A
+    subclass declares its own hyper-parameters with :func:`deepod.params.param` and defines three
+    methods:
 
-    - ``_build_module(shape)``: the torch module for samples of ``shape``;
-    - ``_loss(module, batch)``: a dict of weighted loss terms, which the loop adds up;
-    - ``_score(module, x)``: one score per sample, higher = more anomalous;
+    - ``_build_module(shape)`` returns the torch module for samples of ``shape``;
+    - ``_loss(module, batch)`` returns a dict of weighted loss terms, which training adds up;
+    - ``_score(module, x)`` returns one score per sample, higher = more anomalous.
 
-    and, where it needs them, ``_prepare`` (the rows to train on), ``_noise`` (the random numbers
-    of a loss), ``_phases`` (several stages of training) and ``_after_training`` (what the score
-    needs to know of the training rows). Everything learned lives in the
-    module's parameters and buffers. ``_loss`` and ``_score`` read hyper-parameters and their
-    arguments, nothing else; the score of a sample depends on that sample alone.
+    It may also define ``_prepare`` (which rows to train on), ``_noise`` (the random numbers of the
+    loss), ``_phases`` (several stages of training) and ``_after_training`` (quantities that the
+    score takes from the training rows). Everything that is learned is stored in the module's
+    parameters and buffers. ``_loss`` and ``_score`` may read only hyper-parameters and their
+    arguments, and the score of a sample may depend only on that sample.
 
     Attributes
     ----------
     decision_scores_ : ndarray of shape (n_samples,), float64
-        Scores of the training rows, in their order, of each as if it had not been trained on, see
-        ``cross_fitting``; not if ``memory_limit`` does not allow it.
+        Scores of the training rows, in the order of X. With ``cross_fitting``, each row is scored
+        by a network that was not trained on it. Absent if the scores of all rows take more memory
+        than ``memory_limit``.
     unseen_ : bool
-        Whether it was: then ``p_values`` need no calibration rows.
+        Whether ``decision_scores_`` come from networks that were not trained on the scored rows.
+        If so, ``p_values`` need no separate calibration rows.
     threshold_ : float
-        Scores above it are labelled 1. Follows ``contamination`` and ``false_alarm_rate``, also
-        when they are changed after ``fit``, and ``set_threshold``.
+        Rows with a score above it are labelled 1. It follows ``contamination``,
+        ``false_alarm_rate`` and ``set_threshold``, also when these are changed after ``fit``.
     labels_ : ndarray of shape (n_samples,), int
-        0 (normal) or 1 (anomaly) for the training rows; absent where ``decision_scores_`` is.
+        Labels of the training rows: 0 = normal, 1 = anomaly. Absent if ``decision_scores_`` is.
     calibration_scores_ : ndarray, float64
-        Scores of the rows that ``calibration_fraction`` held out, or that ``calibrate`` was given,
-        in ascending order; under ``supervision`` with cross-fitting, without either, those of the
-        training rows that are not labelled 1. Only if there are any.
+        Scores of the calibration rows in ascending order: of the rows that
+        ``calibration_fraction`` held out or that were given to ``calibrate``. With neither, but
+        with ``supervision`` and ``cross_fitting``, the scores of the training rows that are not
+        labelled 1. Absent if there are no such rows.
     given_threshold_ : float or None
-        What ``set_threshold`` was given; it holds under the parameters of ``given_under_``.
+        The argument of the last ``set_threshold``. It is used while ``contamination`` and
+        ``false_alarm_rate`` have the values in ``given_under_``.
     given_under_ : tuple or None
-        ``contamination`` and ``false_alarm_rate`` as they were then.
+        Values of ``contamination`` and ``false_alarm_rate`` when ``set_threshold`` was called.
     history_ : list of dict
         One entry per epoch: phase, epoch, seconds and each weighted loss term.
     module_ : torch.nn.Module
         The trained module, on ``device_``.
     device_ : torch.device
+        The device that the module is on.
     baseline_ : ndarray of shape input_shape_, float64
-        A typical row, which :meth:`explain` compares with, in scaled units: the median of each
-        value over at most 1024 rows that were trained on, evenly spaced, none of them labelled 1.
+        A typical row in scaled units, which :meth:`explain` compares rows with: the median of each
+        value over at most 1024 evenly spaced training rows that are not labelled 1.
     epochs_ : int
-        ``epochs``, or what "auto" stood for.
+        The number of epochs used: ``epochs``, or the number that was chosen for "auto".
     engine_ : str
-        What ``engine`` stood for in the last phase of training.
+        The engine used in the last phase of training, see ``engine``.
     input_shape_ : tuple of int
         Shape of one sample.
     scaler_ : object
-        What scales samples; ``shift_``, ``scale_`` and ``fill_`` are what it has learned.
+        The fitted scaler, which has learned ``shift_``, ``scale_`` and ``fill_``.
     fill_ : ndarray or None
-        What takes the place of NaN, in the units of X: a median for each feature of a table, of
-        shape (d,), and for each channel of windows, (channels,), and images, (channels, 1, 1). None
-        if ``missing="refuse"``.
+        Medians that replace NaN, in the units of X: of shape (d,) for tables, (channels,) for
+        windows and (channels, 1, 1) for images. None if ``missing="refuse"``.
     encoder_ : object
-        What encodes the columns of mixed tables; only with ``categorical_features`` or
+        The fitted encoder of mixed tables. Absent without ``categorical_features`` and
         ``datetime_features``.
     n_features_in_ : int
+        Number of features seen in ``fit``.
     feature_names_in_ : ndarray of str
-        Only if X had column names.
+        Names of the columns seen in ``fit``. Absent if X had none.
     """
 
     # For list_detectors(); every method sets its own.
     family: ClassVar[str] = ""
     inputs: ClassVar[tuple[str, ...]] = ("table", "windows", "images")
     paper: ClassVar[str] = ""
-    # Optimiser steps that epochs="auto" aims at, and the most epochs it may take.
+    # epochs="auto" aims at so many optimiser steps, and takes at most so many epochs.
     auto_steps: ClassVar[int] = 2000
     auto_epochs: ClassVar[int] = 1000
-    # Whether rows score lower once they were trained on, so that cross_fitting is needed.
+    # Whether training on a row lowers its score, so that cross_fitting is needed.
     learns_by_heart: ClassVar[bool] = True
-    # Whether scores have gradients, for explain(rule="gradients"): ranks have none.
+    # Whether scores are differentiable, for explain(rule="gradients"). Ranks are not.
     has_gradients: ClassVar[bool] = True
-    # Whether scores can be written as a graph of operators: those found along gradients cannot.
+    # Whether ONNX can hold the score. It cannot if scoring itself computes gradients.
     has_graph: ClassVar[bool] = True
-    # The class of its fits, if it is not that of rows.
+    # The class that carries out a fit, where it is not Fit.
     _fit_kind: ClassVar[type[Fit] | None] = None
-    # Whether the networks that network="auto" stands for have BatchNorm.
+    # Whether network="auto" chooses a network with BatchNorm.
     auto_batch_norm: ClassVar[bool] = False
 
     # --- What a method defines -----------------------------------------------------------------
@@ -124,46 +131,51 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
 
     @abc.abstractmethod
     def _loss(self, module: nn.Module, batch: Batch) -> Losses:
-        """Weighted loss terms of a batch, each a scalar tensor."""
+        """Return the weighted loss terms of a batch by name, each a scalar tensor."""
 
     @abc.abstractmethod
     def _score(self, module: nn.Module, x: Tensor) -> Tensor:
-        """One score per sample, shape (B,), higher = more anomalous."""
+        """Return one score per sample, shape (B,), higher = more anomalous."""
 
     def _score_trained(self, module: nn.Module, x: Tensor) -> Tensor:
-        """Score samples that were trained on, each as if it had not been, where that is known."""
+        """Score training samples as if they had not been trained on, if the method can.
+
+        The default returns their ordinary scores.
+        """
         return self._score(module, x)
 
     def _prepare(
         self, X: np.ndarray, y: np.ndarray | None, rng: np.random.Generator
     ) -> tuple[np.ndarray, np.ndarray | None]:
-        """Rows to train on and their labels, from scaled rows; y only under ``supervision``.
+        """Return the rows to train on and their labels, given scaled rows.
 
-        X is read-only. Of rows that are read from disk, buffer by buffer.
+        X is read-only. y is None without ``supervision``. Rows on disk are passed one buffer at a
+        time.
         """
         return X, None
 
     def _noise(self, n: int, shape: Shape, generator: torch.Generator) -> Any:
-        """Every random number that the loss of n samples uses, as a tensor or a tuple of them."""
+        """Draw every random number that the loss of n samples uses: a tensor or several."""
         return None
 
     def _phases(self) -> list[Phase]:
-        """Stages of training."""
+        """Return the stages of training, in their order."""
         return [Phase("fit", self.epochs_, self._loss, milestones=tuple(self.milestones))]
 
     def _after_training(self) -> Refresh | None:
-        """Return how to set buffers from all rows of X, as given: before ``_prepare``.
+        """Return how to set buffers after training from the scaled rows of X, if any are.
 
-        Of rows that are read from disk, from a sample. Not from those of ``calibration_fraction``.
+        The rows are those before ``_prepare``, without those that ``calibration_fraction`` holds
+        out; a sample of them if they are on disk.
         """
         return None
 
     def _contributions(self, module: nn.Module, x: Tensor) -> Tensor | None:
-        """List what each value adds to the score, (B, *shape); None: it is no sum over values."""
+        """Return what each value adds to the score, (B, *shape); None if it is no such sum."""
         return None
 
     def _network(self, shape: Shape) -> Network:
-        """Architecture that ``network`` stands for."""
+        """Return the description of the network that ``network`` stands for."""
         network = resolve(self.network, shape)
         if self.auto_batch_norm and self.network == "auto" and "batch_norm" in network.get_params():
             network.set_params(batch_norm=True)
@@ -173,52 +185,62 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
 
     @reported
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Learn from the rows of X.
+        """Fit the detector to the rows of X and set the threshold.
 
         Parameters
         ----------
         X : array-like of shape (n, d), (n, time, channels) or (n, channels, height, width)
-            Training samples: numbers without infinity, and without NaN unless
-            ``missing="impute"``; at least two rows. Memory maps above ``memory_limit`` and sources
-            of :mod:`deepod.sources` are read from disk as needed.
+            Training samples, at least two. Infinite values are refused, and so is NaN unless
+            ``missing="impute"``. Memory maps larger than ``memory_limit`` and sources of
+            :mod:`deepod.sources` are read from disk as needed.
         y : array-like of shape (n,), optional
-            Ignored, unless a ``supervision`` parameter of the method asks for it.
+            Labels. Ignored unless the method has a ``supervision`` parameter that uses them.
 
         Returns
         -------
         self : object
-            The fitted detector. If fit fails or is interrupted, self is as it was before.
+            The fitted detector. If the fit fails or is interrupted, self is left unchanged.
 
         Raises
         ------
         ValueError
-            If a parameter or X is not acceptable, or ``checkpoint`` is the file of another fit or
-            damaged; the message names it.
+            If a parameter or X is not valid, or if the file of ``checkpoint`` is damaged or belongs
+            to another fit. The message names the problem.
         FloatingPointError
             If a loss becomes NaN or infinite; the message names the term and the step.
         MemoryError
-            If the rows or a step do not fit into memory; the message names what to make smaller.
+            If the rows or a step do not fit into memory; the message says what to make smaller.
         KeyboardInterrupt
-            At the end of the optimiser step during which Ctrl-C was pressed; a second Ctrl-C stops
-            at once. In the main thread, if the program handles Ctrl-C as Python does by itself.
+            If Ctrl-C is pressed: at the end of the current optimiser step, or at once when it is
+            pressed twice. This needs the main thread and Python's own handler of Ctrl-C.
 
         Notes
         -----
-        With ``checkpoint``, a fit that was killed, failed or was interrupted is started again with
-        the same data and parameters and goes on after the last epoch that is in the file. It ends
-        with the scores, the module and the ``history_`` (but for seconds) of a fit that was never
-        stopped: bit for bit, on the same machine with the same number of threads. That holds for
-        ``random_state=None`` too, as the file has the seeds.
+        A fit with ``checkpoint`` that was killed, failed or was interrupted continues after the
+        last saved epoch when it is started again with the same data and parameters. It ends with
+        the same scores, module and ``history_`` (except for the seconds) as a fit that was never
+        stopped: bit for bit on the same machine with the same number of threads, also with
+        ``random_state=None``, because the file holds the seeds.
 
-        The file is safetensors and JSON. It is replaced as a whole, so that there always is one to
-        go on from, and deleted when ``fit`` has ended well. A file of another class, other data,
-        other parameters (all but ``contamination``, ``false_alarm_rate``, ``verbose``,
-        ``checkpoint_every`` and callbacks without a state), another device or other versions of
-        torch or deepod is refused and left alone; so is a damaged one. Arrays are told apart by a
-        hash of all values, rows on disk by shape, type and the 64 rows at both ends. If it cannot
-        be written after training has begun, because the disk is full, there is one warning and
-        training goes on. One file serves one fit at a time: not several detectors that are fitted
-        together, nor a search. See :mod:`deepod.callbacks` for callbacks that remember something.
+        The file holds safetensors and JSON. Each new version replaces the old one as a whole, and
+        ``fit`` deletes the file when it succeeds. A file that is damaged or was written by another
+        class, with other data, other parameters, another device or other versions of torch or
+        deepod is refused and left unchanged. Exempt are ``contamination``, ``false_alarm_rate``,
+        ``verbose``, ``checkpoint_every`` and callbacks without a state, which may differ. Arrays
+        are compared by a hash of all values; rows on disk by their shape, their type and the first
+        and last 64 rows. If the file cannot be written once training has begun, for example because
+        the disk is full, there is one warning and training continues. A checkpoint file serves one
+        fit at a time, so neither a search nor several detectors that are fitted together can share
+        one. See :mod:`deepod.callbacks` for callbacks that keep a state.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from deepod import AutoEncoder
+        >>> X = np.random.default_rng(0).normal(size=(200, 3))
+        >>> detector = AutoEncoder(epochs=5, random_state=0).fit(X)
+        >>> detector.decision_scores_.shape, detector.labels_.sum()
+        ((200,), np.int64(20))
         """
         (error,) = fit_all([self], [X], [y])
         if error is not None:
@@ -229,7 +251,7 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
         return self.cross_fitting or not self.learns_by_heart
 
     def _validate_y(self, y: Any, n: int) -> np.ndarray | None:
-        """Return the labels of n rows, or None unless ``supervision`` asks for them."""
+        """Return the checked labels of n rows if ``supervision`` uses them, and None otherwise."""
         return validate_labels(y, n, getattr(self, "supervision", None))
 
     # --- scores and labels ----------------------------------------------------------------------
@@ -240,40 +262,68 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
         Parameters
         ----------
         X : array-like of shape (n, d), (n, time, channels) or (n, channels, height, width)
-            Samples shaped like those of ``fit``, or a source of :mod:`deepod.sources`. NaN are
+            Samples shaped like those of ``fit``, or a source of :mod:`deepod.sources`. NaN is
             allowed after a fit with ``missing="impute"``.
         batch_size : int, optional
-            Rows to score at once, for when memory is short. Scores do not depend on it.
+            Number of rows to score at once; by default it is chosen automatically. Reduce it if
+            memory is short. It does not change the scores.
 
         Returns
         -------
         scores : ndarray of shape (n,), float64
+            Scores in the order of X.
 
         Warns
         -----
         RuntimeWarning
-            If memory ran out, so that fewer rows than ``batch_size`` were scored at once.
+            If memory ran out, so that fewer than ``batch_size`` rows were scored at once.
 
         Raises
         ------
+        sklearn.exceptions.NotFittedError
+            If ``fit`` has not been called.
+        ValueError
+            If X has another number of features or another shape than in ``fit``, or holds values
+            that are not allowed.
         MemoryError
-            If there is not enough for 32 rows.
+            If memory does not even suffice for 32 rows at once.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from deepod import AutoEncoder
+        >>> X = np.random.default_rng(0).normal(size=(200, 3))
+        >>> detector = AutoEncoder(epochs=5, random_state=0).fit(X)
+        >>> normal, odd = detector.decision_function([[0, 0, 0], [9, 9, 9]])
+        >>> bool(odd > normal)
+        True
         """
         check_is_fitted(self)
         return finite(self._apply(X, self._score, batch_size))
 
     def score_batches(self, batches: Iterable[Any]) -> Iterator[np.ndarray]:
-        """Score batches as they come, each by :meth:`decision_function`.
+        """Return an iterator over the scores of batches, each computed when it is asked for.
+
+        The scores are those of :meth:`decision_function`.
 
         Parameters
         ----------
         batches : iterable of array-like
-            Samples shaped like those of ``fit``, at least one in each batch.
+            Batches of samples shaped like those of ``fit``, each with at least one sample.
 
         Yields
         ------
         scores : ndarray of shape (n,), float64
-            Of one batch.
+            Scores of one batch of n samples; higher = more anomalous.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> from deepod import AutoEncoder
+        >>> rng = np.random.default_rng(0)
+        >>> detector = AutoEncoder(epochs=5, random_state=0).fit(rng.normal(size=(200, 3)))
+        >>> [len(scores) for scores in detector.score_batches([X[:2] for X in [np.eye(3)] * 3])]
+        [2, 2, 2]
         """
         check_is_fitted(self)
         at_once = AtOnce()
@@ -284,7 +334,7 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
     def explain(
         self, X: Any, batch_size: int | None = None, rule: Literal["auto", "gradients"] = "auto"
     ) -> np.ndarray:
-        """Find what each value of a row adds to its score.
+        """Return how much each value of a row contributes to its score.
 
         Parameters
         ----------
@@ -293,35 +343,41 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
         batch_size : int, optional
             As in :meth:`decision_function`.
         rule : {"auto", "gradients"}, default="auto"
-            "auto" takes the terms of the score where it is a sum over values, and integrated
-            gradients elsewhere; "gradients" takes these always.
+            How to compute the contributions. "auto" returns the terms of the score if the score is
+            a sum over the values of the row, and integrated gradients otherwise. "gradients" always
+            returns integrated gradients.
 
         Returns
         -------
         contributions : ndarray shaped like X, float64
-            In units of the score. Those of a row depend on that row alone. A missing value that is
-            imputed counts as what takes its place. What a category or a time adds is the sum over
-            the columns that it was encoded as.
+            Contributions in units of the score. Those of a row depend on that row alone. An imputed
+            value contributes as if it had been given. The contribution of a category or a time is
+            the sum over the columns that it was encoded as.
+
+        Raises
+        ------
+        ValueError
+            If ``rule`` is unknown, or is "gradients" and the score has no gradients.
 
         Notes
         -----
-        **Terms of the score** sum up to the score where it is a sum of errors of reconstruction: of
-        ``AutoEncoder``, ``DAE``, ``MemAE``, ``E2EAE``, ``OCGAN`` and ``ADGAN``; of ``VAE`` and
-        ``SCADN`` by default; of ``DCN``, ``IAEAD``, ``IAELSTMKL``, ``IGD`` and ``LSA`` with
-        ``score_by="reconstruction"``; of ``AnoRand`` where ``fusion`` is "reconstruction", as by
-        default without labels (each squared error over the norm); and of
-        ``NSAE(novelty_weight=0, normalize=None)``; also of ``DSEBM(score_by="reconstruction")``,
-        ``GaussianAD``, ``PixelCNN``, and ``Neighbors``, whose score has no gradients.
+        **Terms of the score** add up to the score. These detectors have them: ``AutoEncoder``,
+        ``DAE``, ``MemAE``, ``E2EAE``, ``OCGAN``, ``ADGAN``, ``GaussianAD``, ``PixelCNN`` and
+        ``Neighbors``; ``VAE`` and ``SCADN`` by default; ``DCN``, ``DSEBM``, ``IAEAD``,
+        ``IAELSTMKL``, ``IGD`` and ``LSA`` with ``score_by="reconstruction"``; ``AnoRand`` with
+        ``fusion="reconstruction"``, its default without labels (each squared error is divided by
+        the norm); and ``NSAE(novelty_weight=0, normalize=None)``.
 
         **Integrated gradients** (Sundararajan, Taly and Yan, ICML 2017, equation 1) from
-        ``baseline_`` to the row sum up to its score less that of the baseline, but for the error of
-        a quadrature with 128 nodes (about 0.5 % of the sum of their sizes, where the network has
-        kinks; ``benchmarks/README.md``). Values below zero make a row look more normal. They serve
-        all other settings and methods, and take the time of 100 to 400 scorings.
+        ``baseline_`` to the row serve all other methods and settings. They add up to the score of
+        the row minus that of the baseline, except for the error of a quadrature with 128 nodes
+        (about 0.5 % of the sum of the absolute contributions for networks with kinks; see
+        ``benchmarks/README.md``). Negative contributions make a row look more normal. They take as
+        long as 100 to 400 scorings. The score of ``Neighbors`` has no gradients.
 
-        The terms say where a reconstruction fails, which need not be where the row is odd: on
-        tables of few columns an autoencoder may copy the odd value and err on its neighbours.
-        Gradients find it there more often.
+        Terms of the score show where a reconstruction fails, which need not be where the row is
+        odd: on tables with few columns, an autoencoder may copy the odd value and reconstruct its
+        neighbours badly. There, gradients find the odd value more often.
 
         Examples
         --------
@@ -337,7 +393,10 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
         if rule not in ("auto", "gradients"):
             raise ValueError(f"rule must be 'auto' or 'gradients', got {rule!r}.")
         if rule == "gradients" and not self.has_gradients:
-            raise ValueError(f"rule='gradients' is not for {type(self).__name__}: use 'auto'.")
+            raise ValueError(
+                f"rule='gradients' is not for {type(self).__name__}, whose score has no "
+                "gradients: use rule='auto'."
+            )
         start = torch.as_tensor(self.baseline_, dtype=torch.float32, device=self.device_)
         at_once = AtOnce()
 
@@ -354,29 +413,29 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
         return self._apply(X, contributions, batch_size, at_once).reshape(np.shape(X))
 
     def as_module(self) -> nn.Module:
-        """Return a torch module that maps rows, as ``fit`` takes them, to their scores.
+        """Return a torch module that computes the scores of unscaled rows.
 
-        Scaling, network and score are inside, and what takes the place of NaN if
-        ``missing="impute"``: for explainers that follow gradients, ``torch.export`` and the like.
+        It includes imputation (with ``missing="impute"``), scaling, network and score. Use it for
+        gradient-based explainers, ``torch.export`` and the like.
 
         Returns
         -------
         module : torch.nn.Module
-            ``module(X)``, of a tensor of n rows in the units and the shape of those of ``fit``,
-            gives a tensor of shape (n,), float64, equal to :meth:`decision_function` but for
-            float32 rounding. It is a copy on the CPU, in the mode of evaluation, and follows no
-            later change of the detector. What ``decision_function`` refuses, such as infinity, it
-            does not check.
+            ``module(X)`` maps a tensor of n rows, in the units and the shape of the rows of
+            ``fit``, to a float64 tensor of shape (n,). Its values equal those of
+            :meth:`decision_function` except for float32 rounding. The module is a copy on the CPU
+            in evaluation mode; later changes of the detector do not affect it. It does not check
+            its input for infinite values and the like.
 
         Raises
         ------
-        NotFittedError
-            If there is nothing to make it of yet.
+        sklearn.exceptions.NotFittedError
+            If ``fit`` has not been called.
 
         Notes
         -----
-        Gradients reach X where the score has any. The ranks of ``Neighbors`` have none: it refuses
-        an X that asks for them with a RuntimeError.
+        The module is differentiable with respect to X. An exception is ``Neighbors``, whose ranks
+        have no gradients: its module raises a RuntimeError if X requires them.
 
         Examples
         --------
@@ -401,16 +460,32 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
         return apply(self, validate_rows(self, X, reset=False), function, batch_size, at_once)
 
     def _generator(self, random_state: Any) -> torch.Generator:
-        """Return random numbers on the device, from a ``random_state`` parameter."""
+        """Return a generator of random numbers on the device, seeded by ``random_state``."""
         return torch.Generator(self.device_).manual_seed(spawn_seeds(random_state, 1)[0])
 
     # --- scikit-learn's estimator API -----------------------------------------------------------
 
     def set_params(self, **params: Any) -> Self:
-        """Set hyper-parameters, ``network__hidden`` and the like included.
+        """Set hyper-parameters, including those of the network such as ``network__hidden``.
 
-        On a network that is given by name, its parameters may be set too: the name is then
-        replaced by the description it stands for.
+        If ``network`` is a name such as "mlp" and one of the network's own parameters is set, the
+        name is replaced by the network object that it stands for.
+
+        Parameters
+        ----------
+        **params
+            Hyper-parameters by name.
+
+        Returns
+        -------
+        self : object
+            The same detector.
+
+        Examples
+        --------
+        >>> from deepod import AutoEncoder
+        >>> AutoEncoder(network="mlp").set_params(network__hidden=(32,)).network.hidden
+        (32,)
         """
         nested = [name.partition("__")[2] for name in params if name.startswith("network__")]
         network = params.get("network", self.network)
@@ -432,7 +507,7 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
         return tags
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything, as plain arrays: for machines without a GPU, and for skops."""
+        """Return the state as plain arrays, for machines without a GPU and for skops."""
         state = dict(BaseEstimator.__getstate__(self))
         if "module_" in state:
             tensors = self.module_.state_dict()
@@ -444,7 +519,7 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
 
     @fixed()
     def __setstate__(self, state: dict[str, Any]) -> None:
-        """Restore, and go to the device that ``device`` stands for here, if there is one."""
+        """Restore the state, on the device that ``device`` stands for if this machine has it."""
         BaseEstimator.__setstate__(self, state)
         if "module_" in state:
             tensors = {name: torch.tensor(array) for name, array in state["module_"].items()}

@@ -1,4 +1,4 @@
-"""Members of ensembles and detectors of windows: any detector of deepod, PyOD or scikit-learn."""
+"""Checks, seeds and scores of members of ensembles: detectors of deepod, PyOD or scikit-learn."""
 
 from __future__ import annotations
 
@@ -17,24 +17,24 @@ from deepod.sources import Source
 
 
 def check_member(member: Any) -> None:
-    """Refuse what is no detector."""
+    """Raise TypeError if a member is not a detector that can score new rows."""
     last = last_step(member)
     # A class, or anything else without parameters, is none of scikit-learn's either.
     fits = hasattr(last, "score_samples") and hasattr(last, "get_params")
     if not (isinstance(last, PyODBaseDetector) or (fits and is_outlier_detector(last))):
         raise TypeError(
-            "detectors must hold detectors of deepod, PyOD or scikit-learn that score new rows "
-            f"(LocalOutlierFactor with novelty=True), got {member!r}."
+            "detectors must be detectors of deepod, PyOD or scikit-learn that can score new rows "
+            f"(LocalOutlierFactor can with novelty=True), got {member!r}."
         )
     check_of_rows(last)
 
 
 def check_of_rows(detector: Any) -> None:
-    """Refuse a detector of series, for which rows are points in time."""
+    """Raise TypeError for a detector of series, for which rows are points in time."""
     if "series" in getattr(detector, "inputs", ()):
         raise TypeError(
-            f"{type(detector).__name__} is for series, not for rows or windows; "
-            "deepod.series.SeriesConsensus joins such detectors."
+            f"{type(detector).__name__} is a detector of time series, not of rows or windows; use "
+            "deepod.series.SeriesConsensus to join such detectors."
         )
 
 
@@ -53,12 +53,12 @@ def last_step(member: Any) -> Any:
 
 
 def scores_of(member: Any, X: Any, batch_size: int | None = None) -> np.ndarray:
-    """Scores of rows, higher = more anomalous.
+    """Return the scores of rows by any detector, higher = more anomalous.
 
     Raises
     ------
     FloatingPointError
-        If a detector of others gives a row no number.
+        If a detector of PyOD or scikit-learn returns NaN.
     """
     if isinstance(member, BaseDetector):
         return member.decision_function(X, batch_size)
@@ -68,17 +68,18 @@ def scores_of(member: Any, X: Any, batch_size: int | None = None) -> np.ndarray:
         scores = -np.asarray(member.score_samples(X), dtype=float)
     if np.isnan(scores).any():
         raise FloatingPointError(
-            f"{type(last_step(member)).__name__} gives rows the score NaN; leave it out of "
-            "detectors, or see what it makes of such rows."
+            f"{type(last_step(member)).__name__} returns NaN as the score of some rows; leave it "
+            "out of detectors, or check these rows."
         )
     return finite(scores)
 
 
 def training_scores(member: Any, X: Any) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores of training rows: to learn a tail from, as if not trained on, and to rank them by.
+    """Return three kinds of scores of the training rows of a member.
 
-    Fits a detector that is none of ours. Of ours, that may have been trained on rows from disk and
-    have kept few scores, the first may stand in for more.
+    The first kind is for learning a tail from, and may be those of a sample of rows on disk. The
+    second are scores as if the rows had not been trained on. The third are the ordinary scores. A
+    member of PyOD or scikit-learn is fitted here.
     """
     if isinstance(member, BaseDetector):
         known = member._training_scores
@@ -86,8 +87,8 @@ def training_scores(member: Any, X: Any) -> tuple[np.ndarray, np.ndarray, np.nda
         return known, getattr(member, "_unseen_scores", own), own
     if isinstance(X, Source):
         raise TypeError(
-            f"{type(member).__name__} takes no rows from disk; give it an array of them, or leave "
-            "it out of detectors."
+            f"{type(member).__name__} cannot read rows from disk; pass X as an array in memory, "
+            "or leave it out of detectors."
         )
     order = np.random.default_rng(len(X)).permutation(len(X))
     halves = np.sort(order[: len(X) // 2]), np.sort(order[len(X) // 2 :])

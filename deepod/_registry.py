@@ -1,4 +1,4 @@
-"""The version, and the table of the detectors: one line for each."""
+"""The version, and the tables of the detectors with one line for each."""
 
 from __future__ import annotations
 
@@ -59,13 +59,13 @@ GRAPHS = {
     "AddAGAE": "deepod.graphs.addagae",
     "AddGraph": "deepod.graphs.addgraph",
 }
-# What detectors are joined by; in files, too.
+# Classes that join detectors.
 ENSEMBLES = {
     "Consensus": "deepod.ensemble",
     "SeriesConsensus": "deepod.series.consensus",
     "SeedEnsemble": "deepod.ensemble",
 }
-# What else may be in a fitted pipeline: parameters, and what fit leaves behind.
+# Other classes that a fitted pipeline may hold: as parameters or as fitted attributes.
 _PARTS = {
     "EarlyStopping": "deepod.callbacks",
     "LeNet": "deepod.networks.lenet",
@@ -80,28 +80,35 @@ _PARTS = {
     "Tail": "deepod._scoring.tails",
     "_Thresholded": "deepod._scoring.vocabulary",
 }
-# For skops.io.load(..., trusted=TRUSTED_TYPES): every class of deepod that a file may need, by the
-# name that skops gives it. All are plain: to make one from a file runs no code of the file.
+# For skops.io.load(..., trusted=TRUSTED_TYPES): every class of deepod that a file may need, by its
+# name in skops. Creating an object of one of them runs no code from the file.
 TRUSTED_TYPES = sorted(
     f"{module}.{name}" for name, module in (DETECTORS | SERIES | ENSEMBLES | _PARTS).items()
 )
 
 
 def list_detectors(series: bool = False, graphs: bool = False) -> list[dict[str, Any]]:
-    """Describe every detector of rows, or of time series or dynamic graphs.
+    """Return a description of every detector of rows, time series or dynamic graphs.
 
     Parameters
     ----------
     series : bool, default=False
-        Whether to describe those of :mod:`deepod.series` instead.
+        Whether to list the detectors of :mod:`deepod.series` instead of those of rows.
     graphs : bool, default=False
-        Whether to describe those of :mod:`deepod.graphs` instead.
+        Whether to list the detectors of :mod:`deepod.graphs` instead of those of rows.
 
     Returns
     -------
     list of dict
-        With keys ``name``, ``family``, ``inputs`` (tuple of "table", "windows", "images", or
-        "series", "edges", "snapshots"), ``paper`` and ``detector`` (the class).
+        One dict per detector, with the keys ``name``, ``family``, ``inputs`` (what it takes: a
+        tuple of "table", "windows", "images", "series", "edges" or "snapshots"), ``paper`` and
+        ``detector`` (the class).
+
+    Examples
+    --------
+    >>> from deepod import list_detectors
+    >>> [d["name"] for d in list_detectors() if d["family"] == "one-class"][:2]
+    ['DROCC', 'DeepSVDD']
     """
     names = GRAPHS if graphs else SERIES if series else DETECTORS
     detectors = [detector_class(name) for name in names]
@@ -118,5 +125,5 @@ def list_detectors(series: bool = False, graphs: bool = False) -> list[dict[str,
 
 
 def detector_class(name: str) -> Any:
-    """Import a class of the tables above, by its name."""
+    """Return a class of the tables above by its name."""
     return getattr(import_module((DETECTORS | SERIES | GRAPHS | ENSEMBLES)[name]), name)

@@ -1,4 +1,4 @@
-"""scikit-learn's callbacks, from its version 1.9 on; with older ones nothing of this is there."""
+"""Support for the callbacks of scikit-learn 1.9 and later; with older versions it does nothing."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ Fitting = TypeVar("Fitting", bound=Callable[..., Any])
 if TYPE_CHECKING:
 
     class CallbackSupport:
-        """Give a detector ``set_callbacks``."""
+        """Mixin with the method ``set_callbacks``."""
 
         def set_callbacks(self, *callbacks: Any) -> Any:
             """Set scikit-learn's callbacks."""
 
     def reported(fit: Fitting) -> Fitting:
-        """Have ``fit`` tell scikit-learn's callbacks."""
+        """Make ``fit`` call scikit-learn's callbacks."""
         return fit
 
 else:
@@ -27,18 +27,18 @@ else:
     except ImportError:
 
         class CallbackSupport:
-            """Nothing: this scikit-learn has no callbacks."""
+            """Empty mixin, because this scikit-learn has no callbacks."""
 
         def reported(fit: Fitting) -> Fitting:
-            """Return ``fit`` as it is: this scikit-learn has no callbacks."""
+            """Return ``fit`` unchanged, because this scikit-learn has no callbacks."""
             return fit
 
     else:
 
         def reported(fit: Fitting) -> Fitting:
-            """Have ``fit`` tell scikit-learn's callbacks when it begins and ends.
+            """Make ``fit`` call scikit-learn's callbacks when it begins and ends.
 
-            :class:`deepod._training.reports.Reporter` tells them what is in between.
+            :class:`deepod._training.reports.Reporter` calls them for phases and epochs.
             """
 
             @with_callbacks

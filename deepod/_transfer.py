@@ -1,4 +1,4 @@
-"""Going on from what was learned: on other rows by ``transfer``, on new rows by ``partial_fit``."""
+"""Training that starts from fitted weights: ``transfer`` and ``partial_fit``."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ Method = TypeVar("Method", bound=Callable[..., Any])
 if TYPE_CHECKING:  # scikit-learn's has no types
 
     def available_if(check: Callable[[Any], bool]) -> Callable[[Method], Method]:
-        """Give a method to the objects that ``check`` is true of."""
+        """Decorate a method that only objects have for which ``check`` returns True."""
 
 else:
     from sklearn.utils.metaestimators import available_if
 
-# What partial_fit leaves as it was, if it is there.
+# Attributes that partial_fit keeps.
 _KNOWN = (
     *("n_features_in_", "feature_names_in_", "input_shape_", "scaler_", "encoder_", "columns_"),
     "window_",
@@ -32,11 +32,11 @@ _KNOWN = (
 
 
 def _trained_in_steps(detector: Any) -> bool:
-    """Tell whether a detector's weights are trained; raise an error that says so if not."""
+    """Return True if a detector trains weights by gradients, and raise AttributeError if not."""
     if not (detector.auto_epochs and detector._in_steps):
         raise AttributeError(
-            f"{type(detector).__name__} trains no weights by gradients, from which training could "
-            "go on: give fit all rows."
+            f"{type(detector).__name__} has no partial_fit, because it trains no weights by "
+            "gradients: call fit with all rows instead."
         )
     return True
 
@@ -45,9 +45,9 @@ class Continues:
     """Training that starts from fitted weights."""
 
     auto_epochs: ClassVar[int]
-    # False where ``fit`` takes no steps, or none that the next one could go on from.
+    # False if ``fit`` takes no optimiser steps, or a further fit could not continue them.
     _in_steps: ClassVar[bool] = True
-    # What ``transfer`` has given: a fit begins with it. None: with new weights.
+    # Set by ``transfer``: the weights that ``fit`` starts from. None stands for new weights.
     _start: Start | None = None
 
     @fixed()
@@ -63,44 +63,47 @@ class Continues:
         Parameters
         ----------
         freeze : None, "encoder", str, int or iterable of str, default=None
-            What ``fit`` leaves as it is: nothing; the parts called encoder (where there are none,
-            as in :class:`deepod.series.LSTMAD`, all but the head); parts or parameters, by
-            their names in ``module_``, such as "encoder.0" or "decoder"; or the first layers that
-            have parameters, so many of them, in the order of ``module_``.
+            Parameters that ``fit`` does not train. None freezes nothing. "encoder" freezes the
+            parts of ``module_`` with that name, or everything but the head if there are none, as
+            in :class:`deepod.series.LSTMAD`. Other strings are names of parts or parameters of
+            ``module_``, such as "encoder.0" or "decoder". An int n freezes the first n layers that
+            have parameters.
         lr_scale : float, default=1.0
-            Factor of the learning rates.
+            Factor by which learning rates are multiplied.
         reset_head : bool, default=False
-            Whether the head starts from new weights: the parts of ``module_`` called head, or else
-            its last layer.
+            Whether to give new weights to the head: to the parts of ``module_`` called head, or to
+            its last layer if there are none.
 
         Returns
         -------
         detector : object
-            With the parameters of this one, as they were when it was fitted.
+            An unfitted detector with the parameters that this one was fitted with.
 
         Raises
         ------
-        NotFittedError
-            If this one is not fitted.
+        sklearn.exceptions.NotFittedError
+            If this detector is not fitted.
         TypeError
             If the method trains no weights by gradients.
         ValueError
-            If ``freeze`` names what is not there, or leaves nothing to train; by ``fit``, if
-            samples have another shape, or parameters were set by which the network is another one.
+            If ``freeze`` names a part that does not exist or leaves nothing to train, if the head
+            is both frozen and reset, or if ``lr_scale`` is not positive. The ``fit`` of the
+            returned detector raises it if the samples have another shape, or if its parameters
+            were changed so that the network is a different one.
 
         Notes
         -----
-        ``fit`` learns the scaling, the encoding of categories, threshold and calibration anew, from
-        its rows alone, and goes through all phases of the method. Frozen parameters end with the
-        bits they had. Statistics are no parameters: BatchNorm's means and variances, also those
-        inside frozen parts, start from the fitted ones and follow the new rows, as the scaling does
-        (Li et al., Revisiting Batch Normalization For Practical Domain Adaptation, 2016); after
-        few steps they are a mixture of both. Centres and the like that a method finds from its rows
-        are found anew, and a phase that could train frozen parameters alone takes no steps.
+        ``fit`` learns scaling, encoding of categories, threshold and calibration from its own rows
+        alone, and runs all phases of the method. Frozen parameters do not change by a single bit.
+        The running means and variances of BatchNorm are not parameters: they start from the fitted
+        values and follow the new rows, also in frozen parts, as the scaling does (Li et al.,
+        Revisiting Batch Normalization For Practical Domain Adaptation, 2016). After few steps they
+        are still a mixture of both. Centres and similar quantities that a method computes from its
+        rows are computed anew. A phase whose parameters are all frozen takes no steps.
 
-        What to start from is no parameter: ``get_params`` does not know of it. scikit-learn's
-        ``clone``, and with it searches, pipelines and ensembles, hands it on; so does pickle.
-        ``fit`` starts from it again each time. A file that was saved does not hold it.
+        The weights to start from are not a hyper-parameter, so ``get_params`` does not list them.
+        scikit-learn's ``clone`` copies them, and so do searches, pipelines, ensembles and pickle.
+        Each call of ``fit`` starts from them again. ``save`` does not write them.
 
         Examples
         --------
@@ -119,8 +122,8 @@ class Continues:
         name = type(self).__name__
         if not (self.auto_epochs and self._in_steps):
             raise TypeError(
-                f"{name} trains no weights by gradients, which a transfer could start from: fit it "
-                "on the target's rows."
+                f"{name} cannot be transferred, because it trains no weights by gradients: fit a "
+                "new one on the rows of the target."
             )
         if isinstance(lr_scale, bool) or not 0 < lr_scale < float("inf"):
             raise ValueError(f"lr_scale must be a positive number, got {lr_scale!r}.")
@@ -131,8 +134,9 @@ class Continues:
         fresh = head_names(module) if reset_head else ()
         if set(frozen) & set(fresh):
             raise ValueError(
-                f"freeze={freeze!r} holds the head still, which reset_head=True begins anew: "
-                f"{sorted(set(frozen) & set(fresh))}."
+                f"freeze={freeze!r} freezes parameters to which reset_head=True would give new "
+                f"values: {sorted(set(frozen) & set(fresh))}. Set reset_head=False, or freeze "
+                "other parts."
             )
         shape = self.input_shape_  # type: ignore[attr-defined]
         detector._start = Start(weights_of(module), shape, frozen, fresh, float(lr_scale))
@@ -141,9 +145,10 @@ class Continues:
     @available_if(_trained_in_steps)
     @fixed()
     def partial_fit(self, X: Any, y: Any = None) -> Self:
-        """Go on training with new rows, from the weights that there are.
+        """Continue training with new rows, from the present weights.
 
-        Without any, it is ``fit``. Methods that train no weights by gradients do not have it.
+        The first call is the same as ``fit``. Methods that train no weights by gradients do not
+        have ``partial_fit``.
 
         Parameters
         ----------
@@ -152,33 +157,33 @@ class Continues:
             given in parts: ``X.read(start, stop)`` of a source of :mod:`deepod.sources`, or
             ``X[start:stop]`` of a memory map, each of at most ``memory_limit`` bytes.
         y : array-like, optional
-            As in ``fit``.
+            Labels, as in ``fit``.
 
         Returns
         -------
         self : object
-            If it fails or is interrupted, self is as it was before.
+            The same detector. If training fails or is interrupted, it is left unchanged.
 
         Raises
         ------
         ValueError, FloatingPointError, KeyboardInterrupt
-            As ``fit``.
+            In the same cases as ``fit``.
 
         Notes
         -----
-        **The scaling stays**, as do the encoding of categories, what takes the place of NaN and
-        the window of a series: the weights know their input in those units, and a level that moves
-        would be hidden from them by a new scaling. **Threshold, ``decision_scores_`` and
-        calibration are those of the new rows alone**, cross-fitted as in ``fit``: how
-        earlier rows would score with the weights of now is not known without them. Few rows thus
-        make an uncertain threshold; collect some hundreds, or call ``calibrate`` or
-        ``set_threshold`` afterwards. To keep what was known of earlier rows too, give some of
-        them again, or see :class:`deepod.continual.ContinualTrainer`.
+        **Scaling, encoding of categories, imputed values and the window of a series are kept**: the
+        weights were trained in these units, and a new scaling would hide a drift of the data from
+        them. **Threshold, ``decision_scores_`` and calibration scores are those of the new rows
+        alone**, with cross-fitting as in ``fit``, because the earlier rows are not stored. With few
+        rows, the threshold is therefore uncertain: collect some hundreds of rows, or call
+        ``calibrate`` or ``set_threshold`` afterwards. To remember earlier rows, pass some of them
+        again, or use :class:`deepod.continual.ContinualTrainer`.
 
-        It goes through all phases of the method with a new optimiser. With ``epochs="auto"``, it
-        takes no more passes over the new rows than were taken over those before, so that a few new
-        ones do not outweigh many old ones. What ``transfer`` has frozen stays so, and ``lr_scale``
-        holds. scikit-learn's callbacks (``set_callbacks``) are told of ``fit`` alone.
+        Each call runs all phases of the method with a new optimiser. With ``epochs="auto"``, it
+        makes at most as many passes over the new rows as the call before made over its rows, so
+        that a few new rows do not outweigh many old ones. ``freeze`` and ``lr_scale`` of
+        ``transfer`` still apply. scikit-learn's callbacks (``set_callbacks``) are called by ``fit``
+        only.
 
         Examples
         --------
@@ -196,7 +201,7 @@ class Continues:
         return self._go_on(X, y)
 
     def _go_on(self, X: Any, y: Any = None, **changes: Any) -> Self:
-        """Train on from the weights there are, with ``changes`` of the start."""
+        """Continue training from the present weights, with ``changes`` of the start."""
         mapped = is_mapped(X) and X.nbytes > self.memory_limit  # type: ignore[attr-defined]
         if mapped or isinstance(X, Source):
             part = "X[start:stop]" if mapped else "X.read(start, stop)"
@@ -213,7 +218,7 @@ class Continues:
             known=known,
             passes=state["epochs_"],
         )
-        if self._start is not None:  # what it has held, it holds on
+        if self._start is not None:  # keep what transfer has set
             start = replace(start, frozen=self._start.frozen, lr_scale=self._start.lr_scale)
         return self._fit_from(replace(start, **changes), X, y)
 
@@ -224,7 +229,7 @@ class Continues:
         return self
 
     def __sklearn_clone__(self) -> Self:
-        """Clone, with what ``transfer`` has given."""
+        """Clone the detector, with the weights that ``transfer`` has set."""
         copy: Self = BaseEstimator.__sklearn_clone__(self)
         if self._start is not None:
             copy._start = self._start

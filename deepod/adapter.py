@@ -1,4 +1,4 @@
-"""scikit-learn's own convention for outlier detectors around one of ours."""
+"""Adapter from deepod's labels and scores to scikit-learn's convention for outlier detectors."""
 
 from __future__ import annotations
 
@@ -22,25 +22,27 @@ _OF_THRESHOLD = ("contamination", "false_alarm_rate")  # which may be changed af
 
 
 class SklearnOutlierAdapter(_OutlierEstimator):
-    """Labels -1 (anomaly) and +1 (normal), and lower scores = more anomalous.
+    """Adapter that gives a detector scikit-learn's convention: -1 and +1, lower = more anomalous.
+
+    ``predict`` returns -1 for anomalies and +1 for normal rows, and ``decision_function`` is
+    negative for anomalies, as in :class:`sklearn.ensemble.IsolationForest`.
 
     Parameters
     ----------
     detector : BaseDetector
-        The detector to adapt. It is cloned by ``fit``, not changed.
+        The detector to adapt. ``fit`` clones it and does not change it.
 
     Attributes
     ----------
     detector_ : BaseDetector
         The fitted clone.
     offset_ : float
-        ``decision_function`` is ``score_samples`` minus this.
+        ``decision_function`` returns ``score_samples`` minus this number.
 
     Notes
     -----
-    Give the detector a ``random_state``. With None two fits differ, as they should; but
-    scikit-learn's ``check_estimator`` seeds only a parameter of the adapter itself, which has none,
-    and those of its checks that compare two fits then fail.
+    To pass scikit-learn's ``check_estimator``, give the detector a ``random_state``: some checks
+    compare two fits, and they can seed only parameters of the adapter itself.
 
     Examples
     --------
@@ -58,12 +60,23 @@ class SklearnOutlierAdapter(_OutlierEstimator):
         self.detector = detector
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Fit a clone of the detector."""
+        """Fit a clone of the detector.
+
+        Parameters
+        ----------
+        X, y : array-like
+            As in the ``fit`` of the detector.
+
+        Returns
+        -------
+        self : object
+            The fitted adapter.
+        """
         self.detector_ = clone(self.detector).fit(X, y)
         return self
 
     def calibrate(self, X: Any) -> Self:
-        """Take these rows for calibration, as the detector's ``calibrate`` does.
+        """Use these rows as calibration rows of the detector, instead of any earlier ones.
 
         Parameters
         ----------
@@ -73,18 +86,19 @@ class SklearnOutlierAdapter(_OutlierEstimator):
         Returns
         -------
         self : object
+            The same adapter.
 
         Raises
         ------
         ValueError
-            If there are too few for the detector's ``false_alarm_rate``.
+            If X has too few rows for the ``false_alarm_rate`` of the detector.
         """
         check_is_fitted(self)
         self.detector_.calibrate(X)
         return self
 
     def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
-        """Fit and return the labels of the training rows, -1 (anomaly) or +1 (normal).
+        """Fit the detector and return the labels of the training rows, -1 or +1.
 
         Parameters
         ----------
@@ -94,26 +108,32 @@ class SklearnOutlierAdapter(_OutlierEstimator):
         Returns
         -------
         labels : ndarray of shape (n,), int
+            -1 = anomaly, +1 = normal.
 
         Raises
         ------
         ValueError
-            Before training, if the detector's ``false_alarm_rate`` has to wait for ``calibrate``.
+            If the detector's ``false_alarm_rate`` needs ``calibrate`` first; raised before
+            training.
         """
         self.detector._check_calibrates_in_fit()
         return self.fit(X, y).predict(X)
 
     def set_params(self, **params: Any) -> Self:
-        """Set parameters; those of the detector that set the threshold hold for ``detector_`` too.
+        """Set parameters of the adapter and of its detector.
+
+        ``detector__contamination`` and ``detector__false_alarm_rate`` also change the threshold of
+        the fitted ``detector_``.
 
         Parameters
         ----------
         **params
-            ``detector``, or parameters of it as ``detector__contamination`` and the like.
+            ``detector``, or parameters of the detector such as ``detector__contamination``.
 
         Returns
         -------
         self : object
+            The same adapter.
         """
         super().set_params(**params)
         own = {name: params.get(f"detector__{name}", self) for name in _OF_THRESHOLD}
@@ -129,35 +149,68 @@ class SklearnOutlierAdapter(_OutlierEstimator):
 
     @property
     def classes_(self) -> np.ndarray:
-        """The labels, -1 and +1, for ``cross_val_predict`` of scikit-learn with labels."""
+        """The two labels, [-1, 1], which scikit-learn's ``cross_val_predict`` asks for."""
         check_is_fitted(self)
         return np.array([-1, 1])
 
     @property
     def offset_(self) -> float:
-        """Score below which a row is labelled -1."""
+        """The value of ``score_samples`` below which a row is labelled -1."""
         return -self.detector_.threshold_
 
     @property
     def n_features_in_(self) -> int:
-        """Number of features seen in ``fit``."""
+        """The number of features seen in ``fit``."""
         return self.detector_.n_features_in_
 
     @property
     def feature_names_in_(self) -> np.ndarray:
-        """Names of the columns seen in ``fit``, if they had any."""
+        """The names of the columns seen in ``fit``, if they had names."""
         return self.detector_.feature_names_in_
 
     def score_samples(self, X: Any) -> np.ndarray:
-        """Return scores of shape (n,); lower = more anomalous."""
+        """Return the negative scores of the detector; lower = more anomalous.
+
+        Parameters
+        ----------
+        X : array-like
+            Samples shaped like those of ``fit``.
+
+        Returns
+        -------
+        scores : ndarray of shape (n,), float64
+            Minus the scores of the detector's ``decision_function``.
+        """
         check_is_fitted(self)
         return -self.detector_.decision_function(X)
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Return scores of shape (n,), negative for anomalies."""
+        """Return shifted scores, which are negative for anomalies.
+
+        Parameters
+        ----------
+        X : array-like
+            Samples shaped like those of ``fit``.
+
+        Returns
+        -------
+        scores : ndarray of shape (n,), float64
+            ``score_samples(X) - offset_``.
+        """
         return self.score_samples(X) - self.offset_
 
     def predict(self, X: Any) -> np.ndarray:
-        """Return labels of shape (n,): -1 (anomaly) or +1 (normal)."""
+        """Return the labels of rows: -1 = anomaly, +1 = normal.
+
+        Parameters
+        ----------
+        X : array-like
+            Samples shaped like those of ``fit``.
+
+        Returns
+        -------
+        labels : ndarray of shape (n,), int
+            Labels in the order of X.
+        """
         check_is_fitted(self)
         return 1 - 2 * self.detector_.predict(X)

@@ -1,24 +1,25 @@
-"""Callbacks: functions that are told an event after every epoch and may end the phase.
+"""Callbacks: functions that are called after every epoch of training and may end a phase.
 
-Any callable ``f(event) -> bool | None`` will do; True ends the phase. One that has a method
-``end()`` is told when a phase is over, however it ended; one that has
-``begin_epoch(phase, epoch, epochs)``, before every epoch. :class:`deepod.types.Event` says what an
-event holds.
+A callback is any callable ``f(event) -> bool | None``; if it returns True, the phase ends.
+:class:`deepod.types.Event` describes its argument. If a callback has a method ``end()``, it is
+called at the end of every phase, also after an error. If it has a method
+``begin_epoch(phase, epoch, epochs)``, it is called before every epoch.
 
-The callbacks of scikit-learn 1.9 and later, such as its ``ProgressBar`` and ``ScoringMonitor``, are
-not for the parameter ``callbacks`` but for ``detector.set_callbacks``, or that of the pipeline or
-the search around it. The fit is their root task, phases its subtasks, epochs those of a phase; True
-at the end of an epoch ends the phase. What they are given as ``fitted_estimator`` is the detector
-as if training was over, which takes a scoring of all rows an epoch. Detectors that are fitted
-together (:func:`deepod.fit_many`, members of ensembles) tell them nothing.
+Callbacks of scikit-learn 1.9 and later, such as ``ProgressBar`` and ``ScoringMonitor``, do not
+belong in the parameter ``callbacks``: pass them to ``detector.set_callbacks``, or to the
+``set_callbacks`` of the pipeline or search around the detector. The fit is their root task, phases
+are its subtasks, and epochs are the subtasks of a phase; one that returns True at the end of an
+epoch ends the phase. Their ``fitted_estimator`` is the detector as if training had ended, for which
+all rows are scored after every epoch. Detectors that are fitted together (by
+:func:`deepod.fit_many` or as members of an ensemble) do not call them.
 
-A fit with a ``checkpoint`` may go on where another one was killed: its callbacks are new then, and
-the first event they see need not be of epoch 0. One that remembers something from epoch to epoch
-should have the two methods of a torch module: ``state_dict()`` gives a dict of tensors, numbers,
-strings and None, and of lists and dicts of them, after every event that the file is written after;
-``load_state_dict(state)`` is given it before the first event, with tensors on the CPU, and raises a
-ValueError if it cannot go on from it. Keys must be strings (a TypeError says so if they are not),
-and tuples come back as lists.
+With ``checkpoint``, a fit may continue one that was killed. Its callbacks are then new objects,
+and the first event they see need not be of epoch 0. A callback that keeps a state should therefore
+have two methods, as torch modules do. ``state_dict()`` returns the state as a dict of tensors,
+numbers, strings and None, or of lists and dicts of these; it is called whenever the file is
+written. ``load_state_dict(state)`` is called before the first event, with tensors on the CPU; it
+should raise a ValueError if it cannot restore the state. Keys must be strings, or a TypeError is
+raised; tuples are restored as lists.
 """
 
 from __future__ import annotations
@@ -34,23 +35,23 @@ __all__ = ["EarlyStopping", "Event", "Progress"]
 
 
 class EarlyStopping:
-    """End a phase when the watched loss no longer falls, and put the best weights back.
+    """Callback that ends a phase when the loss stops falling, and restores the best weights.
 
     Parameters
     ----------
     patience : int, default=10
-        Epochs without improvement to wait.
+        Number of epochs without improvement after which the phase ends.
     min_delta : float, default=0.0
-        Smallest fall of the loss that counts as an improvement.
+        Smallest decrease of the loss that counts as an improvement.
     monitor : str or None, default=None
-        Loss term to watch; None is the sum of all. Phases that lack it are not watched, unless it
-        is the last.
+        Name of the loss term to watch. None watches the sum of all terms. A phase without this
+        term is not watched; if it is the last phase, a ValueError is raised.
 
     Notes
     -----
-    Watches the held-out rows when the detector's ``validation_fraction`` is positive, else the
-    training loss. The state is reset at the first epoch of every phase, so that one object may
-    serve several fits, one after the other.
+    The loss is that of the validation rows if ``validation_fraction`` of the detector is positive,
+    and that of the training rows otherwise. The state is reset at the first epoch of every phase,
+    so the same object can be used in several fits, one after the other.
 
     Examples
     --------
@@ -74,7 +75,7 @@ class EarlyStopping:
         return f"{type(self).__name__}({settings})"
 
     def __call__(self, event: Event) -> bool:
-        """Judge one epoch."""
+        """Return whether the phase should end after this epoch."""
         if event.epoch == 0:
             self._best, self._waited, self._weights = float("inf"), 0, {}
         self._module = event.module
@@ -83,8 +84,8 @@ class EarlyStopping:
             if not event.last:
                 return False  # a phase without this term
             raise ValueError(
-                f"EarlyStopping(monitor={self.monitor!r}): no such loss term; "
-                f"there are {sorted(losses)}."
+                f"EarlyStopping(monitor={self.monitor!r}): there is no loss term of this name; "
+                f"choose one of {sorted(losses)}."
             )
         loss = sum(losses.values()) if self.monitor is None else losses[self.monitor]
         if loss < self._best - self.min_delta:
@@ -96,14 +97,20 @@ class EarlyStopping:
         return self._waited >= self.patience
 
     def end(self) -> None:
-        """Put the best weights back, and keep nothing of the module."""
+        """Restore the best weights of the module at the end of a phase."""
         module, self._module = self._module, None
         if module is not None and self._weights:
             module.load_state_dict(self._weights)
         self._weights = {}
 
     def state_dict(self) -> dict[str, Any]:
-        """Give the best loss so far, its weights, the epochs since, and the settings."""
+        """Return the state: settings, best loss, its weights, and the epochs since then.
+
+        Returns
+        -------
+        state : dict
+            The argument for :meth:`load_state_dict`.
+        """
         return {
             "settings": [self.patience, self.min_delta, self.monitor],
             "best": self._best,
@@ -112,18 +119,23 @@ class EarlyStopping:
         }
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there.
+        """Restore a state that :meth:`state_dict` has returned.
+
+        Parameters
+        ----------
+        state : dict
+            The state of an ``EarlyStopping`` with the same settings.
 
         Raises
         ------
         ValueError
-            If the settings are not those of the callback that gave the state, or it is no state.
+            If the state belongs to other settings, or is not a state of ``EarlyStopping``.
         """
         ours = [self.patience, self.min_delta, self.monitor]
         if state["settings"] != ours:
             raise ValueError(
-                "EarlyStopping has [patience, min_delta, monitor] = "
-                f"{ours} here and {state['settings']} there."
+                f"EarlyStopping has [patience, min_delta, monitor] = {ours}, but the state was "
+                f"saved with {state['settings']}; use the same settings, or start training anew."
             )
         best, waited, weights = state["best"], state["waited"], state["weights"]
         if not (
@@ -132,15 +144,17 @@ class EarlyStopping:
             and isinstance(weights, dict)
             and all(isinstance(value, Tensor) for value in weights.values())
         ):
-            raise ValueError("EarlyStopping cannot go on from a state that it has not given.")
+            raise ValueError(
+                "state is not one that EarlyStopping.state_dict has returned; start training anew."
+            )
         self._best, self._waited, self._weights = best, waited, dict(weights)
 
 
 class Progress:
-    """One progress bar per phase, with the loss terms. What ``verbose=1`` adds."""
+    """Callback that shows a progress bar with the loss terms for each phase, as ``verbose=1``."""
 
     def __call__(self, event: Event) -> None:
-        """Advance the bar by one epoch."""
+        """Advance the progress bar by one epoch."""
         from tqdm.auto import tqdm
 
         if not hasattr(self, "_bar"):
@@ -150,7 +164,7 @@ class Progress:
         self._bar.update()
 
     def end(self) -> None:
-        """Close the bar."""
+        """Close the progress bar at the end of a phase."""
         if hasattr(self, "_bar"):
             self._bar.close()
             del self._bar

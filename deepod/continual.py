@@ -1,6 +1,6 @@
-"""One detector for tasks that come one after another, and what it forgets of the earlier ones.
+"""Continual learning: one detector that learns tasks one after another without forgetting.
 
-See ``docs/transfer.md`` for what the methods did on series and tables.
+See ``docs/transfer.md`` for results of the methods on series and tables.
 """
 
 from __future__ import annotations
@@ -29,83 +29,86 @@ from deepod.types import Batch, Losses
 __all__ = ["ContinualTrainer"]
 
 METHODS = ("naive", "joint", "replay", "ewc", "online_ewc", "si")
-# What strength=None stands for: chosen on made signals of other seeds, see docs/transfer.md.
+# The values for strength=None, chosen on synthetic signals of other seeds, see docs/transfer.md.
 STRENGTHS = {"ewc": 1e3, "online_ewc": 1e3, "si": 10.0}
 _METRICS: dict[str, Callable[[Any, Any], float]] = {
     "roc_auc": roc_auc_score,
     "average_precision": average_precision_score,
 }
-_AT_ONCE = 64  # rows that are drawn at once for the Fisher information
+_AT_ONCE = 64  # rows per batch for the Fisher information
 
 
 class ContinualTrainer:
-    """Trains one detector on tasks that come one after another.
+    """Trainer that teaches one detector several tasks, one after another, and measures forgetting.
 
     Parameters
     ----------
     detector : BaseDetector
-        One whose weights are trained by gradients, of rows or of series. It is cloned.
+        A detector of rows or series whose weights are trained by gradients. It is cloned.
     method : {"naive", "joint", "replay", "ewc", "online_ewc", "si"}, default="replay"
-        What is done against forgetting: nothing; training anew on the rows of all tasks, which
-        have to be kept; some rows of earlier tasks among the new ones; or a quadratic term of the
-        loss that holds those weights that earlier tasks need, see the notes.
+        How to prevent forgetting. "naive" does nothing. "joint" trains anew on the rows of all
+        tasks, which are kept in memory. "replay" keeps some rows of earlier tasks and trains on
+        them together with the new ones. "ewc", "online_ewc" and "si" add a quadratic loss term that
+        penalises changes of the weights that earlier tasks need; see the notes.
     strength : float, optional
-        Weight of that term. None: 1000 for "ewc" and "online_ewc", 10 for "si". What is right spans
-        decades; find it on the first two tasks.
+        Weight of this loss term. The default is 1000 for "ewc" and "online_ewc" and 10 for "si".
+        The best value may differ by orders of magnitude; tune it on the first two tasks.
     gamma : float, default=0.9
-        "online_ewc": what of the importance of weights is kept from task to task.
+        For "online_ewc": factor, from 0 to 1, by which the importance of the weights for earlier
+        tasks is multiplied at each new task.
     damping : float, default=0.1
-        "si": xi, which keeps the importance of weights that hardly moved finite.
+        For "si": the constant xi, which limits the importance of weights that hardly changed.
     buffer_size : int, default=500
-        "replay": rows of earlier tasks that are kept, each of them as likely as the others; of
-        series, points, as many of each task.
+        For "replay": number of rows of earlier tasks to keep, drawn uniformly from all of them. Of
+        series, it is the number of points, divided equally among the tasks.
     fisher_rows : int, default=200
-        "ewc" and "online_ewc": rows that the Fisher information is estimated from, at most.
+        For "ewc" and "online_ewc": largest number of rows used to estimate the Fisher information.
     metric : {"roc_auc", "average_precision"} or callable, default="roc_auc"
-        What ``results_`` holds: a function of labels and scores.
+        Metric in ``results_``; a callable gets labels and scores and returns a float.
     random_state : int, RandomState or None, default=None
-        Source of what is drawn here: the rows that are kept, those for the Fisher information.
+        Seed for drawing the rows to keep and the rows for the Fisher information.
 
     Attributes
     ----------
     detector_ : BaseDetector
-        Fitted, on all tasks so far: ``decision_function`` and the like are its own.
+        The detector, fitted to all tasks so far. Use its ``decision_function`` and ``predict``.
     results_ : ndarray of shape (n_tasks, n_tasks)
-        R[i, j]: the metric on the rows held out of task j, after learning task i. NaN where there
-        were none, or not yet.
+        R[i, j] is the metric on the held-out rows of task j after learning task i. It is NaN if
+        task j has no held-out rows or j > i.
     average_ : float
         Mean of the last row of ``results_``.
     forgetting_ : float
-        How far each earlier task has fallen below its best, on average (Chaudhry et al., 2018).
+        Mean over earlier tasks of their best result minus their last result (Chaudhry et al.,
+        2018).
     backward_transfer_ : float
-        What later tasks have changed of each earlier one, on average (Lopez-Paz and Ranzato, 2017);
-        below 0 where it was forgotten.
+        Mean over earlier tasks of their last result minus their first result (Lopez-Paz and
+        Ranzato, 2017); negative if they were forgotten.
 
     Notes
     -----
-    The scaling of the first task stays, and the threshold is that of the latest task, as by
-    :meth:`deepod.BaseDetector.partial_fit`; with "joint" both are those of all rows. BatchNorm's
-    statistics are those of the latest task as well, and no term of the loss holds them: networks
-    without BatchNorm (``network=MLP()``) forget less.
+    The scaling is that of the first task and the threshold is that of the latest one, as with
+    :meth:`deepod.BaseDetector.partial_fit`; with "joint", both are those of all rows. The running
+    statistics of BatchNorm follow the latest task, and no loss term protects them. Networks without
+    BatchNorm (``network=MLP()``) therefore forget less.
 
-    **EWC** (Kirkpatrick et al., PNAS 2017) adds ``strength / 2 * sum_k sum_i F_ki (w_i - w_ki)^2``,
-    one sum for each earlier task k, with the weights w_k after it. F is the diagonal of the Fisher
-    information, the mean over rows of the squared gradient of the log-likelihood. Detectors have
-    losses instead: one of squared errors is a Gaussian's log-likelihood once it is divided by twice
-    the variance, for which its mean over the rows stands. In units of the loss, ``F = mean(g^2) /
-    (2 |mean loss|)``, with g the gradient of a row's loss: ``strength`` has no unit and does not
-    depend on that of the loss. Where a loss compares rows with one another, it is that of one
-    row alone, with the layers in the mode of evaluation.
+    **EWC** (Kirkpatrick et al., PNAS 2017) adds ``strength / 2 * sum_k sum_i F_ki (w_i - w_ki)^2``
+    to the loss, where k runs over earlier tasks, i over weights, and w_k are the weights after task
+    k. F is the diagonal of the Fisher information: the mean over rows of the squared gradient of
+    the log-likelihood. Detectors have no likelihood, but a squared error divided by twice its
+    variance is the negative log-likelihood of a Gaussian. With the mean loss as the variance, and
+    in units of the loss, ``F = mean(g^2) / (2 |mean loss|)``, where g is the gradient of the loss
+    of one row. ``strength`` is therefore independent of the unit of the loss. A loss that compares
+    rows with one another is computed for one row alone, with the module in evaluation mode.
 
-    **Online EWC** (Schwarz et al., ICML 2018) keeps one sum: ``F = gamma F + F_k``, around the
-    latest weights. **SI** (Zenke et al., ICML 2017) adds ``strength * sum_i W_i (w_i - w*_i)^2``
-    around the latest weights; each task adds ``omega_i / (D_i^2 + damping)`` to W, with D the way
-    from its first weights to its last and omega the integral of -g along it: over all steps, the
-    gradient of the loss without the term, times the step. Negative sums, which noise makes, count
-    as 0. It takes plain steps (``engine="eager"``).
+    **Online EWC** (Schwarz et al., ICML 2018) keeps a single sum around the latest weights, with
+    ``F = gamma F + F_k``. **SI** (Zenke et al., ICML 2017) adds ``strength * sum_i W_i (w_i -
+    w*_i)^2`` around the latest weights w*. Each task adds ``omega_i / (D_i^2 + damping)`` to W,
+    where D is the change of the weights during the task. omega is the sum over steps of minus the
+    gradient (of the loss without this term) times the step; negative sums, which are due to noise,
+    count as 0. SI uses ``engine="eager"``.
 
     B. Maschler et al. (Regularization-based continual learning for anomaly detection in discrete
-    manufacturing, Procedia CIRP 2021) compare the last three on a stacked LSTM.
+    manufacturing, Procedia CIRP 2021) compare EWC, online EWC and SI on a stacked LSTM.
 
     Examples
     --------
@@ -141,12 +144,15 @@ class ContinualTrainer:
             raise ValueError(f"method must be one of {', '.join(METHODS)}, got {method!r}.")
         if not (isinstance(detector, BaseDetector) and detector._in_steps and detector.auto_epochs):
             raise TypeError(
-                "detector must be one of deepod whose weights are trained by gradients, got "
-                f"{detector!r}."
+                "detector must be a detector of deepod that trains its weights by gradients, such "
+                f"as AutoEncoder(), got {detector!r}."
             )
         encodes = (detector.categorical_features, detector.datetime_features) != (None, None)
         if encodes and method in ("joint", "replay"):
-            raise ValueError(f"method={method!r} keeps arrays: encode mixed tables before.")
+            raise ValueError(
+                f"method={method!r} keeps rows as arrays of numbers and cannot be used with "
+                "categorical_features or datetime_features: encode such columns beforehand."
+            )
         if strength is not None and not strength >= 0:
             raise ValueError(f"strength must be 0 or more, got {strength!r}.")
         for name, value in (("buffer_size", buffer_size), ("fisher_rows", fisher_rows)):
@@ -170,27 +176,36 @@ class ContinualTrainer:
         self._anchors: list[Anchor] = []
 
     def learn_task(self, X: Any, y: Any = None, held_out: tuple[Any, Any] | None = None) -> Self:
-        """Learn a task, and measure all tasks so far.
+        """Train the detector on a new task, and evaluate it on all tasks so far.
 
         Parameters
         ----------
         X, y : array-like
-            As in the detector's ``fit``; shaped like those of the first task. With "joint" and
-            "replay", arrays.
+            Training rows and labels of the task as in the detector's ``fit``, shaped like those of
+            the first task. "joint" and "replay" need them as arrays in memory.
         held_out : tuple of array-like, optional
-            Rows that are not trained on and their labels, 1 for anomalies: this task's part of
-            ``results_``.
+            A pair (rows, labels) of the task that is not trained on, with labels 0 = normal and
+            1 = anomaly. ``results_`` is computed from it.
 
         Returns
         -------
         self : object
-            If it fails, self is as it was before.
+            The same trainer. If training fails, it is left unchanged.
+
+        Raises
+        ------
+        ValueError
+            If ``held_out`` does not have both labels, or X is not shaped like that of the earlier
+            tasks. Other errors are those of the detector's ``fit``.
         """
         pair = None
         if held_out is not None:
             pair = held_out[0], _flat(held_out[1])
             if not callable(self.metric) and set(np.unique(pair[1])) != {0, 1}:
-                raise ValueError("held_out needs labels for its rows, both 0 and 1 among them.")
+                raise ValueError(
+                    "held_out must be a pair (rows, labels) whose labels contain both 0 and 1, got "
+                    f"the labels {np.unique(pair[1])[:5].tolist()}."
+                )
         detector, anchors = self._learned(X, y)
         metric = _METRICS[self.metric] if isinstance(self.metric, str) else self.metric
         measured = [
@@ -206,7 +221,7 @@ class ContinualTrainer:
         return self
 
     def _learned(self, X: Any, y: Any) -> tuple[BaseDetector, list[Anchor]]:
-        """Return a detector that has learned one task more, and what holds its weights."""
+        """Return a detector that has learned one more task, and the new anchors."""
         first = not self._table
         anew = first or self.method == "joint"
         detector = clone(self.detector) if anew else self._copy()
@@ -228,7 +243,7 @@ class ContinualTrainer:
         return detector, self._next_anchors(detector, watcher)
 
     def _copy(self) -> BaseDetector:
-        """Copy the detector: training puts new attributes in the place of the old ones."""
+        """Return a shallow copy of the detector, whose attributes training replaces."""
         copy = clone(self.detector_)
         copy.__dict__ |= vars(self.detector_)
         return copy
@@ -236,7 +251,7 @@ class ContinualTrainer:
     def _next_anchors(
         self, detector: BaseDetector, watcher: _Fisher | _Path | None
     ) -> list[Anchor]:
-        """Add what the task that was learned needs of the weights."""
+        """Return the anchors after a task: earlier ones and that of the task."""
         if watcher is None:
             return []
         centers = {n: p.detach().clone() for n, p in detector.module_.named_parameters()}
@@ -257,7 +272,7 @@ class ContinualTrainer:
 
     @property
     def results_(self) -> np.ndarray:
-        """R[i, j]: the metric on task j after learning task i."""
+        """The matrix R[i, j] of the metric on task j after learning task i."""
         if not self._table:
             raise NotFittedError("No task has been learned yet; call learn_task first.")
         n = len(self._table)
@@ -265,12 +280,12 @@ class ContinualTrainer:
 
     @property
     def average_(self) -> float:
-        """Mean over all tasks of what is measured last."""
+        """The mean over all tasks of their last results."""
         return _mean(self.results_[-1])
 
     @property
     def forgetting_(self) -> float:
-        """Mean over all tasks but the last of their best less what is measured last."""
+        """The mean over earlier tasks of their best result minus their last result."""
         results = self.results_
         n = len(results)
         best = [np.fmax.reduce(results[j : n - 1, j], initial=np.nan) for j in range(n - 1)]
@@ -278,7 +293,7 @@ class ContinualTrainer:
 
     @property
     def backward_transfer_(self) -> float:
-        """Mean over all tasks but the last of what is measured last less what was at first."""
+        """The mean over earlier tasks of their last result minus their first result."""
         results = self.results_
         return _mean(results[-1, :-1] - results.diagonal()[:-1])
 
@@ -289,7 +304,7 @@ def _mean(values: np.ndarray) -> float:
 
 
 def _flat(values: Any) -> np.ndarray:
-    """Join labels or scores of several series."""
+    """Return labels or scores of several series as one array."""
     if isinstance(values, list | tuple) and len(values) and np.ndim(values[0]):
         return np.concatenate([np.ravel(part) for part in values])
     return np.ravel(values)
@@ -300,7 +315,7 @@ def _flat(values: Any) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Anchor:
-    """Weights that a task has ended with, and what it costs to leave each."""
+    """The weights at the end of a task (centers), and the cost of changing each (weights)."""
 
     weights: Mapping[str, Tensor]
     centers: Mapping[str, Tensor]
@@ -308,14 +323,14 @@ class Anchor:
 
 @dataclass(frozen=True, eq=False)
 class Penalty:
-    """A term of the loss: the weighted squared distances from anchors."""
+    """A loss term: the weighted squared distances of the parameters from anchors."""
 
     name: str
     strength: float
     anchors: tuple[Anchor, ...]
 
     def __call__(self, module: nn.Module) -> Losses:
-        """Compute it for the parameters of a module."""
+        """Return the term for the parameters of a module."""
         terms = [
             (anchor.weights[name] * (p - anchor.centers[name]).square()).sum()
             for name, p in module.named_parameters()
@@ -326,12 +341,12 @@ class Penalty:
 
 
 class _Fisher:
-    """Estimates the Fisher information of a fit when it is over, see ``ContinualTrainer``.
+    """An estimator of the Fisher information at the end of a fit, see ``ContinualTrainer``.
 
     Attributes
     ----------
     found : dict of Tensor
-        Of each parameter that some loss reaches.
+        The Fisher information of each parameter that affects a loss.
     """
 
     def __init__(self, rows: int, seed: int) -> None:
@@ -339,10 +354,10 @@ class _Fisher:
         self.found: dict[str, Tensor] = {}
 
     def begin(self, module: nn.Module) -> None:
-        """Nothing, yet."""
+        """Do nothing at the beginning of a fit."""
 
     def end(self, fit: Any) -> None:
-        """Sum up the squared gradients of rows; later phases have the last word."""
+        """Compute the Fisher information; for parameters of several phases, that of the last."""
         module, task = fit.trained.module_, fit.task
         self.found = {n: torch.zeros_like(p) for n, p in module.named_parameters()}
         order = torch.Generator("cpu").manual_seed(self.seed)
@@ -361,19 +376,19 @@ class _Fisher:
             self.found |= {name: square / scale for name, square in squares.items()}
         if not any(bool(weight.any()) for weight in self.found.values()):
             raise ValueError(
-                f"A row's loss of {type(fit.detector).__name__} has no gradient without other rows "
-                "beside it, so that it has no Fisher information: use 'si' or 'replay'."
+                f"The loss of {type(fit.detector).__name__} has no gradient for a single row, from "
+                "which the Fisher information is computed: use method='si' or 'replay'."
             )
 
 
 def _squares(
     module: nn.Module, loss: Any, parameters: dict[str, nn.Parameter], batches: Any
 ) -> tuple[dict[str, Tensor], float]:
-    """Sum up squared gradients, of the parameters that there are any of, and the losses."""
+    """Return the sums over rows of squared gradients, by parameter, and of the losses."""
     squares: dict[str, Tensor] = {}
     total = 0.0
     for batch in batches:
-        # cuDNN has gradients of recurrent layers in training mode alone.
+        # cuDNN computes gradients of recurrent layers in training mode only.
         with torch.enable_grad(), torch.backends.cudnn.flags(enabled=False):
             value = sum(loss(module, batch).values())
             gradients = torch.autograd.grad(value, [*parameters.values()], allow_unused=True)
@@ -386,14 +401,14 @@ def _squares(
 
 
 class _Path:
-    """Follows a fit step by step, and integrates minus the gradient along its way.
+    """An integrator of minus the gradient along the path of the weights in a fit.
 
-    A hook on each parameter sees its gradient before the step; what the step was is seen by the
-    next one, and at the end.
+    A hook on each parameter sees its gradient before a step. The step itself is known at the next
+    call of the hook, or at the end of the fit.
     """
 
     def __init__(self, anchors: Sequence[Anchor], strength: float) -> None:
-        # Those of the term of the loss: its gradient is no part of the integral.
+        # The anchors of the loss term, whose gradient is not part of the integral.
         self.anchors, self.strength = anchors, strength
         self.integral: dict[str, Tensor] = {}
         self.first: dict[str, Tensor] = {}
@@ -401,7 +416,7 @@ class _Path:
         self._hooks: list[Any] = []
 
     def begin(self, module: nn.Module) -> None:
-        """Put a hook on each parameter."""
+        """Register a hook on each parameter."""
         for name, p in module.named_parameters():
             if not p.requires_grad:
                 continue
@@ -423,13 +438,13 @@ class _Path:
         return seen
 
     def _close(self, name: str, now: Tensor) -> None:
-        """Add the step that led here."""
+        """Add the last step to the integral."""
         if name in self._last:
             before, gradient = self._last[name]
             self.integral[name] -= gradient * (now - before)
 
     def end(self, fit: Any) -> None:
-        """Add the last step, and take the hooks away."""
+        """Add the last step to the integral, and remove the hooks."""
         for hook in self._hooks:
             hook.remove()
         self._hooks = []
@@ -438,7 +453,7 @@ class _Path:
         self._last = {}
 
     def importance(self, last: Mapping[str, Tensor], damping: float) -> dict[str, Tensor]:
-        """Return the integral over the squared way, with ``damping``."""
+        """Return the integral divided by the squared change plus ``damping``."""
         return {
             name: integral.clamp_min(0) / ((last[name] - self.first[name]).square() + damping)
             for name, integral in self.integral.items()
@@ -449,7 +464,7 @@ class _Path:
 
 
 class _Kept:
-    """Rows, or points of series, of earlier tasks."""
+    """The rows, or points of series, that are kept of earlier tasks."""
 
     def __init__(self, series: bool, random: np.random.RandomState) -> None:
         self.series, self.random = series, random
@@ -459,9 +474,12 @@ class _Kept:
         self.parts: list[list[np.ndarray]] = []  # of each task, its series
 
     def with_new(self, X: Any, y: Any) -> tuple[Any, Any]:
-        """Put new rows after those that are kept."""
+        """Return the kept rows and labels, followed by the new ones."""
         if not self.series and (y is None) != (self.labels is None):
-            raise ValueError("Either all tasks have y, or none.")
+            known = "no labels" if self.labels is None else "labels"
+            raise ValueError(
+                f"y must be given for all tasks or for none, and earlier tasks have {known}."
+            )
         if self.series:
             kept = [part for parts in self.parts for part in parts]
             return kept + self._listed(X), None
@@ -469,8 +487,8 @@ class _Kept:
         new = np.asarray(as_rows(X))
         if new.shape[1:] != self.rows.shape[1:]:
             raise ValueError(
-                f"X has samples of shape {new.shape[1:]}, and those of earlier tasks have shape "
-                f"{self.rows.shape[1:]}."
+                f"X has samples of shape {new.shape[1:]}, but those of earlier tasks have shape "
+                f"{self.rows.shape[1:]}; all tasks need the same features."
             )
         return np.concatenate([self.rows, new]), labels
 
@@ -481,7 +499,7 @@ class _Kept:
         return np.split(np.asarray(series.rows), ends)
 
     def add(self, X: Any, y: Any, most: int | None) -> None:
-        """Keep the rows of a task, or ``most`` of those of all tasks."""
+        """Keep the rows of a task; with ``most``, at most so many rows of all tasks."""
         if self.series:
             self.parts.append(self._listed(X))
             share = None if most is None else most // len(self.parts)
@@ -492,7 +510,7 @@ class _Kept:
         n, kept = len(rows), 0 if self.rows is None else len(self.rows)
         self.seen += n
         if most is not None and kept + n > most:
-            # Of all rows seen, each is kept with the same chance.
+            # Every row seen so far is kept with the same probability.
             own = min(n, self.random.binomial(most, n / self.seen))
             own = max(own, most - kept)
             chosen = self.random.choice(n, own, replace=False)
@@ -507,7 +525,7 @@ class _Kept:
         self.rows, self.labels = rows, labels
 
     def _shortened(self, parts: list[np.ndarray], most: int | None) -> list[np.ndarray]:
-        """Keep one stretch of the longest series of a task."""
+        """Return one random stretch of the longest series of a task, of at most ``most`` points."""
         longest = max(parts, key=len)
         if most is None or (len(parts) == 1 and len(longest) <= most):
             return parts

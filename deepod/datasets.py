@@ -1,7 +1,7 @@
-"""Datasets with known anomalies, as scikit-learn's ``Bunch``: tables, images, time series.
+"""Loaders of datasets with known anomalies: tables, images and time series.
 
-Datasets are not part of the package. They are looked for in a folder, see :func:`get_data_home`;
-nothing is downloaded unless asked for.
+They return a ``Bunch`` of scikit-learn. The package holds no data: loaders look for files in the
+folder of :func:`get_data_home`, and download only if told to.
 """
 
 from __future__ import annotations
@@ -23,13 +23,13 @@ from deepod._inputs.tables import Dialect, is_table, number, open_table, stem
 from deepod._storage.atomic import write
 
 ADBENCH = "https://github.com/Minqi824/ADBench"
-# Of this commit: a file that changes there would fail its checksum here.
+# A fixed commit, so that files match the checksums below.
 ADBENCH_FILES = (
     "https://raw.githubusercontent.com/Minqi824/ADBench/f7fed68dea6901fe9a81ed51b251b1d2456790cd/"
     "adbench/datasets/Classical/"
 )
 # Rows, columns, anomalies, and the first half of the SHA-256 of X (as little-endian float32) and y
-# (as int8): of the values, so that it does not matter how a file was compressed.
+# (as int8). It is of the values, so it does not depend on the compression of the file.
 ADBENCH_TABLES: dict[str, tuple[int, int, int, str]] = {
     "1_ALOI": (49534, 27, 1508, "073c15f1171d859bb35da64b6eac8ce5"),
     "2_annthyroid": (7200, 6, 534, "5ac334c2355c3322ff024fac90c9044b"),
@@ -63,7 +63,7 @@ ADBENCH_TABLES: dict[str, tuple[int, int, int, str]] = {
     "43_WDBC": (367, 30, 10, "f1ac105c522d4172d43cb2a0f63e8c04"),
     "46_WPBC": (198, 33, 47, "286ff5bf634ca7b043fe88a6e7ee3abb"),
 }
-# Of those that scikit-learn ships, the class that is the anomaly.
+# Datasets that scikit-learn ships, and the class that is the anomaly by default.
 BUNDLED = {
     "breast_cancer": (load_breast_cancer, 0),  # malignant
     "digits": (load_digits, 8),
@@ -76,8 +76,24 @@ _TIMEOUT = 60  # seconds without an answer
 def get_data_home(data_home: str | os.PathLike[str] | None = None) -> Path:
     """Return the folder of the datasets: the argument, ``$DEEPOD_DATA``, or ``~/deepod_data``.
 
-    It holds ``tabular/*.npz`` (arrays X and y, as ADBench ships them), ``images/*.npz`` and
-    ``timeseries/*/*.npz`` (see :func:`load_series`).
+    Put datasets there as ``tabular/*.npz`` (arrays X and y, as in ADBench), ``images/*.npz`` (see
+    :func:`load_images`) and ``timeseries/*/*.npz`` (see :func:`load_series`).
+
+    Parameters
+    ----------
+    data_home : path-like, optional
+        The folder. By default, the environment variable ``DEEPOD_DATA`` or ``~/deepod_data``.
+
+    Returns
+    -------
+    folder : Path
+        The folder, which need not exist.
+
+    Examples
+    --------
+    >>> from deepod.datasets import get_data_home
+    >>> get_data_home("my_data").name
+    'my_data'
     """
     given = data_home or os.environ.get("DEEPOD_DATA") or "~/deepod_data"
     return Path(given).expanduser()
@@ -89,34 +105,34 @@ def load_adbench(
     download: bool = False,
     return_X_y: bool = False,
 ) -> Any:
-    """Load a table of ADBench (Han et al., NeurIPS 2022).
+    """Load a table of the benchmark ADBench (Han et al., NeurIPS 2022).
 
     Parameters
     ----------
     name : str
-        With or without ADBench's number: "38_thyroid" or "thyroid".
+        Name of the dataset with or without ADBench's number: "38_thyroid" or "thyroid".
     data_home : path-like, optional
         Folder of the datasets, see :func:`get_data_home`.
     download : bool, default=False
-        Whether to fetch the file from ADBench's repository if it is not there, into ``tabular/``
-        of the folder. Its contents must have the checksum that this module holds.
+        Whether to download the file from ADBench's repository to ``tabular/`` of the folder if it
+        is not there. It is kept only if its checksum is the one in this module.
     return_X_y : bool, default=False
         Whether to return ``(data, target)`` instead of a Bunch.
 
     Returns
     -------
-    Bunch
+    dataset : Bunch
         ``data`` float32 (n, d), ``target`` int (n,) with 1 = anomaly, ``target_names``,
         ``feature_names``, ``name``, ``filename`` and ``DESCR``.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file; says where to get it and where to put it.
+        If there is no such file. The message says where to get it and where to put it.
     ValueError
-        If a download does not have the checksum; nothing is kept then.
+        If the name stands for several files, or a download has another checksum.
     OSError
-        If it cannot be downloaded, or not be written.
+        If the file cannot be downloaded or written.
 
     Examples
     --------
@@ -129,8 +145,8 @@ def load_adbench(
     found = [p for p in sorted(folder.glob("*.npz")) if name in _names(p.stem)]
     if len(found) > 1:
         raise ValueError(
-            f"Dataset {name!r} may be any of {', '.join(p.stem for p in found)} in {folder}; give "
-            "the whole name."
+            f"name={name!r} stands for several datasets in {folder}; give the whole name of one: "
+            f"{', '.join(p.stem for p in found)}."
         )
     if not found:
         known = [key for key in ADBENCH_TABLES if name in _names(key)]
@@ -158,28 +174,28 @@ def load_table(
     Parameters
     ----------
     path : path-like
-        ``.csv`` or ``.parquet`` with names of columns, a folder of such files, or ``.npz`` with
-        arrays X and y. Tables are read as ``deepod fit`` reads them; an empty cell is NaN.
+        A ``.csv`` or ``.parquet`` file with column names, a folder of such files, or an ``.npz``
+        file with arrays X and y. Empty cells become NaN. Tables are read as by ``deepod fit``.
     label : str, default="label"
-        Column that says which rows are anomalies; of ``.npz`` it is always y. Labels are numbers if
-        all of them can be, and else text, "None" and "NA" like any other.
+        Name of the column of labels; in ``.npz`` files it is always y. Labels become numbers if all
+        of them can be converted. Otherwise they are text, including "None" and "NA".
     anomaly : object or list of them, optional
-        Values of that column that stand for an anomaly, such as "fraud"; all others are normal. By
-        default 1, of labels that are 0 and 1.
+        Labels of anomalies, such as "fraud"; rows with other labels are normal. The default is 1
+        if all labels are 0 or 1.
     return_X_y : bool, default=False
         Whether to return ``(data, target)`` instead of a Bunch.
     normal : object or list of them, optional
-        Instead of ``anomaly``: values that stand for a normal row; all others are anomalies.
+        Labels of normal rows, instead of ``anomaly``; rows with other labels are anomalies.
     drop : sequence of str, default=()
-        Columns to leave out.
+        Names of columns to leave out.
     sep, decimal, encoding : str, optional
-        How a .csv is written: what separates its cells, its decimal point, and its encoding. What
-        is None is found out by the first lines, or refused if these leave it open.
+        Separator of cells, decimal point and encoding of a .csv file. By default they are inferred
+        from the first lines; a ValueError is raised if these are ambiguous.
 
     Returns
     -------
-    Bunch
-        As :func:`load_adbench` does; ``data`` is float64 where float32 would lose digits, and
+    dataset : Bunch
+        As from :func:`load_adbench`. ``data`` is float64 where float32 would lose digits, and
         ``DESCR`` says how many rows are anomalies.
 
     Raises
@@ -187,11 +203,11 @@ def load_table(
     FileNotFoundError
         If there is no such file.
     ValueError
-        If the label column is missing, has gaps, never holds ``anomaly`` or leaves open what stands
-        for one, a column is not of numbers, has no name or shares it, or rows have more or fewer
-        values than there are columns.
+        If the column of labels is missing, has empty cells or never holds ``anomaly``; if labels
+        are not 0 and 1 and neither ``anomaly`` nor ``normal`` is given; if a column is not numeric,
+        or has no name of its own; or if a row has another number of cells than the first line.
     ImportError
-        If pyarrow is not installed, by ``pip install "deepod[data]"``.
+        If pyarrow is not installed: ``pip install "deepod[data]"``.
 
     Warns
     -----
@@ -212,7 +228,7 @@ def load_table(
     """
     path = Path(path)
     if not path.exists():
-        raise FileNotFoundError(f"{path}: there is no such file.")
+        raise FileNotFoundError(f"{path}: there is no file or folder of this name.")
     try:
         X, values, names = _read(path, label, drop, Dialect(sep, decimal, encoding))
         target = _targets(values, anomaly, normal)
@@ -221,7 +237,8 @@ def load_table(
     said = f"{target.sum():,} of {len(target):,} rows are anomalies ({target.mean():.1%})"
     if target.mean() > 0.5:
         warnings.warn(
-            f"{path}: {said}. If the others are, say so: anomaly=... or normal=...", stacklevel=2
+            f"{path}: {said}. If the other rows are the anomalies, give their label as anomaly=...",
+            stacklevel=2,
         )
     if return_X_y:
         return X, target
@@ -230,21 +247,27 @@ def load_table(
 
 
 def load_bundled(name: str, anomaly: int | None = None, return_X_y: bool = False) -> Any:
-    """Load a dataset that scikit-learn ships, one of its classes being the anomaly.
+    """Load a dataset of scikit-learn, with one of its classes as the anomaly.
 
     Parameters
     ----------
     name : {"breast_cancer", "digits", "iris", "wine"}
+        Name of the dataset.
     anomaly : int, optional
-        Number of the class that is the anomaly; by default malignant tumours, the digit 8,
-        virginica, and the third wine.
+        Number of the class of anomalies. By default malignant tumours (0), the digit 8, virginica
+        (2) and the third wine (2).
     return_X_y : bool, default=False
         Whether to return ``(data, target)`` instead of a Bunch.
 
     Returns
     -------
-    Bunch
-        As :func:`load_adbench` does.
+    dataset : Bunch
+        As from :func:`load_adbench`.
+
+    Raises
+    ------
+    ValueError
+        If there is no such dataset or class.
 
     Examples
     --------
@@ -271,40 +294,47 @@ def load_bundled(name: str, anomaly: int | None = None, return_X_y: bool = False
 def load_images(
     name: str, normal: int | None = None, data_home: str | os.PathLike[str] | None = None
 ) -> Bunch:
-    """Load images with class labels; of these, one class may be the normal one.
+    """Load images with class labels, for example with one class as the normal one.
 
     Parameters
     ----------
     name : str
-        Of a file ``images/NAME.npz`` in the folder of the datasets, or the path of one, with the
-        arrays x_train, y_train, x_test and y_test (uint8, (n, height, width) or (n, height, width,
-        channels)).
+        Path of an ``.npz`` file, or the NAME of a file ``images/NAME.npz`` in the folder of the
+        datasets. It must hold the arrays x_train and x_test, uint8 of shape (n, height, width) or
+        (n, height, width, channels), and the class numbers y_train and y_test of shape (n,).
     normal : int, optional
-        The normal class: ``data`` are then its training images alone, and ``test_target`` is 1 for
-        test images of all other classes.
+        Number of the normal class. If it is given, ``data`` holds only the training images of this
+        class, and test images of all other classes are anomalies.
     data_home : path-like, optional
         Folder of the datasets, see :func:`get_data_home`.
 
     Returns
     -------
-    Bunch
-        ``data``, ``test`` uint8 (n, channels, height, width); ``target``, ``test_target`` int (n,):
-        class numbers, or with ``normal`` 1 = anomaly; ``name``.
+    dataset : Bunch
+        ``data`` and ``test``, uint8 of shape (n, channels, height, width); ``target`` and
+        ``test_target``, int of shape (n,), which are class numbers, or with ``normal`` 0 = normal
+        and 1 = anomaly; and ``name``.
 
     Raises
     ------
     FileNotFoundError
-        If there is no such file; says where to put it.
+        If there is no such file. The message says where to put it.
     ValueError
-        If the file does not hold these arrays.
+        If the file does not hold these arrays, or there is no class ``normal``.
+
+    Examples
+    --------
+    >>> from deepod.datasets import load_images
+    >>> fashion = load_images("fashion-mnist", normal=0)  # doctest: +SKIP
     """
     path = Path(name)
     if path.suffix != ".npz":
         path = get_data_home(data_home) / "images" / f"{name}.npz"
     if not path.is_file():
         raise FileNotFoundError(
-            f"No images {name!r}: there is no file {path}. Put there an .npz file with the arrays "
-            "x_train, y_train, x_test, y_test, or set the environment variable DEEPOD_DATA."
+            f"name={name!r}: there is no file {path}. Put an .npz file with the arrays x_train, "
+            "y_train, x_test and y_test there, or set the environment variable DEEPOD_DATA to the "
+            "folder of the datasets."
         )
     try:
         with _archive(path) as archive:
@@ -327,20 +357,20 @@ def load_images(
 
 
 def load_series(path: str | os.PathLike[str]) -> Bunch:
-    """Load a time series that its file divides into a training and a test part.
+    """Load a time series with a training part and a labelled test part.
 
     Parameters
     ----------
     path : path-like
-        ``.npz`` with the arrays ``train`` (n, d) and ``test`` (m, d), whose rows are points of time
-        in their order, and ``test_labels`` (m,), 1 = anomaly. Other arrays are not read.
+        An ``.npz`` file with the arrays ``train`` (n, d) and ``test`` (m, d), whose rows are points
+        in the order of time, and ``test_labels`` (m,), 1 = anomaly. Other arrays are ignored.
 
     Returns
     -------
-    Bunch
+    dataset : Bunch
         ``data`` (n, d) and ``test`` (m, d), float32, or float64 where float32 would lose digits;
-        ``test_target`` int (m,); ``name``, with the name of the folder in front, such as
-        "SMD/machine-1-6"; ``filename``.
+        ``test_target``, int of shape (m,); ``name``, the names of folder and file such as
+        "SMD/machine-1-6"; and ``filename``.
 
     Raises
     ------
@@ -364,7 +394,7 @@ def load_series(path: str | os.PathLike[str]) -> Bunch:
     """
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(f"{path}: there is no such file.")
+        raise FileNotFoundError(f"{path}: there is no file of this name.")
     try:
         train, test, labels = _read_series(path)
     except (KeyError, ValueError, BadZipFile) as error:
@@ -374,7 +404,7 @@ def load_series(path: str | os.PathLike[str]) -> Bunch:
 
 
 def holds_images(path: Path) -> bool:
-    """Return whether a file is one for :func:`load_images`."""
+    """Return whether a file holds images that :func:`load_images` can load."""
     if path.suffix != ".npz" or not is_zipfile(path):
         return False
     with np.load(path) as archive:
@@ -383,7 +413,7 @@ def holds_images(path: Path) -> bool:
 
 def _archive(path: Path) -> Any:
     if not is_zipfile(path):
-        raise BadZipFile("it is no .npz file, or a damaged one.")
+        raise BadZipFile("this is not an .npz file, or it is damaged.")
     return np.load(path)
 
 
@@ -391,12 +421,12 @@ def _arrays(path: Path, *names: str) -> list[np.ndarray]:
     with _archive(path) as archive:
         absent = set(names) - set(archive)
         if absent:
-            raise KeyError(f"there is no array {' and no '.join(sorted(absent))} in it.")
+            raise KeyError(f"the file lacks the array {' and the array '.join(sorted(absent))}.")
         return [archive[name] for name in names]
 
 
 def checksum(X: np.ndarray, y: np.ndarray) -> str:
-    """Return the checksum of a table, as :data:`ADBENCH_TABLES` has it."""
+    """Return the checksum of a table, in the form of :data:`ADBENCH_TABLES`."""
     digest = hashlib.sha256(np.ascontiguousarray(X, dtype="<f4").tobytes())
     digest.update(np.ascontiguousarray(y, dtype="i1").tobytes())
     return digest.hexdigest()[:32]
@@ -409,21 +439,23 @@ def _names(stem: str) -> Sequence[str]:
 def _read(
     path: Path, label: str, drop: Sequence[str], dialect: Dialect
 ) -> tuple[np.ndarray, np.ndarray, list[str]]:
-    """Values, labels and names of the columns."""
+    """Return the values, the labels and the names of the columns."""
     if path.suffix == ".npz":
         return _read_npz(path)
     if not path.is_dir() and not is_table(path):
         raise ValueError("expected a .csv, .parquet or .npz file.")
     table = open_table(path, drop=drop, dialect=dialect)
     if label not in table.header:
-        raise KeyError(f"there is no column {label!r}; there are {', '.join(table.header)}.")
+        raise KeyError(
+            f"there is no column label={label!r}; the columns are {', '.join(table.header)}."
+        )
     names = [name for name in table.names if name != label]
     X = np.concatenate(list(table.numbers(names)))
     return _narrow(X), _labels(table.values(label), label), names
 
 
 def _labels(cells: list[Any], label: str) -> np.ndarray:
-    """Return labels as numbers, if all of them can be, and else as they are."""
+    """Return labels as numbers if all of them can be converted, and unchanged otherwise."""
     gaps = [cell is None or (isinstance(cell, str) and not cell.strip()) for cell in cells]
     _check_no_gaps(f"column {label!r}", np.array(gaps))
     values: np.ndarray
@@ -445,29 +477,33 @@ def _read_npz(path: Path) -> tuple[np.ndarray, np.ndarray, list[str]]:
     if X.ndim != 2 or X.dtype.kind not in "biuf":
         raise ValueError(f"X must be a table of numbers, got shape {X.shape} of {X.dtype}.")
     if not 0 < len(X) == len(values):
-        raise ValueError(f"X has {len(X)} rows and y {len(values)}; expected as many, and some.")
+        raise ValueError(
+            f"X has {len(X)} rows and y has {len(values)} labels; expected the same number, at "
+            "least one."
+        )
     return _narrow(X), values, [str(i) for i in range(X.shape[1])]
 
 
 def _read_series(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Training part, test part and labels of the test part."""
+    """Return the training part, the test part and the labels of the test part."""
     train, test, labels = _arrays(path, "train", "test", "test_labels")
     for name, part in (("train", train), ("test", test)):
         if part.ndim != 2 or part.dtype.kind not in "biuf" or not part.size:
             raise ValueError(
-                f"{name} must be a table of numbers, a row for each point of time and a column for "
-                f"each channel, got shape {part.shape} of {part.dtype}."
+                f"{name} must be an array of numbers with a row for each point in time and a "
+                f"column for each channel, got shape {part.shape} of {part.dtype}."
             )
         wrong = ~np.isfinite(part)
         if wrong.any():
             row, column = np.argwhere(wrong)[0]
             raise ValueError(
                 f"{name} has {np.count_nonzero(wrong)} values that are NaN or infinite, the first "
-                f"in row {row + 1}, column {column + 1}; fill them in."
+                f"in row {row + 1}, column {column + 1}; replace them by finite numbers."
             )
     if train.shape[1] != test.shape[1]:
         raise ValueError(
-            f"train has {train.shape[1]} channels and test {test.shape[1]}; expected as many."
+            f"train has {train.shape[1]} channels and test has {test.shape[1]}; expected the same "
+            "number."
         )
     if labels.shape != (len(test),) or not np.isin(labels, (0, 1)).all():
         raise ValueError(
@@ -478,17 +514,17 @@ def _read_series(path: Path) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _targets(values: np.ndarray, anomaly: Any, normal: Any) -> np.ndarray:
-    """Return 1 for each label that stands for an anomaly, and 0 for the others."""
+    """Return 1 for each label of an anomaly, and 0 for the others."""
     if anomaly is not None and normal is not None:
-        raise ValueError("anomaly and normal say the same thing; give one of them.")
+        raise ValueError("anomaly and normal are both given; give only one of them.")
     seen = list(dict.fromkeys(values.tolist()))
     found = f"{', '.join(map(repr, seen[:5]))}{' and more' if len(seen) > 5 else ''}"
     if anomaly is None and normal is None:
         if 1 in seen and not all(value in (0, 1) for value in seen):
             way = "anomaly=-1 if they are as in scikit-learn" if -1 in seen else "anomaly=... "
             raise ValueError(
-                f"the labels are {found}, and which of them stand for anomalies is a guess; say it "
-                f"by {way.strip()}, or by normal=..."
+                f"the labels are {found}, and it is not clear which of them stand for anomalies; "
+                f"give {way.strip()}, or normal=..."
             )
         anomaly = 1
     given = anomaly if normal is None else normal
@@ -496,8 +532,9 @@ def _targets(values: np.ndarray, anomaly: Any, normal: Any) -> np.ndarray:
     for value in chosen:
         if value not in seen:
             raise ValueError(
-                f"no row has the label {value!r} ({type(value).__name__}); there are {found} "
-                f"({values.dtype}). Say which are the anomalies by anomaly=..., or by normal=..."
+                f"no row has the label {value!r} ({type(value).__name__}); the labels are {found} "
+                f"({values.dtype}). Give those of anomalies as anomaly=..., or of normal rows as "
+                "normal=..."
             )
     is_chosen = np.array([value in chosen for value in values.tolist()])
     return (is_chosen if normal is None else ~is_chosen).astype(int)
@@ -506,13 +543,13 @@ def _targets(values: np.ndarray, anomaly: Any, normal: Any) -> np.ndarray:
 def _check_no_gaps(what: str, gaps: np.ndarray) -> None:
     if gaps.any():
         raise ValueError(
-            f"{what} has {np.count_nonzero(gaps)} gaps, the first in row {np.argmax(gaps) + 1}; "
-            "fill in these labels, or leave the rows out."
+            f"{what} has {np.count_nonzero(gaps)} missing labels, the first in row "
+            f"{np.argmax(gaps) + 1}; fill them in, or leave these rows out."
         )
 
 
 def _narrow(X: np.ndarray) -> np.ndarray:
-    """Take float32, if that keeps six digits of how much each column varies; else float64."""
+    """Return X as float32 if the error is below 1e-4 of each column's spread, else as float64."""
     narrow = X.astype(np.float32)
     if X.dtype.itemsize <= 4 and X.dtype.kind == "f":
         return narrow
@@ -538,21 +575,21 @@ def _bunch(
 
 
 def _missing(name: str, folder: Path, known: Sequence[str], download: bool) -> str:
-    """Say where to get a dataset, and where to put it."""
-    text = f"No dataset {name!r} in {folder}"
+    """Return a message that says where to get a dataset and where to put it."""
+    text = f"There is no dataset {name!r} in {folder}"
     if known:
         text += (
-            f". Get {ADBENCH_FILES}{known[0]}.npz and put it there as {known[0]}.npz, or ask for "
-            f"it: load_adbench({name!r}, download=True)"
+            f". Call load_adbench({name!r}, download=True), or download "
+            f"{ADBENCH_FILES}{known[0]}.npz to that folder"
         )
     else:
         text += (
-            f". ADBench's datasets are at {ADBENCH}, in adbench/datasets/Classical; put the .npz "
-            "file there"
+            f". Download its .npz file to that folder; ADBench's datasets are at {ADBENCH}, in "
+            "adbench/datasets/Classical"
         )
         if download:
-            text += " yourself: no checksum of it is known here, so it is not downloaded"
-    return text + ". The environment variable DEEPOD_DATA names another folder."
+            text += ". download=True does not do it, because this package has no checksum of it"
+    return text + ". Set the environment variable DEEPOD_DATA to use another folder."
 
 
 def _download(name: str, folder: Path) -> Path:
@@ -566,9 +603,15 @@ def _download(name: str, folder: Path) -> Path:
             X, y = archive["X"], archive["y"]
         found = checksum(X, y)
     except (ValueError, KeyError, OSError, BadZipFile) as error:
-        raise ValueError(f"{url} is no dataset ({error}); nothing was kept.") from error
+        raise ValueError(
+            f"The download of {url} failed, because it is not a dataset ({error}); no file was "
+            "written."
+        ) from error
     if found != ADBENCH_TABLES[name][-1]:
-        raise ValueError(f"{url} does not have the checksum known here; nothing was kept.")
+        raise ValueError(
+            f"The download of {url} has another checksum than expected, so the file may have been "
+            "changed; no file was written."
+        )
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / f"{name}.npz"
     write({path: contents})

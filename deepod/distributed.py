@@ -1,14 +1,12 @@
-"""Score on Dask, Ray Data and Spark; train in several processes under ``torchrun``.
+"""Scoring on Dask, Ray Data and Spark, and training in several processes under ``torchrun``.
 
-Each engine is imported by the function that needs it.
+Each engine has an extra that installs it: ``pip install "deepod[dask]"``, ``"deepod[ray]"``,
+``"deepod[spark]"``. deepod must be installed on the workers too. A fitted detector is sent to the
+workers as bytes, and each worker process loads it once, whatever the number of batches.
 
-A fitted detector travels to the workers as bytes and is loaded once in each worker process,
-whatever the number of batches. ``deepod`` must be installed there. An engine installs with its
-extra: ``pip install "deepod[dask]"``, ``"deepod[ray]"``, ``"deepod[spark]"``.
-
-Threads are left to the engine. Unless told otherwise, all three start their worker processes with
-``OMP_NUM_THREADS=1``, which torch keeps to, and run as many tasks as there are cores. Dask's
-threads in the user's own process are no such workers: there, set it before Python starts.
+The engines control the threads: by default, all three start worker processes with
+``OMP_NUM_THREADS=1``, which torch respects, and run one task per core. Dask's threaded scheduler
+runs in your own process instead; set ``OMP_NUM_THREADS=1`` there before Python starts.
 """
 
 from __future__ import annotations
@@ -40,42 +38,44 @@ __all__ = ["Scorer", "across_processes", "score_dask", "score_ray", "score_spark
 
 @contextmanager
 def across_processes(backend: str | None = None) -> Iterator[Ranks]:
-    """Let ``fit`` train one model together with the same call in other processes.
+    """Make ``fit`` train one model in several processes, each with its part of the rows.
 
-    Start a script with ``torchrun`` (without it there is one process), give every process its own
-    part of the rows, and fit inside this context in all of them: scaling, losses, centres, early
-    stopping and threshold are those of all rows, and every process ends with the same detector.
-    ``batch_size`` counts the rows of all processes. Let one of them save it.
+    This is a context manager. Start your script with ``torchrun``, pass each process its own part
+    of the rows, and call ``fit`` inside the context in all of them. Scaling, losses, centres, early
+    stopping and threshold are computed from all rows, and every process ends with the same
+    detector, which one of them should save. ``batch_size`` is the number of rows of all processes
+    together. Without ``torchrun``, there is one process and ``fit`` works as usual.
 
     Parameters
     ----------
     backend : str, optional
-        Of ``torch.distributed``, if there is no process group yet; default "nccl" with CUDA, else
-        "gloo". A group that is there is used as it is.
+        Backend of ``torch.distributed``; by default "nccl" with CUDA and "gloo" otherwise. It is
+        ignored if a process group exists already, which is then used.
 
     Yields
     ------
     ranks : object
-        With ``rank``, the number of this process from 0, and ``size``, how many there are.
+        Has the attributes ``rank``, the number of this process from 0, and ``size``, the number of
+        processes.
 
     Raises
     ------
     ValueError
-        By ``fit``, on all processes, if they do not fit the same model, if X is read from disk, or
-        if ``checkpoint`` is set.
+        Raised by ``fit`` in all processes if they do not fit the same model, if X is read from
+        disk, or if ``checkpoint`` is set.
     RuntimeError
-        By ``fit``, if it failed in another process before training. One that ends later, or does
-        not call ``fit``, leaves the others waiting until ``torch.distributed`` gives up.
+        Raised by ``fit`` if it failed in another process before training. If a process ends later
+        or does not call ``fit``, the others wait until the timeout of ``torch.distributed``.
 
     Notes
     -----
     ``decision_scores_`` and ``labels_`` hold the training rows of all processes, in the order of
-    ranks. ``_prepare`` of a method, such as AnoRand's noise and SMOTE, sees the rows of its process
-    alone (with labels, each process needs a known anomaly); so does BatchNorm in training, and its
-    running statistics are averaged after every epoch.
-    Gradients are summed by one call per step. Several detectors (:func:`deepod.fit_many`) train in
-    turn. With as few processes as batches have rows the result is that of one process up to
-    rounding if a batch is all rows; otherwise batches are put together differently.
+    ranks. The following see only the rows of their own process: ``_prepare`` of a method, such as
+    AnoRand's noise and SMOTE (with labels, each process needs a known anomaly), and BatchNorm in
+    training, whose running statistics are averaged after every epoch. Gradients are summed in one
+    call per step. Several detectors (:func:`deepod.fit_many`) train one after the other. If one
+    batch holds all rows, the result equals that of a single process except for rounding. Otherwise
+    the batches are composed differently.
 
     Examples
     --------
@@ -101,37 +101,37 @@ def across_processes(backend: str | None = None) -> Iterator[Ranks]:
         yield stack.enter_context(together())
 
 
-# Detectors that this process has loaded, the latest last.
+# The detectors that this process has loaded, in the order of their last use.
 _loaded: dict[str, Any] = {}
 _loading = threading.Lock()
 _KEPT = 4
 
 
 class Scorer:
-    """Batch in, scores out: a fitted detector in a form made for sending.
+    """Picklable function from batches to scores, for use with other engines.
 
-    It holds the bytes of the detector as it was when the scorer was made. A process that calls
-    scorers of the same bytes, however often they were sent to it, loads the detector once, on the
-    device that its ``device`` stands for there; it keeps the four that were loaded last.
+    It holds the detector as bytes, as it was when the scorer was made. Each process loads the
+    detector once, on the device that the parameter ``device`` stands for there, however often
+    scorers with the same bytes are sent to it. It keeps the four detectors that were used last.
 
     Parameters
     ----------
     detector : object
-        Fitted, with a ``decision_function`` that scores each row on its own: a detector of this
-        package, a pipeline that ends in one, or most of PyOD's. Not PyOD's ECOD and COPOD, which
-        rank a row among those of its batch. A class of ``__main__`` may be sent too.
+        A fitted detector whose ``decision_function`` scores each row independently: a detector of
+        this package, a pipeline that ends in one, or most detectors of PyOD (but not ECOD and
+        COPOD, which rank a row within its batch). Its class may be defined in ``__main__``.
     columns : str or sequence of str, optional
-        Columns to score, for data that has named ones. Default: those that the detector was
-        fitted on; all of them, if it was fitted on data without names.
+        Names of the columns to score, if the data has names. By default those that the detector was
+        fitted on, or all columns if it was fitted without names.
 
     Raises
     ------
     TypeError
-        If detector has no ``decision_function``.
+        If ``detector`` has no ``decision_function``.
     sklearn.exceptions.NotFittedError
-        If detector is not fitted.
+        If ``detector`` is not fitted.
     ValueError
-        If columns are not those that the detector was fitted on.
+        If ``columns`` are not those that the detector was fitted on.
 
     Examples
     --------
@@ -149,7 +149,7 @@ class Scorer:
     def __init__(self, detector: Any, columns: Sequence[str] | None = None) -> None:
         name = type(detector).__name__
         if not hasattr(detector, "decision_function"):
-            raise TypeError(f"detector must have a decision_function, which {name} has not.")
+            raise TypeError(f"detector must have a decision_function, which {name} does not.")
         if not _is_fitted(detector):
             raise NotFittedError(f"detector is a {name} that is not fitted; call its fit first.")
         columns = [columns] if isinstance(columns, str) else columns
@@ -159,8 +159,8 @@ class Scorer:
         if names is not None:
             if self.columns is not None and sorted(self.columns) != sorted(names):
                 raise ValueError(
-                    f"columns={self.columns} are not those that detector was fitted on, "
-                    f"{list(names)}; leave columns out."
+                    f"columns={self.columns} differ from those that detector was fitted on, "
+                    f"{list(names)}; leave the argument columns out to use these."
                 )
             self.columns = list(names)
         self.n_features = getattr(detector, "n_features_in_", None)
@@ -175,7 +175,7 @@ class Scorer:
 
     @property
     def detector(self) -> Any:
-        """The detector, loaded at the first use in this process."""
+        """The detector, which is loaded at its first use in a process."""
         with _loading:
             detector = _loaded.pop(self.digest, None)
             if detector is None:
@@ -186,17 +186,18 @@ class Scorer:
             return detector
 
     def __call__(self, X: Any) -> np.ndarray:
-        """Score a batch.
+        """Return the scores of a batch.
 
         Parameters
         ----------
         X : array or pandas DataFrame
-            Rows as ``decision_function`` takes them, or none. Of a DataFrame, ``columns`` are
-            scored, in their order; a single one may hold an array per row.
+            Rows as in ``decision_function``; there may be none. Of a DataFrame, ``columns`` are
+            scored in their order. A single column may hold an array per row.
 
         Returns
         -------
         scores : ndarray of shape (n,), float64
+            Scores in the order of X.
         """
         if not len(X):
             return np.empty(0)
@@ -209,12 +210,22 @@ class Scorer:
         return np.asarray(self.detector.decision_function(X), dtype=np.float64)
 
     def pick(self, present: Sequence[str]) -> list[str]:
-        """Return the names of the columns to score, of those that are present.
+        """Return the names of the columns to score, given the names of all columns.
+
+        Parameters
+        ----------
+        present : sequence of str
+            Names of the columns of the data.
+
+        Returns
+        -------
+        columns : list of str
+            Names of the columns to score.
 
         Raises
         ------
         ValueError
-            If one is missing, or there are not as many as the detector has features.
+            If a column is missing, or the number of columns is not that of the detector's features.
         """
         present = list(present)
         missing = [name for name in self.columns or () if name not in present]
@@ -224,30 +235,46 @@ class Scorer:
         # A single column may hold whole samples.
         if self.n_features not in (None, len(chosen)) and len(chosen) > 1:
             raise ValueError(
-                f"columns={chosen} are {len(chosen)}, but detector was fitted on "
-                f"{self.n_features} features; pass their names as columns."
+                f"columns={chosen} are {len(chosen)} columns, but detector was fitted on "
+                f"{self.n_features} features; pass the names of these as columns."
             )
         return chosen
 
 
 def score_dask(detector: Any, X: Any, columns: Sequence[str] | None = None) -> Any:
-    """Score a Dask array or DataFrame, chunk by chunk.
+    """Return the scores of a Dask array or DataFrame, computed lazily chunk by chunk.
 
-    The detector is one key of the graph, which each worker fetches once.
+    The detector is one key of the graph, so that each worker fetches it once.
 
     Parameters
     ----------
     detector : object
-        As in :class:`Scorer`.
+        A fitted detector, as in :class:`Scorer`.
     X : dask.array.Array or dask.dataframe.DataFrame
-        Rows to score. An array that is divided along other axes than the first is rechunked.
+        Rows to score. An array is rechunked if it is divided along other axes than the first.
     columns : str or sequence of str, optional
-        As in :class:`Scorer`; for a DataFrame.
+        Columns of a DataFrame to score, as in :class:`Scorer`.
 
     Returns
     -------
     scores : dask.array.Array or dask.dataframe.Series
-        Lazy, float64, divided as X is; a Series is called "score" and has the index of X.
+        Lazy float64 scores with the chunks or partitions of X. A Series has the name "score" and
+        the index of X.
+
+    Raises
+    ------
+    TypeError
+        If X is neither a Dask array nor a Dask DataFrame.
+    ValueError
+        If ``columns`` do not fit the detector or X, or X is an array.
+    ImportError
+        If Dask is not installed.
+
+    Examples
+    --------
+    >>> import dask.array as da  # doctest: +SKIP
+    >>> X = da.random.normal(size=(10**7, 3), chunks=(10**5, 3))  # doctest: +SKIP
+    >>> score_dask(detector, X).max().compute()  # doctest: +SKIP
     """
     dask = _engine("dask", "dask")
     scorer = Scorer(detector, columns)
@@ -257,11 +284,14 @@ def score_dask(detector: Any, X: Any, columns: Sequence[str] | None = None) -> A
         return X.map_partitions(_score_frame, send, meta=("score", "f8"))
     if not hasattr(X, "map_blocks"):
         raise TypeError(
-            f"X must be a Dask array or DataFrame, got {type(X).__name__}; what fits in memory "
-            "goes to detector.decision_function."
+            f"X must be a Dask array or DataFrame, got {type(X).__name__}; use "
+            "detector.decision_function for data in memory."
         )
     if columns is not None:
-        raise ValueError("columns are for a DataFrame, and X is an array; leave them out.")
+        raise ValueError(
+            f"columns={columns!r} can be chosen from a DataFrame only, and X is an array; leave "
+            "the argument out."
+        )
     if any(n > 1 for n in X.numblocks[1:]):
         X = X.rechunk(dict.fromkeys(range(1, X.ndim), -1))
     return X.map_blocks(
@@ -287,32 +317,46 @@ def score_ray(
     score: str = "score",
     **options: Any,
 ) -> Any:
-    """Add a column of scores to a Ray Dataset.
+    """Return a Ray Dataset with an additional column of scores.
 
     Each actor of the pool loads the detector when it starts.
 
     Parameters
     ----------
     detector : object
-        As in :class:`Scorer`.
+        A fitted detector, as in :class:`Scorer`.
     dataset : ray.data.Dataset
         Rows to score. A single column may hold tensors: windows, images, or flat rows.
     columns : str or sequence of str, optional
-        As in :class:`Scorer`.
+        Columns to score, as in :class:`Scorer`.
     score : str, default="score"
         Name of the new column.
     **options
-        Passed on to ``dataset.map_batches``: ``batch_size``, ``compute``, ``num_gpus``. A pool
-        of fixed size must leave a CPU to the tasks that read the data, or Ray waits for ever.
+        Arguments for ``dataset.map_batches``, such as ``batch_size``, ``compute`` and
+        ``num_gpus``. A pool of fixed size must leave a CPU for the tasks that read the data;
+        otherwise Ray waits forever.
 
     Returns
     -------
     dataset : ray.data.Dataset
-        Lazy, with the columns of the given one and the scores as float64.
+        Lazy dataset with the given columns and the scores as float64.
+
+    Raises
+    ------
+    ValueError
+        If ``columns`` do not fit the detector or the dataset.
+    ImportError
+        If Ray is not installed.
+
+    Examples
+    --------
+    >>> import ray  # doctest: +SKIP
+    >>> rows = ray.data.read_parquet("transactions/")  # doctest: +SKIP
+    >>> score_ray(detector, rows, num_cpus=1).write_parquet("scores/")  # doctest: +SKIP
     """
     _engine("ray.data", "ray")
     scorer = Scorer(detector, columns)
-    known = dataset.columns(fetch_if_missing=False)  # costs no execution
+    known = dataset.columns(fetch_if_missing=False)  # executes nothing
     if known is not None:
         scorer.pick(known)
     arguments = {"fn_constructor_args": (scorer, score), "batch_format": "numpy"}
@@ -338,27 +382,39 @@ class _RayActor:
 def score_spark(
     detector: Any, frame: Any, columns: Sequence[str] | None = None, *, score: str = "score"
 ) -> Any:
-    """Add a column of scores to a Spark DataFrame.
+    """Return a Spark DataFrame with an additional column of scores.
 
-    The detector is part of a pandas UDF, which Spark broadcasts when it is larger than 1 MB; a
-    Python worker loads it once and keeps it for its later tasks.
+    The detector is part of a pandas UDF, which Spark broadcasts if it is larger than 1 MB. Each
+    Python worker loads it once and keeps it for later tasks.
 
     Parameters
     ----------
     detector : object
-        As in :class:`Scorer`.
+        A fitted detector, as in :class:`Scorer`.
     frame : pyspark.sql.DataFrame
         Rows to score. A single column may hold arrays: the features, or with ``input_shape`` a
         flat window or image.
     columns : str or sequence of str, optional
-        As in :class:`Scorer`.
+        Columns to score, as in :class:`Scorer`.
     score : str, default="score"
         Name of the new column.
 
     Returns
     -------
     frame : pyspark.sql.DataFrame
-        Lazy, with the columns of the given one and the scores as double.
+        Lazy DataFrame with the given columns and the scores as double.
+
+    Raises
+    ------
+    ValueError
+        If ``columns`` do not fit the detector or the DataFrame.
+    ImportError
+        If PySpark or pandas is not installed.
+
+    Examples
+    --------
+    >>> rows = spark.read.parquet("transactions/")  # doctest: +SKIP
+    >>> score_spark(detector, rows).write.parquet("scores/")  # doctest: +SKIP
     """
     functions = _engine("pyspark.sql.functions", "spark")
     pandas = _engine("pandas", "spark")
@@ -368,7 +424,7 @@ def score_spark(
     def score_rows(rows):
         return pandas.Series(scorer(rows))
 
-    # What kind of UDF it is, Spark reads from types, not from their names.
+    # Spark reads the kind of a UDF from annotations that are types, not names of types.
     score_rows.__annotations__ = {"rows": pandas.DataFrame, "return": pandas.Series}
     udf = functions.pandas_udf(score_rows, "double")
     quoted = [functions.col("`" + name.replace("`", "``") + "`") for name in chosen]
@@ -380,18 +436,18 @@ def _engine(module: str, extra: str) -> Any:
         return import_module(module)
     except ImportError as error:
         raise ImportError(
-            f'{module} does not import: {error}. Install it with pip install "deepod[{extra}]".'
+            f'{module} cannot be imported ({error}); install it with pip install "deepod[{extra}]".'
         ) from error
 
 
 def _is_fitted(detector: Any) -> bool:
     if hasattr(detector, "__sklearn_is_fitted__"):
         return detector.__sklearn_is_fitted__()
-    if isinstance(detector, BaseDetector):  # PyOD's, some of which have a neigh_ before fit
+    if isinstance(detector, BaseDetector):  # PyOD's; some have a fitted attribute before fit
         return getattr(detector, "decision_scores_", None) is not None
     if isinstance(detector, BaseEstimator):
         try:
             check_is_fitted(detector)
         except NotFittedError:
             return False
-    return True  # of anything else, nobody can tell
+    return True  # there is no way to find out

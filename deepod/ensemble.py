@@ -1,4 +1,4 @@
-"""Many detectors at once: one per seed, and ensembles of any detectors."""
+"""Ensembles of detectors, and detectors that are fitted together with several seeds."""
 
 from __future__ import annotations
 
@@ -42,38 +42,39 @@ def fit_many(
     seeds: Iterable[int],
     n_jobs: int | None = None,
 ) -> list[Detector]:
-    """Fit a detector once per seed.
+    """Fit copies of a detector with several seeds, all at once.
 
-    They train side by side as one network where the method allows it (not on images, nor with
-    recurrent layers), which takes a fraction of the time, and end with the scores that each would
-    have on its own, rounding aside: see the notes.
+    The copies train together as one stacked network if the method allows it (not on images, and not
+    with recurrent layers). This takes a fraction of the time of separate fits and gives the same
+    scores except for rounding; see the notes.
 
     Parameters
     ----------
     detector : BaseDetector
-        Is cloned and not changed.
+        The detector to fit. It is cloned and not changed.
     X, y : array-like
         As in the detector's ``fit``.
     seeds : iterable of int
-        A ``random_state`` for every detector.
+        The ``random_state`` of each copy.
     n_jobs : int or None, default=None
-        Processes to share the detectors out to, as in scikit-learn; None means 1.
+        Number of processes to distribute the copies to, as in scikit-learn; None means 1.
 
     Returns
     -------
     detectors : list of BaseDetector
-        Fitted, in the order of the seeds.
+        The fitted copies, in the order of the seeds.
 
     Raises
     ------
     ValueError, FloatingPointError
-        As ``fit`` of the first detector that failed, or if several would share a ``checkpoint``.
+        The error of the first copy whose fit failed. ValueError also if ``checkpoint`` is set,
+        because several fits cannot share a file.
 
     Notes
     -----
-    Products of stacked matrices round differently in the last digit. Training carries that further:
-    after a few epochs the scores agree to six digits, after hundreds of steps through BatchNorm or
-    a kink of LeakyReLU two trainings may part like those of two seeds.
+    Products of stacked matrices differ from those of single matrices in the last digit, and
+    training amplifies the difference. After a few epochs, scores still agree to six digits; after
+    hundreds of steps, with BatchNorm or LeakyReLU, they may differ as much as with another seed.
 
     Examples
     --------
@@ -97,24 +98,24 @@ def fit_many(
 def fit_in_jobs(
     detectors: Sequence[Any], Xs: Sequence[Any], ys: Sequence[Any], n_jobs: int | None
 ) -> tuple[list[Any], list[Exception | None]]:
-    """Fit every detector on its X and y, shared out to processes; fitted ones, and errors.
+    """Fit every detector on its X and y in ``n_jobs`` processes; return detectors and errors.
 
     Raises
     ------
     ValueError
-        If two of them have the same ``checkpoint``.
+        If two detectors have the same ``checkpoint``.
     """
     files = [Path(str(d.checkpoint)).resolve() for d in detectors if d.checkpoint is not None]
     if len(set(files)) < len(files):
         raise ValueError(
-            "checkpoint names a file of one fit, not of several; leave it None for detectors that "
-            "are fitted together."
+            "checkpoint is the same file for several detectors, but a file serves only one fit; "
+            "set checkpoint=None for detectors that are fitted together."
         )
     mapped = [is_mapped(X) for X in Xs]
 
     def fitted(part: slice) -> tuple[list[Any], list[Exception | None]]:
         mine = list(detectors[part])
-        # joblib turns large arrays into memory maps on their way, which would be streamed.
+        # joblib passes large arrays as memory maps, which fit would otherwise read from disk.
         known = {
             id(X): np.asarray(X) if is_mapped(X) and not before else X
             for X, before in zip(Xs[part], mapped[part], strict=True)
@@ -129,7 +130,7 @@ def fit_in_jobs(
 
 
 def check_detector(detector: Any, name: str) -> None:
-    """Refuse what is no deepod detector."""
+    """Raise TypeError if an argument is not a detector of deepod."""
     if not isinstance(detector, BaseDetector):
         raise TypeError(
             f"{name} must be a deepod detector such as PLAD(), got {type(detector).__name__}."
@@ -140,7 +141,7 @@ _PASSED_ON = re.compile(r"(categorical_features|datetime_features|missing)='(\w+
 
 
 def _with_member_params(error: Exception) -> Exception:
-    """Add to the error of a member how a Consensus is given the parameters that it advises."""
+    """Return a member's error, with a note on how to set the parameters that it recommends."""
     advised = dict(_PASSED_ON.findall(str(error)))
     if advised:
         error.add_note(f"A Consensus passes parameters on to its members: member_params={advised}.")
@@ -148,63 +149,65 @@ def _with_member_params(error: Exception) -> Exception:
 
 
 class Consensus(Saved, PyODVocabulary):
-    """Several detectors of different kinds, whose scores are joined.
+    """Ensemble of several detectors; its default suits tables about which nothing is known.
 
-    Each member's scores become tails: minus the log of the share of training rows that score as
-    high, so that members with scores in any unit count alike. The score of a row is the largest of
-    them: one member that is sure suffices. Training rows are scored by members as if they had not
-    been trained on.
+    To make scores comparable, each member's score of a row is turned into a tail: minus the
+    logarithm of the share of training rows that score as high. The joint score of a row is its
+    largest tail by default, so that one member that finds the row odd suffices. Members score the
+    training rows as if they had not been trained on them.
 
     Parameters
     ----------
     detectors : sequence of detectors or None, default=None
-        Detectors of deepod, PyOD and scikit-learn, also at the end of a scikit-learn pipeline. Each
-        is cloned; a ``random_state`` of None is replaced. None stands for
+        Detectors of deepod, PyOD and scikit-learn, or scikit-learn pipelines that end in one. They
+        are cloned, and every ``random_state`` that is None gets a seed. None stands for
         ``[Neighbors(), AutoEncoder(suspects=0.3)]``.
     member_params : dict or None, default=None
-        Hyper-parameters that each member of deepod gets, such as ``{"missing": "impute"}``.
+        Hyper-parameters to set on every member of deepod, such as ``{"missing": "impute"}``.
     combination : {"max", "mean", "median"}, default="max"
-        How the members' tails of a row become one score.
+        How to compute the joint score of a row from the members' tails.
     contamination : float in [0, 0.5], "auto" or thresholder, default=0.1
-        As in the detectors, for the joint score; those of the members have no effect.
+        As in the detectors, for the joint scores. That of the members has no effect.
     false_alarm_rate : float in (0, 1) or None, default=None
-        As in the detectors, for the joint score.
+        As in the detectors, for the joint scores. That of the members has no effect.
     n_jobs : int or None, default=None
-        Processes that train detectors of deepod; None means 1.
+        Number of processes that train the members of deepod; None means 1.
     random_state : int, RandomState or None, default=None
-        Source of the members' seeds.
+        Seed from which the seeds of the members are drawn.
 
     Attributes
     ----------
     members_ : list
-        Fitted detectors.
+        The fitted members.
     tails_ : list of Tail
-        What turns the scores of each into tails.
+        For each member, the object that turns its scores into tails.
     combination_ : str
-        ``combination`` as it was in ``fit``, which the scores follow.
+        Value of ``combination`` in ``fit``, which scoring uses.
     decision_scores_ : ndarray of shape (n_samples,), float64
         Joint scores of the training rows.
     unseen_ : bool
         Whether all members score training rows as if they had not been trained on.
     threshold_ : float
-        Scores above it are labelled 1.
+        Rows with a joint score above it are labelled 1.
     labels_ : ndarray of shape (n_samples,), int
-        0 (normal) or 1 (anomaly) for the training rows.
+        Labels of the training rows: 0 = normal, 1 = anomaly.
     calibration_scores_ : ndarray, float64
-        Joint scores of the rows given to ``calibrate``, in ascending order; only after that.
+        Joint scores of the rows given to ``calibrate``, in ascending order. Absent before.
     given_threshold_ : float or None
-        What ``set_threshold`` was given; it holds under the parameters of ``given_under_``.
+        The argument of the last ``set_threshold``. It is used while ``contamination`` and
+        ``false_alarm_rate`` have the values in ``given_under_``.
     given_under_ : tuple or None
-        ``contamination`` and ``false_alarm_rate`` as they were then.
+        Values of ``contamination`` and ``false_alarm_rate`` when ``set_threshold`` was called.
     n_features_in_ : int
+        Number of features seen in ``fit``.
     feature_names_in_ : ndarray of str
-        Only if X had column names.
+        Names of the columns seen in ``fit``. Absent if X had none.
 
     Notes
     -----
-    Detectors of deepod that are alike train side by side. Of others, ``fit`` makes two more copies,
-    each of half of the rows, to learn how they score rows that they have not seen. PyOD's and
-    scikit-learn's detectors scale nothing by themselves: give them as
+    Members of deepod with the same architecture train together as one stacked network. Each member
+    of PyOD or scikit-learn is fitted three times: on all rows, and on each half of them, to learn
+    how it scores rows that it has not seen. These detectors do not scale their input: pass them as
     ``make_pipeline(StandardScaler(), KNN())``.
 
     Examples
@@ -255,10 +258,12 @@ class Consensus(Saved, PyODVocabulary):
         self.random_state = random_state
 
     def _unfitted(self) -> list[Any]:
-        """Make the members to fit, but for their seeds."""
+        """Return the members to fit, without their seeds."""
         given = default_members() if self.detectors is None else self.detectors
         if not given:
-            raise ValueError("detectors must hold at least one detector, or be None.")
+            raise ValueError(
+                "detectors is empty; give at least one detector, or None for the default ones."
+            )
         for member in given:
             check_member(member)
         members = [clone(member) for member in given]
@@ -268,30 +273,32 @@ class Consensus(Saved, PyODVocabulary):
         return members
 
     def _seed(self, members: Sequence[Any]) -> None:
-        """Give each member a seed, where it has none."""
+        """Set a seed on each member that has none."""
         for member, seed in zip(members, spawn_seeds(self.random_state, len(members)), strict=True):
             seed_member(member, seed)
 
     @fixed()
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Fit the members.
+        """Fit the members and set the threshold of the joint score.
 
         Parameters
         ----------
-        X, y : array-like
-            As in the detectors' ``fit``; detectors of others are not given y.
+        X : array-like
+            Training samples, as in the detectors' ``fit``.
+        y : array-like of shape (n,), optional
+            Labels, which are passed to members of deepod only.
 
         Returns
         -------
         self : object
-            If fit fails or is interrupted, self is as it was before.
+            The fitted ensemble. If the fit fails or is interrupted, self is left unchanged.
 
         Raises
         ------
         TypeError
-            If a member is no detector.
+            If a member is not a detector.
         ValueError, FloatingPointError, MemoryError
-            As ``fit`` of the first member that failed.
+            The error of the first member whose fit failed.
         """
         self._validate_params()
         params = self.get_params(deep=False)
@@ -335,56 +342,61 @@ class Consensus(Saved, PyODVocabulary):
         X : array-like
             Samples shaped like those of ``fit``.
         batch_size : int, optional
-            As in the detectors.
+            Number of rows to score at once, as in the detectors.
 
         Returns
         -------
         scores : ndarray of shape (n,), float64
+            Joint scores in the order of X.
         """
         check_is_fitted(self)
         return self._join([scores_of(member, X, batch_size) for member in self.members_])
 
     def score_batches(self, batches: Iterable[Any]) -> Iterator[np.ndarray]:
-        """Score batches as they come, each by :meth:`decision_function`.
+        """Return an iterator over the joint scores of batches, computed one after the other.
 
         Parameters
         ----------
         batches : iterable of array-like
-            Samples shaped like those of ``fit``, at least one in each batch.
+            Batches of samples shaped like those of ``fit``, each with at least one sample.
 
         Yields
         ------
         scores : ndarray of shape (n,), float64
-            Of one batch.
+            Joint scores of one batch of n samples.
         """
         for X in batches:
             yield self.decision_function(X)
 
     def explain(self, X: Any, batch_size: int | None = None) -> np.ndarray:
-        """Find what each value of a row adds to its score.
+        """Return how much each value of a row contributes to its joint score.
 
         Parameters
         ----------
         X : array-like
             Samples shaped like those of ``fit``.
         batch_size : int, optional
-            As in the detectors.
+            Number of rows to score at once, as in the detectors.
 
         Returns
         -------
         contributions : ndarray shaped like X, float64
-            Each member's contributions, in proportion to the sum of their sizes, times its tail,
-            joined as the tails are: in units of the score.
+            Contributions in units of the joint score. The contributions of each member are divided
+            by the sum of their absolute values, multiplied by the member's tail, and joined by
+            ``combination`` as the tails are.
 
         Raises
         ------
         TypeError
-            If a member has no ``explain``.
+            If a member has no ``explain``, as the detectors of PyOD and scikit-learn.
         """
         check_is_fitted(self)
         for member in self.members_:
             if not hasattr(member, "explain"):
-                raise TypeError(f"{type(member).__name__} explains no scores.")
+                raise TypeError(
+                    f"The member {type(member).__name__} has no explain; only ensembles whose "
+                    "members are all detectors of deepod explain scores."
+                )
         tails = self._tails([scores_of(member, X, batch_size) for member in self.members_])
         total: Any = 0.0
         for member, own, weight in zip(self.members_, tails, self._weights(tails), strict=True):
@@ -395,32 +407,35 @@ class Consensus(Saved, PyODVocabulary):
         return np.asarray(total)
 
     def as_module(self) -> nn.Module:
-        """Return a torch module that maps rows to joint scores: see the detectors' ``as_module``.
+        """Return a torch module that computes the joint scores of unscaled rows.
+
+        See :meth:`deepod.BaseDetector.as_module`.
 
         Returns
         -------
         module : torch.nn.Module
-            Scores of one row depend on that row alone. An X that asks for gradients is refused
-            with a RuntimeError if a member's scores have none, as those of ``Neighbors``.
+            A module that maps a tensor of n rows to a float64 tensor of shape (n,). It raises a
+            RuntimeError if X requires gradients and a member's score has none, as that of
+            ``Neighbors``.
 
         Raises
         ------
-        NotFittedError
-            If there is nothing to make it of yet.
+        sklearn.exceptions.NotFittedError
+            If ``fit`` has not been called.
         TypeError
-            If a member is no detector of deepod; the message names it.
+            If a member is not a detector of deepod; the message names it.
         """
         return as_module(self)
 
     @property
     def input_shape_(self) -> Shape:
-        """Shape of one sample, as the first member of deepod sees it."""
+        """The shape of one sample, as in the first member of deepod."""
         shape: Shape = self._first().input_shape_
         return shape
 
     @property
     def fill_(self) -> np.ndarray | None:
-        """What takes the place of NaN in the first member of deepod; None if they are refused."""
+        """The values that replace NaN in the first member of deepod; None if NaN is refused."""
         fill: np.ndarray | None = self._first().fill_
         return fill
 
@@ -428,7 +443,9 @@ class Consensus(Saved, PyODVocabulary):
         for member in self.members_:
             if isinstance(member, BaseDetector):
                 return member
-        raise AttributeError("No member is a detector of deepod.")
+        raise AttributeError(
+            "This ensemble has no such attribute, because no member is a detector of deepod."
+        )
 
     def _scores_as_unseen(self) -> bool:
         return all(
@@ -437,16 +454,16 @@ class Consensus(Saved, PyODVocabulary):
         )
 
     def _tails(self, scores: Sequence[np.ndarray]) -> np.ndarray:
-        """Tails, (members, rows), of one score per row and member."""
+        """Return the tails, (members, rows), of one score per row and member."""
         pairs = zip(self.tails_, scores, strict=True)
         return np.stack([tail.of_array(own) for tail, own in pairs])
 
     def _join(self, scores: Sequence[np.ndarray]) -> np.ndarray:
-        """One score per row from one per row and member."""
+        """Return one joint score per row from one score per row and member."""
         return cast(np.ndarray, getattr(np, self.combination_)(self._tails(scores), axis=0))
 
     def _weights(self, tails: np.ndarray) -> np.ndarray:
-        """By what the tails, (members, rows), are multiplied to make up the joint score."""
+        """Return the weights, (members, rows), by which tails sum up to the joint score."""
         k = len(tails)
         if self.combination_ == "mean":
             return np.full(tails.shape, 1 / k)
@@ -467,36 +484,37 @@ class Consensus(Saved, PyODVocabulary):
 
 
 def default_members() -> list[BaseDetector]:
-    """Return what ``Consensus()`` is made of."""
+    """Return the members of ``Consensus()``."""
     from deepod.models import AutoEncoder, Neighbors
 
     return [Neighbors(), AutoEncoder(suspects=0.3)]
 
 
 class SeedEnsemble(Consensus):
-    """The same detector with several seeds; their scores are joined as :class:`Consensus` does.
+    """Ensemble of copies of one detector with different seeds, joined as in :class:`Consensus`.
 
-    Networks that start elsewhere err elsewhere: the joint score varies less from run to run than a
-    single one, and often ranks better. Members train side by side, see :func:`deepod.fit_many`.
+    The copies start from different weights and make different errors. The joint score therefore
+    varies less from run to run than that of a single detector, and often ranks better. The copies
+    train together, see :func:`deepod.fit_many`.
 
     Parameters
     ----------
     detector : BaseDetector
-        Is cloned for every member; its ``random_state`` is replaced. Its ``calibration_fraction``
-        does not serve the ensemble: each member holds out other rows, all of which some other
-        member may have trained on.
+        The detector to clone for every member, with a new ``random_state``. Its
+        ``calibration_fraction`` does not calibrate the ensemble, because the rows that one member
+        holds out are trained on by others.
     n_members : int, default=5
-        How many.
+        Number of members.
     combination : {"mean", "median", "max"}, default="mean"
-        How the members' tails of a row become one score.
+        How to compute the joint score of a row from the members' tails.
     contamination : float in [0, 0.5], "auto" or thresholder, default=0.1
-        As in the detectors, for the joint score; that of ``detector`` has no effect.
+        As in the detectors, for the joint scores. That of ``detector`` has no effect.
     false_alarm_rate : float in (0, 1) or None, default=None
-        As in the detectors, for the joint score.
+        As in the detectors, for the joint scores. That of ``detector`` has no effect.
     n_jobs : int or None, default=None
-        Processes that train; None means 1.
+        Number of processes that train the members; None means 1.
     random_state : int, RandomState or None, default=None
-        Source of the members' seeds.
+        Seed from which the seeds of the members are drawn.
 
     Attributes
     ----------
@@ -505,8 +523,9 @@ class SeedEnsemble(Consensus):
     calibration_scores_, given_threshold_, given_under_ : object
         As in :class:`Consensus`.
     n_features_in_ : int
+        Number of features seen in ``fit``.
     feature_names_in_ : ndarray of str
-        Only if X had column names.
+        Names of the columns seen in ``fit``. Absent if X had none.
 
     Examples
     --------

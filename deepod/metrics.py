@@ -1,16 +1,16 @@
-r"""Metrics of anomaly scores and alarms on a time series, which know that anomalies are events.
+r"""Metrics of anomaly scores and alarms on time series whose anomalies are events.
 
-An event is a run of points labelled 1. Every function takes one series, labels first, as
-scikit-learn's metrics do; of several series, take the mean that the study means. The areas under
-the curves of single points are scikit-learn's: ``sklearn.metrics.average_precision_score``
-(AUC-PR) and ``roc_auc_score`` (AUC-ROC).
+An event is a run of successive points labelled 1. Every function takes one series, labels first, as
+scikit-learn's metrics do. For several series, call it for each and take the mean. For metrics of
+single points, use scikit-learn: ``sklearn.metrics.average_precision_score`` (AUC-PR) and
+``roc_auc_score`` (AUC-ROC).
 
 ================================================  ============================================
-:func:`vus`, :func:`vus_pr`, :func:`vus_roc`      scores; points near an event count in part
-:func:`range_precision`, :func:`range_recall`,    alarms; every event counts the same
+:func:`vus`, :func:`vus_pr`, :func:`vus_roc`      scores; points near an event count partly
+:func:`range_precision`, :func:`range_recall`,    alarms; every event has the same weight
 :func:`range_f1`
-:func:`detection_delay`                           alarms; how late they are
-:func:`point_adjusted_f1`                         scores; as older papers report it
+:func:`detection_delay`                           alarms; how late they come
+:func:`point_adjusted_f1`                         scores; for comparison with older papers
 ================================================  ============================================
 """
 
@@ -44,54 +44,55 @@ _NO_PERIOD = 125  # TSB-AD's, where the autocorrelation has no peak
 
 
 class VUS(NamedTuple):
-    """Volumes under two surfaces, as :func:`vus` returns them."""
+    """The volumes under the two surfaces that :func:`vus` computes."""
 
     pr: float
-    """Of precision over recall, VUS-PR."""
+    """VUS-PR, the volume under the surface of precision over recall."""
     roc: float
-    """Of the true over the false positive rate, VUS-ROC."""
+    """VUS-ROC, the volume under the surface of true over false positive rate."""
 
 
 class DetectionDelay(NamedTuple):
-    """How late alarms are, as :func:`detection_delay` returns it."""
+    """The delay of alarms that :func:`detection_delay` computes."""
 
     mean: float
-    """Points from the start of an event to the first alarm in it, over detected events."""
+    """Mean number of points from the start of a detected event to its first alarm."""
     detected: int
-    """Events with an alarm in them."""
+    """Number of events with an alarm."""
     events: int
-    """Events in all."""
+    """Number of all events."""
 
 
 class PointAdjustedF1(NamedTuple):
-    """A point-adjusted F1 and what it is worth, as :func:`point_adjusted_f1` returns it."""
+    """The point-adjusted F1 of scores and that of random scores, for comparison."""
 
     f1: float
-    """Of the scores."""
+    """F1 of the given scores."""
     random: float
-    """Of scores drawn at random."""
+    """Mean F1 of scores drawn at random."""
 
 
 # --- events -------------------------------------------------------------------------------------
 
 
 def events(labels: Any) -> np.ndarray:
-    """Return where the runs of ones start and stop.
+    """Return the start and the stop of every event, that is, of every run of ones.
 
     Parameters
     ----------
     labels : array-like of shape (T,)
-        0 = normal, 1 = anomaly.
+        Labels of the points of one series: 0 = normal, 1 = anomaly.
 
     Returns
     -------
-    events : ndarray of shape (n_events, 2)
-        ``labels[start:stop]`` are ones, in the order of time.
+    events : ndarray of shape (n_events, 2), int
+        One row (start, stop) for each event in the order of time; all of ``labels[start:stop]`` are
+        ones.
 
     Raises
     ------
     ValueError
-        If ``labels`` is not one series of zeros and ones.
+        If ``labels`` is not a single series of zeros and ones.
 
     Examples
     --------
@@ -108,7 +109,7 @@ def _runs(flags: np.ndarray) -> np.ndarray:
 
 
 def _over_events(reduce: np.ufunc, values: np.ndarray, runs: np.ndarray) -> np.ndarray:
-    """Return one value per event: the maximum of its values, say."""
+    """Return one value per event, such as the maximum of its values."""
     # Every other slice lies between events; the value appended lets the last event stop at T.
     return reduce.reduceat(np.append(values, values[-1]), runs.ravel())[::2]
 
@@ -117,16 +118,17 @@ def _over_events(reduce: np.ufunc, values: np.ndarray, runs: np.ndarray) -> np.n
 
 
 def vus(y_true: Any, scores: Any, *, length: int = 100) -> VUS:
-    """Return VUS-PR and VUS-ROC, the volumes under the surfaces of buffer, threshold and rates.
+    """Return VUS-PR and VUS-ROC, the volumes under the PR and ROC surfaces over buffer lengths.
 
-    For every buffer w from 0 to W (``length``), the labels are extended around events. A point of
-    an event has the label l(t) = 1; a point outside, at most w / 2 points (rounded down) from the
-    nearest end of an event, and d points from each event that is so near, has ::
+    For every buffer length w from 0 to W (``length``), labels are extended to the points around
+    events. A point in an event has the label l(t) = 1. A point outside has ::
 
-        l(t) = min(1, sum over these events of sqrt(1 - d / w)),
+        l(t) = min(1, sum over its near events of sqrt(1 - d / w)),
 
-    and any other has 0. Let a(t) be 1 where the score reaches the threshold and else 0, P the
-    number of points in events, and T that of all points. Then ::
+    where d is its distance from an event in points, and an event is near if d is at most w / 2
+    (rounded down). Points without near events have the label 0. Let a(t) be 1 if the score reaches
+    the threshold and 0 otherwise, P the number of points in events, and T the number of all points.
+    Then ::
 
         TP        = sum over all t of l(t) a(t)
         P_w       = P + 1/2 (sum over t outside of events of l(t) a(t))
@@ -135,39 +137,39 @@ def vus(y_true: Any, scores: Any, *, length: int = 100) -> VUS:
         FPR       = (sum of a(t) - TP) / (T - P_w)
         precision = TP / sum of a(t).
 
-    Extended events are events made longer by w / 2 points, rounded down, on both sides; where they
-    touch, they are one. There are 250 thresholds: the scores at evenly spaced ranks. The area under
-    precision over TPR is the sum of steps, that under TPR over FPR the sum of trapezoids with the
-    corners (0, 0) and (1, 1). A volume is the mean of the areas over the W + 1 buffers.
+    Extended events are events made longer by w / 2 points (rounded down) on both sides; those that
+    touch are merged. There are 250 thresholds: the scores at evenly spaced ranks. The area under
+    precision over TPR is a sum of rectangles. That under TPR over FPR is a sum of trapezoids with
+    the corners (0, 0) and (1, 1). Each volume is the mean of the areas over the W + 1 buffers.
 
-    It is the metric of [1]_, in the definition of the benchmark TSB-AD [2]_ (version "opt"); tests
-    compare with its own code. Other packages define a metric of that name otherwise; their figures
-    do not compare with these.
+    This is the metric of [1]_ as the benchmark TSB-AD [2]_ defines it (version "opt"); tests
+    compare it with TSB-AD's own code. Other packages define a metric of this name differently, and
+    their figures cannot be compared with these.
 
     Parameters
     ----------
     y_true : array-like of shape (T,)
-        0 = normal, 1 = anomaly; both have to occur.
+        Labels: 0 = normal, 1 = anomaly. Both must occur.
     scores : array-like of shape (T,)
-        Higher = more anomalous. Only their order matters.
+        Anomaly scores, higher = more anomalous. Only their order matters.
     length : int, default=100
-        The largest buffer W in points, at both sides of an event together. TSB-AD takes the period
-        of the series, see :func:`period`.
+        Largest buffer W: the number of points by which an event is extended, both sides together.
+        TSB-AD uses the period of the series, see :func:`period`.
 
     Returns
     -------
     volumes : VUS
-        ``pr`` and ``roc``, 1 for scores that are the labels. Scores drawn at random have a ``pr``
-        from the share of points in events to that in extended events, but no ``roc`` of 0.5: a
-        chance hit near an event counts as having found it. With 20 events of 20 points among
-        20,000 they have 0.06 and 0.77, with 100 single points 0.22 and 0.94. Compare ``roc`` only
-        with that of random scores on the same labels.
+        ``pr`` and ``roc``, both 1 if the scores equal the labels. Random scores have a ``pr``
+        between the share of points in events and the share in extended events. Their ``roc`` is
+        far above 0.5, because a chance hit near an event counts as its detection. With 20 events of
+        20 points among 20,000 points, random scores have 0.06 and 0.77; with 100 single points 0.22
+        and 0.94. Compare ``roc`` only with that of random scores on the same labels.
 
     Raises
     ------
     ValueError
-        If the arguments are not one series each, of the same length, zeros and ones, finite
-        scores; or if a class is missing.
+        If an argument is not a single series, if their lengths differ, if labels are not 0 or 1 or
+        only one class occurs, or if scores are not finite.
 
     References
     ----------
@@ -210,22 +212,23 @@ def vus(y_true: Any, scores: Any, *, length: int = 100) -> VUS:
 
 
 def vus_pr(y_true: Any, scores: Any, *, length: int = 100) -> float:
-    """Return VUS-PR, the volume under the surface of buffer, recall and precision.
+    """Return VUS-PR, the volume under the surface of precision over recall and buffer length.
 
-    :func:`vus` has the definition and the parameters, and returns VUS-ROC in the same time.
+    See :func:`vus` for the definition; it returns both volumes in the same time.
 
     Parameters
     ----------
     y_true : array-like of shape (T,)
-        0 = normal, 1 = anomaly.
+        Labels: 0 = normal, 1 = anomaly. Both must occur.
     scores : array-like of shape (T,)
-        Higher = more anomalous.
+        Anomaly scores, higher = more anomalous.
     length : int, default=100
-        The largest buffer in points.
+        Largest buffer in points.
 
     Returns
     -------
     volume : float
+        VUS-PR from 0 to 1; higher is better.
 
     Examples
     --------
@@ -237,22 +240,24 @@ def vus_pr(y_true: Any, scores: Any, *, length: int = 100) -> float:
 
 
 def vus_roc(y_true: Any, scores: Any, *, length: int = 100) -> float:
-    """Return VUS-ROC, the volume under the surface of buffer, false and true positive rate.
+    """Return VUS-ROC, the volume under the surface of the ROC curve and buffer length.
 
-    :func:`vus` has the definition and the parameters, and returns VUS-PR in the same time.
+    See :func:`vus` for the definition; it returns both volumes in the same time.
 
     Parameters
     ----------
     y_true : array-like of shape (T,)
-        0 = normal, 1 = anomaly.
+        Labels: 0 = normal, 1 = anomaly. Both must occur.
     scores : array-like of shape (T,)
-        Higher = more anomalous.
+        Anomaly scores, higher = more anomalous.
     length : int, default=100
-        The largest buffer in points.
+        Largest buffer in points.
 
     Returns
     -------
     volume : float
+        VUS-ROC from 0 to 1; higher is better. Random scores have far more than 0.5, see
+        :func:`vus`.
 
     Examples
     --------
@@ -274,11 +279,11 @@ def _passed(scores: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _near(truth: np.ndarray, runs: np.ndarray, passed: np.ndarray, length: int) -> np.ndarray:
-    """Sum up the labels of points near events, for every buffer and threshold.
+    """Return the sum of the labels of points near events, for every buffer and threshold.
 
-    A weight is at least the root of a half. So a point near two events has the label 1, and else
-    only its distance matters: points are counted by distance and threshold, and the counts are
-    weighted for every buffer.
+    A weight is at least sqrt(1/2). So a point near two events has the label 1, and the label of any
+    other point depends on its distance only. Points are therefore counted by distance and
+    threshold, and the counts are weighted for every buffer.
     """
     reach = length // 2
     first, second = _distances(truth, runs, reach)
@@ -303,7 +308,7 @@ def _near(truth: np.ndarray, runs: np.ndarray, passed: np.ndarray, length: int) 
 
 
 def _distances(truth: np.ndarray, runs: np.ndarray, reach: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return how far points outside are from the nearest and from the second nearest event."""
+    """Return the distances of points outside from the nearest and the second nearest event."""
     far = reach + 1
     starts = np.append(runs[:, 0], [len(truth) + far] * 2)
     lasts = np.append([-far] * 2, runs[:, 1] - 1)
@@ -334,29 +339,29 @@ def _with_corners(rates: np.ndarray) -> np.ndarray:
 
 
 def period(x: Any, most: int = 100) -> int:
-    """Return the period of a series by its autocorrelation, at most ``most``.
+    """Return the period of a series, found by its autocorrelation.
 
-    That is the lag of the highest peak of the autocorrelation among lags 4 to 399, of the first
-    20,000 points, as TSB-AD's ``find_length`` has it: 125 where there is no peak, or where the
-    highest is at a lag below 6 or above 303. TSB-AD takes it, of the first channel, as the
-    ``length`` of :func:`vus`.
+    The period is the lag with the highest peak of the autocorrelation of the first 20,000 points,
+    among lags from 4 to 399. As in TSB-AD's ``find_length``, it is 125 if there is no peak or the
+    highest peak is at a lag below 6 or above 303. TSB-AD uses the period of the first channel as
+    the ``length`` of :func:`vus`.
 
     Parameters
     ----------
     x : array-like of shape (T,)
-        One channel.
+        One channel of a series.
     most : int, default=100
-        The largest value that is returned.
+        Upper limit on the result: a longer period is returned as ``most``.
 
     Returns
     -------
     period : int
-        In points.
+        The period in points.
 
     Raises
     ------
     ValueError
-        If ``x`` is not one series of finite numbers, or ``most`` is not positive.
+        If ``x`` is not a single series of finite numbers, or ``most`` is not a positive integer.
 
     Examples
     --------
@@ -368,10 +373,10 @@ def period(x: Any, most: int = 100) -> int:
     if not isinstance(most, Integral) or isinstance(most, bool) or most < 1:
         raise ValueError(f"most must be a whole number of points, 1 or more, got {most!r}.")
     x = _finite(x, "x")[:20_000]
-    if np.ptp(x) == 0:  # the autocorrelation of a constant would be one of rounding errors
+    if np.ptp(x) == 0:  # the autocorrelation of a constant consists of rounding errors
         return min(_NO_PERIOD, int(most))
     x = x - x.mean()
-    spectrum = np.fft.rfft(x, 1 << (2 * len(x)).bit_length())  # so long that no end wraps around
+    spectrum = np.fft.rfft(x, 1 << (2 * len(x)).bit_length())  # padded against wrapping around
     correlation = np.fft.irfft(np.abs(spectrum) ** 2)[3 : min(401, len(x))]
     middle = correlation[1:-1]
     peaks = np.flatnonzero((middle > correlation[:-2]) & (middle > correlation[2:])) + 1
@@ -403,40 +408,41 @@ def range_recall(
     bias: str = "flat",
     cardinality: str = "reciprocal",
 ) -> float:
-    """Return the recall of events: how much of each is found, mean over events.
+    """Return the range-based recall: the mean over events of how much of each is found.
 
-    For the n events R and the runs of alarms A, it is ::
+    For n events R and runs of successive alarms A, it is ::
 
         1/n (sum over the events R of
                  alpha [R has an alarm]
                  + (1 - alpha) gamma(R) (sum over the runs A of
                        weight of the points of R that are in A / weight of the points of R)),
 
-    where gamma is 1 for an event that at most one run of alarms overlaps.
+    where gamma(R) is 1 if at most one run of alarms overlaps R, and else follows ``cardinality``.
 
     Parameters
     ----------
     y_true, y_pred : array-like of shape (T,)
-        0 = normal, 1 = anomaly.
+        Labels and alarms: 0 = normal, 1 = anomaly.
     alpha : float, default=0
-        What it is worth, from 0 to 1, that an event is noticed at all.
+        Weight, from 0 to 1, of the existence of an alarm in an event. The size of the overlap has
+        the weight 1 - alpha.
     bias : {"flat", "front", "middle", "back"}, default="flat"
-        Which points of an event weigh most (their weight): none, the first, the middle, the last.
-        "front" rewards early alarms.
+        Which points of an event have the largest weight: all the same, the first, the middle or
+        the last ones. "front" rewards early alarms.
     cardinality : {"reciprocal", "one"}, default="reciprocal"
-        gamma of an event that x > 1 runs of alarms overlap: 1 / x or 1.
+        Value of gamma for an event that x > 1 runs of alarms overlap: 1 / x or 1.
 
     Returns
     -------
     recall : float
-        From 0 to 1. With single points as events it is the usual recall. State the parameters
-        with it.
+        Recall from 0 to 1; higher is better. It is the usual recall if all events are single
+        points. When you report it, state the parameters.
 
     Raises
     ------
     ValueError
-        If the labels are not one series each, of the same length, of zeros and ones; if there is
-        no event; or if a parameter is not one of the above.
+        If labels and alarms are not single series of zeros and ones of the same length, there is no
+        event, or a parameter has another value than those above.
 
     References
     ----------
@@ -461,29 +467,28 @@ def range_recall(
 def range_precision(
     y_true: Any, y_pred: Any, *, bias: str = "flat", cardinality: str = "reciprocal"
 ) -> float:
-    """Return the precision of runs of alarms: how much of each is right, mean over runs.
+    """Return the range-based precision: the mean over runs of alarms of how much of each is right.
 
-    It is :func:`range_recall` with events and runs of alarms in each other's place. To be noticed
-    at all is worth nothing here: there is no ``alpha``.
+    It equals :func:`range_recall` with ``alpha=0`` and with events and runs of alarms exchanged.
 
     Parameters
     ----------
     y_true, y_pred : array-like of shape (T,)
-        0 = normal, 1 = anomaly.
+        Labels and alarms: 0 = normal, 1 = anomaly.
     bias : {"flat", "front", "middle", "back"}, default="flat"
-        Which points of a run of alarms weigh most.
+        Which points of a run of alarms have the largest weight.
     cardinality : {"reciprocal", "one"}, default="reciprocal"
-        By what a run of alarms that overlaps x > 1 events is multiplied: 1 / x or 1.
+        Factor for a run of alarms that overlaps x > 1 events: 1 / x or 1.
 
     Returns
     -------
     precision : float
-        From 0 to 1; 0 without alarms. State the parameters with it.
+        Precision from 0 to 1; 0 if there are no alarms. When you report it, state the parameters.
 
     Raises
     ------
     ValueError
-        As of :func:`range_recall`.
+        In the same cases as :func:`range_recall`.
 
     References
     ----------
@@ -514,24 +519,24 @@ def range_f1(
     Parameters
     ----------
     y_true, y_pred : array-like of shape (T,)
-        0 = normal, 1 = anomaly.
+        Labels and alarms: 0 = normal, 1 = anomaly.
     alpha : float, default=0
-        Of the recall: what it is worth that an event is noticed at all.
+        Weight, in the recall, of the existence of an alarm in an event.
     bias : {"flat", "front", "middle", "back"}, default="flat"
-        Which points weigh most, of events in the recall and of runs of alarms in the precision.
+        Which points of events (recall) and runs of alarms (precision) have the largest weight.
     cardinality : {"reciprocal", "one"}, default="reciprocal"
-        What an overlap in x pieces is multiplied by: 1 / x or 1.
+        Factor for an overlap in x > 1 pieces: 1 / x or 1.
 
     Returns
     -------
     f1 : float
-        From 0 to 1; 0 without a hit. With single points as events and alarms it is the usual F1.
-        State the parameters with it.
+        F1 from 0 to 1; 0 if no alarm hits an event. It is the usual F1 if all events and runs of
+        alarms are single points. When you report it, state the parameters.
 
     Raises
     ------
     ValueError
-        As of :func:`range_recall`.
+        In the same cases as :func:`range_recall`.
 
     References
     ----------
@@ -552,7 +557,7 @@ def range_f1(
 def _overlap(
     flags: np.ndarray, others: np.ndarray, bias: str, cardinality: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return of every run of ``flags`` whether ``others`` overlap it, and the reward for it."""
+    """Return for every run of ``flags`` whether ``others`` overlap it, and its overlap reward."""
     for name, value, known in (
         ("bias", bias, _BIASES),
         ("cardinality", cardinality, _CARDINALITIES),
@@ -572,26 +577,28 @@ def _overlap(
 
 
 def detection_delay(y_true: Any, y_pred: Any) -> DetectionDelay:
-    """Return how many points pass from the start of an event to the first alarm within it.
+    """Return the mean number of points from the start of an event to its first alarm.
 
-    Missed events have no delay, so they are counted apart: compare delays of detectors that find
-    as many events. An alarm that began before the event and goes on has a delay of 0.
+    Missed events have no delay and are counted separately: compare delays only between detectors
+    that find the same number of events. If an alarm is already on when the event starts, the delay
+    is 0.
 
     Parameters
     ----------
     y_true, y_pred : array-like of shape (T,)
-        0 = normal, 1 = anomaly.
+        Labels and alarms: 0 = normal, 1 = anomaly.
 
     Returns
     -------
     delay : DetectionDelay
-        ``mean`` over the ``detected`` of all ``events``; NaN if none is detected.
+        ``mean``, the delay in points, averaged over detected events (NaN if there are none);
+        ``detected``, the number of detected events; and ``events``, the number of all events.
 
     Raises
     ------
     ValueError
-        If the labels are not one series each, of the same length, of zeros and ones; or if there
-        is no event.
+        If labels and alarms are not single series of zeros and ones of the same length, or there is
+        no event.
 
     Examples
     --------
@@ -608,35 +615,35 @@ def detection_delay(y_true: Any, y_pred: Any) -> DetectionDelay:
 
 
 def point_adjusted_f1(y_true: Any, scores: Any) -> PointAdjustedF1:
-    """Return the best F1 after point adjustment, and that of scores drawn at random beside it.
+    """Return the best point-adjusted F1 of scores, and that of random scores for comparison.
 
-    Point adjustment takes all points of an event as found once one of them is. At a threshold, an
-    event is found if its highest score reaches it; TP is the number of points of all events that
-    are found, FP that of flagged points outside of events, P that of points in events, and ::
+    Point adjustment counts all points of an event as found if one of them is. Let TP be the number
+    of points in events whose highest score reaches the threshold, FP the number of points outside
+    of events whose score reaches it, and P the number of points in events. Then ::
 
         F1 = the largest, over thresholds, of 2 TP / (TP + FP + P).
 
-    The threshold is the best for these labels, so no detector reaches that F1 in use; and scores
-    drawn at random reach high values where events are long [1]_. It is here because papers report
-    it: never report it without ``random``, and trust :func:`vus_pr` more.
+    The threshold is chosen with the labels, so no detector reaches this F1 in practice. Moreover,
+    random scores reach high values if events are long [1]_. The metric is included because papers
+    report it. Never report it without ``random``, and prefer :func:`vus_pr`.
 
     Parameters
     ----------
     y_true : array-like of shape (T,)
-        0 = normal, 1 = anomaly; both have to occur.
+        Labels: 0 = normal, 1 = anomaly. Both must occur.
     scores : array-like of shape (T,)
-        Higher = more anomalous.
+        Anomaly scores, higher = more anomalous.
 
     Returns
     -------
     f1 : PointAdjustedF1
-        ``f1`` of the scores; ``random``, the mean of ten arrays of uniform scores, the same in
-        every call.
+        ``f1``, that of the scores, and ``random``, the mean over ten arrays of uniform random
+        scores, which are the same in every call.
 
     Raises
     ------
     ValueError
-        As of :func:`vus`.
+        In the same cases as :func:`vus`.
 
     References
     ----------
@@ -677,7 +684,10 @@ def _truth_and_scores(y_true: Any, scores: Any) -> tuple[np.ndarray, np.ndarray]
     truth, scores = _binary(y_true, "y_true"), _finite(scores, "scores")
     _compare(truth, scores, "scores")
     if truth.all():
-        raise ValueError("y_true has no normal point (0): the metric is not defined.")
+        raise ValueError(
+            "y_true has no normal point (0), without which the metric is not defined; leave such a "
+            "series out."
+        )
     return truth, scores
 
 
@@ -689,10 +699,14 @@ def _truth_and_alarms(y_true: Any, y_pred: Any) -> tuple[np.ndarray, np.ndarray]
 
 def _compare(truth: np.ndarray, other: np.ndarray, name: str) -> None:
     if len(truth) != len(other):
-        raise ValueError(f"y_true has {len(truth)} points and {name} has {len(other)}.")
+        raise ValueError(
+            f"y_true has {len(truth)} points and {name} has {len(other)}; both need one value for "
+            "each point of the same series."
+        )
     if not truth.any():
         raise ValueError(
-            "y_true has no anomaly (1): the metric is not defined; leave such a series out."
+            "y_true has no anomaly (1), without which the metric is not defined; leave such a "
+            "series out."
         )
 
 
@@ -709,7 +723,7 @@ def _finite(values: Any, name: str) -> np.ndarray:
     bad = np.count_nonzero(~np.isfinite(values))
     if bad:
         raise ValueError(
-            f"{name} has {bad} of {len(values)} points that are NaN or infinite; replace them, or "
+            f"{name}: {bad} of {len(values)} points are NaN or infinite; replace these values, or "
             "leave these points out."
         )
     return values
@@ -724,7 +738,7 @@ def _one_series(values: Any, name: str) -> np.ndarray:
     values = np.asarray(values)
     if values.ndim != 1 or not len(values):
         raise ValueError(
-            f"{name} must be one series of shape (T,), got shape {values.shape}; of several series "
-            "or channels, pass one at a time."
+            f"{name} must be one series of shape (T,), got shape {values.shape}; pass several "
+            "series or channels one at a time."
         )
     return values

@@ -1,4 +1,4 @@
-"""Fitted detectors as ONNX files, which score without Python; needs ``deepod[onnx]``."""
+"""Export of fitted detectors to ONNX files, which score without Python; needs ``deepod[onnx]``."""
 
 from __future__ import annotations
 
@@ -27,42 +27,40 @@ _DTYPES = {"float64": torch.float64, "float32": torch.float32, "uint8": torch.ui
 
 
 def export(detector: Any, path: Any, dtype: str = "float64") -> None:
-    """Write all that turns rows into scores and labels to an ONNX file.
+    """Write an ONNX file that computes scores and labels from unscaled rows.
 
-    Of a detector, or of a :class:`deepod.Consensus` or :class:`deepod.SeedEnsemble` whose members
-    are detectors of deepod.
+    The graph includes imputation (with ``missing="impute"``), scaling, network, score and
+    threshold. It has one input, ``X``: any number of samples, in the units and the shape of the
+    rows of ``fit`` (flat rows if ``input_shape`` was given). It has two outputs. ``scores``,
+    float64 of shape (n,), equal those of ``decision_function`` except for float32 rounding.
+    ``labels``, int64 of shape (n,), are 1 where the score is above ``threshold_``. If
+    ``contamination`` is a thresholder, which is Python code, there is no output ``labels``.
 
-    The graph has one input, ``X``: any number of samples in the units of ``fit`` and of the shape
-    of its rows, which is that of flat rows if ``input_shape`` was given. Scaling, network, score
-    and threshold are inside, and what takes the place of NaN if ``missing="impute"``. Its outputs
-    are ``scores``, float64 of shape (n,), equal to ``decision_function`` but for float32 rounding,
-    and ``labels``, int64 of shape (n,), 1 where a score is above ``threshold_``; a thresholder as
-    ``contamination`` is Python code, and its graph has no labels.
-
-    Values that ``decision_function`` refuses, such as infinity, the graph does not check.
+    The graph does not check its input for infinite values and the like.
 
     Parameters
     ----------
     detector : BaseDetector, Consensus or SeedEnsemble
-        Fitted, on any device; it is not changed.
+        A fitted detector, or an ensemble whose members are all detectors of deepod, on any device.
+        It is not changed.
     path : str or path-like
-        File to write. An older file of this name is replaced when the new one is complete, not
-        before.
+        File to write. An older file of this name is replaced only when the new one is complete.
     dtype : {"float64", "float32", "uint8"}, default="float64"
-        Type of ``X``, which runtimes insist on. Scaling is done in float64 all the same; float32
-        cannot hold a column of 1e9 plus or minus 1.
+        Data type of the input ``X``, on which runtimes insist. Scaling is done in float64 in any
+        case. Choose float64 if columns have many significant digits: float32 cannot tell 1e9 from
+        1e9 + 1.
 
     Raises
     ------
-    NotFittedError
-        If there is nothing to export yet, or ``false_alarm_rate`` waits for ``calibrate``.
+    sklearn.exceptions.NotFittedError
+        If ``fit`` has not been called, or ``false_alarm_rate`` needs ``calibrate`` first.
     TypeError
-        If it, or a member of an ensemble, is no detector of deepod.
+        If ``detector``, or a member of an ensemble, is not a detector of deepod.
     ValueError
-        If there is no such ``dtype``.
+        If ``dtype`` is unknown.
     RuntimeError
-        If the score does what torch cannot write as a graph: searches along gradients, as that of
-        ``AnoGAN`` and ``ADGAN``, or what a method of your own does.
+        If torch cannot write the score as a graph. This holds for ``AnoGAN`` and ``ADGAN``, whose
+        scores are found by gradient descent, and may hold for your own methods.
     ImportError
         If the extra ``deepod[onnx]`` is not installed.
     OSError
@@ -70,18 +68,17 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
 
     Notes
     -----
-    Rounding moves scores by 1e-5 at most, relative, and absolute for scores near zero, in all our
-    tests; by more where a score is the difference of larger numbers, as the standardised score of
-    ``IAEAD`` and ``IAELSTMKL`` is if training rows were all alike. ``Neighbors`` and ensembles
-    compare all rows of a call with training rows and scores at once: give them a few thousand rows
-    at a time. Where many training rows have the same score, a row with that score, but for
-    rounding, may move by more.
+    In our tests, rounding changes scores by at most 1e-5, relative or (for scores near zero)
+    absolute. The change is larger where a score is the difference of large numbers, such as the
+    standardised score of ``IAEAD`` and ``IAELSTMKL`` if all training rows are alike, and for a row
+    of an ensemble whose score many training rows share. ``Neighbors`` and ensembles compare all
+    rows of a call with the training data at once: pass a few thousand rows at a time.
 
-    The operators are those of opset 20; onnxruntime has them from version 1.17 on.
+    The file uses opset 20, which onnxruntime supports from version 1.17 on.
 
-    The metadata of the file say where it is from: ``detector`` (name of the class), ``parameters``
-    (JSON; objects by their ``repr``), ``threshold``, ``version`` (of deepod) and, if X had column
-    names, ``feature_names`` (JSON).
+    Its metadata are ``detector`` (name of the class), ``parameters`` (JSON; objects by their
+    ``repr``), ``threshold``, ``version`` (of deepod) and, if X had column names, ``feature_names``
+    (JSON).
 
     Examples
     --------
@@ -104,15 +101,17 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
     for part in getattr(detector, "members_", [detector]):
         if not part.has_graph:
             raise RuntimeError(
-                f"The score of {type(part).__name__} cannot be written as an ONNX graph: it is "
-                "found along gradients, which no operator gives. save keeps the detector, and "
-                "as_module makes a torch module of it."
+                f"The score of {type(part).__name__} cannot be written as an ONNX graph, because "
+                "it is found by gradient descent. Use detector.save instead, or "
+                "detector.as_module for a torch module."
             )
     try:
         import onnx  # noqa: F401
         import onnxscript  # noqa: F401
     except ImportError as error:
-        raise ImportError('An ONNX file needs pip install "deepod[onnx]".') from error
+        raise ImportError(
+            'The export needs onnx and onnxscript; install them with pip install "deepod[onnx]".'
+        ) from error
     atomic.prepare(Path(path))
     try:
         # Whatever mode the caller is in.
@@ -135,14 +134,14 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
         raise RuntimeError(
             f"The score of {type(detector).__name__} cannot be written as an ONNX graph: {reason}"
         ) from error
-    assert program is not None  # None is for the exporter of old
+    assert program is not None  # only the old exporter returns None
     model = program.model_proto
     _describe(model, detector, graph.threshold)
     atomic.write({Path(path): model.SerializeToString()})
 
 
 class _Labelled(nn.Module):
-    """From samples in the units of the user to scores and labels."""
+    """A module from unscaled samples to scores and labels."""
 
     def __init__(self, detector: Any, scores: Any) -> None:
         super().__init__()
@@ -152,13 +151,13 @@ class _Labelled(nn.Module):
         self.threshold = detector.threshold_ if by_rule else None
 
     def forward(self, X: Tensor) -> tuple[Tensor, ...]:
-        """Score and label."""
+        """Return scores, and labels if there is a threshold."""
         scores = self.scores(X)
         return (scores,) if self.threshold is None else (scores, (scores > self.threshold).long())
 
 
 def _with_operators(module: nn.Module) -> nn.Module:
-    """Put ONNX's own operators in the place of recurrent layers."""
+    """Replace recurrent layers by ONNX's own operators."""
     for parent in list(module.modules()):
         for name, layer in list(parent.named_children()):
             if isinstance(layer, nn.GRU | nn.LSTM) and _Recurrent.can_be(layer):
@@ -167,17 +166,17 @@ def _with_operators(module: nn.Module) -> nn.Module:
 
 
 class _Recurrent(nn.Module):
-    """A GRU or LSTM as one operator: torch would trace it step by step, for seconds each.
+    """A GRU or LSTM as one ONNX operator, which torch would trace step by step, for seconds each.
 
-    Parameters keep their names, by which some modules put others in their place.
+    Parameters keep their names, because some modules replace them by name.
     """
 
-    # The order of ONNX among torch's gates.
+    # The places of ONNX's gates among torch's.
     GATES: ClassVar[dict[str, tuple[int, ...]]] = {"GRU": (1, 0, 2), "LSTM": (0, 3, 1, 2)}
 
     @staticmethod
     def can_be(layer: nn.RNNBase) -> bool:
-        """Tell whether it is of the kind that :class:`deepod.networks.Recurrent` builds."""
+        """Return whether a layer is of the kind that :class:`deepod.networks.Recurrent` builds."""
         plain = layer.num_layers == 1 and not layer.bidirectional and not layer.proj_size
         return plain and layer.batch_first
 
@@ -188,7 +187,7 @@ class _Recurrent(nn.Module):
             self.register_parameter(name, parameter)
 
     def forward(self, x: Tensor) -> tuple[Tensor, None]:
-        """(B, T, C) -> (B, T, hidden), and no last state."""
+        """Map (B, T, C) to (B, T, hidden), without a last state."""
         weights = {name: self._in_order(p) for name, p in self.named_parameters()}
         biases = [weights[name] for name in ("bias_ih_l0", "bias_hh_l0") if name in weights]
         inputs = [x.transpose(0, 1), weights["weight_ih_l0"], weights["weight_hh_l0"]]
@@ -206,14 +205,14 @@ class _Recurrent(nn.Module):
 
 
 def _log_sigmoid(x: Any) -> Any:
-    """Replace torch's log(sigmoid(x)), which is minus infinity below -88."""
+    """Translate torch's log_sigmoid; as log(sigmoid(x)) it would be minus infinity below -88."""
     from onnxscript import opset20 as op
 
     return op.Neg(op.Softplus(op.Neg(x)))
 
 
 def _describe(model: Any, detector: Any, threshold: float | None) -> None:
-    """Say in a file where it is from, and not in which folders the code has been."""
+    """Write the metadata of a file, and remove torch's, which hold paths of this machine."""
     graph = model.graph
     parts = (graph.node, graph.input, graph.output, graph.value_info, graph.initializer)
     for part in (graph, *chain.from_iterable(parts)):
@@ -238,10 +237,10 @@ def _in_json(value: Any) -> Any:
 
 @contextmanager
 def _quietly() -> Iterator[None]:
-    """Keep torch from telling users of packages they lack and of its own deprecations."""
+    """Silence torch's messages about missing packages and its own deprecations."""
     loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript", "onnx_ir")]
     levels = [logger.level for logger in loggers]
-    # Both belong to the whole process, so for as long as the export takes, and no longer.
+    # Both are settings of the whole process, so they are restored after the export.
     with warnings.catch_warnings(action="ignore"):
         try:
             for logger in loggers:

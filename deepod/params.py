@@ -1,4 +1,4 @@
-"""Hyper-parameters as data: one declaration gives constructor, validation and documentation."""
+"""Declaration of hyper-parameters, from which constructor, checks and documentation are made."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ if TYPE_CHECKING:
     class Estimator:
         """scikit-learn's base class, whose source has no types.
 
-        A type checker takes it for Any, and believes any name of a subclass.
+        Without this, a type checker would accept any attribute of a subclass.
         """
 
         def get_params(self, deep: bool = True) -> dict[str, Any]:
-            """Return the hyper-parameters; with ``deep``, also those of what they hold."""
+            """Return the hyper-parameters; with ``deep``, also those of nested objects."""
 
         def set_params(self, **params: Any) -> Self:
-            """Set hyper-parameters, those of what they hold included."""
+            """Set hyper-parameters, including those of nested objects."""
 
         def _validate_params(self) -> None: ...
         def __sklearn_tags__(self) -> Any: ...
@@ -63,37 +63,37 @@ T = TypeVar("T")
 
 
 def positive() -> Interval:
-    """Accept any real number above zero."""
+    """Return a constraint: a real number above zero."""
     return Interval(Real, 0, None, closed="neither")
 
 
 def real(low: float, high: float | None = None) -> Interval:
-    """Accept any real number between two bounds, both included."""
+    """Return a constraint: a real number from ``low`` to ``high``, both included."""
     return Interval(Real, low, high, closed="left" if high is None else "both")
 
 
 def share() -> Interval:
-    """Accept any real number above 0 and up to 0.5: the size of a minority."""
+    """Return a constraint: a real number above 0 and at most 0.5, the share of a minority."""
     return Interval(Real, 0, 0.5, closed="right")
 
 
 def zero() -> Options:
-    """Accept nothing but the number 0."""
+    """Return a constraint: the number 0."""
     return Options(Real, {0})
 
 
 def fraction() -> Interval:
-    """Accept any real number between 0 and 1, both excluded."""
+    """Return a constraint: a real number between 0 and 1, both excluded."""
     return Interval(Real, 0, 1, closed="neither")
 
 
 def integer(low: int) -> Interval:
-    """Accept any integer from ``low`` on."""
+    """Return a constraint: an integer that is at least ``low``."""
     return Interval(Integral, low, None, closed="left")
 
 
 def one_of(*options: str) -> StrOptions:
-    """Accept one of the given strings."""
+    """Return a constraint: one of the given strings."""
     return StrOptions(set(options))
 
 
@@ -103,22 +103,37 @@ def param(*, default: Any, accepts: list[Any], doc: str) -> Any:
     Parameters
     ----------
     default : object
-        Immutable default value.
+        Default value, which must be immutable.
     accepts : list
-        Alternatives accepted by ``fit``: types, None, or the helpers of this module.
+        Alternatives that ``fit`` accepts: types, None, or constraints such as ``positive()``.
     doc : str
-        What it does, as one paragraph.
+        Description for the docstring, as one paragraph.
+
+    Returns
+    -------
+    field : object
+        A dataclass field; type checkers see the type of the attribute's annotation.
+
+    Examples
+    --------
+    >>> from deepod.params import param, parameters, positive
+    >>> @parameters
+    ... class Method:
+    ...     lr: float = param(default=1e-3, accepts=[positive()], doc="Learning rate.")
+    >>> Method(lr=0.1).lr
+    0.1
     """
     return dataclasses.field(default=default, metadata={"accepts": accepts, "doc": doc})
 
 
 @dataclass_transform(kw_only_default=True, field_specifiers=(param,))
 def parameters(cls: type[T]) -> type[T]:
-    """Decorate a class: build ``__init__``, ``_parameter_constraints`` and the docstring.
+    """Build ``__init__``, ``_parameter_constraints`` and the docstring of a class.
 
-    The constructor only stores its keyword arguments, as scikit-learn asks. The ``Parameters``
-    section of the docstring is generated from the declarations, inherited ones included. To change
-    the default of an inherited hyper-parameter, a class assigns it: ``lr = 1e-4``.
+    This is a class decorator. The constructor only stores its keyword arguments, as scikit-learn
+    requires. The ``Parameters`` section of the docstring is generated from the declarations,
+    including inherited ones. To change the default of an inherited hyper-parameter, assign it in
+    the class: ``lr = 1e-4``.
     """
     for old in dataclasses.fields(cls) if dataclasses.is_dataclass(cls) else ():  # inherited
         if old.name in vars(cls) and old.name not in cls.__annotations__:
@@ -138,9 +153,10 @@ _reads: ContextVar[set[str] | None] = ContextVar("reads", default=None)
 
 @contextmanager
 def noting_reads() -> Iterator[set[str]]:
-    """Collect the names of the hyper-parameters that are read of detectors meanwhile.
+    """Collect the names of the hyper-parameters that are read within a ``with`` block.
 
-    They tell what a hook of a method depends on, so that no author has to keep a list of it.
+    They show on which hyper-parameters a hook of a method depends, so that authors need not keep a
+    list of them.
     """
     token = _reads.set(set())
     try:
@@ -150,9 +166,9 @@ def noting_reads() -> Iterator[set[str]]:
 
 
 class Noted:
-    """An object whose hyper-parameters are noted when they are read: see :func:`noting_reads`."""
+    """Mixin whose reads of hyper-parameters are recorded, see :func:`noting_reads`."""
 
-    if not TYPE_CHECKING:  # type checkers would take every attribute to be there
+    if not TYPE_CHECKING:  # otherwise type checkers would accept every attribute
 
         def __getattribute__(self, name: str) -> Any:
             reads = _reads.get()
@@ -162,9 +178,9 @@ class Noted:
 
 
 def sizes(cls: type) -> set[str]:
-    """Return the hyper-parameters of a method that may be sizes of its network.
+    """Return the hyper-parameters of a method on which the shapes of its network may depend.
 
-    Its own ones that are not real numbers, and the shared ``network`` and ``input_shape``.
+    These are its own hyper-parameters that are not real numbers, ``network`` and ``input_shape``.
     """
     shared = _root(cls).__dataclass_fields__
     return {
@@ -179,12 +195,12 @@ def sizes(cls: type) -> set[str]:
 
 
 def _root(cls: type) -> Any:
-    """Return the class that declares what all have in common."""
+    """Return the class that declares the hyper-parameters that all detectors share."""
     return [base for base in cls.__mro__ if dataclasses.is_dataclass(base)][-1]
 
 
 def _with_parameters(doc: str, cls: type, fields: tuple[dataclasses.Field, ...]) -> str:
-    """Put generated Parameters and the inherited Attributes behind the summary."""
+    """Return a docstring with generated Parameters and inherited Attributes after the summary."""
     root = _root(cls)
     shared = {} if root is cls else root.__dataclass_fields__
     lines = ["Parameters", "----------"]
@@ -194,7 +210,7 @@ def _with_parameters(doc: str, cls: type, fields: tuple[dataclasses.Field, ...])
         lines += textwrap.wrap(f.metadata["doc"], 96, initial_indent=_TAB, subsequent_indent=_TAB)
     summary, *sections = _SECTION.split(doc)
     rest = [section for section in sections if not section.startswith(_ATTRIBUTES)]
-    # The Attributes section closes a base class's docstring; methods have those attributes too.
+    # The Attributes section ends the docstring of a base class; methods inherit its entries.
     texts = [
         section.removeprefix(_ATTRIBUTES)
         for text in [doc, *(inspect.getdoc(base) or "" for base in cls.__bases__)]
@@ -204,7 +220,7 @@ def _with_parameters(doc: str, cls: type, fields: tuple[dataclasses.Field, ...])
     entries = [
         entry for text in texts for entry in re.split(r"\n(?=\S)", text.strip("\n")) if entry
     ]
-    if entries:  # each once: two bases share their own base's
+    if entries:  # each once, because two bases may share entries
         lines += ["", _ATTRIBUTES.rstrip("\n"), *dict.fromkeys(entries)]
     return "\n".join([summary.rstrip(), "", *lines, "", *rest])
 

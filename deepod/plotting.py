@@ -1,4 +1,4 @@
-"""Pictures; matplotlib (the extra ``deepod[plots]``) is imported when one is drawn."""
+"""Plots of scores, losses, contributions and series; they need ``deepod[plots]`` (matplotlib)."""
 
 from __future__ import annotations
 
@@ -8,33 +8,34 @@ import numpy as np
 
 from deepod._inputs.series import Series, as_series
 
-_STRETCHES = 4000  # of a line with more points, of which the least and the largest are drawn
+_STRETCHES = 4000  # a longer line is cut into so many; only their extremes are drawn
 
 
 def plot_scores(scores: Any, y: Any = None, threshold: float | None = None, ax: Any = None) -> Any:
-    """Draw the distribution of anomaly scores, split by label where labels are known.
+    """Draw a histogram of anomaly scores, with a colour for each label if labels are given.
 
-    The last bar holds all scores above the 98 % quantile.
+    The last bar counts all scores above the 98 % quantile.
 
     Parameters
     ----------
     scores : array-like of shape (n,)
-        As ``decision_function`` gives them.
+        Scores as returned by ``decision_function``.
     y : array-like of shape (n,), optional
-        0 = normal, 1 = anomaly.
+        Labels: 0 = normal, 1 = anomaly. The histogram of each label then shows shares.
     threshold : float, optional
-        Drawn as a vertical line, for instance ``detector.threshold_``.
+        Position of a vertical line, for example ``detector.threshold_``.
     ax : matplotlib Axes, optional
-        Where to draw; a new figure by default.
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
     ax : matplotlib Axes
+        The axes with the plot.
 
     Raises
     ------
     ValueError
-        If there are no scores, some are not finite, or ``y`` does not fit them.
+        If ``scores`` is empty or not finite, or ``y`` does not have a label for each score.
 
     Examples
     --------
@@ -54,8 +55,8 @@ def plot_scores(scores: Any, y: Any = None, threshold: float | None = None, ax: 
                 f"y must hold 0 (normal) or 1 (anomaly) for each of {len(scores)} scores."
             )
     ax = _axes(ax)
-    # Far anomalies have scores so high that the rest would shrink to one bar: the last bin
-    # holds everything above the 98 % quantile.
+    # The scores of far anomalies are so high that all others would fall into one bar. Therefore
+    # the last bin holds everything above the 98 % quantile.
     scores = np.minimum(scores, np.quantile(scores, 0.98))
     bins = np.histogram_bin_edges(scores, bins=40)
     if y is None:
@@ -63,7 +64,7 @@ def plot_scores(scores: Any, y: Any = None, threshold: float | None = None, ax: 
     else:
         for label, name, color in ((0, "normal", "tab:blue"), (1, "anomaly", "tab:red")):
             part = scores[y == label]
-            # Shares, so that a rare class is seen as well as a common one.
+            # Shares instead of counts, so that a rare class is visible too.
             share = np.full(len(part), 1 / max(1, len(part)))
             ax.hist(part, bins, weights=share, color=color, alpha=0.6, label=name)
     if threshold is not None:
@@ -76,25 +77,34 @@ def plot_scores(scores: Any, y: Any = None, threshold: float | None = None, ax: 
 
 
 def plot_history(detector: Any, ax: Any = None) -> Any:
-    """Draw each loss term of a fitted detector over the epochs.
+    """Draw each loss term of a fitted detector over the epochs of training.
 
     Parameters
     ----------
     detector : BaseDetector
-        Fitted, with at least one epoch in ``history_``.
+        A fitted detector with at least one epoch in ``history_``.
     ax : matplotlib Axes, optional
-        Where to draw; a new figure by default.
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
     ax : matplotlib Axes
+        The axes with the plot.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from deepod import AutoEncoder
+    >>> from deepod.plotting import plot_history
+    >>> X = np.random.default_rng(0).normal(size=(100, 3))
+    >>> ax = plot_history(AutoEncoder(epochs=5, random_state=0).fit(X))
     """
     ax = _axes(ax)
     names = dict.fromkeys(name for entry in detector.history_ for name in entry)
     for name in [n for n in names if n not in ("phase", "epoch", "seconds")]:
         values = [entry.get(name, np.nan) for entry in detector.history_]
         style = ":" if name.startswith("validation_") else "-"
-        marker = "." if len(values) == 1 else ""  # a line of one point is not seen
+        marker = "." if len(values) == 1 else ""  # a line of one point is invisible
         ax.plot(np.arange(1, len(values) + 1), values, style, marker=marker, label=name)
     ax.set_xlabel("epoch")
     ax.set_ylabel("weighted loss term")
@@ -105,28 +115,33 @@ def plot_history(detector: Any, ax: Any = None) -> Any:
 def plot_contributions(
     contributions: Any, feature_names: Any = None, n_features: int = 10, ax: Any = None
 ) -> Any:
-    """Draw what the features of a table add to a score, the largest at the top.
+    """Draw a bar for the contribution of each feature to a score, the largest at the top.
 
     Parameters
     ----------
     contributions : array-like of shape (d,) or (n, d)
-        Of one row, or of several, of which the mean is drawn: as ``detector.explain`` gives them
-        for a table. Of windows, sum over the time first: ``detector.explain(X).sum(1)``.
+        Contributions of one row or of several rows of a table, as returned by ``detector.explain``.
+        The mean of several rows is drawn. For windows, sum over the time first:
+        ``detector.explain(X).sum(1)``.
     feature_names : array-like of str of shape (d,), optional
-        Such as ``detector.feature_names_in_``; by default "feature 0" and so on.
+        Names of the features, such as ``detector.feature_names_in_``; by default "feature 0" and so
+        on.
     n_features : int, default=10
-        Bars, by size; one more shows the sum of all other features.
+        Number of features to draw, those with the largest absolute contributions. One more bar
+        shows the sum of all others.
     ax : matplotlib Axes, optional
-        Where to draw; a new figure by default.
+        Axes to draw on; by default those of a new figure.
 
     Returns
     -------
     ax : matplotlib Axes
+        The axes with the plot.
 
     Raises
     ------
     ValueError
-        If the shapes do not fit, or ``n_features`` is below 1.
+        If ``contributions`` has another shape, ``feature_names`` has another length, or
+        ``n_features`` is below 1.
 
     Examples
     --------
@@ -136,8 +151,8 @@ def plot_contributions(
     values = np.asarray(contributions, dtype=float)
     if values.ndim not in (1, 2) or not values.size:
         raise ValueError(
-            f"contributions must be of shape (d,) or (n, d), got {values.shape}; sum over the time "
-            "of windows first. For images, matplotlib's imshow shows more."
+            f"contributions must be of shape (d,) or (n, d), got {values.shape}. For windows, sum "
+            "over the time first: detector.explain(X).sum(1). For images, use matplotlib's imshow."
         )
     if n_features < 1:
         raise ValueError(f"n_features must be 1 or more, got {n_features!r}.")
@@ -158,9 +173,9 @@ def plot_contributions(
     if len(others):
         bars.append((f"{len(others)} others", values[others].sum()))
         colors.append("tab:gray")
-    # At places, not at names: two columns may have the same name.
+    # At numbers instead of names, because two columns may have the same name.
     ax.barh(range(len(bars)), [value for _, value in bars], color=colors, alpha=0.7)
-    # A dollar in a name is a dollar.
+    # A dollar sign in a name does not begin a formula.
     ax.set_yticks(range(len(bars)), [name for name, _ in bars], parse_math=False)
     ax.invert_yaxis()
     ax.axvline(0, color="black", linewidth=0.8)
@@ -179,42 +194,44 @@ def plot_series(
     n_channels: int = 8,
     figure: Any = None,
 ) -> Any:
-    """Draw a series with the scores of its points, the threshold and the stretches above it.
+    """Draw a time series with the scores of its points, the threshold and the flagged stretches.
 
-    Each channel has a strip of its own, and the scores have the last one. A stretch above the
-    threshold is shaded in all of them. Several series are drawn one after the other.
+    Each channel has its own panel, and the last panel shows the scores. Stretches with scores above
+    the threshold are shaded in all panels. Several series are drawn one after the other.
 
     Parameters
     ----------
-    detector : detector of series
-        Fitted.
+    detector : SeriesDetector
+        A fitted detector of :mod:`deepod.series`.
     X : array-like of shape (T,), (T, channels) or (n, T, channels), or a list of series
-        What to score; the times of a single DataFrame are those of the picture.
+        The series to score and draw. The time axis is the index if X is a single DataFrame.
     y : array-like, optional
-        0 = normal, 1 = anomaly, one for each point and in the form of X; drawn below the scores.
+        Labels of the points in the form of X: 0 = normal, 1 = anomaly. They are drawn below the
+        scores.
     context : array-like, optional
-        The points before X, as ``decision_function`` takes them.
+        The points before X, as in ``decision_function``.
     scores : array-like of shape (n_points,), optional
-        Of X, if they are known already.
+        The scores of X, if they have been computed already.
     feature_names : array-like of str of shape (channels,), optional
-        By default those of X or of the detector, or else "channel 0" and so on.
+        Names of the channels. By default those of X or of the detector, or "channel 0" and so on.
     n_channels : int, default=8
-        Channels to draw, at most. Of more, those that add most to the scores of the points above
-        the threshold, or of all points if none is; in the order of X.
+        Largest number of channels to draw. If there are more, those are drawn that contribute most
+        to the scores of the flagged points (of all points if none is flagged), in the order of X.
     figure : matplotlib Figure, optional
-        Where to draw; a new one by default.
+        Figure to draw on; by default a new one.
 
     Returns
     -------
     figure : matplotlib Figure
+        The figure with the plot.
 
     Raises
     ------
     ValueError
-        If X is none that the detector can score, ``y``, ``scores`` or ``feature_names`` do not fit
-        it, or ``n_channels`` is below 1.
+        If the detector cannot score X, if ``y``, ``scores`` or ``feature_names`` have another
+        length than X, or if ``n_channels`` is below 1.
     TypeError
-        If there are more channels and the detector explains no scores.
+        If there are more than ``n_channels`` channels and the detector has no ``explain``.
 
     Examples
     --------
@@ -232,7 +249,10 @@ def plot_series(
         scores = detector.decision_function(series, context=context)
     scores = np.asarray(scores, dtype=float)
     if scores.shape != (len(series),):
-        raise ValueError(f"scores must be of shape ({len(series)},), got {scores.shape}.")
+        raise ValueError(
+            f"scores must be of shape ({len(series)},), one for each point of X, got "
+            f"{scores.shape}."
+        )
     y = None if y is None else _points_labelled(y, series)
     names = _channel_names(feature_names, series, detector)
     flagged = scores > detector.threshold_
@@ -249,7 +269,7 @@ def plot_series(
     values = np.asarray(series.rows)
     for ax, j in zip(axes, shown, strict=False):
         _draw_lines(ax, at, values[:, j].astype(float), series, "tab:blue")
-        # A dollar in a name is a dollar.
+        # A dollar sign in a name does not begin a formula.
         ax.set_ylabel(names[j], rotation="horizontal", ha="right", va="center", parse_math=False)
     if len(shown) < len(names):
         title = f"{len(shown)} of {len(names)} channels, those that add most to the scores"
@@ -288,7 +308,7 @@ def _channel_names(given: Any, series: Series, detector: Any) -> list[str]:
 def _largest(
     detector: Any, series: Series, context: Any, flagged: np.ndarray, n_channels: int
 ) -> list[int]:
-    """List the channels that add most to the scores of the flagged points, in their order."""
+    """Return the channels that contribute most to the scores of the flagged points, in order."""
     total = series.joined(detector.explain(series, context=context))[
         flagged if flagged.any() else slice(None)
     ].sum(0)
@@ -296,7 +316,7 @@ def _largest(
 
 
 def _places(series: Series) -> tuple[np.ndarray, bool]:
-    """Return where the points are on the axis of time, and whether those are dates."""
+    """Return the positions of the points on the time axis, and whether they are dates."""
     index = series.index
     if index is None:
         return np.arange(len(series), dtype=float), False
@@ -323,13 +343,13 @@ def _name_times(ax: Any, dates: bool) -> None:
 
 
 def _draw_lines(ax: Any, at: np.ndarray, values: np.ndarray, series: Series, color: str) -> None:
-    """Draw the values of each series as a line; of many points, the least and largest in turns."""
+    """Draw each series as a line; of long ones, only the extremes of short stretches."""
     size = -(-len(series) // _STRETCHES)
     for start, length in zip(series.starts.tolist(), series.lengths, strict=True):
         own, part = at[start : start + length], values[start : start + length]
         if size > 1:
             firsts = np.arange(0, length, size)
-            # NaN is passed over.
+            # These functions ignore NaN.
             ends = np.fmin.reduceat(part, firsts), np.fmax.reduceat(part, firsts)
             own, part = np.repeat(own[firsts], 2), np.column_stack(ends).ravel()
         ax.plot(own, part, color=color, linewidth=0.8, marker="." if length == 1 else "")
@@ -341,7 +361,7 @@ def _draw_scores(
     _draw_lines(ax, at, scores, series, "black")
     ax.axhline(threshold, color="tab:red", linestyle="--", linewidth=0.8, label="threshold")
     ax.set_ylabel("score")
-    # The threshold would lie on the axis beside a score a hundred times as high.
+    # Beside scores a hundred times as high, the threshold would coincide with the axis.
     if 0 < 100 * threshold < scores.max():
         ax.set_yscale("log")
         ax.set_ylim(bottom=threshold / 100)
@@ -355,7 +375,7 @@ def _shade(
     heights: tuple[float, float],
     **style: Any,
 ) -> None:
-    """Shade stretches of points that follow one another, between these heights of the axes."""
+    """Shade runs of chosen points, between two heights of the axes from 0 to 1."""
     bars = []
     for start, length in zip(series.starts.tolist(), series.lengths, strict=True):
         own, part = at[start : start + length], chosen[start : start + length]
@@ -375,4 +395,4 @@ def _axes(ax: Any) -> Any:
         return ax
     from matplotlib import pyplot
 
-    return pyplot.subplots(layout="constrained")[1]  # long names have room
+    return pyplot.subplots(layout="constrained")[1]  # leaves room for long names

@@ -1,4 +1,4 @@
-"""Grid search that trains all candidates and folds at once."""
+"""Grid search that trains all candidates and folds together."""
 
 from __future__ import annotations
 
@@ -17,31 +17,34 @@ from deepod.ensemble import check_detector, fit_in_jobs
 
 
 class StackedSearchCV(GridSearchCV):
-    """A :class:`sklearn.model_selection.GridSearchCV` whose candidates train side by side.
+    """Faster :class:`sklearn.model_selection.GridSearchCV` that trains many candidates at once.
 
-    Candidates and folds whose networks, numbers of rows and of epochs agree become one stacked
-    training (see :func:`deepod.fit_many`): those that differ in ``lr``, ``weight_decay``,
-    ``scaler``, ``random_state`` or a weight of the loss such as ``PLAD(lam=...)``. Others form
-    further stacks, or train in turn. Parameters, attributes and results are those of
-    ``GridSearchCV``, except for the following.
+    Candidates and folds are stacked and trained together (see :func:`deepod.fit_many`) if their
+    networks, numbers of rows and numbers of epochs are equal. They may differ in ``lr``,
+    ``weight_decay``, ``scaler``, ``random_state`` or a weight of the loss such as
+    ``PLAD(lam=...)``. Candidates that differ in other parameters form further stacks or are trained
+    one by one. Parameters, attributes and results are those of ``GridSearchCV``, except for the
+    following.
 
     Parameters
     ----------
     estimator : BaseDetector
-        A deepod detector; for pipelines and other estimators use ``GridSearchCV``.
+        A detector of deepod. For pipelines and other estimators, use ``GridSearchCV``.
     param_grid : dict or list of dict
+        Parameters and the values to try, as in ``GridSearchCV``.
     scoring, refit, cv, error_score, return_train_score, verbose
-        As in ``GridSearchCV``. Without ``scoring`` a search needs an estimator with ``score``,
-        which detectors have not: give "roc_auc" or the like, and y.
+        As in ``GridSearchCV``. Detectors have no ``score`` method, so ``scoring`` is needed: give
+        "roc_auc" or the like, and pass y to ``fit``.
     n_jobs : int or None, default=None
-        Processes that the stacks are shared out to; None means 1.
+        Number of processes to distribute the stacks to; None means 1.
     pre_dispatch : object
         Has no effect.
 
     Attributes
     ----------
     cv_results_ : dict
-        ``mean_fit_time`` is the time of all trainings divided by their number, for every candidate.
+        As in ``GridSearchCV``, but ``mean_fit_time`` is the same for every candidate: the total
+        time of training divided by the number of fits.
 
     Examples
     --------
@@ -66,16 +69,25 @@ class StackedSearchCV(GridSearchCV):
         X : array-like
             As in the detector's ``fit``.
         y : array-like of shape (n,), optional
-            Labels for ``scoring``; detectors train on them only if a parameter of theirs says so.
+            Labels for ``scoring``. Detectors train on them only if their parameter ``supervision``
+            says so.
         groups : array-like of shape (n,), optional
-            For ``cv``, if it splits by groups.
+            Groups of the rows, if ``cv`` splits by groups.
 
         Returns
         -------
         self : object
+            The fitted search.
+
+        Raises
+        ------
+        TypeError
+            If ``estimator`` is not a detector of deepod.
+        ValueError
+            If a parameter is not valid; raised before training.
         """
         check_detector(self.estimator, "estimator")
-        # What GridSearchCV would find out now, not after hours of training.
+        # Errors that GridSearchCV would raise after hours of training are raised now.
         self._validate_params()
         scorers = self._scorers()
         if isinstance(scorers, dict):
@@ -84,7 +96,7 @@ class StackedSearchCV(GridSearchCV):
         splits = list(check_cv(self.cv, y).split(X, y, groups))
         table = _Table(self.estimator, X, y, candidates, splits, self.n_jobs)
         rows = np.arange(_num_samples(X))
-        # scikit-learn does all but the training: its estimator looks results up by row numbers.
+        # scikit-learn does everything but training, with an estimator that looks up results.
         inner = GridSearchCV(
             _LookUp(table),
             self.param_grid,
@@ -109,7 +121,7 @@ class StackedSearchCV(GridSearchCV):
         return self
 
     def _scorers(self) -> Any:
-        """Turn ``scoring`` into a callable or a dict of them."""
+        """Return ``scoring`` as a scorer or a dict of scorers."""
         if isinstance(self.scoring, Mapping):
             return {name: get_scorer(scorer) for name, scorer in self.scoring.items()}
         if isinstance(self.scoring, list | tuple | set):
@@ -118,7 +130,7 @@ class StackedSearchCV(GridSearchCV):
 
 
 class _Table:
-    """Detectors trained for every candidate and fold, in scikit-learn's order."""
+    """The detectors trained for every candidate and fold, in scikit-learn's order."""
 
     def __init__(
         self,
@@ -130,7 +142,7 @@ class _Table:
         n_jobs: int | None,
     ) -> None:
         self.detector, self.X, self.y, self.splits = detector, X, y, splits
-        # One array per fold, so that all candidates share what is made of it.
+        # One array per fold, so that candidates share what is computed from it.
         Xs = [_safe_indexing(X, train) for train, _ in splits]
         ys = [None if y is None else _safe_indexing(y, train) for train, _ in splits]
         began = time.perf_counter()
@@ -146,7 +158,7 @@ class _Table:
         self.used = 0
 
     def next(self, train: np.ndarray) -> Any:
-        """Hand out the next trained detector."""
+        """Return the next trained detector, or raise the error of its fit."""
         number, self.used = self.used, self.used + 1
         assert np.array_equal(train, self.splits[number % len(self.splits)][0])
         error = self.errors[number]
@@ -159,7 +171,7 @@ class _Table:
 
 
 class _LookUp(BaseEstimator):
-    """Is "fitted" on row numbers: takes what was trained on these rows."""
+    """An estimator that is "fitted" on row numbers: it looks up the detector for these rows."""
 
     def __init__(self, table: _Table) -> None:
         self.table = table
@@ -172,14 +184,14 @@ class _LookUp(BaseEstimator):
         table = self.table
         if table.used < len(table.fitted):
             self.detector_ = table.next(rows)
-        else:  # the best once more, on all rows
+        else:  # the refit of the best candidate on all rows
             detector = clone(table.detector).set_params(**self.candidate)
             self.detector_ = detector.fit(table.X, table.y)
         return self
 
 
 def _on_rows(scorers: Any, table: _Table) -> Any:
-    """Make scorers of detectors and samples into scorers of look-ups and row numbers."""
+    """Turn scorers of detectors and samples into scorers of look-ups and row numbers."""
     if isinstance(scorers, dict):
         return {name: _on_rows(scorer, table) for name, scorer in scorers.items()}
     scorer: Callable[..., Any] = scorers

@@ -1,8 +1,8 @@
-"""Rows that need not fit into memory: what ``fit`` and ``decision_function`` read part by part.
+"""Sources of rows that do not fit into memory, which ``fit`` and scoring read part by part.
 
-A NumPy memory map may be passed to a detector as it is. :func:`array` wraps other arrays that live
-on disk (zarr, HDF5), :func:`parquet` files, folders and datasets in that format. Anything with the
-members of :class:`Source` will do.
+A NumPy memory map can be passed to a detector directly. :func:`array` wraps other arrays on disk
+(zarr, HDF5), and :func:`parquet` wraps Parquet files, folders and datasets. Any object with the
+members of :class:`Source` can be used as X.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ _BATCH_VALUES = 1 << 18  # decoded from Parquet at once
 
 @runtime_checkable
 class Source(Protocol):
-    """Rows on disk.
+    """Protocol of rows on disk, for your own kinds of storage.
 
     Attributes
     ----------
     shape : tuple of int
-        Number of rows, then the shape of one.
+        Number of rows, followed by the shape of one row.
     dtype : numpy.dtype
-        Of what ``read`` returns.
+        Data type of the arrays that ``read`` returns.
     feature_names : list of str or None
-        Names of the columns of a table.
+        Names of the columns of a table, if they have names.
     turns : int or None
-        Blocks that can be read in turns, part by part, at no more expense than one after the other;
-        None if any range of rows costs what its length does.
+        Number of blocks that can be read alternately, part by part, as fast as one after the other.
+        None if the time to read rows depends on their number only.
     """
 
     shape: Shape
@@ -47,32 +47,33 @@ class Source(Protocol):
     turns: int | None
 
     def __len__(self) -> int:
-        """Count the rows."""
+        """Return the number of rows."""
 
     def blocks(self) -> list[tuple[int, int]]:
-        """Return the ranges (start, stop) that are stored together, in order, of all rows."""
+        """Return the ranges (start, stop) of rows that are stored together, in order."""
 
     def read(self, start: int, stop: int) -> np.ndarray:
-        """Read rows ``start`` to ``stop``, and no others for long."""
+        """Return rows ``start`` to ``stop`` (excluded), and hold no others in memory."""
 
 
 def is_mapped(X: Any) -> bool:
-    """Return whether X lies on disk; what NumPy computes from a memory map only keeps its type."""
+    """Return whether X is a memory map; arrays computed from one have its type but no file."""
     return isinstance(X, np.memmap) and getattr(X, "_mmap", None) is not None
 
 
 def array(X: Any) -> Source:
-    """Return the rows of an array that can be sliced: a memory map, a zarr array, an HDF5 dataset.
+    """Return a source of rows from an array on disk: a memory map, a zarr array, an HDF5 dataset.
 
     Parameters
     ----------
     X : array-like of shape (n, ...)
-        Has ``shape``, ``dtype`` and slices along its first axis. ``chunks``, where it has any, are
-        read as a whole.
+        Object with ``shape``, ``dtype`` and slicing along its first axis. If it has ``chunks``,
+        they are read as a whole.
 
     Returns
     -------
     source : Source
+        The rows, to be passed to a detector as X.
 
     Examples
     --------
@@ -109,48 +110,57 @@ class _Array:
 
 
 def parquet(path: Any, columns: Sequence[str] | None = None) -> Source:
-    """Return the rows of Parquet files; needs ``pip install "deepod[data]"``.
+    """Return a source of rows from Parquet files; needs ``pip install "deepod[data]"``.
 
     Parameters
     ----------
     path : str, Path, list of them, or pyarrow.dataset.Dataset
         A file, a folder, several files, or a dataset without a filter.
     columns : sequence of str, optional
-        Columns to read, in this order; None reads all but what pandas has written as an index. What
-        folders are called after, as in ``year=2024``, is a column too.
+        Names of the columns to read, in this order. By default, all columns except an index that
+        pandas has written. The keys of partitioned folders, as in ``year=2024``, are columns too.
 
     Returns
     -------
     source : Source
-        A table of float32, or float64 where float32 would lose digits; nulls are NaN, about which
-        the detector's ``missing`` says what to do. Where the rows are windows or images, give the
-        detector their ``input_shape``. Columns of text and times are for detectors with
-        ``categorical_features`` and ``datetime_features``, which learn from a sample of the rows
-        how to encode them.
-
-    Notes
-    -----
-    Training reads four row groups at a time, in random order. Large ones of a sorted file mix
-    badly, therefore, and Arrow takes up to 3 MiB per column to decode each: write files with
-    ``row_group_size=50_000`` or so.
+        A table of float32, or of float64 where float32 would lose digits, to be passed to a
+        detector as X. Nulls become NaN, which the detector treats as its parameter ``missing``
+        says. If the rows are windows or images, set ``input_shape`` of the detector. Columns of
+        text and times need a detector with ``categorical_features`` or ``datetime_features``, which
+        learns their encoding from a sample of the rows.
 
     Raises
     ------
     ValueError
-        If a column is missing, there is no column, or one holds neither numbers, text nor times;
-        and when rows are read, if nothing encodes columns of text and times.
+        If a column is missing, there is no column, or a column holds something other than numbers,
+        text or times. When rows are read: if there are columns of text or times and the detector
+        does not encode them.
+    ImportError
+        If pyarrow is not installed.
+
+    Notes
+    -----
+    Training reads four row groups at a time, in random order. If a file is sorted, large row groups
+    therefore mix badly; Arrow also takes up to 3 MiB per column to decode each. Write files with a
+    ``row_group_size`` of about 50,000.
+
+    Examples
+    --------
+    >>> from deepod import sources, AutoEncoder
+    >>> rows = sources.parquet("transactions/")  # doctest: +SKIP
+    >>> detector = AutoEncoder().fit(rows)  # doctest: +SKIP
     """
     return _Parquet(path, columns)
 
 
 class _Group(NamedTuple):
-    """Where a row group is."""
+    """The place of a row group in the dataset."""
 
     start: int
     stop: int
     file: Any  # pyarrow.dataset.ParquetFileFragment
     number: int  # in the file
-    keys: dict[str, Any]  # values of all its rows, which the names of the folders say
+    keys: dict[str, Any]  # values of partition columns, from the names of the folders
 
 
 class _Parquet:
@@ -170,12 +180,14 @@ class _Parquet:
         self.feature_names = self._columns
         self._groups: list[_Group] = []
         self._encode: Callable[[Any], np.ndarray] | None = None
-        self._no_numbers = ""  # in which column there are none, and what to do
+        self._no_numbers = ""  # an error message if a column is not numeric
         types = []
         start = 0
         for fragment in path.get_fragments():
             if not hasattr(fragment, "row_groups"):
-                raise ValueError("The dataset is not in Parquet format; write it as Parquet first.")
+                raise ValueError(
+                    "path is a dataset that is not in Parquet format; write it as Parquet first."
+                )
             keys = pads.get_partition_keys(fragment.partition_expression)
             found, no_numbers = _numeric(fragment, self._columns, keys)
             types += found
@@ -189,7 +201,7 @@ class _Parquet:
         self.dtype = np.result_type(np.float32, *types)
         self._arrow_type = None if self._no_numbers else pa.from_numpy_dtype(self.dtype)
         self._starts = [group.start for group in self._groups]
-        self._open: dict[int, _Reader] = {}  # by the starts of groups; that used last at the end
+        self._open: dict[int, _Reader] = {}  # by the start of the group; latest use last
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -199,11 +211,11 @@ class _Parquet:
 
     @property
     def is_mixed(self) -> bool:
-        """Whether there are columns of text or times, so that rows can be had as a frame only."""
+        """Whether there are columns of text or times, so that rows must be read as a DataFrame."""
         return bool(self._no_numbers)
 
     def encoded_by(self, encode: Callable[[Any], np.ndarray], width: int) -> _Parquet:
-        """Return the rows as ``encode``, given a frame of pandas, makes float64 (n, width)."""
+        """Return a source of encoded rows: ``encode`` maps a DataFrame to float64 (n, width)."""
         encoded = copy.copy(self)
         encoded._encode, encoded._no_numbers, encoded._open = encode, "", {}
         encoded.shape, encoded.dtype = (len(self), width), np.dtype(np.float64)
@@ -211,7 +223,7 @@ class _Parquet:
         return encoded
 
     def frame_of(self, rows: np.ndarray) -> Any:
-        """Read rows by their numbers, in ascending order, into a frame of pandas; in one pass."""
+        """Return rows by their numbers, which must ascend, as a DataFrame; read in one pass."""
         import pandas as pd
 
         parts = []
@@ -246,7 +258,7 @@ class _Parquet:
     def _batches(self, group: _Group) -> Iterator[Any]:
         from pyarrow.parquet import ParquetFile
 
-        # Open for as long as it is read: there may be thousands of files. Page by page.
+        # Open only while it is read, because there may be thousands of files. Page by page.
         file = ParquetFile(
             group.file.path,
             metadata=group.file.metadata,
@@ -281,11 +293,11 @@ class _Parquet:
 
 
 class _Reader:
-    """Reads rows that come in batches, forwards."""
+    """A reader of rows that come in batches, in ascending order only."""
 
     def __init__(self, batches: Iterator[np.ndarray], start: int) -> None:
         self._batches = batches
-        self._left = next(batches)  # from row ``at`` on
+        self._left = next(batches)  # begins at row ``at``
         self.at = start
 
     def read(self, start: int, out: np.ndarray) -> None:
@@ -301,12 +313,12 @@ class _Reader:
 
 
 def _numeric(fragment: Any, columns: list[str], keys: dict[str, Any]) -> tuple[list[np.dtype], str]:
-    """NumPy's types of the columns of a file; and what to say if some are no numbers."""
+    """Return the NumPy types of the columns of a file, and a message if some are not numeric."""
     import pyarrow as pa
 
     path = fragment.path
     if not columns:
-        raise ValueError(f"{path} has no column to read.")
+        raise ValueError(f"{path} has no column to read; name at least one in columns=[...].")
     types, no_numbers = [], ""
     for name in columns:
         kind = pa.scalar(keys[name]).type if name in keys else _field(fragment, name).type
@@ -319,7 +331,7 @@ def _numeric(fragment: Any, columns: list[str], keys: dict[str, Any]) -> tuple[l
             raise ValueError(f"{said}leave it out with columns=[...].")
         which = "datetime_features" if held == "time" else "categorical_features"
         no_numbers = no_numbers or (
-            f"{said}{which}='from_dtype' has detectors encode it, or leave it out with "
+            f"{said}use {which}='from_dtype' to have the detector encode it, or leave it out with "
             "columns=[...]."
         )
         types.append(np.dtype(object))
@@ -332,7 +344,7 @@ def _field(fragment: Any, name: str) -> Any:
     if there > 1:
         raise ValueError(f"{there} columns of {path} have the name {name!r}; rename them.")
     if not there:
-        raise ValueError(f"{path} has no column {name!r}; it has {schema.names}.")
+        raise ValueError(f"{path} has no column {name!r}; its columns are {schema.names}.")
     return schema.field(name)
 
 
@@ -352,7 +364,9 @@ def open_parquet(path: Any) -> Any:
         import pyarrow as pa
         import pyarrow.dataset as pads
     except ImportError as error:
-        raise ImportError('Parquet needs pyarrow: pip install "deepod[data]"') from error
+        raise ImportError(
+            'Parquet files need pyarrow; install it with pip install "deepod[data]".'
+        ) from error
     if isinstance(path, pads.Dataset):
         return path
     parts = [str(p) for p in (path if isinstance(path, list | tuple) else [path])]
@@ -367,7 +381,7 @@ def open_parquet(path: Any) -> Any:
 
 
 def parquet_types(dataset: Any) -> dict[str, list[Any]]:
-    """Return the types of all columns of a dataset, the different ones that its files have."""
+    """Return the distinct Arrow types of each column of a dataset, over all its files."""
     types: dict[str, list[Any]] = {}
     schemas = [file.physical_schema for file in dataset.get_fragments()]
     # The names of folders are in none of the files.
@@ -381,7 +395,7 @@ def parquet_types(dataset: Any) -> dict[str, list[Any]]:
 
 
 def index_names(schema: Any) -> list[str]:
-    """Return the names of the columns that are an index of pandas, as its metadata says."""
+    """Return the names of the columns that pandas has written as an index."""
     said = json.loads((schema.metadata or {}).get(b"pandas", b"{}"))
     # A RangeIndex is no column but a dictionary.
     return [name for name in said.get("index_columns", []) if isinstance(name, str)]
@@ -390,7 +404,7 @@ def index_names(schema: Any) -> list[str]:
 def parquet_batches(
     dataset: Any, names: list[str], rows: int
 ) -> Iterator[tuple[str, Iterator[Any]]]:
-    """Return for each file its path, and its rows in batches, each column in its type there."""
+    """Yield the path of each file and its rows in batches, with the column types of that file."""
     import pyarrow.dataset as pads
 
     for file in dataset.get_fragments():
@@ -414,7 +428,7 @@ def parquet_batches(
 
 
 def kind_of(kind: Any) -> str:
-    """Return what a type of Arrow holds: "number", "boolean", "text", "time" or "other"."""
+    """Return the kind of an Arrow type: "number", "boolean", "text", "time" or "other"."""
     import pyarrow.types as pat
 
     if pat.is_dictionary(kind):
@@ -431,14 +445,14 @@ def kind_of(kind: Any) -> str:
 
 
 def as_plain(column: Any) -> Any:
-    """Return an array of Arrow without a dictionary."""
+    """Return an Arrow array without dictionary encoding."""
     import pyarrow.types as pat
 
     return column.dictionary_decode() if pat.is_dictionary(column.type) else column
 
 
 def head(source: Source, n: int) -> Any:
-    """Read the first rows, as a table where the columns have names."""
+    """Return the first n rows, as an Arrow table if the columns have names."""
     rows = source.read(0, min(n, len(source)))
     if source.feature_names is None:
         return rows
@@ -448,9 +462,10 @@ def head(source: Source, n: int) -> Any:
 
 
 def spread(n: int, most: int, rng: np.random.Generator) -> np.ndarray:
-    """At most that many of n row numbers, in order: one at random of each of as many equal parts.
+    """Return at most ``most`` of n row numbers in order, one drawn from each of ``most`` parts.
 
-    No array is as long as n. Two parts that share a row may draw it both: then there is one less.
+    It allocates no array of length n. Neighbouring parts may draw the same row, which is then
+    returned once.
     """
     if most >= n:
         return np.arange(n)
@@ -459,6 +474,6 @@ def spread(n: int, most: int, rng: np.random.Generator) -> np.ndarray:
 
 
 def cut(start: int, stop: int, rows: int) -> Iterator[tuple[int, int]]:
-    """Cut a range into ranges of at most ``rows``."""
+    """Yield consecutive ranges of at most ``rows`` that make up a range."""
     for first in range(start, stop, rows):
         yield first, min(first + rows, stop)

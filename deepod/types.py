@@ -1,4 +1,4 @@
-"""The plain data that the training loop, the methods and the callbacks exchange."""
+"""Data types that the training loop, the methods and the callbacks exchange."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Losses = dict[str, Tensor]
 
 
 class Batch(NamedTuple):
-    """One mini-batch. Absent fields are None."""
+    """A mini-batch; absent fields are None."""
 
     x: Tensor  # (B, *shape)
     y: Tensor | None = None  # (B,), only for methods that train on labels
@@ -22,7 +22,7 @@ class Batch(NamedTuple):
 
 
 class Rows(Protocol):
-    """The rows to train on, wherever they are."""
+    """Protocol of the rows to train on, whether they are in memory or on disk."""
 
     device: torch.device
     shape: Shape  # of one row
@@ -30,31 +30,31 @@ class Rows(Protocol):
     def __len__(self) -> int: ...
 
     def sizes(self, batch_size: int) -> list[int]:
-        """List the different sizes of the batches of an epoch."""
+        """Return the distinct sizes of the batches of an epoch."""
 
     def batches(
         self, stream: torch.Generator, batch_size: int
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Give rows and labels of one epoch in a new order, on ``device``."""
+        """Yield the batches of one epoch in a new order: rows and labels, on ``device``."""
 
     def head(self, n: int) -> tuple[Tensor, Tensor | None]:
-        """Return n rows and their labels, always the same; repeated if there are not as many."""
+        """Return the same n rows and labels in every call; repeat rows if there are fewer."""
 
     def chunks(self, n: int) -> Iterator[Tensor]:
-        """Give all rows in order, at most n at a time; of very many, a sample."""
+        """Yield all rows in order, at most n at a time; a sample if there are very many."""
 
     def state_dict(self) -> dict[str, int]:
-        """Give what the next epoch takes from those before it."""
+        """Return the state that the next epoch needs from those before it."""
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from there."""
+        """Restore a state that ``state_dict`` has returned."""
 
 
 @dataclass(frozen=True)
 class Refresh:
-    """How a quantity that is not trained by gradients (a centre, a radius) is set.
+    """A rule that sets a quantity which gradients do not train, such as a centre or a radius.
 
-    ``collect(module, x)`` gives statistics per sample; ``reduce(statistics)`` turns those of the
+    ``collect(module, x)`` returns statistics per sample. ``reduce(statistics)`` turns those of the
     whole training set into ``{buffer name: value}``, which the loop writes into the module.
     """
 
@@ -64,10 +64,10 @@ class Refresh:
 
 @dataclass(frozen=True)
 class Phase:
-    """One stage of training with its own loss and optimiser.
+    """A stage of training with its own loss and optimiser.
 
-    Phases run one after the other; neighbours that name the same ``cycle`` take turns within each
-    batch instead (adversarial and alternating methods) and must have the same ``epochs``.
+    Phases run one after the other. Successive phases with the same ``cycle`` instead take turns in
+    every batch, as in adversarial training; they must have the same number of ``epochs``.
     """
 
     name: str
@@ -84,15 +84,35 @@ class Phase:
 
 @dataclass(frozen=True)
 class Event:
-    """What a callback is told after every epoch."""
+    """The argument of callbacks, which describes the epoch that has just ended.
+
+    Attributes
+    ----------
+    phase : str
+        Name of the phase of training.
+    epoch : int
+        Number of the epoch in the phase, from 0.
+    epochs : int
+        Number of epochs planned for the phase.
+    losses : dict of float
+        Weighted loss terms by name, each the mean over the training rows.
+    validation : dict of float
+        The same terms over the rows of ``validation_fraction``; empty if there are none.
+    seconds : float
+        Duration of the epoch.
+    last : bool
+        Whether this is the last phase.
+    module : torch.nn.Module
+        The module in training.
+    """
 
     phase: str
-    epoch: int  # from 0
-    epochs: int  # planned for this phase
-    losses: dict[str, float]  # weighted terms, mean over the training rows
-    validation: dict[str, float]  # the same over the held-out rows; empty without them
+    epoch: int
+    epochs: int
+    losses: dict[str, float]
+    validation: dict[str, float]
     seconds: float
-    last: bool  # whether no other phase follows
+    last: bool
     module: nn.Module = field(repr=False)
 
 

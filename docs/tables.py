@@ -556,6 +556,24 @@ def printed(command: str, file: str, part: int = 0, **chosen: Any) -> Callable[[
     return table
 
 
+def more_anomalies() -> str:
+    """Return the table of what anomalies among the training rows cost, with intervals."""
+    from deepod.bench.reporting import tables
+
+    file = "consensus_contaminated.jsonl"
+    clean, full = (
+        tables.per_dataset(common(file, f"contaminated-{n}"), "auc_roc") for n in (0, 20)
+    )
+    losses = clean - full
+    low, high = tables.interval(losses.to_numpy())
+    lines = [["AUC-ROC", "0 %", "20 %", "loss"], ["---", *["--:"] * 3]]
+    for name in full.mean().sort_values(ascending=False).index:
+        k = losses.columns.get_loc(name)
+        loss = f"{percent(losses[name].mean())} [{percent(low[k])}, {percent(high[k])}]"
+        lines.append([shown(name), percent(clean[name].mean()), percent(full[name].mean()), loss])
+    return piped(lines)
+
+
 TABLES: dict[str, Callable[[], str]] = {
     "detectors in short": detectors_in_short,
     "detectors": detectors_in_full,
@@ -571,6 +589,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "label errors": label_errors,
     "baselines, clean": baselines("one-class"),
     "contaminated": contaminated,
+    "consensus, contaminated": more_anomalies,
     "noise": noise,
     "wide": wide,
     "thresholds": thresholds,

@@ -144,9 +144,9 @@ def test_as_module__unflattened__a_column_of_scores_for_explainers():
 
 @pytest.mark.parametrize("name", SERIES_NAMES)
 def test_as_module__series__refused(name):
-    with pytest.raises(TypeError, match="no module or graph"):
+    with pytest.raises(TypeError, match="cannot become a module or graph"):
         fitted_series(name).as_module()
-    with pytest.raises(TypeError, match="no module or graph"):
+    with pytest.raises(TypeError, match="cannot become a module or graph"):
         fast_series(name).as_module()
 
 

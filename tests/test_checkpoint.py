@@ -405,9 +405,7 @@ ROWS = {
 def test_other_rows__refused__file_stays(case, path):
     stop(fast("AutoEncoder", checkpoint=path), 2)
     before = path.read_bytes()
-    with pytest.raises(
-        InvalidFileError, match=r"checkpoint=.*another fit .*X is .*Delete the file"
-    ):
+    with pytest.raises(InvalidFileError, match=r"checkpoint=.*another fit: X is .*Delete the file"):
         fast("AutoEncoder", checkpoint=path).fit(ROWS[case])
     assert path.read_bytes() == before
 
@@ -505,7 +503,7 @@ def test_other_class_or_version__refused(path, monkeypatch):
 def test_other_settings_of_a_callback__refused(path):
     stop(fast("AutoEncoder", checkpoint=path, callbacks=[EarlyStopping(patience=5)]), 2)
     before = path.read_bytes()
-    with pytest.raises(InvalidFileError, match=r"\[6, 0.0, None\] here and \[5, 0.0, None\] there"):
+    with pytest.raises(InvalidFileError, match=r"\[6, 0.0, None\], but .* with \[5, 0.0, None\]"):
         fast("AutoEncoder", checkpoint=path, callbacks=[EarlyStopping(patience=6)]).fit(X)
     assert path.read_bytes() == before
 
@@ -532,7 +530,7 @@ def test_parameter__of_any_kind__told_apart_or_refused(path):
     with pytest.raises(InvalidFileError, match="weights is"):
         make(heavy).fit(X)
     make(np.ones(2000)).fit(X)
-    with pytest.raises(ValueError, match="checkpoint cannot tell weights="):
+    with pytest.raises(ValueError, match="checkpoint cannot compare weights="):
         make(lambda: None).fit(X)
 
 
@@ -754,7 +752,7 @@ def test_file__of_somebody_else_meanwhile__kept_and_named(contents, path):
         if event.epoch == 1:
             path.write_bytes(contents)
 
-    with pytest.raises(ValueError, match=r"checkpoint=.*a file of its own"):
+    with pytest.raises(ValueError, match=r"checkpoint=.*give each fit its own file"):
         fast("AutoEncoder", epochs=3, checkpoint=path, callbacks=[write]).fit(X)
     assert path.read_bytes() == contents
 
@@ -912,7 +910,7 @@ def test_callback__with_a_state_that_cannot_be_written__said(path):
         def state_dict(self):
             return {"seen": {1, 2}}
 
-    with pytest.raises(TypeError, match=r"checkpoint holds .* holds set"):
+    with pytest.raises(TypeError, match=r"checkpoint can hold .* holds set"):
         fast("AutoEncoder", checkpoint=path, callbacks=[Odd()]).fit(X)
 
 
@@ -921,7 +919,7 @@ def test_callback__with_keys_that_are_no_text__said(path):
         def state_dict(self):
             return {"seen": {1: 2}}
 
-    with pytest.raises(TypeError, match=r"keys of text, .* has the key 1; write str\(key\)"):
+    with pytest.raises(TypeError, match=r"keys are strings, .* has the key 1; use str\(key\)"):
         fast("AutoEncoder", checkpoint=path, callbacks=[Odd()]).fit(X)
     assert not path.exists()
 

@@ -316,7 +316,9 @@ def test_consensus__default__gaps_filled_by_all_members_scored_and_drawn(folder,
     assert [m.feature_names_in_.tolist() for m in loaded.members_] == [["a", "b", "c"]] * len(
         members
     )
-    refuse(["plot", "model", "--out", "p.png"], "MODEL model: .*no loss of its own", folder, capsys)
+    refuse(
+        ["plot", "model", "--out", "p.png"], "MODEL model: .*has no loss to draw", folder, capsys
+    )
 
 
 def test_score__large_file__read_no_more_than_a_part_at_a_time(folder, small_parts, monkeypatch):
@@ -434,14 +436,17 @@ def refuse(command, said, folder, capsys):
     [
         ({"new": "missing.npy"}, "NEW missing.npy: there is no such file"),
         ({"new": "rows.txt"}, "NEW rows.txt: expected a .npy"),
-        ({"new": "objects.npy"}, "NEW objects.npy: .*Python objects.* Write numbers"),
+        ({"new": "objects.npy"}, "NEW objects.npy: .*Python objects.* Save an array of numbers"),
         ({"new": "half.npy"}, "NEW half.npy: "),
         ({"new": "flat.npy"}, r"NEW flat.npy: .*shape \(4,\)"),
         ({"new": "none.npy"}, "NEW none.npy: there are no rows"),
-        ({"new": "wide.npy"}, r"NEW wide.npy: its rows have shape \(4,\), those of training .*3,"),
+        (
+            {"new": "wide.npy"},
+            r"NEW wide.npy: its rows have shape \(4,\), but those of training .*3,",
+        ),
         ({"new": "word.csv"}, "NEW word.csv: row 12, column 'b': expected a number, got 'x'"),
-        ({"new": "short.csv"}, "NEW short.csv: row 2: 2 values for 3 columns"),
-        ({"new": "nameless.csv"}, "NEW nameless.csv: expected a first line with the names"),
+        ({"new": "short.csv"}, "NEW short.csv: row 2 has 2 values, but there are 3"),
+        ({"new": "nameless.csv"}, "NEW nameless.csv: the first line must hold the names"),
         ({"new": "empty.csv"}, "NEW empty.csv: the file is empty"),
         ({"new": "gap.csv"}, "NEW gap.csv, rows 1 to 3: .*NaN in column 1 .*--set missing=impute"),
         ({"new": "header.csv"}, "NEW header.csv: there are no rows"),
@@ -464,9 +469,9 @@ def test_score__bad_argument__one_line_that_names_it(options, said, bad_files, c
     ("options", "said"),
     [
         ({"train": "missing.npy"}, "TRAIN missing.npy: there is no such file"),
-        ({"train": "text.npy"}, "TRAIN text.npy: .*expected numbers"),
+        ({"train": "text.npy"}, "TRAIN text.npy: .*must be numbers"),
         ({"train": "holes.npy"}, "fitting Consensus on holes.npy: .*NaN"),
-        ({"--set": "detectors=3"}, "--set: detectors cannot be set here: .*in Python"),
+        ({"--set": "detectors=3"}, "--set: detectors cannot be set .*in Python"),
         ({"--set": "combination=best"}, "--set: The 'combination' parameter"),
         ({"--set": "lr=-1"}, "--set: The 'lr' parameter"),
         (
@@ -480,17 +485,20 @@ def test_score__bad_argument__one_line_that_names_it(options, said, bad_files, c
         ({"train": "word.csv", "--drop": "a,b,c"}, "TRAIN word.csv: no column is left"),
         ({"train": "twice.csv"}, "TRAIN twice.csv: 2 columns have the name 'b'"),
         ({"train": "index.csv"}, r"TRAIN index.csv: a column has no name.*to_csv\(index=False\)"),
-        ({"train": "long.csv", "--drop": "a"}, "TRAIN long.csv: row 2: 4 values for 3 columns"),
+        (
+            {"train": "long.csv", "--drop": "a"},
+            "TRAIN long.csv: row 2 has 4 values, but there are 3",
+        ),
         (
             {"train": "broken.csv", "--drop": "c"},
-            "TRAIN broken.csv: unexpected end of the file within quotes",
+            "TRAIN broken.csv: .*the file ends within quotes",
         ),
         ({"train": "latin.csv"}, "TRAIN latin.csv: it is not in UTF-8"),
         ({"train": "gap.csv"}, "row 2, column 'b' has no value; fill the gaps.*missing=impute"),
         ({"train": "far.csv"}, "row 1, column 'c' is infinite; columns with such cells: 'b', 'c'"),
         ({"out": "missing/model"}, "--out missing/model: There is no folder missing"),
-        ({"out": "other"}, "--out other: .*other things in it"),
-        ({"out": "new.npy"}, "--out new.npy: .*is a file and no folder"),
+        ({"out": "other"}, "--out other: .*holds something other than a model"),
+        ({"out": "new.npy"}, "--out new.npy: .*is a file, but a model would be"),
     ],
 )
 def test_fit__bad_argument__one_line_that_names_it(options, said, bad_files, capsys):
@@ -604,11 +612,14 @@ def test_plot__row__contributions_by_the_names_of_the_columns(labelled, drawn):
         (["model", "missing.csv", "--out", "p.png"], "NEW missing.csv: there is no such file"),
         (["model", "--out", "p.jpg"], "--out p.jpg: expected the name of a .png, .pdf or .svg"),
         (["model", "--out", "no/p.png"], "--out no/p.png: there is no folder no"),
-        (["model", "--row", "1", "--out", "p.png"], "--row needs rows"),
-        (["model", "--label", "fraud", "--out", "p.png"], "--label needs rows"),
+        (["model", "--row", "1", "--out", "p.png"], "--row needs a file of rows"),
+        (["model", "--label", "fraud", "--out", "p.png"], "--label needs a file of rows"),
         (["model", "new.csv", "--row", "0", "--out", "p.png"], "--row 0: .* from 1 to 100"),
         (["model", "new.csv", "--row", "101", "--out", "p.png"], "--row 101: .* from 1 to 100"),
-        (["model", "new.csv", "--label", "x", "--out", "p.png"], "no column 'x'; there are c, fr"),
+        (
+            ["model", "new.csv", "--label", "x", "--out", "p.png"],
+            "no column 'x'; the columns are c, fr",
+        ),
         (["model", "new.csv", "--label", "a", "--out", "p.png"], "--label a: model was fitted on"),
         (["model", "odd.csv", "--label", "kind", "--out", "p.png"], "expected 0 .* are 2, 5"),
         (["model", "new.npy", "--label", "x", "--out", "p.png"], "new.npy has no names"),
@@ -627,7 +638,7 @@ def test_plot__row_of_windows__refused(folder, capsys):
     np.save("windows.npy", np.random.default_rng(0).normal(size=(40, 6, 3)))
     assert fit(train="windows.npy") == 0
     command = ["plot", "model", "windows.npy", "--row", "1", "--out", "p.png"]
-    refuse(command, "--row 1: only rows of a table", folder, capsys)
+    refuse(command, "--row 1: only rows of tables", folder, capsys)
 
 
 def test_plot__fails_on_the_way__older_picture_stays(labelled, capsys, monkeypatch):

@@ -64,7 +64,7 @@ def test_list_detectors__describes_every_entry():
 def test_fit__kind_of_samples_that_a_method_does_not_take__refused(name, kind):
     takes = " and ".join(getattr(deepod, name).inputs)
     called = {"table": "rows of a table; give input_shape="}.get(kind, f"{kind}; ")
-    with pytest.raises(ValueError, match=f"{name} takes {takes}, and samples .* are {called}"):
+    with pytest.raises(ValueError, match=f"{name} takes {takes}, but samples .* are {called}"):
         fast(name).fit(samples(kind))
 
 
@@ -130,7 +130,7 @@ BAD_X = {
     "dates": (GOOD.astype("M8[D]"), "datetime64.*numbers"),
     "date differences": (GOOD.astype("m8[D]"), "timedelta64.*numbers"),
     "records": (np.zeros((40, 5), [("a", float)]), "array of records"),
-    "bytes strings": (np.full((40, 5), b"1"), "no numbers"),
+    "bytes strings": (np.full((40, 5), b"1"), "not numbers"),
     "sparse": (csr_array(GOOD), "[Ss]parse"),
     "complex": (GOOD + 1j, "[Cc]omplex"),
     "one dimension": (GOOD[:, 0], "Reshape your data"),

@@ -260,7 +260,7 @@ def test_dask__what_cannot_be_scored__refused_at_once(frame, named):
     with pytest.raises(TypeError, match="X must be a Dask array or DataFrame, got DataFrame"):
         score_dask(named, frame)
     X = dask_frame.from_pandas(frame, npartitions=2).to_dask_array()
-    with pytest.raises(ValueError, match="columns are for a DataFrame"):
+    with pytest.raises(ValueError, match="can be chosen from a DataFrame only"):
         score_dask(named, X, columns=list(frame))
 
 

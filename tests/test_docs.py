@@ -4,6 +4,7 @@ The build of the site itself is a step of ``.ci/run``; here is what can be check
 """
 
 import importlib
+import inspect
 import re
 import sys
 from pathlib import Path
@@ -72,6 +73,13 @@ def test_written__a_number_was_changed__mended(tmp_path):
     assert tables.written(new) == new
 
 
+def test_benchmarks__results_stand_in_tables_alone():
+    text = CODE.sub("", (ROOT / "docs/benchmarks.md").read_text())
+    sentences = "\n".join(line for line in text.splitlines() if not line.startswith("|"))
+    # The rule for defaults, and the least divisor of a category: settings, not results.
+    assert set(re.findall(r"\d+\.\d+", sentences)) == {"0.5", "0.2"}
+
+
 # --- links ----------------------------------------------------------------------------------------
 
 
@@ -129,6 +137,100 @@ def test_reference__every_public_function_and_class__once(pages):
         public = reference.public(importlib.import_module(f"deepod.{module}"))
         assert set(public) <= last, module
     assert reference.public(sys.modules["deepod"]).keys() <= last
+
+
+# --- docstrings -----------------------------------------------------------------------------------
+
+# First words of the docstrings of functions and methods: verbs in the imperative, and no others.
+VERBS = {
+    *("Build", "Close", "Collect", "Declare", "Draw", "Find", "Fit", "Label", "Learn", "Load"),
+    *("Make", "Perturb", "Raise", "Restore", "Return", "Run", "Save", "Score", "Set", "Take"),
+    *("Train", "Turn", "Use", "Write", "Yield"),
+}
+# Names that the language pass of methods has not reached.
+WAITING = {
+    "deepod.graphs._base.GraphDetector.decision_scores_",
+    "deepod.graphs._base.GraphDetector.labels_",
+    "deepod.models.density.pixel_cnn.PixelCNN.score_map",
+    "deepod.models.one_class._svdd.SVDD.center_",
+    "deepod.models.one_class._svdd.SVDD.radius_",
+    "deepod.models.perturbation.anorand.AnoRand.alpha_",
+    "deepod.models.reconstruction._reconstruction.ErrorMaps.score_map",
+    "deepod.series._base.SeriesDetector.warm_up_",
+    "deepod.series._methods.SeriesMethods.as_module",
+    "deepod.series._methods.SeriesMethods.decision_scores_",
+    "deepod.series._methods.SeriesMethods.labels_",
+    "deepod.series.consensus.SeriesConsensus.input_shape_",
+    "deepod.series.consensus.SeriesConsensus.warm_up_",
+    "deepod.series.rere.ReRe.warm_up_",
+    "deepod.series.windows.Windows.warm_up_",
+}
+
+
+def documented():
+    """Return the kind and the docstring of each object of the reference by its full name."""
+    found = {}
+    modules = [importlib.import_module(f"deepod.{name}") for name in reference.modules()]
+    for module in (sys.modules["deepod"], *modules):
+        for value in reference.public(module).values():
+            found[f"{value.__module__}.{value.__qualname__}"] = value
+    for cls in (*reference.detectors().values(), *reference.estimators().values()):
+        found[f"{cls.__module__}.{cls.__qualname__}"] = cls
+    for cls in filter(inspect.isclass, tuple(found.values())):
+        for name, owner in reference.members(cls).items():
+            found[f"{owner.__module__}.{owner.__qualname__}.{name}"] = vars(owner)[name]
+    described = {}
+    for name, value in found.items():
+        kind = "class" if inspect.isclass(value) else "function"
+        if isinstance(value, property):
+            kind, value = "property", value.fget
+        value = getattr(value, "__func__", value)
+        if value.__module__.startswith("deepod"):  # not scikit-learn's own
+            described[name] = kind, inspect.getdoc(value) or ""
+    return described
+
+
+def problem_of(kind, docstring):
+    """Return what is wrong with the first line of a docstring, or None."""
+    line = docstring.partition("\n")[0]
+    if not line:
+        return "there is no docstring"
+    if not line.endswith("."):
+        return "the first line does not end in a full stop"
+    if len(line) > 100:
+        return "the first line is longer than 100 characters"
+    word = line.split()[0].strip(",:")
+    if kind == "function" and word not in VERBS:
+        return f"the first line begins with {word!r}, not with a verb of VERBS"
+    if kind == "property" and not line.startswith(("The ", "Whether ")):
+        return "the first line does not begin with 'The' or 'Whether'"
+    return None
+
+
+def test_docstrings__first_lines__sentences_that_say_what_is_done_or_returned():
+    described = documented()
+    assert len(described) > 200
+    wrong = {name: problem_of(*described[name]) for name in described if name not in WAITING}
+    assert {name: problem for name, problem in wrong.items() if problem} == {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "docstring", "problem"),
+    [
+        ("function", "Return it.", None),
+        ("function", "Fit, and return it.\n\nMore.", None),
+        ("class", "A thing.", None),
+        ("property", "The size.", None),
+        ("property", "Size.", "begin with 'The'"),
+        ("function", "", "no docstring"),
+        ("function", "Return it", "full stop"),
+        ("function", f"Return {'it ' * 40}.", "100 characters"),
+        ("function", "The thing.", "'The', not with a verb"),
+    ],
+)
+def test_problem_of__one_docstring__told(kind, docstring, problem):
+    found = problem_of(kind, docstring)
+    assert found is None if problem is None else problem in found
 
 
 # --- the check of the built site ------------------------------------------------------------------

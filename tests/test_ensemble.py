@@ -837,7 +837,7 @@ def test_search__a_callback_that_fails__is_that_candidates_error(labelled):
     X, y = labelled
     estimator = fast("PLAD", network=SMOOTH)
     grid = {"callbacks": [(), (EarlyStopping(monitor="typo"),)]}
-    with pytest.warns(FitFailedWarning, match="no such loss term"):
+    with pytest.warns(FitFailedWarning, match="no loss term of this name"):
         search = StackedSearchCV(estimator, grid, scoring="roc_auc", cv=3).fit(X, y)
     assert np.isnan(search.cv_results_["mean_test_score"]).tolist() == [False, True]
 

@@ -152,12 +152,12 @@ def test_save__what_no_file_can_hold__named(fitted, tmp_path):
         pass
 
     mixed = Consensus([fast("Neighbors"), KNN()], random_state=0).fit(X.to_numpy())
-    with pytest.raises(TypeError, match=r"members_\[1\], KNN, is no detector.*joblib\.dump"):
+    with pytest.raises(TypeError, match=r"members_\[1\], KNN, is not a detector.*joblib\.dump"):
         mixed.save(tmp_path / "m")
     one = Consensus([fast("AutoEncoder", callbacks=[print])], random_state=0).fit(X)
     with pytest.raises(TypeError, match=r"members_\[0\], AutoEncoder: callbacks=.*set_params"):
         one.save(tmp_path / "m")
-    with pytest.raises(TypeError, match="Other is no ensemble of deepod's own"):
+    with pytest.raises(TypeError, match="Other is not one of deepod"):
         Other([fast("Neighbors")]).fit(X).save(tmp_path / "m")
     one = clone_of(fitted["Consensus"])
     with pytest.raises(TypeError, match=r"random_state=.*set_params"):
@@ -206,8 +206,8 @@ REFUSED = {
     "no members": (put("members", value=[]), "no members"),
     "members of another kind": (put("members", value={"0": 1}), "no members"),
     "too many members": (put("members", value=[{}] * 501), "more than 500"),
-    "member of no class": (put("members", 0, "detector", value="os.system"), "no detector"),
-    "ensemble in it": (put("members", 0, "detector", value="Consensus"), "no detector"),
+    "member of no class": (put("members", 0, "detector", value="os.system"), "not a detector"),
+    "ensemble in it": (put("members", 0, "detector", value="Consensus"), "not a detector"),
     "other class of members": (put("members", 0, "detector", value="PLAD"), "unknown|Missing"),
     "number for a member": (put("members", 1, value=3), "not a file of deepod, or is damaged"),
     "more members than tensors": (lambda d, t: d["members"].append({}), "the tails of its"),
@@ -222,15 +222,15 @@ REFUSED = {
     "detectors": (put("params", "detectors", value=[None]), "are among the members"),
     "bad parameter": (put("params", "combination", value="run"), "combination"),
     "bad parameter of a member": (put("members", 1, "params", "lr", value=-1), "lr"),
-    "giant width": (put("members", 1, "params", "latent_dim", value=10**12), "any size"),
+    "giant width": (put("members", 1, "params", "latent_dim", value=10**12), "than its network"),
     "unknown attribute": (put("fitted", "fill_", value=None), "unknown entries"),
     "bad rule": (put("fitted", "given_under_", value=[0.1, [None]]), "given_under_"),
     "infinite threshold": (put("fitted", "given_threshold_", value=float("inf")), "finite|Infin"),
     "more scores than rows": (put("fitted", "_n_training", value=3), "too many"),
-    "no scores": (drop("_training_scores"), "_training_scores missing"),
-    "no scores of a member": (drop("1._training_scores"), "_training_scores missing"),
+    "no scores": (drop("_training_scores"), "lacks the entries _training"),
+    "no scores of a member": (drop("1._training_scores"), "lacks the entries _training"),
     "NaN scores": (change("_training_scores", lambda t: t * float("nan")), "not finite"),
-    "scores of another type": (change("_training_scores", torch.Tensor.float), "not float64"),
+    "scores of another type": (change("_training_scores", torch.Tensor.float), "of float64"),
     "one tensor more": (lambda d, t: t.update(x=torch.zeros(1)), "unknown entries"),
     "one tensor of a member more": (lambda d, t: t.update({"0.x": t["0.tail.grid"]}), "unknown"),
     "no tail": (drop("0.tail.start"), "tails"),

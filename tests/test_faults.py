@@ -436,7 +436,7 @@ def test_save__network_that_load_would_refuse__said_at_once(models, tmp_path, mo
 def test_save__history_that_no_file_can_hold__said_at_once(models, tmp_path):
     model = fast("AutoEncoder").fit(X)
     model.history_ = [{"phase": "fit", "epoch": i, "seconds": 0.1} for i in range(200_000)]
-    with pytest.raises(ValueError, match="shorter history_"):
+    with pytest.raises(ValueError, match="shorten history_"):
         model.save(tmp_path / "model.deepod")
     assert not list(tmp_path.iterdir())
 

@@ -288,7 +288,7 @@ CONTAINERS = {
         "pass {}.$",
         "pandas.DataFrame(X)",
     ),
-    "generator": (lambda: (row for row in X), "pass {} if it gives rows", "numpy.stack(list(X))"),
+    "generator": (lambda: (row for row in X), "pass {} if it yields rows", "numpy.stack(list(X))"),
     "records": (
         lambda: pd.DataFrame(X, columns=list("abc")).to_records(index=False),
         "pass {}.$",
@@ -300,12 +300,12 @@ CONTAINERS = {
     "list of paths": (lambda: ["a.png", "b.png"], "list of str, such as 'a.png'", None),
     "windows of several lengths": (
         lambda: [X[:4], X[:5]],
-        r"several shapes, \(4, 3\) in place 0 and \(5, 3\) in place 1.*deepod.series",
+        r"several shapes, \(4, 3\) at index 0 and \(5, 3\) at index 1.*deepod.series",
         None,
     ),
     "rows of several lengths": (lambda: [[1, 2], [3]], "several shapes", None),
     "text among numbers": (lambda: [[1, "x"]] * 3, "column 1 .*'x'.*OneHotEncoder", None),
-    "object": (object, "X is a object, which holds no rows", None),
+    "object": (object, "X is an object of the class object, which holds no rows", None),
     "one column": (lambda: pd.Series(X[:, 0]), "pandas.DataFrame", None),
 }
 
@@ -390,7 +390,7 @@ def test_layout__lists_of_photos__refused_with_the_remedy():
         (photos, r"numpy.moveaxis\(X, -1, 1\)"),
         ([photo.convert("P") for photo in photos], "palette.*convert"),
         ([photos[0], photos[1].resize((9, 9))], "photos of several shapes.*resize"),
-        (photos[0], "X is one photo"),
+        (photos[0], "X is a single photo"),
     ):
         with pytest.raises(ValueError, match=match):
             fast("AutoEncoder").fit(given)

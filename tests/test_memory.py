@@ -130,7 +130,7 @@ def test_decision_function__memory_runs_out__same_scores_and_told_once(name, kin
     np.testing.assert_allclose(found, expected, **TOLERANCE)
     assert len(told) == 1
     assert told[0].category is RuntimeWarning
-    assert "4096 rows at once: from here on 512." in str(told[0].message)
+    assert "4096 rows at once, so 512 are scored at once from here on." in str(told[0].message)
     assert "batch_size=512" in str(told[0].message)
     detector.predict(X)
     assert len(told) == 2  # another call
@@ -340,4 +340,4 @@ def test_command__too_little_memory__one_line(memory, tmp_path, capsys):
     memory.training = 3
     arguments = ["fit", str(tmp_path / "x.npy"), "--out", str(tmp_path / "m"), "--set", "epochs=1"]
     assert main(arguments) == 1
-    assert "Too little memory on cpu for training on batch_size" in capsys.readouterr().err
+    assert "too little memory on cpu for training on batch_size" in capsys.readouterr().err

@@ -238,7 +238,7 @@ def test_period__later_points_than_20000__not_looked_at():
     ("x", "most", "message"),
     [
         (WAVE.reshape(-1, 2), 100, r"shape \(T,\), got shape \(1500, 2\)"),
-        ([1.0, np.nan], 100, "1 of 2 points that are NaN"),
+        ([1.0, np.nan], 100, "1 of 2 points are NaN"),
         ([], 100, r"got shape \(0,\)"),
         (WAVE, 0, "most must be a whole number of points, 1 or more"),
         (WAVE, 1.5, "most must be a whole number"),
@@ -429,7 +429,7 @@ def test_metrics__bad_input__refused(metric, y, other, message):
 
 @pytest.mark.parametrize("metric", OF_SCORES)
 def test_metrics__scores_not_finite_or_one_class__refused(metric):
-    with pytest.raises(ValueError, match="scores has 2 of 3 points that are NaN or infinite"):
+    with pytest.raises(ValueError, match="scores: 2 of 3 points are NaN or infinite"):
         metric([0, 1, 0], [0.5, np.nan, np.inf])
     with pytest.raises(ValueError, match="y_true has no normal point"):
         metric([1, 1], [0.5, 1])

@@ -100,7 +100,7 @@ REFUSED = {
     "windows": (samples("windows") * one_gap()[:, :3][:, None], ": 6 values in 1 of 40 rows"),
     "images": (samples("images") * one_gap()[:, 1, None, None, None], ": 64 values in 1 of 40"),
 }
-REMEDY = r"; fit with missing='impute', or put an imputer in front, in a Pipeline\."
+REMEDY = r"; fit with missing='impute', or put an imputer before the detector in a Pipeline\."
 
 
 def said(error):
@@ -148,7 +148,7 @@ def test_infinity__always_refused_by_column(missing, value):
     clean = AutoEncoder(epochs=0, missing=missing).fit(frame_of(samples()))
     wording = (
         r"Input X contains infinity or a value too large for float32 in column "
-        r"'b'.*; replace it, by NaN with missing='impute' if the value is not known\."
+        r"'b'.*; replace it, for example by NaN with missing='impute'\."
     )
     for call in (AutoEncoder(epochs=0, missing=missing).fit, clean.decision_function):
         with pytest.raises(ValueError, match=wording) as error:

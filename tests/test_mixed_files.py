@@ -135,7 +135,10 @@ def test_fit__gaps_to_be_refused__are(folder, capsys):
 def test_score__id_and_numbers_alone__refused(folder, capsys):
     assert fit("train.csv", "--id", "key") == 0
     assert main(["score", "model", "new.csv", "--id", "key", "--out", "scores.npy"]) == 1
-    assert "--id key: scores.npy holds numbers alone; write .csv" in capsys.readouterr().err
+    assert (
+        "--id key: scores.npy is a .npy file, which holds scores only; write a .csv"
+        in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("cell", ["NA", "None", "n/a"])

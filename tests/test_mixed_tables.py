@@ -236,17 +236,25 @@ def test_ensembles__mixed_table__members_encode(tmp_path):
     [
         ({}, {"datetime_features": None}, "times in column 'when' .*datetime_features"),
         ({}, {"categorical_features": None}, "text.* in columns 'id' .*categorical_features"),
-        ({}, {"categorical_features": ["town"]}, "no column 'town'; there are 'id', 'when'"),
+        ({}, {"categorical_features": ["town"]}, "no column 'town'; the columns are 'id', 'when'"),
         ({}, {"categorical_features": [17]}, "no column 17"),
-        ({}, {"categorical_features": [True]}, r"mask of shape \(1,\), and X has 6"),
-        ({}, {"categorical_features": ["id"]}, "'id' has no categories, every value is different"),
+        ({}, {"categorical_features": [True]}, r"mask of shape \(1,\), but X has 6"),
+        (
+            {},
+            {"categorical_features": ["id"]},
+            "'id' has no categories to learn, because every value is different",
+        ),
         (
             {},
             {"categorical_features": ["when", "kind"], "datetime_features": ["when"]},
-            "both|in one",
+            "from one of them",
         ),
-        ({"when": "soon"}, {"datetime_features": ["when"]}, "'when' holds cells .*'soon'.*2024-01"),
-        ({"amount": [[1]] * 400}, {}, r"no numbers in column 'amount' .*\[1\]"),
+        (
+            {"when": "soon"},
+            {"datetime_features": ["when"]},
+            "'when' holds values .*'soon'.*2024-01",
+        ),
+        ({"amount": [[1]] * 400}, {}, r"not numbers in column 'amount' .*\[1\]"),
         ({"amount": np.inf}, {}, "infinity .* in column 'amount'"),
         ({"amount": np.nan}, {"missing": "refuse"}, "NaN in column 'amount'.*missing='impute'"),
         ({}, {"input_shape": (2, 3)}, "input_shape=None"),
@@ -264,8 +272,8 @@ def test_fit__what_cannot_be_encoded__names_column_and_remedy(change, params, me
     ("change", "message"),
     [
         ({"amount": "x"}, "text in column 'amount' .*'x'"),
-        ({"when": "never"}, "'when' holds cells that are no times, such as 'never'"),
-        ({"when": 3}, "'when' holds cells that are no times, such as 3"),
+        ({"when": "never"}, "'when' holds values that are not dates or times, such as 'never'"),
+        ({"when": 3}, "'when' holds values that are not dates or times, such as 3"),
         ({"amount": np.inf}, "infinity .* in column 'amount'"),
     ],
 )
@@ -386,7 +394,7 @@ def test_review__mixed_rows_on_disk__shown_as_they_are(tmp_path):
 
 def test_fit__other_sources__refused_with_the_way_out():
     source = deepod.sources.array(np.ones((50, 2)))
-    with pytest.raises(ValueError, match=r"read from disk: .*pandas\.read_parquet"):
+    with pytest.raises(ValueError, match=r"source on disk; .*deepod\.sources\.parquet"):
         fast("AutoEncoder", **MIXED).fit(source)
 
 

@@ -323,7 +323,7 @@ def test_save__through_a_link__file_replaced_and_link_kept(tmp_path):
 
 def test_save__folder_with_other_things__refused_and_untouched(tmp_path):
     (tmp_path / "README.md").write_text("mine")
-    with pytest.raises(FileExistsError, match="other things"):
+    with pytest.raises(FileExistsError, match="something other than a model"):
         fast("PLAD").fit(samples()).save(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["README.md"]
     assert (tmp_path / "README.md").read_text() == "mine"
@@ -431,21 +431,24 @@ def put(*keys, value):
 
 REFUSED = {
     "newer format": (put("format", value=2), "format 2.*newer deepod"),
-    "other library": (put("library_name", value="other"), "no detector of deepod"),
-    "other class": (put("detector", value="os.system"), "no detector of deepod"),
-    "base class": (put("detector", value="BaseDetector"), "no detector of deepod"),
-    "function of ours": (put("detector", value="load"), "no detector of deepod"),
+    "other library": (put("library_name", value="other"), "not a detector of deepod"),
+    "other class": (put("detector", value="os.system"), "not a detector of deepod"),
+    "base class": (put("detector", value="BaseDetector"), "not a detector of deepod"),
+    "function of ours": (put("detector", value="load"), "not a detector of deepod"),
     "unknown key": (put("run", value="code"), r"unknown entries \['run'\]"),
     "unknown parameter": (put("params", "hook", value=1), r"unknown entries \['hook'\]"),
     "unknown attribute": (put("fitted", "x_", value=1), r"unknown entries \['x_'\]"),
     "unknown object": (
         put("params", "network", value={"object": "os", "params": {}}),
-        "no value of a parameter",
+        "not a value that a parameter can have",
     ),
     "bad parameter": (put("params", "lr", value=-1), "lr"),
     "other width": (put("params", "latent_dim", value=3), "size mismatch"),
-    "giant width": (put("params", "latent_dim", value=10**12), "any size"),
-    "giant number of members": (put("params", "n_members", value=10**9), "any size"),
+    "giant width": (put("params", "latent_dim", value=10**12), "larger than its network can be"),
+    "giant number of members": (
+        put("params", "n_members", value=10**9),
+        "larger than its network can be",
+    ),
     "many members": (put("params", "n_members", value=19_000), "too many layers"),
     "infinite threshold": (put("fitted", "given_threshold_", value=float("inf")), "finite|Infin"),
     "bad rule": (put("fitted", "given_under_", value=[0.1, [None]]), "given_under_"),
@@ -644,7 +647,7 @@ def test_load__of_every_class__what_deepod_load_returns_and_no_other_class(make,
     np.testing.assert_array_equal(again.decision_function(X), by_root.decision_function(X))
     name = type(detector).__name__
     other = deepod.PLAD if name != "PLAD" else deepod.AutoEncoder
-    with pytest.raises(TypeError, match=rf"class {name}, .* no {other.__name__}: .*{name}\.load"):
+    with pytest.raises(TypeError, match=rf"class {name}, not of {other.__name__}: .*{name}\.load"):
         other.load(tmp_path / "m.deepod")
     # Loaders of the Hugging Face hub read no file that does not say so.
     with safe_open(tmp_path / "m.deepod", "pt") as file:
@@ -656,7 +659,7 @@ def test_load__class_that_others_derive_from__takes_them(tmp_path):
     assert type(deepod.BaseDetector.load(tmp_path / "m.deepod")) is deepod.PLAD
     deepod.SeedEnsemble(fast("DeepSVDD"), 2).fit(samples()).save(tmp_path / "e.deepod")
     assert type(deepod.Consensus.load(tmp_path / "e.deepod")) is deepod.SeedEnsemble
-    with pytest.raises(TypeError, match="no BaseDetector"):
+    with pytest.raises(TypeError, match="not of BaseDetector"):
         deepod.BaseDetector.load(tmp_path / "e.deepod")
 
 

@@ -195,7 +195,10 @@ def test_plot_series__very_high_scores__the_threshold_is_still_seen():
         ({"n_channels": 0}, "n_channels must be 1 or more"),
         ({"y": [0, 1]}, "y must hold 0 .* for each of 20 points"),
         ({"y": np.full(20, 2)}, "y must hold 0"),
-        ({"scores": np.zeros(3)}, r"scores must be of shape \(20,\), got \(3,\)"),
+        (
+            {"scores": np.zeros(3)},
+            r"scores must be of shape \(20,\), one for each point of X, got \(3,\)",
+        ),
         ({"feature_names": ["a"]}, "feature_names holds 1 names for 3 channels"),
         ({"X": np.zeros((2, 2, 2, 2))}, "X has 4 dimensions"),
     ],

@@ -240,7 +240,7 @@ def test_errors__on_all_processes(both):
     assert "NaN" in both[1]["one is bad"]
     for problem in ("not alike", "settings", "gaps"):
         for found in both:
-            assert "Ranks fit different models or samples" in found[problem]
+            assert "The processes do not fit the same model" in found[problem]
     for found in both:
         assert "needs at least 99 calibration rows, got 18" in found["too few"]
     assert both[0]["too few on one"].startswith("RuntimeError: fit failed on other ranks: {1: ")

@@ -755,7 +755,7 @@ def test_reference__both_protocols__has_to_be_named(tmp_path):
     [
         ("name,KNN\na,1\n", "There should be a column 'dataset'"),
         ("dataset,KNN\nset0,high\n", "row 1, column 'KNN': expected a number, got 'high'"),
-        ("dataset,KNN,New\nset0,99,10,\n", "row 1: 4 values for 3 columns"),
+        ("dataset,KNN,New\nset0,99,10,\n", "row 1 has 4 values, but there are 3 columns"),
         ("dataset,KNN\nset0,100.5\n", "column 'KNN' must hold AUC-ROC in percent"),
         ("dataset,KNN\nset0,1\nset0,2\n", "dataset 'set0' is there twice"),
         ("dataset,KNN\nset0,0.9\nset1,0.8\n", "in percent"),
@@ -786,7 +786,7 @@ def test_reference__no_page__refused(tmp_path):
     file = tmp_path / "known.csv"
     file.write_text(PUBLISHED)
     found = study(["PLAD"], datasets=3, protocol="published-semi")
-    with pytest.raises(ValueError, match="published figures are on the page alone"):
+    with pytest.raises(ValueError, match="published figures appear only on the page"):
         bench.report(found, reference=file)
 
 
@@ -841,7 +841,7 @@ def test_benchmarks_report__one_group_of_datasets(tmp_path, capsys):
         (["missing.jsonl"], "missing.jsonl"),
         (["r.jsonl", "--detectors", "no"], "detectors: the results have no 'no'"),
         (["r.jsonl", "--out", "r.jsonl"], "r.jsonl"),
-        (["broken.jsonl"], "line 1: not a row"),
+        (["broken.jsonl"], "line 1 is not a row"),
         (["r.jsonl", "--reference", "a", "--reference", "b"], "PROTOCOL=FILE"),
     ],
 )

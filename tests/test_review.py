@@ -304,7 +304,7 @@ BAD = {
     "ids, blank": ({"ids": ["a", " ", None, *map(str, range(57))]}, "no id in row 2, 3"),
     "id_name": ({"ids": list(map(str, range(60))), "id_name": "label"}, "another column"),
     "names": ({"feature_names": ["a"]}, "1 names for 5 columns"),
-    "values": ({"values": TABLE[:5]}, "values must have the rows"),
+    "values": ({"values": TABLE[:5]}, "values must have as many rows"),
     "reference": ({"reference": TABLE[:, :2]}, "2 columns"),
     "shape": ({"reference": np.zeros((3, 4, 5))}, "reference must be rows of a table"),
 }
@@ -318,7 +318,7 @@ def test_write__bad_argument__named_and_nothing_written(arguments, said, page):
 
 
 def test_write__series_windows_images__refused(page):
-    with pytest.raises(ValueError, match="RidgeAR is for series"):
+    with pytest.raises(ValueError, match="RidgeAR is a detector of series"):
         review.write(page, RidgeAR().fit(np.random.default_rng(0).normal(size=(300, 2))), TABLE)
     with pytest.raises(ValueError, match="windows, images and series"):
         review.write(page, Sums(), np.zeros((4, 10, 2)))
@@ -399,8 +399,8 @@ REFUSED = {
     "not .html": (["--out", "page.txt"], "expected the name of a .html file"),
     "top": (["--top", "0"], "--top 0"),
     "id": (["--id", "nonsense"], "--id nonsense: there is no column 'nonsense'"),
-    "id that was trained on": (["--id", "a"], "fit without it: deepod fit --id a"),
-    "id that repeats": (["--id", "fraud"], "an id stands for one row"),
+    "id that was trained on": (["--id", "a"], "fit a model without it: deepod fit --id a"),
+    "id that repeats": (["--id", "fraud"], "each row needs an id of its own"),
     "compare": (["--compare", "nonsense"], "MODEL nonsense: there is no such"),
     "reference": (["--reference", "nonsense.csv"], "--reference nonsense.csv: there is no such"),
 }
@@ -419,7 +419,7 @@ def test_review__bad_option__named_and_nothing_written(words, said, model, cards
 def test_review__series_windows_images__refused(cards, capsys):
     RidgeAR().fit(np.random.default_rng(0).normal(size=(300, 3))).save("series")
     assert (
-        "deepod plot draws a series"
+        "use deepod plot to draw a series"
         in run(capsys, "review", "series", "cards.csv", "--out", "page.html")[2]
     )
     np.save("windows.npy", np.zeros((40, 6, 2)) + np.arange(40)[:, None, None])
@@ -484,21 +484,21 @@ BAD_MARKS = {
         ID,
         "'x0', 'x1', 'x2', 'x3', 'x4' and 2 more",
     ),
-    "id twice": ("tx,label\n0001,1\n0001,0\n", ID, "there twice: '0001' (rows 1 and 2)"),
+    "id twice": ("tx,label\n0001,1\n0001,0\n", ID, "some occur twice: '0001' (rows 1 and 2)"),
     "id missing": ("tx,label\n0001,1\n,0\n", ID, "there is no id in row 2"),
     "no ids": ("who,label\n0001,1\n", ID, "there is no column 'tx'"),
-    "by row": ("row,label\n1,1\n", ID, "write --drop tx in place of --id tx"),
-    "by id": ("tx,label\n0001,1\n", ROW, "Name it: --id NAME"),
-    "row 0": ("row,label\n0,1\n", ROW, "numbers of rows from 1 to 120"),
+    "by row": ("row,label\n1,1\n", ID, "use --drop tx instead of --id tx"),
+    "by id": ("tx,label\n0001,1\n", ROW, "Name the one that holds ids"),
+    "row 0": ("row,label\n0,1\n", ROW, "numbers of rows must be from 1 to 120"),
     "row beyond": ("row,label\n121,1\n", ROW, "got 121"),
     "row, text": ("row,label\n1.5,1\n", ROW, "got 1.5"),
-    "row twice": ("row,label\n1,1\n1,1\n", ROW, "there twice: '1'"),
+    "row twice": ("row,label\n1,1\n1,1\n", ROW, "some occur twice: '1'"),
     "of another file": ("row,label,file\n1,1,new.csv\n", ROW, "rows of new.csv"),
     "label, a word": ("tx,label\n0001,yes\n", ID, "row 1: expected the label 1 (anomaly)"),
     "label, -1": ("tx,label\n0001,1\n0002,-1\n", ID, "row 2: expected the label 1 (anomaly)"),
     "no labels": ("tx,score\n0001,1\n", ID, "there is no column 'label'"),
     "no anomaly": ("tx,label\n0001,0\n0002,\n", ID, "no row is labelled 1"),
-    "a short line": ("tx,label\n0001,1\n0002\n", ID, "row 2: 1 values for 2 columns"),
+    "a short line": ("tx,label\n0001,1\n0002\n", ID, "row 2 has 1 values, but there are 2"),
     "nothing": ("", ID, "the file is empty"),
 }
 
@@ -521,14 +521,16 @@ def test_fit__ids_of_the_table_twice__refused(cards, capsys):
     words = ["--id", "tx", "--drop", "fraud", "--labels", "marks.csv", "--out", "model2"]
     code, _, err = run(capsys, "fit", "cards.csv", *FEW, *words)
     assert code == 1
-    assert "cards.csv, column 'tx': an id stands for one row; there twice: '7'" in err
+    assert (
+        "cards.csv, column 'tx': each row needs an id of its own, but some occur twice: '7'" in err
+    )
 
 
 UNUSED = {
-    "Consensus": ([], "Consensus would not learn from them"),
-    "AutoEncoder": (["--detector", "AutoEncoder"], "AutoEncoder would not learn from them"),
+    "Consensus": ([], "Consensus would not use the labels"),
+    "AutoEncoder": (["--detector", "AutoEncoder"], "AutoEncoder would not use the labels"),
     "AnoRand": (["--detector", "AnoRand"], "--set supervision=few_labels"),
-    "of series": (["--detector", "RidgeAR"], "RidgeAR would not learn from them"),
+    "of series": (["--detector", "RidgeAR"], "RidgeAR would not use the labels"),
 }
 
 
@@ -550,7 +552,7 @@ def test_fit__names_of_columns_for_npy__refused(words, cards, capsys):
     (cards / "m.csv").write_text("tx,label\n1,1\n")
     code, _, err = run(capsys, "fit", "cards.npy", *FEW, *words, "--out", "model2")
     assert code == 1
-    assert f"deepod fit: {' '.join(words[-2:])}: a .npy file has no names of columns" in err
+    assert f"deepod fit: {' '.join(words[-2:])}: a .npy file has no column names" in err
     (cards / "m.csv").write_text("row,label\n1,1\n")  # what the error says instead
     words = ["--labels", "m.csv", "--out", "model2"]
     assert run(capsys, "fit", "cards.npy", *FEW, *words)[0] == 0
@@ -558,11 +560,11 @@ def test_fit__names_of_columns_for_npy__refused(words, cards, capsys):
 
 def test_fit__supervision_without_labels_or_with_too_few__refused(cards, capsys):
     words = ["fit", "cards.csv", "--drop", "fraud", "--id", "tx", "--out", "model2"]
-    assert "needs labels: --labels" in run(capsys, *words, *FEW)[2]
+    assert "needs labels: add --labels" in run(capsys, *words, *FEW)[2]
     supervised = [*QUICK, "--set", "supervision=supervised", "--labels", "fraud"]
     words = ["fit", "cards.csv", "--id", "tx", "--out", "model2"]
     err = run(capsys, *words, *supervised)[2]
-    assert "117 have none; --set supervision=few_labels takes some" in err
+    assert "117 have none; use --set supervision=few_labels" in err
 
 
 def test_marks__quotes_and_breaks_in_ids__as_written(tmp_path):

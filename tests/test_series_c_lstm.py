@@ -226,7 +226,7 @@ def test_labels__of_every_form(form, tmp_path):
 @pytest.mark.parametrize(
     ("X", "y", "message"),
     [
-        (labelled()[0], None, "needs y"),
+        (labelled()[0], None, "needs labels"),
         (labelled()[0], labelled()[1][:-1], "399 values"),
         (labelled()[0], np.zeros(400), "both classes"),
         (labelled()[0], np.ones(400), "every row of X"),

@@ -162,18 +162,22 @@ REFUSED = {
     "no time given": (
         FRAME,
         [],
-        "column 'when': expected a number.*If this column is the time: --t",
+        "column 'when': expected a number.*If this is the column of times, name it as --t",
     ),
-    "no such column": (FRAME, ["--time", "at"], "there is no column 'at'; there are when, a, b"),
+    "no such column": (
+        FRAME,
+        ["--time", "at"],
+        "there is no column 'at'; the columns are when, a, b",
+    ),
     "not sorted": (
         FRAME[::-1],
         ["--time", "when"],
-        "column 'when' is not in order of time: row 2 .* sort the rows of the file by it",
+        "column 'when' is not in the order of time: row 2 .* sort the rows of the file by it",
     ),
     "twice": (
         FRAME.iloc[[0, 1, 1, 2]],
         ["--time", "when"],
-        "column 'when' has 1 points at the time of another, the first in row 3 .* keep one row",
+        "column 'when' has 1 points at the same time as another, the first in row 3 .* keep one",
     ),
     "no time": (
         FRAME.assign(when=["", *FRAME["when"].astype(str)[1:]]),
@@ -183,7 +187,7 @@ REFUSED = {
     "no times": (
         FRAME.assign(when="soon"),
         ["--time", "when"],
-        "column 'when' holds no times that can be read, such as 'soon' in row 1",
+        "column 'when' holds times that cannot be read, such as 'soon' in row 1",
     ),
     "gap in values": (
         FRAME.assign(a=[*X[:5, 0], np.nan, *X[6:, 0]]),
@@ -209,8 +213,8 @@ def test_fit__bad_series__refused_in_one_line(frame, words, said, folder, capsys
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (["--context", "new.csv"], "--context new.csv: it ends at .*, and NEW begins at"),
-        (["--context", "train.csv", "--split-at-gaps"], "leave one of them out"),
+        (["--context", "new.csv"], "--context new.csv: it ends at .*, but NEW begins at"),
+        (["--context", "train.csv", "--split-at-gaps"], "leave out one of both"),
         (["--context", "missing.csv"], "--context missing.csv: there is no such file"),
         (["--time", "a"], "--time a: model was fitted on this column"),
         (["--time", "at"], "NEW new.csv: there is no column 'at'"),
@@ -310,6 +314,6 @@ def test_plot__model_without_loss__said(capsys):
     assert fit() == 0
     capsys.readouterr()
     assert main(["plot", "model", "--out", "p.png"]) == 1
-    assert "RidgeAR has no loss of its own to draw; add NEW" in capsys.readouterr().err
+    assert "RidgeAR has no loss to draw; name a file of rows as NEW" in capsys.readouterr().err
     assert main(["plot", "model", "--time", "when", "--out", "p.png"]) == 1
-    assert "--time needs rows" in capsys.readouterr().err
+    assert "--time needs a file of rows" in capsys.readouterr().err

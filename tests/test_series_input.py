@@ -225,9 +225,9 @@ def test_as_series__remedies__work():
     assert as_series(WHEN.set_index("when")).index is not None
     assert as_series(WHEN.drop(columns="when")).lengths == (10,)
     text = WHEN.astype({"when": str})
-    with pytest.raises(ValueError, match="If it is the time: ") as caught:
+    with pytest.raises(ValueError, match="If it holds the times: ") as caught:
         as_series(text)
-    remedy = str(caught.value).partition("If it is the time: ")[2].rstrip(".")
+    remedy = str(caught.value).partition("If it holds the times: ")[2].rstrip(".")
     timed = eval(remedy, {"X": text, "pandas": pd})
     assert as_series(timed).index.tolist() == HOURS.tolist()
 
@@ -335,7 +335,7 @@ def test_time__names_the_index__used():
 def test_time__list_of_frames__each_its_own():
     found = as_series([WHEN, WHEN[:4]], time="when")
     assert (found.lengths, found.index, list(found.rows)) == ((10, 4), None, ["a", "b", "c"])
-    with pytest.raises(ValueError, match=r"X\[1\] is not in order of time"):
+    with pytest.raises(ValueError, match=r"X\[1\] is not in the order of time"):
         as_series([WHEN, WHEN[::-1]], time="when")
 
 
@@ -404,5 +404,5 @@ def test_split_at_gaps__parts_without_gaps__all_rows_in_order(lost):
 
 def test_split_at_gaps__no_times__refused():
     for X in (A, FRAME):
-        with pytest.raises(ValueError, match="X has no times to find gaps in"):
+        with pytest.raises(ValueError, match="X has no times in which to find gaps"):
             split_at_gaps(X)

@@ -416,7 +416,7 @@ def test_watch__decimal_comma_or_encoding_not_said__error_says_how(
     lines = [";".join(repr(x).replace(".", ",") for x in point) for point in new[:2].tolist()]
     monkeypatch.setattr("sys.stdin", ["a;b;c\n", *lines])
     assert main(["watch", str(path)]) == 1
-    assert "--decimal , makes the comma" in capsys.readouterr().err
+    assert "add --decimal ," in capsys.readouterr().err
     for encoding in ("latin-1", "utf-16"):
         text = "größe;a;b;c\n" + "".join(
             f"1;{line(p).replace(',', ';')}" for p in new[:30].tolist()

@@ -16,12 +16,15 @@ from deepod.cli.tables import Reading, open_rows
 from deepod.cli.wording import translate
 
 BAD = {
-    "comma at the end": (b"label,weekend,amount\n1,0,3.2,\n0,1,2.5,\n", "row 1: 4 values for 3"),
-    "one row longer": (b"a,b,label\n1,2,0\n1,2,1,4\n", "row 2: 4 values for 3 columns"),
-    "one row shorter": (b"a,b,label\n1,2,0\n\n1,2\n", "row 2: 2 values for 3 columns"),
-    "longer, with quotes": (b'a,b,label\n1,2,0\n"1",2,1,4\n', "row 2: 4 values for 3 columns"),
-    "names longer": (b"a,b,c,label\n1,2,1\n", "row 1: 3 values for 4 columns"),
-    "row numbers of R": (b'"a","b","label"\n"1",5,6,1\n', "row 1: 4 values for 3 columns"),
+    "comma at the end": (
+        b"label,weekend,amount\n1,0,3.2,\n0,1,2.5,\n",
+        "row 1 has 4 values, .* 3 columns",
+    ),
+    "one row longer": (b"a,b,label\n1,2,0\n1,2,1,4\n", "row 2 has 4 values, .* 3 columns"),
+    "one row shorter": (b"a,b,label\n1,2,0\n\n1,2\n", "row 2 has 2 values, .* 3 columns"),
+    "longer, with quotes": (b'a,b,label\n1,2,0\n"1",2,1,4\n', "row 2 has 4 values, .* 3 columns"),
+    "names longer": (b"a,b,c,label\n1,2,1\n", "row 1 has 3 values, .* 4 columns"),
+    "row numbers of R": (b'"a","b","label"\n"1",5,6,1\n', "row 1 has 4 values, .* 3 columns"),
     "no name": (b",a,label\n0,5,0\n1,5,1\n", "a column has no name"),
     "no name at the end": (b"a,b,label,\n1,2,0,\n1,2,1,\n", "a column has no name"),
     "a name twice": (b"a,b,a,label\n1,2,3,0\n1,2,3,1\n", "2 columns have the name 'a'"),
@@ -32,18 +35,24 @@ BAD = {
     "None": (b"a,b,label\n1,None,0\n1,2,1\n", "row 1, column 'b': .* got 'None'"),
     "month": (b"a,b,label\n1,2021_03,0\n1,2021_04,1\n", "row 1, column 'b': .* got '2021_03'"),
     "comma for point": (b'a,b,label\n1,"2,5",0\n', "row 1, column 'b': .* got '2,5'"),
-    "quote without its other": (b'a,b,label\n1,2,0\n1,"2,1\n3,4,0\n', "row 2: unexpected end"),
-    "quote in the last column": (b'a,b,label\n1,2,0\n1,2,"0\n', "unexpected end"),
-    "quote that takes all rows": (b'a,label,b\n1,0,"2\n2,1,3\n', "unexpected end"),
+    "quote without its other": (
+        b'a,b,label\n1,2,0\n1,"2,1\n3,4,0\n',
+        "row 2: the file ends within quotes",
+    ),
+    "quote in the last column": (b'a,b,label\n1,2,0\n1,2,"0\n', "the file ends within quotes"),
+    "quote that takes all rows": (b'a,label,b\n1,0,"2\n2,1,3\n', "the file ends within quotes"),
     "letters behind a quote": (b'a,b,label\n1,"2"x,0\n', "row 1, column 'b': .* '2x'"),
-    "quote among the names": (b'a,"b,label\n1,2,0\n', "the line of names: unexpected end"),
+    "quote among the names": (
+        b'a,"b,label\n1,2,0\n',
+        "the line of names cannot be read",
+    ),
     "name not in UTF-8": ("größe,b,label\n1,2,0\n".encode("latin1"), "it is not in UTF-8"),
     "cell not in UTF-8": (b"a,b,label\n1,2,0\n\xe9,2,1\n", "it is not in UTF-8"),
     "UTF-16 without a mark": ("a,b,label\n1,2,0\n".encode("utf-16-le"), "it is not in UTF-8"),
     "empty": (b"", "the file is empty"),
     "blank lines": (b"\n \n", "the file is empty"),
     "names alone": (b"a,b,label\n", "there are no rows"),
-    "no names": (b"1,2,0\n3,4,1\n", "expected a first line with the names of the columns"),
+    "no names": (b"1,2,0\n3,4,1\n", "the first line must hold the names of the columns"),
 }
 
 
@@ -140,7 +149,7 @@ def test_csv__long_file__a_block_in_memory(tmp_path, monkeypatch):
 def test_csv__bad_row_of_a_later_block__its_number_in_the_file(tmp_path, monkeypatch):
     monkeypatch.setattr(tables, "_CELLS", 30)
     path = tmp_path / "x.csv"
-    for row, said in (("1,2", "row 18: 2 values"), ("1,x,3", "row 18, column 'b'")):
+    for row, said in (("1,2", "row 18 has 2 values"), ("1,x,3", "row 18, column 'b'")):
         path.write_text("a,b,c\n" + "1,2,3\n" * 17 + row + "\n1,2,3\n")
         with pytest.raises(ValueError, match=said):
             read(tables.open_table(path))
@@ -213,5 +222,5 @@ def test_table__labels__numbers_if_all_are_and_else_text(labels, anomaly, target
 @pytest.mark.parametrize("gap", ["", " ", '""', "nan"])
 def test_table__number_missing_among_labels__refused(gap, tmp_path):
     (tmp_path / "x.csv").write_text(f"a,label\n1,0\n2,{gap}\n3,1\n")
-    with pytest.raises(ValueError, match="column 'label' has 1 gaps, the first in row 2"):
+    with pytest.raises(ValueError, match="column 'label' has 1 missing labels, the first in row 2"):
         datasets.load_table(tmp_path / "x.csv")

@@ -702,7 +702,7 @@ def test_seed_ensemble__members_hold_rows_out__does_not_serve_the_ensemble():
     epochs = []
     member = calibrated("AutoEncoder", callbacks=[epochs.append])
     ensemble = SeedEnsemble(member, n_members=2, false_alarm_rate=0.1, random_state=0)
-    assert_refused_before_training(ensemble, r"fit\(X\), and calibrate\(X\)")
+    assert_refused_before_training(ensemble, r"fit\(X\), then calibrate\(X\)")
     assert not epochs
     labels = ensemble.fit(GOOD).calibrate(NEW).predict(GOOD)
     np.testing.assert_array_equal(labels, ensemble.p_values(GOOD) <= 0.1)

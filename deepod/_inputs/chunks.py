@@ -1,4 +1,4 @@
-"""Chunks of series to train on, gathered from the points by number: no point is copied before."""
+"""Chunks of series to train on, gathered from the points when they are needed."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ from torch import Tensor
 
 from deepod._inputs.rows import even_parts
 
-_OVERLAP = 4  # an epoch has as many chunks as if each began a quarter of its length after another
+_OVERLAP = 4  # an epoch has as many chunks as if one began every quarter of a chunk's length
 
 
 class Chunks:
-    """Random chunks of series: :class:`deepod.types.Rows`.
+    """Random chunks of series, in the form of :class:`deepod.types.Rows`.
 
     Parameters
     ----------
     x : Tensor of shape (n_points, channels)
         The points of all series, one series after the other.
     spans : sequence of (int, int)
-        Ranges of points that chunks are taken from; none is shorter than ``length``.
+        Ranges (start, stop) of points to take chunks from; none is shorter than ``length``.
     length : int
-        Points in a chunk.
+        Number of points in a chunk.
     y : Tensor of shape (n_points,), optional
-        Labels of the points: chunks have one for each of theirs, (n, length).
+        Labels of the points. Labels of n chunks then have the shape (n, length).
     """
 
     def __init__(
@@ -47,37 +47,37 @@ class Chunks:
         return self._n
 
     def sizes(self, batch_size: int) -> list[int]:
-        """List the different sizes of the batches of an epoch."""
+        """Return the distinct sizes of the batches of an epoch."""
         return sorted({len(part) for part in even_parts(torch.arange(len(self)), batch_size)})
 
     def batches(
         self, stream: torch.Generator, batch_size: int
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Draw the chunks of one epoch, every place where one may begin as likely as the others."""
+        """Yield the chunks of one epoch, with starts drawn uniformly from all possible ones."""
         most = int(self._ends[-1])
         drawn = torch.randint(most, (len(self),), generator=stream, device="cpu")
         for part in even_parts(self._start(drawn), batch_size, self.parts):
             yield self._take(part)
 
     def head(self, n: int) -> tuple[Tensor, Tensor | None]:
-        """Return n chunks, always the same."""
+        """Return the same n chunks in every call."""
         return self._take(self._start(torch.arange(n, device="cpu") % int(self._ends[-1])))
 
     def chunks(self, n: int) -> Iterator[Tensor]:
-        """Give chunks that are spread evenly over all points, at most n at a time."""
+        """Yield chunks that are spread evenly over all points, at most n at a time."""
         spread = torch.linspace(0, int(self._ends[-1]) - 1, len(self), device="cpu").long()
         for part in self._start(spread).split(n):
             yield take(self.x, part, self.shape[0])
 
     def state_dict(self) -> dict[str, int]:
-        """Return what the next epoch takes from those before it."""
+        """Return the state that the next epoch needs from those before it."""
         return {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from there."""
+        """Restore a state that ``state_dict`` has returned."""
 
     def _start(self, numbers: Tensor) -> Tensor:
-        """Turn numbers of places where a chunk may begin into numbers of points."""
+        """Turn numbers of possible starts into numbers of points."""
         span = torch.searchsorted(self._ends, numbers, right=True)
         before = torch.cat([self._ends.new_zeros(1), self._ends])[span]
         return self._first[span] + numbers - before
@@ -89,9 +89,9 @@ class Chunks:
 
 
 def take(x: Tensor, starts: Tensor, length: int, stops: Tensor | None = None) -> Tensor:
-    """Gather chunks of points, (n, length, ...), that begin at ``starts``.
+    """Return chunks of points, (n, length, ...), that begin at ``starts``.
 
-    Where a chunk reaches beyond its ``stops``, the last point before is repeated.
+    If a chunk extends beyond its ``stops``, the last point before that is repeated.
     """
     numbers = starts[:, None] + torch.arange(length, device=starts.device)
     if stops is not None:

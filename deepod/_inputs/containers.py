@@ -1,4 +1,4 @@
-"""What people pass as rows, and the array or table that it stands for."""
+"""Conversion of everything that users pass as rows to an array or a table."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from deepod.sources import Source
 
 
 def as_rows(X: Any, name: str = "X") -> Any:
-    """Return the array or table of numbers that rows in memory stand for; a source as it is.
+    """Return rows in memory as an array or table of numbers, and a source unchanged.
 
-    An array of numbers is not copied, nor looked at.
+    An array of numbers is neither copied nor checked.
 
     Raises
     ------
     ValueError, TypeError
-        If it stands for none, or not all are numbers: says what to do.
+        If X cannot be converted, or does not hold numbers only. The message says what to do.
     """
     if isinstance(X, np.ndarray) and X.dtype.kind in "biuf":
         return X
-    if isinstance(X, Source) or issparse(X):  # scikit-learn has a sentence about the latter
+    if isinstance(X, Source) or issparse(X):  # scikit-learn refuses sparse ones
         return X
     X = in_memory(X, name)
     _refuse_container(X, name)
@@ -50,20 +50,20 @@ def as_rows(X: Any, name: str = "X") -> Any:
         X = np.asarray(X)
         if not X.ndim and X.dtype == object:
             raise TypeError(
-                f"{name} is a {type(X.item()).__name__}, which holds no rows; pass an array, a "
-                "DataFrame or a tensor of shape (n, ...)."
+                f"{name} is an object of the class {type(X.item()).__name__}, which holds no rows; "
+                "pass an array, a DataFrame or a tensor of shape (n, ...)."
             )
     refuse_columns(X, name)
     return X
 
 
 def array_of(X: Tensor, name: str = "X") -> np.ndarray:
-    """Return a tensor's values, wherever it lies; those of half precision as float32."""
+    """Return a tensor on any device as an array; half precision becomes float32."""
     if X.layout != torch.strided:
         raise ValueError(f"{name} is a sparse tensor; pass {name}.to_dense().")
     if X.is_meta:
         raise ValueError(
-            f"{name} is a tensor on the device 'meta', which has no values; load them."
+            f"{name} is a tensor on the device 'meta', which has no values; load its values first."
         )
     X = X.dequantize() if X.is_quantized else X.detach()
     if X.is_floating_point() and X.element_size() < 4:
@@ -72,14 +72,13 @@ def array_of(X: Tensor, name: str = "X") -> np.ndarray:
 
 
 def _refuse_container(X: Any, name: str) -> None:
-    """Refuse what holds rows in a way that only its owner can take apart, or none."""
+    """Raise an error for objects that hold no rows, or that the user has to convert."""
     if X is None:
         raise ValueError(f"{name} is None; pass an array, a DataFrame or a tensor of rows.")
     if isinstance(X, str | bytes | os.PathLike):
         raise TypeError(
-            f"{name} is the name {str(X)[:60]!r}, not the rows; read the file first: "
-            "pandas.read_csv(path) of CSV, deepod.sources.parquet(path) of Parquet, "
-            "numpy.load(path) of .npy."
+            f"{name} is the name {str(X)[:60]!r}, not the rows; read the file first, with "
+            "pandas.read_csv(path), deepod.sources.parquet(path) or numpy.load(path)."
         )
     if isinstance(X, TensorDataset):
         raise TypeError(f"{name} is a TensorDataset; pass its rows, {name}.tensors[0].")
@@ -92,20 +91,20 @@ def _refuse_container(X: Any, name: str) -> None:
     if isinstance(X, Dataset):
         rows = f"{name}[i][0]" if _gives_tuples(X) else f"{name}[i]"
         raise TypeError(
-            f"{name} is a Dataset of torch ({type(X).__name__}); pass its rows, "
+            f"{name} is a torch Dataset ({type(X).__name__}); pass its rows, "
             f"torch.stack([{rows} for i in range(len({name}))])."
         )
     if isinstance(X, Mapping):
         raise TypeError(f"{name} is a {type(X).__name__}; pass pandas.DataFrame({name}).")
     if isinstance(X, Iterator | map | filter) or _is_view(X):
         raise TypeError(
-            f"{name} is a {type(X).__name__}, which is no array; pass numpy.stack(list({name})) if "
-            f"it gives rows, numpy.concatenate(list({name})) if it gives batches of them."
+            f"{name} is a {type(X).__name__}, not an array; pass numpy.stack(list({name})) if it "
+            f"yields rows, or numpy.concatenate(list({name})) if it yields batches of rows."
         )
     if _is_photo(X):
         raise ValueError(
-            f"{name} is one photo; pass an array of photos, (n, channels, height, width). One "
-            f"sample? numpy.moveaxis(numpy.atleast_3d({name}), -1, 0)[None]."
+            f"{name} is a single photo; pass an array of photos, (n, channels, height, width). "
+            f"For one sample: numpy.moveaxis(numpy.atleast_3d({name}), -1, 0)[None]."
         )
 
 
@@ -114,10 +113,10 @@ def _is_view(X: Any) -> bool:
 
 
 def _gives_tuples(dataset: Any) -> bool:
-    """Tell a dataset of rows with labels from one of rows."""
+    """Return whether the items of a dataset are tuples, as of rows with labels."""
     try:
         return isinstance(dataset[0], tuple | list)
-    except Exception:  # the code of others
+    except Exception:  # a user's dataset may raise anything
         return False
 
 
@@ -127,15 +126,15 @@ def _is_photo(X: Any) -> bool:
 
 
 def _stacked(X: Sequence[Any], name: str) -> np.ndarray:
-    """Return an array of a list of samples, which must have one shape."""
+    """Return a list of samples, which must have the same shape, as an array."""
     first = X[0] if len(X) else None
     if isinstance(first, Mapping):
         raise TypeError(f"{name} is a list of dicts; pass pandas.DataFrame({name}).")
     if isinstance(first, str | bytes | os.PathLike):
         raise TypeError(
-            f"{name} is a list of {type(first).__name__}, such as {str(first)[:40]!r}, and holds "
-            "text, no rows of numbers; if these are names of files, read them first, and encode "
-            "text by OneHotEncoder in a Pipeline, say."
+            f"{name} is a list of {type(first).__name__}, such as {str(first)[:40]!r}, not of rows "
+            "of numbers. If these are names of files, read the files first; if they are text, "
+            "encode it, for example with OneHotEncoder in a Pipeline."
         )
     if isinstance(first, Tensor):
         X = [array_of(part, f"{name}[{i}]") for i, part in enumerate(X)]
@@ -150,7 +149,7 @@ def _stacked(X: Sequence[Any], name: str) -> np.ndarray:
     except ValueError:
         _refuse_unlike(X, name)
         raise
-    if array.dtype.kind in "US":  # NumPy makes text of the numbers among it
+    if array.dtype.kind in "US":  # NumPy has turned the numbers into text too
         array = np.asarray(X, dtype=object)
     return array
 
@@ -160,23 +159,23 @@ def _check_photos(X: Sequence[Any], name: str) -> None:
         mode = getattr(photo, "mode", "RGB")
         if mode == "P":
             raise ValueError(
-                f"{name}[{i}] is a photo whose values are numbers of colours in a palette; pass "
+                f"{name}[{i}] is a photo with a palette, whose values are numbers of colours; pass "
                 f"[photo.convert('RGB') for photo in {name}]."
             )
 
 
 def _refuse_unlike(X: Sequence[Any], name: str) -> None:
-    """Refuse samples of several shapes, of which NumPy makes no array."""
+    """Raise an error for samples of several shapes, which NumPy cannot join to an array."""
     shapes: dict[tuple[int, ...], int] = {}
     for i, part in enumerate(X):
         try:
             shapes.setdefault(np.shape(part), i)
         except ValueError:
             raise ValueError(
-                f"{name}[{i}] holds rows of several lengths; give all of them one length."
+                f"{name}[{i}] holds rows of several lengths; make all of them the same length."
             ) from None
     if len(shapes) < 2:
-        return  # NumPy says why
+        return  # the caller raises NumPy's error
     (one, i), (other, k) = list(shapes.items())[:2]
     what = "samples"
     remedy = f"drop, cut or fill up those of another shape than {name}[0]"
@@ -188,6 +187,6 @@ def _refuse_unlike(X: Sequence[Any], name: str) -> None:
             "series of several lengths as a list"
         )
     raise ValueError(
-        f"{name} is a list of {what} of several shapes, {one} in place {i} and {other} in place "
-        f"{k}; all need the same: {remedy}."
+        f"{name} is a list of {what} of several shapes, {one} at index {i} and {other} at index "
+        f"{k}, but all need the same shape: {remedy}."
     )

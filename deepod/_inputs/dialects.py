@@ -1,4 +1,4 @@
-"""How a file of CSV is written: separator, decimal point, encoding; and its lines, by Arrow."""
+"""Reading of CSV files with Arrow, and detection of separator, decimal point and encoding."""
 
 from __future__ import annotations
 
@@ -16,35 +16,37 @@ SUFFIXES = {".csv": None, ".csv.gz": "gzip", ".csv.bz2": "bz2", ".csv.zst": "zst
 _SEPARATORS = (",", ";", "\t", "|")
 _MARKS = (
     (codecs.BOM_UTF8, "utf-8-sig"),
-    (codecs.BOM_UTF32_LE, "utf-32"),  # begins as the next one does
+    (codecs.BOM_UTF32_LE, "utf-32"),  # must come before UTF-16, whose mark it begins with
     (codecs.BOM_UTF32_BE, "utf-32"),
     (codecs.BOM_UTF16_LE, "utf-16"),
     (codecs.BOM_UTF16_BE, "utf-16"),
 )
-_HEAD = 1 << 16  # bytes that the dialect is found out by
-_MOST = 1 << 26  # of them, where a line of names is that long
-_BLOCK = 1 << 20  # bytes that Arrow takes apart at once
-_ROW = 256  # bytes per column that a row may have beyond that
-_LINES = 200  # of them
+_HEAD = 1 << 16  # bytes from which the dialect is detected
+_MOST = 1 << 26  # the same if the line of names is very long
+_BLOCK = 1 << 20  # bytes that Arrow parses at once
+_ROW = 256  # additional bytes per column
+_LINES = 200  # lines from which the dialect is detected
 _WORDS = {"true": 1.0, "false": 0.0}
-_END = "\x03the end of deepod's table"  # a line behind the last: in a quote that is never closed
+_END = "\x03the end of deepod's table"  # added as the last line, to detect an unclosed quote
 _COMMA = re.compile(r"[+-]?\d+,\d+([eE][+-]?\d+)?")
 _POINT = re.compile(r"[+-]?\d+\.\d+([eE][+-]?\d+)?")
 _THOUSANDS = re.compile(r"[+-]?[1-9]\d{0,2},\d{3}")
-_UNCLOSED = "unexpected end of the file within quotes; does each quote have its other?"
+_UNCLOSED = "the file ends within quotes; check that every opening quote has a closing one"
 
 
 @dataclass(frozen=True)
 class Dialect:
-    """How CSV is written; None is found out by the first lines of a file.
+    """The format of a CSV file. What is None is detected from its first lines.
 
     Attributes
     ----------
     sep : str or None
-        A character between two cells; else ``,``, ``;``, tab or ``|``.
+        The character between two cells. Detected are ``,``, ``;``, tab and ``|``.
     decimal : {".", ","} or None
+        The decimal point.
     encoding : str or None
-        As Python calls it, such as "latin-1"; else UTF-8, or what a byte order mark says.
+        Python's name of the encoding, such as "latin-1". Detected are byte order marks; without
+        one, it is UTF-8.
     """
 
     sep: str | None = None
@@ -60,21 +62,24 @@ class Dialect:
             raise ValueError("sep and decimal are both ','; give one of them another character.")
         if self.encoding is not None:
             try:
-                "".encode(self.encoding)  # base64, for one, is no encoding of text
+                "".encode(self.encoding)  # refuses base64, which does not encode text
             except LookupError as error:
-                raise ValueError(f"encoding: Python knows no {self.encoding!r} of text.") from error
+                raise ValueError(
+                    f"encoding={self.encoding!r} is not a text encoding that Python knows; use "
+                    "'utf-8' or 'latin-1', for example."
+                ) from error
 
 
 UNKNOWN = Dialect()
 
 
 def number(cell: str, decimal: str = ".") -> float:
-    """Return the number in a cell, NaN for a blank one.
+    """Return the number in a cell, or NaN if the cell is blank.
 
     Raises
     ------
     ValueError
-        If it is text. So are 2021_03, which Python takes for 202103, and "None" and "NA".
+        If the cell holds text. "2021_03" (which Python reads as 202103), "None" and "NA" are text.
     """
     word = cell.strip() or "nan"
     if decimal != ".":
@@ -90,13 +95,13 @@ def number(cell: str, decimal: str = ".") -> float:
 
 
 class CsvFile:
-    """A file of CSV, of which the first lines have been looked at.
+    """A CSV file whose dialect has been detected from its first lines.
 
     Attributes
     ----------
     path : Path
     header : list of str
-        Names of the columns, without blanks around them.
+        Names of the columns, without surrounding blanks.
     sep, decimal, encoding : str
     """
 
@@ -113,7 +118,7 @@ class CsvFile:
         _check_names(self.header)
 
     def _head(self) -> tuple[bytes, bool]:
-        """Return the first bytes, at least those of two lines, and whether they are all."""
+        """Return the first bytes, at least two lines, and whether they are the whole file."""
         head, whole = b"", False
         with closing(self._stream()) as stream:
             while not whole and len(head) < _MOST and (not head or head.count(b"\n") < 2):
@@ -125,12 +130,12 @@ class CsvFile:
         import pyarrow as pa
 
         name = self.path.name.lower()
-        # The longest suffix is the right one: ".csv" ends no other.
+        # At most one suffix matches.
         compression = next(c for suffix, c in SUFFIXES.items() if name.endswith(suffix))
         return pa.input_stream(str(self.path), compression=compression)
 
     def batches(self, places: Sequence[int], rows: int) -> Iterator[Any]:
-        """Return the cells of these columns as text, in batches of Arrow; empty ones are null."""
+        """Yield Arrow batches with the cells of some columns as text; empty cells are null."""
         import pyarrow as pa
         import pyarrow.csv as pac
 
@@ -163,7 +168,7 @@ class CsvFile:
                 raise ValueError(self._said(error, bad.first)) from error
 
     def _without_ends(self, reader: Any, wanted: list[str], last: str, rows: int) -> Iterator[Any]:
-        """Take off the line of names, and the line behind the last."""
+        """Yield the batches without the line of names and the added last line."""
         left_out, held = 0, None
         for batch in reader:
             if not left_out:
@@ -183,20 +188,26 @@ class CsvFile:
             row, values, text = bad
             if _END in text:
                 return f"row {row}: {_UNCLOSED}"
-            return f"row {row}: {values} values for {len(self.header)} columns."
+            return f"row {row} has {values} values, but there are {len(self.header)} columns."
         text = str(error)
         if isinstance(error, UnicodeError) or "UTF8" in text:
             return _not_in(self.encoding, text)
         if "straddl" in text:
-            return f"a row is longer than {_BLOCK:,} bytes; does each quote have its other?"
+            return (
+                f"a row is longer than {_BLOCK:,} bytes; check that every opening quote has a "
+                "closing one."
+            )
         return text
 
 
 class _BadRows:
-    """Remembers the first row with another number of cells; a line of blanks is passed over."""
+    """Arrow's handler of rows with a wrong number of cells, which remembers the first one.
+
+    Blank lines are skipped.
+    """
 
     def __init__(self) -> None:
-        self.first: tuple[int, int, str] | None = None  # its number, of cells, and its text
+        self.first: tuple[int, int, str] | None = None  # row number, number of cells, text
         self._blank = 0
 
     def __call__(self, row: Any) -> str:
@@ -204,18 +215,18 @@ class _BadRows:
             self._blank += 1
             return "skip"
         if self.first is None:
-            # The line of names is the first for Arrow.
+            # Arrow counts the line of names as the first row.
             self.first = row.number - 1 - self._blank, row.actual_columns, row.text
         return "error"
 
 
 class _WithEnd(io.RawIOBase):
-    """Bytes in UTF-8, of which the last line is ours: one that is missing was in a quote."""
+    """A stream of a file in UTF-8 with an added last line, which an unclosed quote would hide."""
 
     def __init__(self, stream: Any, encoding: str, end: str) -> None:
         super().__init__()
         self._stream = stream
-        plain = codecs.lookup(encoding).name == "utf-8"  # Arrow checks it
+        plain = codecs.lookup(encoding).name == "utf-8"  # which Arrow validates
         self._decoder = None if plain else codecs.getincrementaldecoder(encoding)()
         self._end: bytes | None = f"\n{end}\n".encode()
 
@@ -236,7 +247,7 @@ class _WithEnd(io.RawIOBase):
 
 
 class _Head:
-    """The first lines."""
+    """The first lines of a CSV file."""
 
     def __init__(self, head: bytes, encoding: str, whole: bool) -> None:
         decoder = codecs.getincrementaldecoder(encoding)()
@@ -254,17 +265,18 @@ class _Head:
             raise ValueError("the file is empty; expected a line of names, and rows below it.")
 
     def split(self, sep: str) -> tuple[list[str], list[list[str]]]:
-        """Return the line of names, and rows below it."""
+        """Return the line of names and the rows below it."""
         try:
             header = next(csv.reader(self._lines, delimiter=sep, strict=True))
         except csv.Error as error:
             raise ValueError(
-                f"the line of names: {error}; does each quote have its other?"
+                f"the line of names cannot be read ({error}); check that every opening quote has a "
+                "closing one."
             ) from error
         return header, self._records(sep)[1:]
 
     def separator(self) -> str:
-        """Find the one by which all lines have the same number of cells, more than one."""
+        """Return the separator that divides all lines into the same number of cells."""
         there, fitting = [], []
         for sep in _SEPARATORS:
             records = self._records(sep)
@@ -275,13 +287,13 @@ class _Head:
                     fitting.append(sep)
         if len(fitting) > 1:
             raise ValueError(
-                f"its cells may be separated by {' or '.join(map(repr, fitting))}; say which, such "
-                f"as sep={fitting[-1]!r}."
+                f"the separator of cells may be {' or '.join(map(repr, fitting))}; give the right "
+                f"one, such as sep={fitting[-1]!r}."
             )
         return (fitting or there or [","])[0]
 
     def _records(self, sep: str) -> list[list[str]]:
-        # A quote that goes on behind these lines takes the last record with it.
+        # An unclosed quote within these lines swallows the last record.
         records: list[list[str]] = []
         with suppress(csv.Error):  # longer than Python takes a cell to be
             records.extend(csv.reader(self._lines[:_LINES], delimiter=sep))
@@ -301,7 +313,7 @@ def _not_in(encoding: str, why: str) -> str:
 
 
 def _decimal(sep: str, header: list[str], rows: list[list[str]]) -> str:
-    """Return the decimal point of the first rows."""
+    """Return the decimal point that the first rows use."""
     if sep == "," or any("," in name for name in header):  # it may separate cells there
         return "."
     cells = [cell.strip() for row in rows for cell in row]
@@ -310,27 +322,27 @@ def _decimal(sep: str, header: list[str], rows: list[list[str]]) -> str:
         return "."
     if all(_THOUSANDS.fullmatch(cell) for cell in commas):
         raise ValueError(
-            f"the comma in {commas[0]!r} may be a decimal point or part thousands; say decimal=',' "
-            "if it is the point, and write the numbers without it otherwise."
+            f"the comma in {commas[0]!r} may be a decimal point or a thousands separator; give "
+            "decimal=',' if it is the decimal point, and otherwise write the numbers without it."
         )
     return ","
 
 
 def _check_names(header: list[str]) -> None:
-    """Refuse a line of numbers, unless these count the columns, as pandas calls them."""
+    """Raise an error if all names are numbers, except for pandas' names 0, 1, 2 and so on."""
     try:
         numbers = [number(name) for name in header]
     except ValueError:
         return
     rest = [name for name in header if name]
-    # With the numbers of the rows in front, which have no name, the rest is beyond doubt.
+    # An empty first name is that of pandas' row numbers, so that the others are names too.
     if len(header) > 2 and rest == [str(i) for i in range(len(rest))]:
         return
     if any(name for name in header) and numbers:
         raise ValueError(
-            "expected a first line with the names of the columns, got nothing but numbers "
-            f"({', '.join(header[:5])}); write a line of names above them, or if they are names, "
-            "give the columns others that begin with a letter."
+            "the first line must hold the names of the columns, but it holds only numbers "
+            f"({', '.join(header[:5])}); add a line of names above it. If these numbers are the "
+            "names, rename the columns so that one begins with a letter."
         )
 
 

@@ -1,4 +1,4 @@
-"""Which rows are trained on, which are watched meanwhile, and which are kept for calibration."""
+"""Random division of rows into training, validation and calibration rows."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ NO_NORMAL_ROW = "y marks every row of X as an anomaly; some rows must be normal.
 
 
 class Division(NamedTuple):
-    """Numbers of rows, each in ascending order.
+    """The numbers of training, validation and calibration rows.
 
     Attributes
     ----------
     train, watch, calibrate : ndarray of int
-        Every row is in one of them.
+        Row numbers in ascending order. Every row is in exactly one of them.
     """
 
     train: np.ndarray
@@ -33,24 +33,24 @@ def divide(
     calibration_fraction: float,
     seeds: Seeds,
 ) -> Division:
-    """Divide n rows at random.
+    """Divide n rows at random into training, validation and calibration rows.
 
     Parameters
     ----------
     n : int
     y : ndarray of shape (n,) or None
-        Labels: only normal rows calibrate, and rows of both classes are watched.
+        Labels. Only normal rows are used for calibration; validation rows are stratified.
     validation_fraction : float
-        Share of the rows to watch, of those that do not calibrate.
+        Share of validation rows among the rows that are not used for calibration.
     calibration_fraction : float
-        Share of the normal rows that calibrate.
+        Share of calibration rows among the normal rows.
     seeds : Seeds
-        ``calibration`` and ``split`` are used.
+        Its ``calibration`` and ``split`` are used.
 
     Raises
     ------
     ValueError
-        If too few rows are left to train on, or no row is normal.
+        If fewer than two rows are left to train on, or no row is normal.
     """
     calibrate = np.arange(0)
     count = count_calibration(n, y, calibration_fraction)
@@ -72,7 +72,7 @@ def divide(
 
 
 def count_calibration(n: int, y: np.ndarray | None, fraction: float) -> int:
-    """Count the rows that calibrate, and refuse labels that leave no normal row."""
+    """Return the number of calibration rows; raise ValueError if no row is normal."""
     normal = n if y is None else int(np.count_nonzero(y == 0))
     if not normal:
         raise ValueError(NO_NORMAL_ROW)
@@ -80,7 +80,7 @@ def count_calibration(n: int, y: np.ndarray | None, fraction: float) -> int:
 
 
 def count_held_out(parameter: str, fraction: float, n: int) -> int:
-    """Count the rows that a share of n rows is: at least one, unless the share is 0."""
+    """Return how many of n rows a share is: at least one, unless the share is 0."""
     if not fraction:
         return 0
     held_out = max(1, round(n * fraction))

@@ -1,4 +1,4 @@
-"""Columns of a mixed table as numbers: categories, calendar parts of dates, numbers as they are."""
+"""Encoding of the columns of mixed tables: categories, dates and numbers."""
 
 from __future__ import annotations
 
@@ -14,46 +14,48 @@ from deepod._inputs.containers import array_of
 from deepod._inputs.frames import in_memory, kind_in_pandas, refuse_columns
 from deepod.sources import Source
 
-# A category that fewer training rows have is pooled with others that are as rare.
+# A category with a smaller share of the training rows is pooled with other rare ones.
 _RARE_SHARE = 0.005
 _FEWEST_ROWS = 2
-_MOST_CATEGORIES = 100  # that get a column each; the rarest of more are pooled
+_MOST_CATEGORIES = 100  # with a column of their own; the rarest others are pooled
 _LEAST_SCALE = 0.2  # about the standard deviation of a category that 4 % of the rows have
-_GAP = ""  # what a cell without a value is as text: a category like any other
-_OF_CATEGORIES = ("category", "text", "boolean")  # what "from_dtype" takes
+_GAP = ""  # stands for a missing value, which is a category like any other
+_OF_CATEGORIES = ("category", "text", "boolean")  # selected by "from_dtype"
 _SHOWN = 5  # names in an error
-# Seconds of a period of the calendar, and how many of them training rows must span to learn from it
-# where in it they are: rows of one spring would make every summer an anomaly.
+# Seconds of a period of the calendar, and the time that training rows must span for it to be used:
+# with training rows of one spring, every summer would be an anomaly.
 _DAY = 86_400
 _PERIODS = {"time of day": _DAY, "day of week": 7 * _DAY, "day of year": 365.2425 * _DAY}
 _FIRST_MONDAY = 4 * _DAY  # after 1970-01-01
 
 
 class Encoder:
-    """Turn the columns of a frame into columns of numbers.
+    """Encoder of the columns of a DataFrame as columns of numbers.
 
-    Numbers stay as they are. Categories become a column each that is 1 where a row has that
-    category, by scikit-learn's OneHotEncoder: those that fewer than 0.5 % of the training rows have
-    are pooled in one column; a value that is new has 0 in all of them. A time becomes sine and
-    cosine of its place in the day, the week and the year, each if training rows span at least one.
+    Columns of numbers are kept. Each category becomes a column of 0 and 1 (by scikit-learn's
+    OneHotEncoder). Categories in fewer than 0.5 % of the training rows are pooled in one column,
+    and a category that was not seen in ``fit`` is 0 in all columns. Times become the sine and
+    cosine of the time of day, the day of the week and the day of the year, each if the training
+    rows span at least one day, week or year.
 
     Parameters
     ----------
     columns : list of dict
-        As :meth:`fit` makes it and :func:`is_columns` allows it; plain values, for JSON.
+        The encoding, as :meth:`fit` creates it and :func:`is_columns` checks it; plain values for
+        JSON.
 
     Attributes
     ----------
     columns : list of dict
-        Of each column its ``kind``: "number"; "category", with ``frequent`` and ``rare``; "time",
+        For each column its ``kind``: "number"; "category", with ``frequent`` and ``rare``; "time",
         with ``periods``; or "unused", with the reason, ``why``.
     names : list of str or int
-        Names, or numbers, of the columns of the frame.
+        Names, or numbers, of the columns of the DataFrame.
     source : ndarray of int
-        For each column that comes out, the column that it is made of.
+        For each encoded column, the number of the column that it comes from.
     least_scale : ndarray
-        What each column that comes out is to be divided by at least, 0 for numbers: the standard
-        deviation of a rare category is small, and by it alone its column would outweigh all others.
+        For each encoded column, the smallest number that scaling may divide it by; 0 for numbers.
+        Without it, a rare category, whose standard deviation is small, would outweigh all others.
     """
 
     def __init__(self, columns: list[dict[str, Any]]) -> None:
@@ -67,11 +69,11 @@ class Encoder:
 
     @classmethod
     def fit(cls, X: Any, categories: Any, times: Any) -> Encoder:
-        """Learn what to make of the columns of a frame or an array.
+        """Return an encoder for the columns of a DataFrame or an array.
 
         Parameters
         ----------
-        X : frame or array-like of shape (n, d)
+        X : DataFrame or array-like of shape (n, d)
         categories : {"from_dtype"} or sequence or None
             ``categorical_features`` of a detector.
         times : {"from_dtype"} or sequence or None
@@ -80,7 +82,7 @@ class Encoder:
         Raises
         ------
         ValueError
-            If a column is named that is not there, or is none of what it is said to be.
+            If a named column does not exist, or does not hold categories or times.
         ImportError
             If pandas is not installed.
         """
@@ -91,7 +93,7 @@ class Encoder:
         if both:
             raise ValueError(
                 f"Column {frame.columns[both[0]]!r} is in categorical_features and in "
-                "datetime_features; leave it in one of them."
+                "datetime_features; remove it from one of them."
             )
         kinds = [kind_in_pandas(frame.iloc[:, i])[0] for i in range(frame.shape[1])]
         columns = []
@@ -111,7 +113,7 @@ class Encoder:
         return cls(columns)
 
     def transform(self, X: Any) -> np.ndarray:
-        """Return the rows of a frame or an array as float64, (n, number of columns that come out).
+        """Return encoded rows of a DataFrame or an array, float64 of shape (n, encoded columns).
 
         Raises
         ------
@@ -121,7 +123,8 @@ class Encoder:
         frame = as_frame(X)
         if frame.shape[1] != len(self.columns):
             raise ValueError(
-                f"X has {frame.shape[1]} columns, but was fitted with {len(self.columns)}."
+                f"X has {frame.shape[1]} columns, but the detector was fitted on "
+                f"{len(self.columns)}; pass the same columns."
             )
         _refuse_no_numbers(frame, self.columns)
         out = np.empty((len(frame), len(self.source)))
@@ -140,21 +143,21 @@ class Encoder:
         return out
 
     def joined(self, contributions: np.ndarray) -> np.ndarray:
-        """Sum up what each column that came out contributes, (n, out), by column of the frame."""
+        """Return contributions of encoded columns, (n, encoded), summed by original column."""
         belongs = self.source[:, None] == np.arange(len(self.columns))
         return contributions @ belongs.astype(float)
 
     def output_names(self) -> list[Any]:
-        """Give the name of its column to each column that comes out."""
+        """Return a name for each encoded column."""
         return [self.names[i] for i in self.source]
 
     def summary(self) -> dict[Any, str]:
-        """Say of each column, in words, what is made of it."""
+        """Return a description of the encoding of each column, by name."""
         return {column["name"]: _in_words(column) for column in self.columns}
 
 
 def restore_encoder(detector: Any) -> None:
-    """Make ``encoder_`` of the ``columns_`` that a file or a pickle holds, if it holds any."""
+    """Set ``encoder_`` from the ``columns_`` of a file or a pickle, if there are any."""
     if "columns_" in detector.__dict__:
         detector.encoder_ = Encoder(detector.columns_)
 
@@ -186,7 +189,7 @@ def _is_column(column: Any) -> bool:
 
 
 def as_frame(X: Any) -> Any:
-    """Return a frame of pandas: of another library's frame, or of an array.
+    """Return an array, or a table of another library, as a DataFrame of pandas.
 
     Raises
     ------
@@ -197,12 +200,14 @@ def as_frame(X: Any) -> Any:
         import pandas as pd
     except ImportError as error:
         raise ImportError(
-            'categorical_features and datetime_features need pandas: pip install "deepod[data]".'
+            "categorical_features and datetime_features need pandas; install it with pip install "
+            '"deepod[data]".'
         ) from error
     if isinstance(X, Source):
         raise ValueError(
-            "categorical_features and datetime_features are for rows in memory, and X is read from "
-            "disk: read it before, by pandas.read_parquet, say."
+            "categorical_features and datetime_features need rows in memory or in Parquet files, "
+            "but X is another source on disk; load X into memory, or write it as Parquet and pass "
+            "deepod.sources.parquet(path)."
         )
     X = array_of(X) if isinstance(X, Tensor) else in_memory(X)
     if isinstance(X, pd.DataFrame):
@@ -212,28 +217,29 @@ def as_frame(X: Any) -> Any:
     X = np.asarray(X, dtype=object) if isinstance(X, list | tuple) else np.asarray(X)
     if X.ndim != 2:
         raise ValueError(
-            "categorical_features and datetime_features are for tables, (rows, columns), got an "
-            f"array of shape {X.shape}."
+            "categorical_features and datetime_features are for tables of shape (rows, columns), "
+            f"but X is an array of shape {X.shape}."
         )
     return pd.DataFrame(X)
 
 
 def _refuse_no_numbers(frame: Any, columns: Sequence[dict[str, Any]]) -> None:
-    """Refuse what is no number in the columns of numbers, all of them at once."""
+    """Raise one error for all values that are not numbers in columns of numbers."""
     numbers = [i for i, column in enumerate(columns) if column["kind"] == "number"]
-    # A column without any value has no kind.
+    # A column without any value fits every kind.
     refuse_columns(frame.iloc[:, [i for i in numbers if not frame.iloc[:, i].isna().all()]])
 
 
 def _chosen(frame: Any, given: Any, parameter: str) -> set[int]:
-    """Find the numbers of the columns that a parameter names."""
+    """Return the numbers of the columns that a parameter selects."""
     if given is None or isinstance(given, str):  # "from_dtype"
         return set()
     given = np.asarray(given)
     if given.dtype == bool:
         if given.shape != (frame.shape[1],):
             raise ValueError(
-                f"{parameter} is a mask of shape {given.shape}, and X has {frame.shape[1]} columns."
+                f"{parameter} is a mask of shape {given.shape}, but X has {frame.shape[1]} "
+                "columns; it needs one value for each."
             )
         return set(np.flatnonzero(given).tolist())
     found = set()
@@ -245,7 +251,9 @@ def _chosen(frame: Any, given: Any, parameter: str) -> set[int]:
             found.add(wanted % len(names))
         else:
             shown = ", ".join(map(repr, names[:_SHOWN])) + ", ..." * (len(names) > _SHOWN)
-            raise ValueError(f"{parameter}: there is no column {wanted!r}; there are {shown}.")
+            raise ValueError(
+                f"{parameter}: there is no column {wanted!r}; the columns are {shown}."
+            )
     return found
 
 
@@ -253,7 +261,7 @@ def _chosen(frame: Any, given: Any, parameter: str) -> set[int]:
 
 
 def _as_text(cells: Any) -> np.ndarray:
-    """Cells as text, the same whether they come from a file or a frame; a gap is ``_GAP``."""
+    """Return cells as text, the same from a file and a DataFrame; a missing value is ``_GAP``."""
     codes, values = cells.factorize()
     words = [_word(value) for value in np.asarray(values, dtype=object)]
     return np.array([*words, _GAP], dtype=object)[codes]
@@ -283,14 +291,14 @@ def _learn_category(cells: Any, name: Any, *, must: bool) -> dict[str, Any]:
         why = f"none of its {len(values)} values is in {least} rows or more"
     if must:
         raise ValueError(
-            f"Column {name!r} has no categories, {why}; leave it out of categorical_features and "
-            "of X."
+            f"Column {name!r} has no categories to learn, because {why}; leave it out of "
+            "categorical_features and of X."
         )
     return {"kind": "unused", "why": why}
 
 
 def _one_hot(column: dict[str, Any]) -> Any:
-    """Make scikit-learn's encoder know the categories, which it learns from rows alone."""
+    """Return scikit-learn's encoder with the given categories, which only a fit could set."""
     if column["kind"] != "category":
         return None
     rows = [*column["frequent"], *column["frequent"], *column["rare"]]
@@ -314,12 +322,15 @@ def _learn_time(cells: Any, name: Any, *, must: bool) -> dict[str, Any]:
         return {"kind": "time", "periods": periods}
     why = "its times span less than a day" if span < _DAY else "its dates span less than a week"
     if must:
-        raise ValueError(f"Column {name!r}: {why}, so that nothing can be learned of them.")
+        raise ValueError(
+            f"Column {name!r} cannot be encoded, because {why}; leave it out of datetime_features "
+            "and of X."
+        )
     return {"kind": "unused", "why": why}
 
 
 def _seconds(cells: Any, name: Any) -> np.ndarray:
-    """Seconds since 1970 by the clock on the wall, NaN in gaps."""
+    """Return local times as seconds since 1970, and NaN for missing values."""
     import pandas as pd
 
     kind, _ = kind_in_pandas(cells)
@@ -333,7 +344,7 @@ def _seconds(cells: Any, name: Any) -> np.ndarray:
     if times is None or len(bad):
         shown = f", such as {bad.tolist()[0]!r:.40}" if len(bad) else ""
         raise ValueError(
-            f"Column {name!r} holds cells that are no times{shown}; write them as "
+            f"Column {name!r} holds values that are not dates or times{shown}; write them like "
             "2024-01-31 or 2024-01-31 09:30, or leave the column out of datetime_features."
         )
     if times.dt.tz is not None:
@@ -345,7 +356,7 @@ def _seconds(cells: Any, name: Any) -> np.ndarray:
 
 
 def _places(seconds: np.ndarray, periods: Sequence[str]) -> Iterator[np.ndarray]:
-    """Sine and cosine of where in each period times are."""
+    """Return the sine and cosine of the position of times in each period."""
     for period in periods:
         length = _PERIODS[period]
         angle = 2 * np.pi * ((seconds - _FIRST_MONDAY) % length) / length
@@ -357,7 +368,7 @@ def _places(seconds: np.ndarray, periods: Sequence[str]) -> Iterator[np.ndarray]
 
 
 def _width(column: dict[str, Any]) -> int:
-    """Columns that come out of a column."""
+    """Return the number of encoded columns of a column."""
     if column["kind"] == "category":
         return len(column["frequent"]) + bool(column["rare"])
     return {"number": 1, "time": 2 * len(column.get("periods", ())), "unused": 0}[column["kind"]]

@@ -1,6 +1,6 @@
-"""Tables of other libraries: what their columns hold, and which of them are no numbers.
+"""Tables of other libraries: the kinds of their columns, and errors for those without numbers.
 
-A library that is not loaded yet has no tables, so that none is imported here.
+No library is imported here: if it is not loaded yet, X cannot be one of its tables.
 """
 
 from __future__ import annotations
@@ -26,18 +26,18 @@ _OF_PANDAS = {"Period": "time", "NaTType": "time", "NAType": None}
 
 
 class Column(NamedTuple):
-    """What a column of a table holds.
+    """The kind of a column of a table.
 
     Attributes
     ----------
     name : object
-        Its number, counted from 0, if it has no name.
+        Name of the column, or its number, counted from 0, if it has no name.
     dtype : str
-        In the words of its library.
+        Data type, as its library calls it.
     kind : {"number", "boolean", "text", "category", "time", "other"}
-        Columns of Python objects have the kind of all their values, if there is one.
+        Kind of the values. That of Python objects is their common kind, or "other".
     numeric : bool
-        Whether it can be taken for numbers as it is: numbers, booleans, and categories of numbers.
+        Whether it converts to numbers directly: numbers, booleans, and categories of numbers.
     """
 
     name: Any
@@ -47,20 +47,22 @@ class Column(NamedTuple):
 
 
 def in_memory(X: Any, name: str = "X") -> Any:
-    """Return a table of pandas, polars or pyarrow for one that lies elsewhere; all else as it is.
+    """Return a table of another library as one of pandas, polars or pyarrow.
 
-    Dask's are computed, those of cuDF, Modin and the like turned into pandas. What pandas has
-    written to Arrow as an index is no column.
+    Dask's tables are computed; those of cuDF, Modin and the like are converted to pandas. An index
+    of pandas in an Arrow table is dropped. Everything else is returned unchanged.
 
     Raises
     ------
     TypeError
-        If that would take a step that the user should decide on.
+        If the conversion is for the user to decide on, as with tables of Spark.
     """
     if isinstance(X, np.ndarray) or _is(X, "pandas", "DataFrame", "Series"):
         return X
     if _is(X, "polars", "LazyFrame"):
-        raise TypeError(f"{name} is a LazyFrame of polars, which holds no rows; {name}.collect().")
+        raise TypeError(
+            f"{name} is a LazyFrame of polars, which holds no rows yet; pass {name}.collect()."
+        )
     if _is(X, "pyspark", "DataFrame"):
         raise TypeError(
             f"{name} is a DataFrame of Spark; pass {name}.toPandas(), or score it with "
@@ -89,13 +91,13 @@ def in_memory(X: Any, name: str = "X") -> Any:
 
 
 def columns_of(X: Any) -> list[Column] | None:
-    """Say what the columns of a table hold; None of what is no table.
+    """Return the kinds of the columns of a table, or None if X is not a table.
 
     Parameters
     ----------
     X : object
-        A table, or a single column, of pandas, polars or pyarrow; others by way of
-        :func:`in_memory`.
+        A table, or a single column, of pandas, polars or pyarrow; convert others with
+        :func:`in_memory` first.
 
     Returns
     -------
@@ -108,14 +110,14 @@ def columns_of(X: Any) -> list[Column] | None:
 
 
 def refuse_columns(X: Any, name: str = "X") -> None:
-    """Refuse a table or an array with columns that are no numbers.
+    """Raise an error if a table or an array has columns that are not numbers.
 
     Raises
     ------
     ValueError
-        Names the columns, their type and first value, and what to do.
+        If it has. The message names the columns, their type and first value, and a remedy.
     TypeError
-        If they hold Python objects that are neither text nor times.
+        If the columns hold Python objects that are neither text nor times.
     """
     if isinstance(X, np.ndarray):
         _refuse_array(X, name)
@@ -130,12 +132,12 @@ def refuse_columns(X: Any, name: str = "X") -> None:
 
 
 def numbers_of(X: Any) -> Any:
-    """Return a table whose columns NumPy takes for numbers: no decimals, dictionaries or the like.
+    """Return a table whose columns NumPy converts to numbers, without decimals or dictionaries.
 
     Parameters
     ----------
     X : DataFrame of pandas or polars, or Table of pyarrow
-        Such as :func:`refuse_columns` lets pass.
+        A table that :func:`refuse_columns` accepts.
     """
     if _is(X, "polars", "DataFrame"):
         pl = sys.modules["polars"]
@@ -164,7 +166,7 @@ def numbers_of(X: Any) -> Any:
 
 
 def _is(X: Any, library: str, *classes: str) -> bool:
-    """Tell an object of a library that need not be installed."""
+    """Return whether an object is of a class of a library that need not be installed."""
     module = sys.modules.get(library)
     if library == "pyspark":
         return type(X).__module__.startswith("pyspark.sql") and type(X).__name__ in classes
@@ -174,7 +176,7 @@ def _is(X: Any, library: str, *classes: str) -> bool:
 
 
 def _columns(X: Any) -> list[tuple[Any, Any]] | None:
-    """List names and values of the columns of a table."""
+    """Return the names and values of the columns of a table."""
     if _is(X, "pandas", "DataFrame"):
         return [(name, X.iloc[:, i]) for i, name in enumerate(X.columns)]
     if _is(X, "polars", "DataFrame"):
@@ -228,7 +230,7 @@ def _kind_in_arrow(kind: Any) -> tuple[Kind, bool]:
 
 
 def kind_in_pandas(values: Any) -> tuple[Kind, bool]:
-    """Return the kind of a column of pandas, and whether it can be taken for numbers as it is."""
+    """Return the kind of a column of pandas, and whether it converts to numbers directly."""
     pandas, dtype = sys.modules["pandas"], values.dtype
     if isinstance(dtype, pandas.CategoricalDtype):
         return "category", kind_in_pandas(dtype.categories)[1]
@@ -254,7 +256,7 @@ def _kind_of_dtype(dtype: Any) -> Kind:
 
 
 def kind_of_objects(values: Iterable[Any]) -> Kind:
-    """Return the kind that all of some Python objects have, leaving out those that are missing."""
+    """Return the common kind of Python objects, ignoring missing values."""
     types = set(map(type, values))
     kinds = kinds_of_types(types)
     if kinds <= {"number", "boolean"}:
@@ -266,7 +268,7 @@ def kind_of_objects(values: Iterable[Any]) -> Kind:
 
 
 def kinds_of_types(types: Iterable[type]) -> set[Kind]:
-    """Return the kinds of Python's types, leaving out those of missing values."""
+    """Return the kinds of Python types, ignoring those of missing values."""
     return {kind for found in types if (kind := _kind_of_type(found)) is not None}
 
 
@@ -302,7 +304,7 @@ def _is_missing(value: Any) -> bool:
 
 
 def first_value(values: Any, column: Column) -> Any:
-    """Return the first value of a column that is no number, or else the first that is there."""
+    """Return the first value of a column that is not a number, or its first value."""
     if _is(values, "pyarrow", "ChunkedArray"):
         values = (value.as_py() for value in values)
     there = None
@@ -327,7 +329,7 @@ def _refuse_array(X: np.ndarray, name: str) -> None:
             f"pass pandas.DataFrame({name})."
         )
     table = X.ndim == 2
-    # One look at all values; columns are told apart only if some are no numbers.
+    # All values are checked at once; single columns only if some values are not numbers.
     kind = kind_of_objects(X.ravel()) if X.dtype == object else _kind_of_dtype(X.dtype)
     if kind in ("number", "boolean"):
         return
@@ -343,7 +345,7 @@ def _refuse_array(X: np.ndarray, name: str) -> None:
 def _refuse(
     found: Sequence[tuple[Column, Any]], name: str, *, table: bool = True, array: bool = False
 ) -> NoReturn:
-    """Name what is no number, and say what to do about each kind of it."""
+    """Raise an error that names the columns without numbers, with a remedy for each kind."""
     said = [
         (f"{column.name!r} " if table else "") + f"({column.dtype}, first value {_shown(value)})"
         for column, value in found[:_NAMED]
@@ -359,7 +361,7 @@ def _refuse(
     first = {kind: found[kinds.index(kind)] for kind in dict.fromkeys(kinds)}
     remedies = [_remedy(kind, *first[kind], None if array else name) for kind in first]
     what = {"text": "text", "category": "categories", "time": "times"}
-    held = [what.get(kind, "values that are no numbers") for kind in first]
+    held = [what.get(kind, "values that are not numbers") for kind in first]
     message = f"{name} holds {' and '.join(dict.fromkeys(held))}{where}; {'; '.join(remedies)}"
     message += f"; or drop the column{'s' * (len(found) > 1)}." if table else "."
     odd = all(kind == "other" and column.dtype == "object" for kind, (column, _) in first.items())
@@ -379,26 +381,26 @@ def _shown(value: Any) -> str:
 def _remedy(kind: Kind, column: Column, value: Any, frame: str | None) -> str:
     if kind in ("text", "category"):
         return (
-            "categorical_features='from_dtype' has detectors of rows encode it, or do so before, "
-            "by OneHotEncoder in a ColumnTransformer in a Pipeline, say"
+            "use categorical_features='from_dtype' to have a detector of rows encode it, or encode "
+            "it beforehand, for example with OneHotEncoder in a ColumnTransformer in a Pipeline"
         )
     if kind == "time":
         if isinstance(value, datetime.timedelta | np.timedelta64):
             return "turn durations into numbers of seconds"
         return (
-            "datetime_features='from_dtype' has detectors of rows encode them, or "
-            "take numbers from times that mean the same in new rows, such as the hour"
-            f"{_hour(column, frame)}, the day of the week, or the seconds since an event"
+            "use datetime_features='from_dtype' to have a detector of rows encode them, or replace "
+            "them by numbers that are comparable in new rows, such as the hour"
+            f"{_hour(column, frame)}, the day of the week or the seconds since an event"
         )
     if isinstance(value, complex | np.complexfloating):
         return "Complex data not supported: give real and imaginary parts as two columns"
     if isinstance(value, bytes):
-        return "decode bytes, and turn what they say into numbers"
-    return "give one number in each place"
+        return "decode the bytes, and convert them to numbers"
+    return "give one number in each cell"
 
 
 def _hour(column: Column, frame: str | None) -> str:
-    """Say how a library takes the hour from a column of times."""
+    """Return the expression of a library for the hour of a column of times."""
     example, dtype = f"{frame}[{column.name!r}]", column.dtype
     if frame is None:
         return ""

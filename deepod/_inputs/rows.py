@@ -1,4 +1,4 @@
-"""Rows in memory: batches of them, and blocks and chunks of longer arrays."""
+"""Rows in memory: batches for training, and blocks and chunks of large arrays."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _BLOCK_VALUES = 1 << 20  # values that statistics are taken of at once
 
 
 class InMemory:
-    """Rows that lie on the device as a whole: :class:`deepod.types.Rows`."""
+    """Rows that are on the device as a whole, in the form of :class:`deepod.types.Rows`."""
 
     def __init__(self, x: Tensor, y: Tensor | None = None) -> None:
         self.x = x  # (n, *shape)
@@ -30,32 +30,32 @@ class InMemory:
         return len(self.x)
 
     def sizes(self, batch_size: int) -> list[int]:
-        """List the different sizes of the batches of an epoch."""
+        """Return the distinct sizes of the batches of an epoch."""
         rows = torch.arange(len(self.x))
         return sorted({len(part) for part in even_parts(rows, batch_size, self.parts)})
 
     def batches(
         self, stream: torch.Generator, batch_size: int
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Give rows and labels of one epoch in a new order."""
+        """Yield the batches of one epoch in a new order: rows and labels."""
         order = torch.randperm(len(self.x), generator=stream, device="cpu").to(self.device)
         for rows in even_parts(order, batch_size, self.parts):
             yield self._take(rows)
 
     def head(self, n: int) -> tuple[Tensor, Tensor | None]:
-        """Return n rows and their labels, always the same."""
+        """Return the same n rows and their labels in every call."""
         return self._take(torch.arange(n, device=self.device) % len(self.x))
 
     def chunks(self, n: int) -> Iterator[Tensor]:
-        """Give all rows in order, at most n at a time."""
+        """Yield all rows in order, at most n at a time."""
         yield from self.x.split(n)
 
     def state_dict(self) -> dict[str, int]:
-        """Return what the next epoch takes from those before it."""
+        """Return the state that the next epoch needs from those before it."""
         return {}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from there."""
+        """Restore a state that ``state_dict`` has returned."""
 
     def _take(self, rows: Tensor) -> tuple[Tensor, Tensor | None]:
         y = None if self.y is None else self.y.index_select(0, rows)
@@ -77,12 +77,12 @@ def even_parts(rows: Tensor, batch_size: int, parts: int | None = None) -> Seque
 
 
 def block_rows(shape: Shape) -> int:
-    """Rows of one sample ``shape`` that are few enough for a copy in float64."""
+    """Return how many samples of a ``shape`` may be copied in float64 at once."""
     return max(1, _BLOCK_VALUES // max(1, int(np.prod(shape))))
 
 
 def blocks(X: np.ndarray) -> Iterator[np.ndarray]:
-    """Cut rows into blocks small enough for a copy in float64."""
+    """Yield the rows in blocks that are small enough for a copy in float64."""
     for start, stop in cut(0, len(X), block_rows(X.shape[1:])):
         yield X[start:stop]
 
@@ -90,14 +90,14 @@ def blocks(X: np.ndarray) -> Iterator[np.ndarray]:
 def read(
     source: Source, start: int, stop: int, columns: Sequence[Any] | None, *, allow_nan: bool
 ) -> np.ndarray:
-    """Read rows, and refuse them as :func:`deepod._inputs.validation.check_finite` does."""
+    """Return rows of a source, checked by :func:`deepod._inputs.validation.check_finite`."""
     rows = source.read(start, stop)
     check_finite(rows, columns, allow_nan=allow_nan, rows=f", among rows {start} to {stop - 1}")
     return rows
 
 
 def chunks(X: np.ndarray, shape: Shape, scaler: Scaler, rows: int) -> Iterator[Tensor]:
-    """Scale samples, and give them in order, at most ``rows`` at a time."""
+    """Yield scaled samples in order, at most ``rows`` at a time."""
     scaler = scaler.copy()
     for start in range(0, len(X), rows):
         part = X[start : start + rows]

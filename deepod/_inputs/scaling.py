@@ -1,4 +1,4 @@
-"""Scaling in float64, and the medians that take the place of missing values."""
+"""Scaling in float64, and imputation of missing values by medians."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def medians(rows: np.ndarray, shape: Shape) -> np.ndarray:
     Returns
     -------
     medians : ndarray, float64
-        Broadcastable to one sample; 0 where there is no value at all.
+        Medians that broadcast to one sample; 0 where there is no value at all.
     """
     columns = _by_channel(rows, shape).astype(np.float64)  # a copy; no sum of float16 overflows
     columns[:, np.isnan(columns).all(0)] = 0.0
@@ -66,10 +66,10 @@ class Scaler:
     shift, scale : ndarray
         Broadcastable to one sample.
     contrast : bool, default=False
-        Whether each sample is first brought to mean 0 and mean absolute value 1 on its own: global
-        contrast normalisation in the L1 norm.
+        Whether each sample is first scaled by itself to mean 0 and mean absolute value 1, which is
+        global contrast normalisation in the L1 norm.
     fill : ndarray, optional
-        Broadcastable to one sample: what takes the place of NaN before anything else.
+        Values that replace NaN before anything else; they broadcast to one sample.
     """
 
     def __init__(
@@ -125,12 +125,14 @@ class Scaler:
         scale = scale if least is None else np.maximum(scale, least)
         learned = [shift, scale] if fill is None else [shift, scale, fill]
         if not all(np.isfinite(values).all() for values in learned):
-            raise ValueError("X holds values too large for float64; rescale its columns.")
+            raise ValueError(
+                "X holds values so large that their variance exceeds float64; rescale its columns."
+            )
         shift, scale = _broadcastable(shift, shape), _broadcastable(scale, shape)
         return cls(shift, scale, how == "gcn", fill)
 
     def copy(self) -> Scaler:
-        """Return the same for one pass over rows: what it keeps to be fast takes memory."""
+        """Return a copy for one pass over rows, whose caches are freed with it."""
         return Scaler(self.shift, self.scale, self.contrast, self.fill)
 
     def state(self) -> dict[str, Any]:
@@ -152,7 +154,10 @@ class Scaler:
             If contrast was normalised, which cannot be undone.
         """
         if self.contrast:
-            raise ValueError("scaler='gcn' forgets the units of X; fit with another scaler.")
+            raise ValueError(
+                "scaler='gcn' cannot be undone, because it divides each sample by its own size; "
+                "fit with another scaler."
+            )
         return samples * self.scale + self.shift
 
     def transform(self, X: np.ndarray) -> np.ndarray:
@@ -177,7 +182,7 @@ class Scaler:
         return out
 
     def _terms(self, dtype: np.dtype, rows: int, shape: Shape) -> list[np.ndarray]:
-        """List what to subtract, one after the other, and what to divide by.
+        """Return the numbers to subtract one after the other, and the divisor.
 
         For ``rows`` samples or more: parts of all sizes share the longest.
         A float64 shift in two float32 parts takes no digit to speak of from float32 values.
@@ -207,7 +212,7 @@ class Scaler:
 def _statistics(
     blocks: Iterable[np.ndarray], shape: Shape, how: str | None, fill: np.ndarray | None
 ) -> tuple[np.ndarray, ...]:
-    """Find smallest and largest value, number of values, mean and variance of each channel."""
+    """Return minimum, maximum, number of values, mean and variance of each channel."""
     channels = shape[_channel_axis(shape)]
     standard, minmax = StandardScaler(), MinMaxScaler()
     for block in blocks:  # also without a scaler: who gives the blocks looks at their values
@@ -228,7 +233,7 @@ def _statistics(
 
 
 def _combined(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
-    """Combine what several processes have found to smallest, largest, mean and variance of all."""
+    """Combine the statistics of several processes into minimum, maximum, mean and variance."""
     if len(parts) == 1:  # no arithmetic, which would round
         low, high, _, mean, variance = parts[0]
         return low, high, mean, variance
@@ -241,7 +246,7 @@ def _combined(parts: list[tuple[np.ndarray, ...]]) -> tuple[np.ndarray, ...]:
 
 
 def _filled(samples: np.ndarray, fill: np.ndarray | None) -> np.ndarray:
-    """Put ``fill`` in place of NaN, in a copy; samples without any are returned as they are."""
+    """Return samples with NaN replaced by ``fill``, in a copy if there are any."""
     if fill is None or samples.dtype.kind != "f":
         return samples
     gaps = np.isnan(samples)

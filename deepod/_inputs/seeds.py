@@ -1,4 +1,4 @@
-"""Seeds of everything random, all drawn from ``random_state``."""
+"""Seeds of all random numbers, drawn from ``random_state``."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def draw_seeds(random_state: Any) -> Seeds:
 
 
 def spawn_seeds(random_state: Any, n: int) -> list[int]:
-    """Draw the seeds of n independent streams by one draw of ``random_state``.
+    """Return the seeds of n independent streams, derived from one draw of ``random_state``.
 
-    None takes new entropy: NumPy's global generator, scikit-learn's default, stays untouched.
+    None uses new entropy, and not NumPy's global generator as in scikit-learn.
     """
     seed = None
     if random_state is not None:
@@ -50,10 +50,10 @@ def spawn_seeds(random_state: Any, n: int) -> list[int]:
 
 @contextmanager
 def global_generator(seed: int | None = None) -> Iterator[None]:
-    """Put torch's global generator back afterwards; one thread at a time.
+    """Restore torch's global generator after a ``with`` block; one thread at a time.
 
-    Layers draw their initial weights from it, and dropout its masks. It is seeded with ``seed``, if
-    there is one.
+    Layers draw their initial weights from it, and dropout its masks. Within the block, it is seeded
+    with ``seed`` if that is given.
     """
     with _drawing, torch.random.fork_rng(devices=[]):
         if seed is not None:

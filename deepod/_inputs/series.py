@@ -1,7 +1,7 @@
-"""From the user's series to points in one table, and back to the form that the user gave.
+"""Conversion of the user's series to points in one table, and of results back to that form.
 
-Rows are time and columns are channels. One series is an array of shape (T,) or (T, d) or a
-DataFrame; several are a list of such, or an array (n, T, d) of episodes of one length.
+Rows are points in time and columns are channels. One series is an array of shape (T,) or (T, d) or
+a DataFrame. Several series are a list of these, or an array (n, T, d) of episodes of equal length.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class Series:
     lengths : tuple of int
         Points of each series.
     form : {"series", "list", "episodes"}
-        What the user gave: one series, a list, or an array (n, T, d).
+        Form of the user's input: one series, a list, or an array (n, T, d).
     index : pandas Index or None
         Times of the points of a single DataFrame or pandas Series, if it has any.
     """
@@ -53,11 +53,11 @@ class Series:
 
     @property
     def starts(self) -> np.ndarray:
-        """First point of each series."""
+        """The numbers of the first points of the series."""
         return np.cumsum((0, *self.lengths[:-1]))
 
     def after(self, past: Series | None, n: int) -> Series:
-        """Return the last n points of one series that follows on ``past``."""
+        """Return the last n points of one series that continues ``past``."""
         rows = self.rows
         if past is not None and hasattr(rows, "iloc") and hasattr(past.rows, "iloc"):
             import pandas
@@ -69,29 +69,33 @@ class Series:
         return Series(rows, (len(rows),), "series")
 
     def labels(self, y: Any) -> Any:
-        """Return the labels of all points, one after the other, of y in the form of the series.
+        """Return y, given in the form of the series, as one array with the labels of all points.
 
         Raises
         ------
         ValueError
-            If there is not one for each point.
+            If there is not one label for each point.
         """
         if self.form == "list" and isinstance(y, list | tuple) and not all(map(_is_number, y)):
             lengths = tuple(np.size(part) for part in y)
             if lengths != self.lengths:
                 raise ValueError(
-                    f"y holds series of {lengths} labels, and X of {self.lengths} points."
+                    f"y holds series of {lengths} labels, but X holds series of {self.lengths} "
+                    "points; give one label for each point."
                 )
             return np.concatenate([np.ravel(part) for part in y])
         if self.form == "episodes" and np.ndim(y) == 2:
             shape = (len(self.lengths), self.lengths[0])
             if np.shape(y) != shape:
-                raise ValueError(f"y has shape {np.shape(y)}, and X episodes of shape {shape}.")
+                raise ValueError(
+                    f"y has shape {np.shape(y)}, but the points of X have shape {shape}; give one "
+                    "label for each point."
+                )
             return np.ravel(y)
         return y
 
     def shaped(self, values: np.ndarray) -> Any:
-        """Return one value per point in the form that the user gave.
+        """Return values of points in the form of the user's series.
 
         Parameters
         ----------
@@ -108,15 +112,15 @@ class Series:
         return values.reshape(len(self.lengths), self.lengths[0], *values.shape[1:])
 
     def joined(self, values: Any) -> np.ndarray:
-        """Return one value per point of values in the form that the user gave, of shape (T, ...).
+        """Return values in the form of the user's series as one array of shape (n_points, ...).
 
-        What :meth:`shaped` has done is undone.
+        This is the inverse of :meth:`shaped`.
         """
         return np.asarray(values) if self.form == "series" else np.concatenate(list(values))
 
 
 class Gaps(NamedTuple):
-    """Steps in time that are much longer than the others of a series."""
+    """The gaps of a series: steps in time that are much longer than its others."""
 
     name: str  # of the series
     starts: np.ndarray  # points that follow a gap
@@ -125,7 +129,7 @@ class Gaps(NamedTuple):
 
 
 class Remedies(NamedTuple):
-    """What to do about times that are refused, in terms of where they come from."""
+    """Remedies for invalid times, in terms of where they come from."""
 
     missing: str
     order: str
@@ -138,21 +142,21 @@ def as_series(
 ) -> Series:
     """Return one series or several as points in one table.
 
-    Values that are missing or infinite are let through: ``validate_rows`` refuses them.
+    Missing and infinite values are not checked here, but by ``validate_rows``.
 
     Parameters
     ----------
     X : array-like of shape (T,), (T, d) or (n, T, d), list of array-like, or Series
-        A list holds series; a list of numbers is one. DataFrames and pandas Series may have a time
-        index. A :class:`Series` is returned as it is.
+        One series or several. A list of numbers is one series. DataFrames and pandas Series may
+        have a time index. A :class:`Series` is returned unchanged.
     time : str, optional
-        Column of the DataFrames, or name of their index, that holds the time: dates, text, of which
-        ISO 8601 is read first and offsets are taken to UTC, or numbers.
+        Column of the DataFrames, or name of their index, that holds the times: dates, numbers or
+        text. Text is read as ISO 8601 if possible, and offsets are converted to UTC.
     name : str, default="X"
-        What errors call the argument.
+        Name of the argument in errors.
     channels : int, optional
-        How many there are, if that is known: an array of so many columns is not taken for a
-        transposed one, however few points it has.
+        Number of channels, if it is known. Without it, an array with more columns than rows is
+        refused as a transposed one.
 
     Returns
     -------
@@ -166,7 +170,7 @@ def as_series(
     Raises
     ------
     ValueError
-        Says what is wrong with X, and what to do.
+        If X is not one series or several. The message says what is wrong and what to do.
     """
     if isinstance(X, Series):
         return X
@@ -181,8 +185,8 @@ def as_series(
         series = Series(rows, (len(rows),), "series", index)
     if gaps:
         warnings.warn(
-            f"{said_of_gaps(gaps, name)} To keep them from it, give a list of the parts between "
-            "gaps, as deepod.series.split_at_gaps returns it.",
+            f"{said_of_gaps(gaps, name)} To avoid this, pass the list of the parts between gaps "
+            "that deepod.series.split_at_gaps returns.",
             UserWarning,
             stacklevel=2,
         )
@@ -190,24 +194,27 @@ def as_series(
 
 
 def split_at_gaps(X: Any, *, time: str | None = None) -> list[Any]:
-    """Return the parts of a series between gaps in time, so that no window runs across one.
+    """Return the parts of a series between gaps in time, so that no window spans a gap.
 
     Parameters
     ----------
     X : DataFrame or pandas Series
-        Has a time index, or a column with the time.
+        A series with a time index or a column of times.
     time : str, optional
-        As in :func:`as_series`.
+        Name of the column, or of the index, that holds the times: dates, numbers or text.
 
     Returns
     -------
     parts : list of DataFrame or of pandas Series
-        Consecutive rows of X, as they are.
+        Consecutive rows of X, unchanged.
     """
     X = _to_pandas(X)
     _, index = _one(X, time, "X", None, [])
     if index is None:
-        raise ValueError("X has no times to find gaps in; give a DataFrame with a time index.")
+        raise ValueError(
+            "X has no times in which to find gaps; give a DataFrame with a time index, or name its "
+            "column of times as time=..."
+        )
     borders = [start for gaps in find_gaps(index) for start in gaps.starts]
     return [X.iloc[part] for part in map(slice, [0, *borders], [*borders, len(X)])]
 
@@ -216,7 +223,7 @@ def split_at_gaps(X: Any, *, time: str | None = None) -> list[Any]:
 
 
 def _holds_series(X: Sequence[Any], name: str) -> bool:
-    """Tell a list of series from a list of numbers, and refuse what may be either or is neither."""
+    """Return whether X is a list of series; raise ValueError if that cannot be decided."""
     if not len(X):
         raise ValueError(f"{name} is an empty list; give at least one series.")
     numbers = [_is_number(part) for part in X]
@@ -241,7 +248,7 @@ def _is_number(part: Any) -> bool:
 
 
 def _dimensions(X: Any) -> int | None:
-    """Return the number of dimensions of an array, None of what is none."""
+    """Return the number of dimensions of an array, and None for other objects."""
     return None if _is_pandas(X) else getattr(X, "ndim", None)
 
 
@@ -251,7 +258,7 @@ def _is_pandas(X: Any) -> bool:
 
 
 def _to_pandas(X: Any) -> Any:
-    """Return pandas' form of a table of polars or pyarrow, all else as it is."""
+    """Return a table of polars or pyarrow as one of pandas, and everything else unchanged."""
     X = in_memory(X)
     return X.to_pandas() if hasattr(X, "to_pandas") else X
 
@@ -259,7 +266,7 @@ def _to_pandas(X: Any) -> Any:
 def _one(
     X: Any, time: str | None, name: str, channels: int | None, gaps: list[Gaps]
 ) -> tuple[Any, Any]:
-    """Return the rows of one series and its times, if it has any; add to the gaps."""
+    """Return the rows of one series and its times, if it has any, and collect its gaps."""
     X = _to_pandas(X)
     if _is_pandas(X):
         rows, index = _take_times(X, time, name)
@@ -274,8 +281,8 @@ def _one(
         return rows, index
     if time is not None:
         raise ValueError(
-            f"{name} has no column {time!r}, as only a DataFrame has columns by name; leave time "
-            "out, or give a DataFrame."
+            f"time={time!r}: {name} has no column of this name, because it is not a DataFrame; "
+            "leave time out, or give a DataFrame."
         )
     rows = _array(X, name)
     rows = rows[:, None] if rows.ndim == 1 else rows
@@ -288,15 +295,18 @@ def _one(
     points, width = rows.shape
     if width != channels and width > points and (width > 100 or points < 3):
         raise ValueError(
-            f"{name} has shape {rows.shape}; rows are time and columns are channels: transpose "
-            f"with {name}.T. If it does have {width} channels, name them: pandas.DataFrame({name})."
+            f"{name} has shape {rows.shape}, but rows must be points in time and columns channels: "
+            f"transpose it with {name}.T. If it does have {width} channels, pass "
+            f"pandas.DataFrame({name})."
         )
     return rows, None
 
 
 def _episodes(X: np.ndarray, time: str | None, name: str) -> Series:
     if time is not None:
-        raise ValueError(f"{name} is an array, which has no column {time!r}; leave time out.")
+        raise ValueError(
+            f"time={time!r}: {name} is an array, which has no column of this name; leave time out."
+        )
     if 0 in X.shape:
         raise ValueError(f"{name} has shape {X.shape}; give episodes of at least one point.")
     n, length, width = X.shape
@@ -304,13 +314,13 @@ def _episodes(X: np.ndarray, time: str | None, name: str) -> Series:
 
 
 def _joined(parts: list[Any], name: str) -> Series:
-    """Put several series one after the other, which must have the same channels."""
+    """Return several series, which must have the same channels, one after the other."""
     first = _columns(parts[0])
     for i, part in enumerate(parts):
         if _columns(part) != first:
             raise ValueError(
-                f"{name}[{i}] has {_described(part)}, and {name}[0] has {_described(parts[0])}; "
-                "give all series the same channels in the same order."
+                f"{name}[{i}] has {_described(part)}, but {name}[0] has {_described(parts[0])}; "
+                "all series need the same channels in the same order."
             )
     lengths = tuple(map(len, parts))
     if not _is_pandas(parts[0]):
@@ -352,8 +362,8 @@ def _array(X: Any, name: str) -> np.ndarray:
             X = _as_numbers(X, name)
     if times:
         raise ValueError(
-            f"{name} holds times, no values; give a DataFrame of the values with the times as its "
-            "index."
+            f"{name} holds times instead of values; give a DataFrame of the values with the times "
+            "as its index."
         )
     if X.dtype.kind == "c":
         raise ValueError(
@@ -362,7 +372,7 @@ def _array(X: Any, name: str) -> np.ndarray:
         )
     if X.dtype.kind not in "biuf":
         raise ValueError(
-            f"{name} holds values that are no numbers ({X.dtype}); turn text into numbers first, "
+            f"{name} holds values that are not numbers ({X.dtype}); convert text to numbers first, "
             "and give several series as a list of arrays."
         )
     if not X.ndim:
@@ -391,7 +401,7 @@ def _check_size(shape: tuple[int, ...], name: str) -> None:
 
 
 def _check_columns(frame: Any, name: str) -> None:
-    """Refuse columns that hold times or text, by name."""
+    """Raise an error that names the first column of times or text, if there is one."""
     from pandas.api.types import infer_dtype
 
     for number, column in enumerate(frame.columns):
@@ -406,9 +416,9 @@ def _check_columns(frame: Any, name: str) -> None:
             )
         if kind not in _NUMBERS:
             raise ValueError(
-                f"column {column!r} of {name} holds values that are no numbers ({kind}); turn them "
-                f"into numbers, or leave it out, {name}.drop(columns={column!r}). If it is the "
-                f"time: {name}.set_index(pandas.to_datetime({name}.pop({column!r})))."
+                f"column {column!r} of {name} holds values that are not numbers ({kind}); convert "
+                f"them, or leave it out, {name}.drop(columns={column!r}). If it holds the times: "
+                f"{name}.set_index(pandas.to_datetime({name}.pop({column!r})))."
             )
 
 
@@ -416,7 +426,7 @@ def _check_columns(frame: Any, name: str) -> None:
 
 
 def _take_times(X: Any, time: str | None, name: str) -> tuple[Any, Any]:
-    """Return a DataFrame or Series of pandas without the times, and these if there are any."""
+    """Return a DataFrame or Series of pandas without its times, and the times if it has any."""
     import pandas
 
     temporal = pandas.DatetimeIndex | pandas.TimedeltaIndex | pandas.PeriodIndex
@@ -430,20 +440,20 @@ def _take_times(X: Any, time: str | None, name: str) -> tuple[Any, Any]:
     if names.count(time) != 1:
         found = ", ".join(map(repr, names)) or "none"
         raise ValueError(
-            f"time={time!r}: {name} has {names.count(time)} columns of that name, there must be "
-            f"one; its columns: {found}."
+            f"time={time!r}: {name} has {names.count(time)} columns of that name, but needs "
+            f"exactly one; its columns are {found}."
         )
     return X.drop(columns=time), parse_times(pandas.Index(X[time]), f"column {time!r} of {name}")
 
 
 def parse_times(values: Any, where: str, *, first: int = 0) -> Any:
-    """Return an index of times or numbers, read from text or Python's dates if need be.
+    """Return an index of times or numbers, parsed if it holds text or Python's dates.
 
     Parameters
     ----------
     values : pandas Index
     where : str
-        What errors call them.
+        Name of the values in errors.
     first : int, default=0
         Number of the first row in errors.
     """
@@ -457,14 +467,14 @@ def parse_times(values: Any, where: str, *, first: int = 0) -> Any:
     parsed = pandas.to_datetime(values, format="mixed", utc=True, errors="coerce")
     i = int(np.argmax(parsed.isna() & ~values.isna()))
     raise ValueError(
-        f"{where} holds no times that can be read, such as {values[i]!r} in row {first + i} "
+        f"{where} holds times that cannot be read, such as {values[i]!r} in row {first + i} "
         f"(counted from {first}); write them like 2024-12-31 23:59:59, or parse them with "
         "pandas.to_datetime(..., format=...)."
     )
 
 
 def check_times(index: Any, name: str, remedies: Remedies) -> None:
-    """Refuse times that are missing, out of order, or there twice."""
+    """Raise an error if times are missing, out of order or duplicated."""
     missing, first = index.isna(), remedies.first
     if missing.any():
         raise ValueError(
@@ -475,19 +485,19 @@ def check_times(index: Any, name: str, remedies: Remedies) -> None:
     if (steps < 0).any():
         i = int(np.argmax(steps < 0)) + 1
         raise ValueError(
-            f"{name} is not in order of time: row {first + i} (counted from {first}) has "
-            f"{index[i]}, after {index[i - 1]}; {remedies.order}."
+            f"{name} is not in the order of time: row {first + i} (counted from {first}) has the "
+            f"time {index[i]}, after {index[i - 1]}; {remedies.order}."
         )
     if not steps.all():
         i = int(np.argmax(steps == 0)) + 1
         raise ValueError(
-            f"{name} has {np.count_nonzero(steps == 0)} points at the time of another, the first "
-            f"in row {first + i} (counted from {first}), at {index[i]}; {remedies.twice}."
+            f"{name} has {np.count_nonzero(steps == 0)} points at the same time as another, the "
+            f"first in row {first + i} (counted from {first}), at {index[i]}; {remedies.twice}."
         )
 
 
 def _remedies(X: Any, column: str | None, index: Any, name: str) -> Remedies:
-    """Say what can be done in pandas about the times in a column, or in the index."""
+    """Return remedies in pandas for the times in a column or in the index."""
     text = (X.index if column is None else X[column]).dtype.kind == "O" and index.dtype.kind == "M"
     key = "key=lambda x: pandas.to_datetime(x, format='mixed', utc=True)" if text else ""
     if column is None:
@@ -506,7 +516,7 @@ def _remedies(X: Any, column: str | None, index: Any, name: str) -> Remedies:
 
 
 def _steps(index: Any) -> np.ndarray:
-    """Return the differences between times that follow each other, as numbers."""
+    """Return the differences between successive times, as numbers."""
     return np.diff(index.astype("float64" if index.dtype.kind == "f" else "int64").to_numpy())
 
 
@@ -516,9 +526,9 @@ def find_gaps(index: Any, name: str = "X") -> list[Gaps]:
     Parameters
     ----------
     index : pandas Index
-        What :func:`check_times` has let pass.
+        Times that :func:`check_times` has accepted.
     name : str, default="X"
-        Of the series.
+        Name of the series.
     """
     steps = _steps(index)
     starts = np.flatnonzero(steps > _GAP * np.median(steps)) + 1 if len(steps) else steps
@@ -530,7 +540,7 @@ def find_gaps(index: Any, name: str = "X") -> list[Gaps]:
 
 
 def said_of_gaps(gaps: list[Gaps], name: str) -> str:
-    """Return a sentence about gaps in one series or several, which together have the name."""
+    """Return a sentence that describes the gaps in one series or several."""
     count = sum(len(found.starts) for found in gaps)
     worst = max(gaps, key=lambda found: found.ratio)
     where = "" if worst.name == name else f" of {worst.name}"

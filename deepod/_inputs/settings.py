@@ -1,4 +1,4 @@
-"""What the user's program has set for all of torch, and must not change results."""
+"""Protection of results from global settings of torch in the user's program."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _before = torch.float32
 
 @contextmanager
 def fixed() -> Iterator[None]:
-    """Compute as torch does by itself: new tensors are float32 on the CPU, no autocast.
+    """Use torch's own defaults in a ``with`` block: float32 tensors on the CPU, no autocast.
 
-    Afterwards all is as it was, whatever happens. Not around the ``yield`` of a generator, whose
-    caller would compute so too.
+    The user's settings are restored afterwards. Do not put it around the ``yield`` of a generator,
+    whose caller would then run with these settings too.
     """
     with ExitStack() as stack:
         if torch.is_inference_mode_enabled():  # its tensors could never be trained on
@@ -58,7 +58,7 @@ def _put_back() -> None:
 
 
 def _in_forked_child() -> None:
-    """Compute with one thread: those of torch's pool are not there, and would be waited for."""
+    """Use one thread, because torch would wait forever for its pool of threads after a fork."""
     torch.set_num_threads(1)
     # Nor are other threads, whose calls end no more.
     _calls[:] = [thread for thread in _calls if thread == threading.get_ident()]

@@ -1,4 +1,4 @@
-"""Shapes of samples: what is taken for a mistake, and the expression that mends it."""
+"""Checks of the shapes of samples, with expressions that correct likely mistakes."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from torch import Tensor
 from deepod.types import Shape
 
 _CHANNELS = (1, 3, 4)  # of photos: grey, red-green-blue, with transparency
-_LEAST_SIDE = 8  # pixels of an image, from which on it is not taken for windows of small numbers
+_LEAST_SIDE = 8  # pixels; smaller arrays of bytes may be windows of small numbers
 
 
 def check_layout(shape: Shape, dtype: np.dtype, given: Any) -> None:
-    """Refuse what looks like photos in another layout, where no ``input_shape`` says otherwise.
+    """Raise an error if X looks like images whose axes are in another order.
 
     Parameters
     ----------
     shape : tuple of int
-        Of X, samples first.
+        Shape of X, samples first.
     dtype : numpy.dtype
     given : object
         X as the user gave it, for the remedy.
@@ -28,10 +28,10 @@ def check_layout(shape: Shape, dtype: np.dtype, given: Any) -> None:
     Raises
     ------
     ValueError
-        Says how to mend the layout, and how to keep it.
+        If it does. The message says how to change the layout, and how to insist on it.
     """
     if not shape:
-        raise ValueError("X is a single number; expected rows, an array (n, features), say.")
+        raise ValueError("X is a single number; expected rows, such as an array (n, features).")
     if len(shape) < 2:
         raise ValueError(
             f"X has shape {tuple(shape)}, expected (n, features), (n, time, channels) or (n, "
@@ -50,20 +50,20 @@ def check_layout(shape: Shape, dtype: np.dtype, given: Any) -> None:
     else:
         return
     raise ValueError(
-        f"X has shape {tuple(shape)}, which would be {taken}; pass {remedy}. If that is what they "
-        f"are, set input_shape={samples}."
+        f"X has shape {tuple(shape)}, which would be read as {taken}; pass {remedy}. If that "
+        f"reading is right, set input_shape={samples}."
     )
 
 
 def compare_shapes(shape: Shape, detector: Any, given: Any) -> None:
-    """Refuse new samples of another shape than those of ``fit``.
+    """Raise an error if new samples have another shape than those of ``fit``.
 
-    The number of features of tables is left to scikit-learn.
+    scikit-learn checks the number of features of tables.
 
     Raises
     ------
     ValueError
-        Names both shapes, and the expression that makes one of the other, if there is one.
+        If they have. The message names both shapes, and an expression that corrects X if possible.
     """
     expected = detector.input_shape_
     if shape[1:] == expected and len(shape) > 1:
@@ -79,7 +79,7 @@ def compare_shapes(shape: Shape, detector: Any, given: Any) -> None:
 
 
 def way_to(shape: Shape, expected: Shape, given: Any) -> str:
-    """Return the expression that makes samples of the expected shape of X, or an empty string."""
+    """Return an expression that gives X the expected shape, or an empty string."""
     s, X = tuple(shape), _array(given)
     size = int(np.prod(expected))
     ways: list[tuple[str, str, Sequence[int]]] = [("One sample?", f"{X}[None]", (1, *s))]

@@ -1,4 +1,4 @@
-"""Training rows that are read from disk a buffer at a time."""
+"""Training rows that are read from disk one buffer at a time."""
 
 from __future__ import annotations
 
@@ -16,41 +16,41 @@ from deepod.sources import Source, cut, spread
 from deepod.types import Batch, Shape
 
 # Parts of ``memory_limit``: an eighth for the buffer, whose rows a method may copy a few times, and
-# for the sample.
+# an eighth for the sample.
 _ROWS_SHARE = 8
-# A buffer is put together from about this many places of the file, if its blocks are not smaller
-# yet, so that a sorted file does not give buffers of one kind of row.
+# A buffer is composed from at least about this many places in the file, so that a sorted file does
+# not give buffers with one kind of row.
 _PIECES = 64
 
 
 class Stream:
-    """Samples of a source: one pass to learn from them, then buffers of them in random order.
+    """Samples of a source: one pass to fit the scaler, then buffers in random order.
 
     Parameters
     ----------
     source : Source
     shape : tuple of int
-        Of one sample, to which rows are reshaped.
+        Shape of one sample, to which rows are reshaped.
     memory_limit : int
-        Bytes, of which a buffer takes an eighth, and so does the sample.
+        Limit in bytes; a buffer takes at most an eighth of it, and so does the sample.
     rng : numpy.random.Generator
-        Draws the rows of the sample and those that are held out.
+        Generator that draws the rows of the sample and the held-out rows.
     y : ndarray of shape (n,), optional
         Labels; the scaler does not learn from rows with a 1.
     held_out : float, default=0.0
-        Share of the rows that are kept out of the buffers, as far as they fit into an eighth of
+        Share of the rows to keep out of the buffers, limited to what fits into an eighth of
         ``memory_limit``.
     columns : sequence, optional
         Names or numbers of columns, for error messages.
     impute : bool, default=False
-        Whether NaN are replaced, by medians of the sample; else they are refused.
+        Whether NaN is replaced by medians of the sample; otherwise it is refused.
 
     Attributes
     ----------
     most_rows : int
-        Rows of a buffer and of the sample, at most.
+        Largest number of rows of a buffer, and of the sample.
     sampled, held_out : ndarray of int
-        Numbers of the rows in the sample, all training rows if they fit, and of those held out.
+        Numbers of the rows in the sample (all training rows if they fit) and of the held-out rows.
     """
 
     def __init__(
@@ -76,15 +76,15 @@ class Stream:
         self.sampled = np.setdiff1d(spread(n, self.most_rows, rng), self.held_out)
 
     def survey(self, how: str | None) -> tuple[Scaler, np.ndarray, np.ndarray]:
-        """Read everything once: the scaler, then the samples ``sampled`` and ``held_out``, scaled.
+        """Return the fitted scaler and the scaled samples ``sampled`` and ``held_out``.
 
-        Twice with ``impute``: the scaler learns from rows whose gaps are filled. ``how`` is as in
-        :meth:`deepod._inputs.scaling.Scaler.fit`.
+        All rows are read once, or twice with ``impute``, because the scaler learns from imputed
+        rows. ``how`` is as in :meth:`deepod._inputs.scaling.Scaler.fit`.
 
         Raises
         ------
         ValueError
-            If there is an infinity, or a NaN without ``impute``.
+            If a value is infinite, or NaN without ``impute``.
         """
         parts = [
             (rows, np.empty((len(rows), *self.shape), self.source.dtype))
@@ -115,10 +115,10 @@ class Stream:
     def buffers(
         self, scaler: Scaler, generator: torch.Generator
     ) -> Iterator[tuple[np.ndarray, np.ndarray | None]]:
-        """Scaled samples and labels of one epoch, every training row once.
+        """Yield buffers of scaled samples and labels of one epoch, every training row once.
 
-        A buffer mixes pieces from all over the source; its rows are still to be shuffled. The next
-        one overwrites it.
+        A buffer mixes pieces from all over the source, and its rows are not shuffled yet. The next
+        buffer overwrites it.
         """
         buffer = np.empty((min(self.most_rows, len(self.source)), *self.shape), np.float32)
         for ranges in shuffled(self.source, self.most_rows, generator):
@@ -138,7 +138,7 @@ class Stream:
         return rows.reshape(len(rows), *self.shape)
 
     def _in_training(self, start: int, stop: int) -> np.ndarray:
-        """Whether each row of a range is trained on."""
+        """Return for each row of a range whether it is trained on."""
         mask = np.ones(stop - start, bool)
         first, last = np.searchsorted(self.held_out, (start, stop))
         mask[self.held_out[first:last] - start] = False
@@ -148,9 +148,10 @@ class Stream:
 def shuffled(
     source: Source, most: int, generator: torch.Generator
 ) -> Iterator[list[tuple[int, int]]]:
-    """Deal out all rows at random, in contiguous pieces: the ranges that make up each buffer.
+    """Return for each buffer the ranges of rows that it is composed of, drawn at random.
 
-    Buffers are even, of at most ``most`` rows. The ranges of one are to be read in their order.
+    Buffers have nearly equal sizes of at most ``most`` rows. The ranges of a buffer should be read
+    in their order.
     """
     n = len(source)
     count = -(-n // most)
@@ -168,7 +169,7 @@ def shuffled(
 
 
 def _pieces(source: Source, rows: int, generator: torch.Generator) -> Iterator[tuple[int, int]]:
-    """Cut blocks into pieces: all in random order, or in turns those of a few random blocks."""
+    """Return pieces of blocks in random order; with ``turns``, from so many blocks alternately."""
     blocks, turns = source.blocks(), source.turns
     if turns is None:
         blocks, turns = [piece for first, last in blocks for piece in cut(first, last, rows)], 1
@@ -185,18 +186,18 @@ def _pieces(source: Source, rows: int, generator: torch.Generator) -> Iterator[t
 
 
 class Streamed(InMemory):
-    """Rows to train on that are read from disk; in memory lies a sample of them.
+    """Training rows that are read from disk, with a sample of them in memory.
 
     Parameters
     ----------
     stream : Stream
     scaler : Scaler
     given : ndarray
-        The rows ``stream.sampled``, scaled.
+        The scaled rows ``stream.sampled``.
     prepare : callable
-        ``prepare(x, y, seed)`` makes a batch on the device of scaled samples and their labels.
+        ``prepare(x, y, seed)`` turns scaled samples and their labels into a batch on the device.
     seed : int
-        What ``prepare`` is given for the sample; buffers have seeds of their own.
+        The seed of ``prepare`` for the sample; buffers have their own seeds.
     """
 
     def __init__(
@@ -220,7 +221,7 @@ class Streamed(InMemory):
         return self._n
 
     def sizes(self, batch_size: int) -> list[int]:
-        """List the different sizes of the batches of an epoch."""
+        """Return the distinct sizes of the batches of an epoch."""
         buffers = -(-len(self._stream.source) // self._stream.most_rows)
         rows = {self._n // buffers, -(-self._n // buffers)}
         parts = [even_parts(torch.arange(n), batch_size) for n in rows]
@@ -229,7 +230,7 @@ class Streamed(InMemory):
     def batches(
         self, stream: torch.Generator, batch_size: int
     ) -> Iterator[tuple[Tensor, Tensor | None]]:
-        """Give rows and labels of one epoch in a new order."""
+        """Yield the batches of one epoch in a new order: rows and labels."""
         n = 0
         for number, (x, y) in enumerate(self._stream.buffers(self._scaler, stream)):
             buffer = self._prepare(x, y, [self._seed, self._epoch, number])
@@ -240,11 +241,11 @@ class Streamed(InMemory):
         self._n, self._epoch = n, self._epoch + 1
 
     def state_dict(self) -> dict[str, int]:
-        """Return what the next epoch takes from those before it."""
+        """Return the state that the next epoch needs from those before it."""
         return {"n": self._n, "epoch": self._epoch}
 
     def load_state_dict(self, state: dict[str, int]) -> None:
-        """Go on from there."""
+        """Restore a state that ``state_dict`` has returned."""
         n, epoch = state["n"], state["epoch"]
         most = 10 * (self._n + len(self._stream.source))  # a method may make more rows of them
         if not (type(n) is type(epoch) is int and 0 < n <= most and epoch >= 0):

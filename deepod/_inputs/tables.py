@@ -1,7 +1,8 @@
-"""The one reader of tables on disk: CSV, in any dialect, and Parquet.
+"""The reader of all tables on disk: CSV in any dialect, and Parquet.
 
-Arrow takes the lines apart; what a cell means is said here, in one grammar of numbers for all
-commands, and nothing is guessed: no row is filled up, no column is taken for row numbers.
+Arrow splits the lines into cells. This module defines what a cell means, with one grammar of
+numbers for all commands, and guesses nothing: no row is padded, and no column is assumed to hold
+row numbers.
 """
 
 from __future__ import annotations
@@ -22,26 +23,26 @@ if TYPE_CHECKING:
 
 __all__ = ["UNKNOWN", "Dialect", "TableFile", "choose", "is_table", "number", "open_table", "stem"]
 
-_CELLS = 1 << 19  # that are in memory at once
+_CELLS = 1 << 19  # in memory at once
 _SHOWN = 40  # characters of a cell in an error
 _PARQUET = (".parquet", ".pq")
 _WORDS = ("true", "false")
 
 
 def _sources() -> Any:
-    """Import what brings torch along where Parquet is read: reports need no torch."""
+    """Import ``deepod.sources``, which imports torch, only for Parquet."""
     from deepod import sources
 
     return sources
 
 
 def is_table(path: Path) -> bool:
-    """Return whether a file, or a folder, is called like a table."""
+    """Return whether a file or a folder has the name of a table."""
     return _is_csv(path) or path.suffix.lower() in _PARQUET
 
 
 def stem(path: Path) -> str:
-    """Return the name of a table: of its file, without what says the format."""
+    """Return the name of a table: the name of its file without the suffix of the format."""
     name = path.name
     for suffix in (*SUFFIXES, *_PARQUET):
         if name.lower().endswith(suffix):
@@ -61,23 +62,23 @@ def open_table(
     dialect: Dialect = UNKNOWN,
     as_text: Sequence[str] = (),
 ) -> TableFile:
-    """Open a table, of which nothing but names is read then.
+    """Open a table; only its header is read at once.
 
     Parameters
     ----------
     path : Path
-        .csv, .csv.gz, .csv.bz2 or .csv.zst, in any case of letters; .parquet or .pq; or a folder of
-        such files, which are read in the order of their names as one table. What pandas wrote
-        to Parquet as an index is no column, unless ``columns`` has it; what folders are called
-        after, as in ``year=2024``, is one.
+        A file .csv, .csv.gz, .csv.bz2, .csv.zst (in any case of letters), .parquet or .pq; or a
+        folder of such files, which are read in the order of their names as one table. An index that
+        pandas has written to Parquet is not a column unless ``columns`` names it. The keys of
+        partitioned folders, as in ``year=2024``, are columns.
     columns : sequence of str, optional
-        Columns to read, in this order; None takes all. Blanks around names do not matter.
+        Columns to read, in this order; None reads all. Blanks around names are ignored.
     drop : sequence of str, default=()
-        Columns to leave out, whatever is in them.
+        Columns to leave out.
     dialect : Dialect
-        What is known of CSV; the rest is found out by the first lines of each file.
+        The known part of the format of CSV. The rest is detected from the first lines of each file.
     as_text : sequence of str, default=()
-        Columns to read as they are written, such as keys: ``0012345`` stays what it is.
+        Columns to read unchanged as text, such as keys like ``0012345``.
 
     Returns
     -------
@@ -86,7 +87,7 @@ def open_table(
     Raises
     ------
     ValueError
-        If a name is missing, empty or not the only one, or the dialect cannot be found out.
+        If the name of a column is missing, empty or not unique, or the dialect cannot be detected.
     ImportError
         If pyarrow is not installed.
     """
@@ -94,7 +95,7 @@ def open_table(
         import pyarrow  # noqa: F401
     except ImportError as error:
         raise ImportError(
-            f'{path.name} needs pyarrow to be read: pip install "deepod[data]".'
+            f'Reading {path.name} needs pyarrow; install it with pip install "deepod[data]".'
         ) from error
     if not path.is_dir():
         reader: type[TableFile] = _Csv if _is_csv(path) else _Parquet
@@ -104,37 +105,38 @@ def open_table(
     inside = [
         p
         for p in sorted(path.rglob("*"))
-        # Not what Spark and file managers leave, such as _SUCCESS.
+        # Without the files of Spark and file managers, such as _SUCCESS.
         if p.is_file() and not any(part[0] in "._" for part in p.relative_to(path).parts)
     ]
     csv = [p for p in inside if _is_csv(p)]
     parquet = [p for p in inside if p.suffix.lower() in _PARQUET]
     if csv and any("=" in str(p.parent.relative_to(path)) for p in csv):
         raise ValueError(
-            f"the folders in it say values ({csv[0].parent.relative_to(path)}), which are read of "
-            "Parquet alone; write them into the .csv files, and these into one folder."
+            f"the names of its folders hold values ({csv[0].parent.relative_to(path)}), which are "
+            "read with Parquet files only; write the values into the .csv files, and put these "
+            "into one folder."
         )
     if not (csv or parquet):
-        raise ValueError("there is no file of .csv or .parquet in this folder.")
+        raise ValueError("there is no .csv or .parquet file in this folder.")
     if csv and parquet:
         raise ValueError(
-            f"the folder has files of .csv ({csv[0].name}) and Parquet ({parquet[0].name}); give "
-            "each kind a folder of its own."
+            f"the folder holds both .csv files ({csv[0].name}) and Parquet files "
+            f"({parquet[0].name}); put each kind into a folder of its own."
         )
     return (_Csv if csv else _Parquet)(csv or parquet, path, columns, drop, dialect, as_text)
 
 
 def choose(header: Sequence[str], columns: Sequence[str] | None, drop: Sequence[str]) -> list[str]:
-    """Choose columns of a table, and refuse names that are not there, or there twice.
+    """Return the names of the columns to read; raise ValueError if a name is absent or duplicated.
 
     Parameters
     ----------
     header : sequence of str
         Names of all columns.
     columns : sequence of str or None
-        Those to read; None takes all.
+        Columns to read; None reads all.
     drop : sequence of str
-        Those to leave out.
+        Columns to leave out.
 
     Returns
     -------
@@ -143,31 +145,31 @@ def choose(header: Sequence[str], columns: Sequence[str] | None, drop: Sequence[
     names = header if columns is None else columns
     if "" in names:
         raise ValueError(
-            "a column has no name; pandas writes the numbers of the rows like that, which are no "
-            "feature: save with to_csv(index=False), or give the column a name."
+            "a column has no name. If it holds the row numbers that pandas writes, which are not a "
+            "feature, save the file with to_csv(index=False); otherwise give the column a name."
         )
     for name in [*names, *drop]:
         if name not in header:
-            raise ValueError(f"there is no column {name!r}; there are {', '.join(header)}.")
+            raise ValueError(f"there is no column {name!r}; the columns are {', '.join(header)}.")
         if header.count(name) > 1:
             raise ValueError(f"{header.count(name)} columns have the name {name!r}; rename them.")
     left = [name for name in names if name not in drop]
     if not left:
-        raise ValueError("no column is left; expected at least one of numbers.")
+        raise ValueError("no column is left to read; keep at least one.")
     return left
 
 
 class TableFile(ABC):
-    """A table on disk, of which rows are read as they are asked for.
+    """A table on disk, whose rows are read when they are needed.
 
     Attributes
     ----------
     names : list of str
-        Of the columns, in order.
+        Names of the columns to read, in order.
     header : list of str
         Names of all columns of the file.
     is_text : bool
-        Whether the file is text, whose cells have no types.
+        Whether the file is text, so that its cells have no types.
     """
 
     is_text = False
@@ -192,68 +194,65 @@ class TableFile(ABC):
 
     @abstractmethod
     def _open(self, files: list[Path], dialect: Dialect) -> None:
-        """Find the header."""
+        """Read the header."""
 
     @abstractmethod
     def _columns(self) -> list[str]:
-        """Return the columns to take where nothing is said."""
+        """Return the columns to read by default."""
 
     @abstractmethod
     def _kinds(self, names: list[str]) -> dict[str, str]:
-        """Find out what kind of values the columns hold."""
+        """Return the kind of each column."""
 
     @abstractmethod
     def numbers(self, names: Sequence[str] | None = None) -> Iterator[np.ndarray]:
-        """Return the columns as float64 (n, d), block by block; an empty cell is NaN.
+        """Yield blocks of columns as float64 (n, d), in which empty cells are NaN.
 
         Parameters
         ----------
         names : sequence of str, optional
-            Of columns; None takes all of this table.
+            Names of the columns; None reads all columns of this table.
 
         Raises
         ------
         ValueError
-            If there are no rows, a row has more or fewer values than there are columns, or a value
-            is no number; the message says in which row, counted from 1, and column.
+            If there are no rows, a row has another number of cells than there are columns, or a
+            cell is not a number. The message says in which row, counted from 1, and column.
         """
 
     def source(self, names: Sequence[str] | None = None) -> Source | None:
-        """Return the columns as rows that are read in any order, if the format lets us."""
+        """Return a source of rows that can be read in any order, or None if it is CSV."""
         return None
 
     def values(self, name: str) -> list[Any]:
-        """Return the cells of a column as they are: the text of CSV, or what Parquet holds."""
+        """Return the cells of a column unchanged: text from CSV, any type from Parquet."""
         return [v for _, batch, _ in self._read([name]) for v in batch.column(0).to_pylist()]
 
     @abstractmethod
     def _read(self, names: list[str]) -> Iterator[tuple[Any, Any, int]]:
-        """Read batches of Arrow as they are on disk, text in CSV.
-
-        Each comes with its file and the number of its first row there.
-        """
+        """Yield unconverted Arrow batches, each with its file and the number of its first row."""
 
     @abstractmethod
     def _converted(self, column: Any, name: str, kind: str, file: Any, row: int) -> Any:
-        """Return an array of Arrow in the type of its kind."""
+        """Return an Arrow array, converted to the type of its kind."""
 
     @cached_property
     def kinds(self) -> dict[str, str]:
-        """Return for each name "number", "boolean", "text", "time" or "other".
+        """The kind of each column by name: "number", "boolean", "text", "time" or "other".
 
-        Those of CSV are found out by all rows: a column is text if a cell is no number.
+        For CSV, it is found from all rows: a column is text if one cell is not a number.
         """
         rest = [name for name in self.names if name not in self.as_text]
         found = self._kinds(rest) if rest else {}
         return {name: found.get(name, "text") for name in self.names}
 
     def batches(self, names: Sequence[str] | None = None) -> Iterator[Any]:
-        """Return ``pyarrow.RecordBatch`` after batch: float64, bool, string and timestamps.
+        """Yield batches as ``pyarrow.RecordBatch`` of float64, bool, string and timestamps.
 
         Parameters
         ----------
         names : sequence of str, optional
-            Of columns; None takes all of this table.
+            Names of the columns; None reads all columns of this table.
         """
         import pyarrow as pa
 
@@ -269,7 +268,7 @@ class TableFile(ABC):
 
 
 class _Csv(TableFile):
-    """Files of CSV with the same header."""
+    """One or more CSV files with the same header."""
 
     is_text = True
 
@@ -279,8 +278,9 @@ class _Csv(TableFile):
         for file in self._files[1:]:
             if file.header != self.header:
                 raise ValueError(
-                    f"{file.path.name} has the columns {', '.join(file.header)}, and "
-                    f"{self._files[0].path.name} {', '.join(self.header)}; expected the same."
+                    f"{file.path.name} has the columns {', '.join(file.header)}, but "
+                    f"{self._files[0].path.name} has {', '.join(self.header)}; all files of a "
+                    "folder need the same columns."
                 )
 
     def _columns(self) -> list[str]:
@@ -335,8 +335,8 @@ class _Csv(TableFile):
             kind = "number" if name in empty else (left or ["text"])[0]
             if kind == "either":
                 raise ValueError(
-                    f"column {name!r} has numbers with a comma, and this may be the decimal point "
-                    "or not; say decimal=',' if it is, and decimal='.' if these cells are text."
+                    f"column {name!r} has numbers with a comma; give decimal=',' if that is the "
+                    "decimal point, or decimal='.' if these cells are text."
                 )
             kinds[name] = "time" if kind in ("naive", "zoned") else kind
         return kinds
@@ -346,7 +346,7 @@ class _Csv(TableFile):
 
         if kind == "number":
             found = _floats(column, file.decimal)
-            if isinstance(found, int):  # written anew since its kind was found out
+            if isinstance(found, int):  # the file has changed since its kinds were found
                 cell = _not_a_number(column[found].as_py(), name, file)
                 raise ValueError(f"row {row + found}, column {name!r}: {cell}")
             return pa.array(found, from_pandas=True)
@@ -358,12 +358,14 @@ class _Csv(TableFile):
 
 
 class _Parquet(TableFile):
-    """Files of Parquet."""
+    """One or more Parquet files."""
 
     def _open(self, files: list[Path], dialect: Dialect) -> None:
         if any(option is not None for option in (dialect.sep, dialect.decimal, dialect.encoding)):
-            raise ValueError("sep, decimal and encoding are for CSV, and this is Parquet.")
-        # A folder as such, for the names of the folders in it may be values.
+            raise ValueError(
+                "sep, decimal and encoding are for CSV files, but this is Parquet; leave them out."
+            )
+        # The folder instead of its files, because the names of its folders may be values.
         self._dataset = _sources().open_parquet(self.path if self.path.is_dir() else files)
         self._types = _sources().parquet_types(self._dataset)
         self._names = list(self._types)  # as they are in the files
@@ -386,8 +388,8 @@ class _Parquet(TableFile):
             return "number"
         if len(kinds) > 1:
             raise ValueError(
-                f"column {name!r} is {' in some files, and '.join(map(str, types))} in others; "
-                f"write it as one type, or leave it out with drop={[name]}."
+                f"column {name!r} is {' in some files and '.join(map(str, types))} in others; "
+                f"write it with one type, or leave it out with drop={[name]}."
             )
         return kinds.pop()
 
@@ -433,11 +435,14 @@ class _Parquet(TableFile):
         try:
             return column.cast(pa.string())
         except pa.ArrowNotImplementedError as error:  # lists and the like
-            raise ValueError(f"column {name!r} is {column.type}, which is no text.") from error
+            raise ValueError(
+                f"column {name!r} has the type {column.type}, which cannot be read as text; leave "
+                f"it out with drop={[name]}."
+            ) from error
 
 
 def _about(what: str | None) -> Any:
-    """Have errors begin with the name of a file."""
+    """Return a context in which error messages begin with the name of a file."""
     return _Named(what)
 
 
@@ -454,15 +459,17 @@ class _Named:
 
 
 def _not_a_number(cell: str, name: str, file: CsvFile) -> str:
-    way = "leave a cell without a value empty; encode text, or leave the column out with "
+    way = "missing values must be empty cells; encode text, or leave the column out with "
     way += f"drop={[name]}"
     if file.decimal == "." and "," in cell and _is_number(cell, ","):
-        way = "if the comma is the decimal point, say so with decimal=','"
+        way = "if the comma is the decimal point, give decimal=','"
     return f"expected a number, got {cell.strip()[:_SHOWN]!r} ({way})."
 
 
 def _not_numeric(kind: str, name: str, arrow_type: Any) -> str:
-    what = {"time": "holds times", "text": "holds text"}.get(kind, "holds no numbers")
+    what = {"time": "holds times", "text": "holds text"}.get(
+        kind, "holds values that are not numbers"
+    )
     return f"{what} ({arrow_type}); encode it, or leave the column out with drop={[name]}."
 
 
@@ -474,7 +481,7 @@ def _is_number(cell: str, decimal: str) -> bool:
 
 
 def _trimmed(column: Any) -> Any:
-    """Return text without blanks around it, and without cells of nothing else."""
+    """Return text without surrounding blanks, and null for blank cells."""
     import pyarrow as pa
     import pyarrow.compute as pc
 
@@ -487,9 +494,9 @@ def _is_blank(column: Any) -> bool:
 
 
 def _floats(column: Any, decimal: str) -> np.ndarray | int:
-    """Return numbers of a column of text, or the place of the first cell that is none.
+    """Return a column of text as numbers, or the index of the first cell that is not a number.
 
-    Arrow reads what nearly all cells are; the others are read one by one.
+    If Arrow cannot convert the whole column, its cells are converted one by one.
     """
     import pyarrow as pa
 
@@ -517,7 +524,7 @@ def _cast(column: Any) -> np.ndarray:
 
     numbers = column.cast(pa.float64())
     for cell in column.filter(pc.fill_null(pc.is_nan(numbers), False)).to_pylist():
-        if cell.lower().lstrip("+-") != "nan":  # Arrow takes nan(1) too
+        if cell.lower().lstrip("+-") != "nan":  # Arrow accepts nan(1) too
             raise pa.ArrowInvalid(cell)
     return numbers.to_numpy(zero_copy_only=False)
 
@@ -525,8 +532,8 @@ def _cast(column: Any) -> np.ndarray:
 def _fits(column: Any, kind: str, file: CsvFile) -> bool:
     """Return whether all cells that are not blank are of this kind.
 
-    Besides those of a table: "naive" or "zoned" times, and "either", numbers of which the comma
-    may be the decimal point or not.
+    In addition to the kinds of tables, there are "naive" and "zoned" times, and "either": numbers
+    with a comma that may be a decimal point.
     """
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -549,7 +556,7 @@ def _fits(column: Any, kind: str, file: CsvFile) -> bool:
 
 
 def _times(column: Any, types: Sequence[Any] = ()) -> Any:
-    """Return dates and times in ISO 8601, to the microsecond; those with a zone are in UTC."""
+    """Parse dates and times in ISO 8601, to the microsecond; those with a zone become UTC."""
     import pyarrow as pa
     import pyarrow.compute as pc
 

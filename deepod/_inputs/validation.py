@@ -1,4 +1,4 @@
-"""What is refused of the user's arguments, and in which words."""
+"""Checks of the user's arguments, and their error messages."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from deepod.sources import Source
 from deepod.types import Shape
 
 _NAMED = 5  # columns, at most, in a message
-# What samples are, by their number of axes, in the words of ``BaseDetector.inputs``.
+# Kinds of samples by their number of axes, as in ``BaseDetector.inputs``.
 _KINDS = {1: "table", 2: "windows", 3: "images"}
 _CALLED = {"table": "rows of a table", "windows": "windows", "images": "images"}
 _SHAPES = {"windows": "(time, channels)", "images": "(channels, height, width)"}
-# Of a frame of pandas that shows how rows on disk are to be encoded: text takes some 60 bytes a
-# cell, and looking at it as much again; an eighth of ``memory_limit`` is for that.
+# For the DataFrame from which the encoding of rows on disk is learned: text takes some 60 bytes a
+# cell, and its analysis as much again; both together may take an eighth of ``memory_limit``.
 _CELL_BYTES = 8 * 120
 _FEWEST_SAMPLED = 1000
 
 
 def validate_rows(detector: Any, X: Any, *, reset: bool) -> Any:
-    """Return an array that can be trained on or scored, or a source of such rows.
+    """Return checked rows for training or scoring, as an array or a source.
 
-    Whether all values of a source are finite is seen when they are read.
+    The values of a source are checked when they are read.
 
     Parameters
     ----------
     detector : BaseDetector
-        Its hyper-parameters say what is allowed; with ``reset`` it remembers number and names of
-        the columns, else these are compared.
+        The detector, whose hyper-parameters say what is allowed. With ``reset``, the number and the
+        names of the columns are stored on it; otherwise X is compared with them.
     X : array-like or Source
     reset : bool
-        Whether X is to be trained on.
+        True for training and False for scoring.
 
     Raises
     ------
     ValueError
-        Says what is wrong with X, and what to do.
+        If X is not valid. The message says what is wrong and what to do.
     """
     if _encodes(detector, reset):
         return _encoded(detector, X, reset)
@@ -81,7 +81,7 @@ def validate_rows(detector: Any, X: Any, *, reset: bool) -> Any:
     )
     dtype = X.dtype if streamed else rows.dtype
     if dtype.kind not in "biuf":
-        raise ValueError(f"X holds values of type {dtype}; turn them into numbers first.")
+        raise ValueError(f"X holds values of type {dtype}; convert them to numbers first.")
     if streamed:
         return X
     check_finite(rows, column_names(detector, rows), allow_nan=_allows_nan(detector, reset))
@@ -97,10 +97,11 @@ def _encodes(detector: Any, reset: bool) -> bool:
 
 
 def _encoded(detector: Any, X: Any, reset: bool) -> Any:
-    """Encode the rows of a mixed table, those on disk when they are read; ``reset``: learn how."""
+    """Return encoded rows of a mixed table; with ``reset``, learn the encoding first."""
     if reset and detector.input_shape is not None:
         raise ValueError(
-            "categorical_features and datetime_features are for tables; leave input_shape=None."
+            "categorical_features and datetime_features are for tables, but input_shape="
+            f"{detector.input_shape!r} is for windows or images; set input_shape=None."
         )
     if hasattr(X, "encoded_by"):  # Parquet
         return _encoded_source(detector, X, reset)
@@ -121,7 +122,7 @@ def _learn_to_encode(detector: Any, frame: Any) -> None:
 
 
 def _encoded_source(detector: Any, X: Any, reset: bool) -> Any:
-    """Return a source whose rows are encoded as they are read; a sample of them shows how."""
+    """Return a source whose rows are encoded when they are read, as learned from a sample."""
     names = as_frame(np.empty((0, X.shape[1])))
     names.columns = X.feature_names
     validate_data(detector, names, reset=reset, skip_check_array=True)
@@ -141,7 +142,7 @@ def _allows_nan(detector: Any, reset: bool) -> bool:
 
 
 def column_names(detector: Any, X: np.ndarray | Source) -> Sequence[Any] | None:
-    """List the names or numbers of the columns of a table, for errors; None for other samples."""
+    """Return the names or numbers of the columns of a table, for errors; None for other samples."""
     if len(detector.input_shape or X.shape[1:]) != 1:
         return None
     if getattr(detector, "encoder_", None) is not None:
@@ -150,20 +151,22 @@ def column_names(detector: Any, X: np.ndarray | Source) -> Sequence[Any] | None:
 
 
 def validate_labels(y: Any, n: int, supervision: str | None) -> np.ndarray | None:
-    """Return the labels of n rows, or None unless ``supervision`` asks for them.
+    """Return the checked labels of n rows if ``supervision`` uses them, and None otherwise.
 
     Raises
     ------
     ValueError
-        If they are asked for and missing, of another length, or not 0 and 1.
+        If labels are needed and y is missing, has another length, or holds others than 0 and 1.
     """
     if supervision is None:
         return None
     if y is None:
-        raise ValueError(f"supervision={supervision!r} needs y; pass it, or set None.")
+        raise ValueError(
+            f"supervision={supervision!r} needs labels; pass y, or set supervision=None."
+        )
     y = column_or_1d(y)
     if len(y) != n:
-        raise ValueError(f"y has {len(y)} values and X has {n} rows.")
+        raise ValueError(f"y has {len(y)} labels, but X has {n} rows; give one label for each row.")
     if not np.isin(y, (0, 1)).all():
         raise ValueError(
             f"y must hold 0 (normal) and 1 (anomaly) only, got {np.unique(y)[:5].tolist()}."
@@ -172,10 +175,7 @@ def validate_labels(y: Any, n: int, supervision: str | None) -> np.ndarray | Non
 
 
 def as_nan(X: Any) -> Any:
-    """Put NaN where X says otherwise that a value is missing, which NumPy would not see.
-
-    That is what a masked array masks, and pandas' NA among Python objects.
-    """
+    """Return X with NaN in place of other missing values: masked entries and pandas' NA."""
     X = np.asarray(X) if isinstance(X, list | tuple) else X
     if isinstance(X, np.ma.MaskedArray):
         return np.ma.filled(X.astype(np.result_type(X.dtype, np.float16)), np.nan)
@@ -193,7 +193,7 @@ def as_nan(X: Any) -> Any:
 def check_finite(
     X: np.ndarray, columns: Sequence[Any] | None, *, allow_nan: bool, rows: str = ""
 ) -> None:
-    """Refuse infinity, and NaN unless ``allow_nan``.
+    """Raise an error if X holds infinity, or NaN without ``allow_nan``.
 
     Parameters
     ----------
@@ -202,16 +202,16 @@ def check_finite(
         Names or numbers of the columns of a table; None for windows and images.
     allow_nan : bool
     rows : str, default=""
-        Which rows of the user's X these are, if not all.
+        Description of the rows for the message, if they are not all rows of X.
 
     Raises
     ------
     ValueError
-        Says where in X, and what to do.
+        If it does. The message says where in X, and what to do.
     """
     try:
-        # It sums, and huge values may give inf - inf. A row with NaN would be labelled normal, so
-        # that it is looked for even where scikit-learn has been told that there is none.
+        # Sums of huge values may give inf - inf. NaN is looked for even with scikit-learn's
+        # assume_finite, because a row with NaN would be labelled normal.
         with np.errstate(all="ignore"), config_context(assume_finite=False):
             assert_all_finite(X, allow_nan=allow_nan)
     except ValueError:
@@ -220,10 +220,10 @@ def check_finite(
 
 def _refusal(X: np.ndarray, columns: Sequence[Any] | None, allow_nan: bool, rows: str) -> str:
     what, bad = "NaN", np.isnan(X)
-    remedy = "fit with missing='impute', or put an imputer in front, in a Pipeline"
+    remedy = "fit with missing='impute', or put an imputer before the detector in a Pipeline"
     if allow_nan or not bad.any():
         what, bad = f"infinity or a value too large for {X.dtype}", np.isinf(X)
-        remedy = "replace it, by NaN with missing='impute' if the value is not known"
+        remedy = "replace it, for example by NaN with missing='impute'"
     if columns is None:
         count = np.count_nonzero(bad.reshape(len(X), -1).any(1))
         where = f": {np.count_nonzero(bad)} values in {count} of {len(X)} rows"
@@ -237,12 +237,12 @@ def _refusal(X: np.ndarray, columns: Sequence[Any] | None, allow_nan: bool, rows
 
 
 def resolve_device(name: str) -> torch.device:
-    """Turn the ``device`` parameter into an available device.
+    """Return the torch device for the parameter ``device``.
 
     Raises
     ------
     ValueError
-        If the string names no device, or one that this machine lacks.
+        If ``device`` is not a name of a device, or this machine does not have it.
     """
     if name == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -250,7 +250,7 @@ def resolve_device(name: str) -> torch.device:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(
-            f"device={name!r} is no device; use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
+            f"device={name!r} is not a device; use 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'."
         ) from error
     available = {
         "cpu": True,
@@ -263,9 +263,9 @@ def resolve_device(name: str) -> torch.device:
 
 
 def sample_shape(X: np.ndarray | Source, input_shape: Shape | None, given: Any = None) -> Shape:
-    """Shape of one sample: that of X's rows, or ``input_shape`` when the rows are flat.
+    """Return the shape of one sample: that of the rows of X, or ``input_shape`` if these are flat.
 
-    What the user gave as X is for the remedy in errors.
+    ``given`` is X as the user gave it, for the remedy in errors.
 
     Raises
     ------
@@ -274,7 +274,9 @@ def sample_shape(X: np.ndarray | Source, input_shape: Shape | None, given: Any =
     """
     rows = X.shape[1:]
     if 0 in rows:
-        raise ValueError(f"X has 0 features: its samples have shape {rows}.")
+        raise ValueError(
+            f"X has 0 features: its samples have shape {rows}, but need at least one value."
+        )
     if input_shape is None:
         if len(X.shape) > 4:
             raise ValueError(
@@ -299,15 +301,18 @@ def sample_shape(X: np.ndarray | Source, input_shape: Shape | None, given: Any =
 
 
 def check_kind(detector: Any) -> None:
-    """Refuse samples of a kind that a method is not made for, by ``input_shape_``."""
+    """Raise an error if a method does not take samples of the kind of ``input_shape_``."""
     shape, inputs = detector.input_shape_, detector.inputs
     kind = _KINDS[len(shape)]
     if "series" not in inputs and kind not in inputs:
-        way = "input_shape says what samples are, deepod.list_detectors() what other methods take"
+        way = (
+            "check input_shape, or choose another method: deepod.list_detectors() says what each "
+            "takes"
+        )
         if kind == "table":  # flat images or windows, perhaps
             shapes = [_SHAPES[name] for name in inputs if name in _SHAPES]
             way = f"give input_shape={' or '.join(shapes)} if they are flat {' or '.join(inputs)}"
         raise ValueError(
-            f"{type(detector).__name__} takes {' and '.join(inputs)}, and samples of shape {shape} "
+            f"{type(detector).__name__} takes {' and '.join(inputs)}, but samples of shape {shape} "
             f"are {_CALLED[kind]}; {way}."
         )

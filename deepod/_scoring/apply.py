@@ -1,4 +1,4 @@
-"""The scoring loop of every method: a function of a module and rows, chunk by chunk."""
+"""The scoring loop of all methods, which applies a function of module and rows chunk by chunk."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from deepod.sources import Source, cut
 
 Function = Callable[[nn.Module, Tensor], Tensor]  # of a module and samples; one row for each
 
-# Rows are scored in multiples of this: BLAS then treats a row alike whatever its neighbours.
+# Rows are scored in multiples of this, so that BLAS computes a row the same way in any batch.
 ROW_BLOCK = 32
 # Values per scoring chunk: large enough to hide the overhead, small enough to stay in the cache.
 CHUNK_VALUES = 1 << 17
@@ -54,7 +54,7 @@ def apply_in_parts(
     batch_size: int | None = None,
     at_once: AtOnce | None = None,
 ) -> Iterator[np.ndarray]:
-    """Apply ``function`` to all rows of an array; to those of a source part by part."""
+    """Apply ``function`` to all rows of an array, or part by part to those of a source."""
     at_once = at_once or AtOnce()
     size = rows_at_once(detector.input_shape_, batch_size)
 
@@ -79,26 +79,26 @@ def apply_in_parts(
 def parts_of(
     n: int, shape: Sequence[int], batch_size: int | None = None
 ) -> Iterator[tuple[int, int]]:
-    """Divide n rows that are read from disk into the ranges that are scored one after the other.
+    """Return the ranges of n rows on disk that are scored one after the other.
 
-    Of whole chunks, so that rows are scored as those of an array are.
+    They consist of whole chunks, so that scores equal those of an array.
     """
     size = rows_at_once(shape, batch_size)
     yield from cut(0, n, size * max(1, block_rows(tuple(shape)) // size))
 
 
 def finite(scores: np.ndarray) -> np.ndarray:
-    """Give rows so far away that their score is infinite in float32 its largest number."""
+    """Replace infinite scores, of rows very far away, by the largest number of float32."""
     return np.minimum(scores, LARGEST_SCORE, out=scores)
 
 
 def rows_at_once(shape: Sequence[int], batch_size: int | None) -> int:
-    """Return ``batch_size``, or what is best for samples of ``shape``.
+    """Return ``batch_size``, or if it is None the best number for samples of ``shape``.
 
     Raises
     ------
     ValueError
-        If ``batch_size`` is no positive integer.
+        If ``batch_size`` is not a positive integer.
     """
     if batch_size is not None and not (isinstance(batch_size, Integral) and batch_size > 0):
         raise ValueError(f"batch_size must be a positive integer or None, got {batch_size!r}.")
@@ -106,7 +106,7 @@ def rows_at_once(shape: Sequence[int], batch_size: int | None) -> int:
 
 
 def chunk_rows(shape: Sequence[int]) -> int:
-    """Rows of one sample ``shape`` to score at once."""
+    """Return how many samples of a ``shape`` to score at once."""
     values = max(1, torch.Size(shape).numel())
     return max(ROW_BLOCK, min(MOST_ROWS, CHUNK_VALUES // values // ROW_BLOCK * ROW_BLOCK))
 
@@ -121,15 +121,15 @@ def score(
     n: int | None = None,
     at_once: AtOnce | None = None,
 ) -> Tensor:
-    """Apply ``function(module, x)`` to every chunk in eval mode, to halves where memory runs out.
+    """Apply ``function(module, x)`` to every chunk in eval mode, or to halves if memory runs out.
 
     Parameters
     ----------
     n : int, optional
-        Rows in all chunks, if known: results then take their place at once. Small ones, kept for
-        later, would hold the memory of large ones around them.
+        Number of rows in all chunks, if it is known. Results are then written to one array at once;
+        keeping many small results would fragment the memory.
     at_once : AtOnce, optional
-        Of the user's call, where that scores several times.
+        The limit on rows that the user's call has found so far, if it scores several times.
 
     Returns
     -------
@@ -139,7 +139,7 @@ def score(
     Raises
     ------
     MemoryError
-        If there is not enough for ``ROW_BLOCK`` rows, or for all results.
+        If memory does not suffice for ``ROW_BLOCK`` rows, or for all results.
     """
     if module.training:
         module.eval()
@@ -169,7 +169,7 @@ def _scored(
     device: torch.device,
     at_once: AtOnce,
 ) -> Iterator[Tensor]:
-    """Results of all rows in order, part by part."""
+    """Yield the results of all rows in order, part by part."""
     for chunk in chunks:
         waiting = [chunk]  # the last comes first
         while waiting:
@@ -188,7 +188,7 @@ def _attempt(
     device: torch.device,
     at_once: AtOnce,
 ) -> Tensor | None:
-    """Results of rows, or None if they are too many; by then what an attempt took is free again."""
+    """Return the results of rows, or None if memory runs out; then its memory is free again."""
     if at_once.most is not None and len(rows) > at_once.most:
         return None
     try:

@@ -1,4 +1,4 @@
-"""Fitted detectors as torch modules: from rows in the units of the user to their scores."""
+"""Fitted detectors as torch modules that compute scores from unscaled rows."""
 
 from __future__ import annotations
 
@@ -16,20 +16,21 @@ from deepod._scoring.vocabulary import PyODVocabulary
 
 
 def as_module(detector: Any) -> Joined | Scores:
-    """Make a module of a fitted detector or ensemble, in the mode of evaluation, on the CPU.
+    """Return a fitted detector or ensemble as a module in evaluation mode, on the CPU.
 
     Raises
     ------
     NotFittedError
-        If there is nothing to make it of yet.
+        If the detector is not fitted.
     TypeError
-        If it is for series, or it or a member is no detector of deepod.
+        If it is a detector of series, or it or a member is not a detector of deepod.
     """
     name = type(detector).__name__
     if "series" in getattr(detector, "inputs", ()):
         raise TypeError(
-            f"{name} is for series, whose points have no score each on its own: no module or graph "
-            "of rows can hold it. decision_function scores series, and save keeps the detector."
+            f"{name} is a detector of series, whose points have no score without the points around "
+            "them, so that it cannot become a module or graph of rows. Use decision_function to "
+            "score series, and save to store the detector."
         )
     if not isinstance(detector, PyODVocabulary):
         raise TypeError(f"detector must be a deepod detector such as PLAD(), got {name}.")
@@ -37,22 +38,22 @@ def as_module(detector: Any) -> Joined | Scores:
     for part in getattr(detector, "members_", [detector]):
         if hasattr(part, "encoder_"):
             raise TypeError(
-                f"{name} encodes categories or times, which no module or graph of numbers can do; "
-                "encode them before, by a ColumnTransformer, say, and fit on numbers. save keeps "
-                "the detector as it is."
+                f"{name} encodes categories or times, which a module or graph of numbers cannot "
+                "do; encode them beforehand, for example with a ColumnTransformer, and fit on "
+                "numbers. To store this detector, use save."
             )
     for member in getattr(detector, "members_", []):
         if not isinstance(member, Fitted):
             raise TypeError(
-                f"A member of the ensemble, {type(member).__name__}, is no detector of deepod and "
-                "has no torch module."
+                f"A member of the ensemble, {type(member).__name__}, is not a detector of deepod, "
+                "so that it cannot become a torch module; leave it out of the ensemble."
             )
     with torch.inference_mode(False):  # or nobody could ask it for gradients
         return (Scores if isinstance(detector, Fitted) else Joined)(detector).eval()
 
 
 class Scores(nn.Module):
-    """The scores of a detector."""
+    """A module that computes the scores of a detector."""
 
     shift_: Tensor
     scale_: Tensor
@@ -60,7 +61,7 @@ class Scores(nn.Module):
 
     def __init__(self, detector: Any) -> None:
         super().__init__()
-        # A score reads hyper-parameters, as they are now, and nothing else of a detector.
+        # A score reads the present hyper-parameters of the detector, and nothing else.
         self.hooks = type(detector)(**detector.get_params(deep=False))
         self.network = copy.deepcopy(detector.module_).cpu()
         self.row_shape = self.sample_shape = tuple(detector.input_shape_)
@@ -73,11 +74,11 @@ class Scores(nn.Module):
             self.register_buffer(name, known)
 
     def forward(self, X: Tensor) -> Tensor:
-        """Do what :meth:`deepod.BaseDetector.decision_function` does."""
+        """Compute the scores of :meth:`deepod.BaseDetector.decision_function`."""
         if X.requires_grad and torch.is_grad_enabled() and not self.hooks.has_gradients:
             raise RuntimeError(
-                f"The scores of {type(self.hooks).__name__} are ranks or of rounded values, and "
-                "have no gradients; explain says what each value adds to them."
+                f"The scores of {type(self.hooks).__name__} are ranks or computed from rounded "
+                "values, and have no gradients; use explain to get the contribution of each value."
             )
         if tuple(X.shape[1:]) not in (self.sample_shape, self.row_shape):
             raise ValueError(
@@ -89,7 +90,7 @@ class Scores(nn.Module):
         return scores.clamp(max=LARGEST_SCORE)
 
     def _scaled(self, x: Tensor) -> Tensor:
-        """Do what :meth:`deepod._inputs.scaling.Scaler.transform` does."""
+        """Scale samples as :meth:`deepod._inputs.scaling.Scaler.transform` does."""
         if self.fill_ is not None and x.is_floating_point():
             x = torch.where(x.isnan(), self.fill_.to(x.dtype), x)
         x = _normalized(x.double()) if self.contrast else x.double()
@@ -98,7 +99,7 @@ class Scores(nn.Module):
 
 
 class Joined(nn.Module):
-    """The scores of an ensemble."""
+    """A module that computes the joint scores of an ensemble."""
 
     def __init__(self, ensemble: Any) -> None:
         super().__init__()
@@ -110,7 +111,7 @@ class Joined(nn.Module):
             self.row_shape = (ensemble.n_features_in_,)
 
     def forward(self, X: Tensor) -> Tensor:
-        """Do what :meth:`deepod.Consensus.decision_function` does."""
+        """Compute the scores of :meth:`deepod.Consensus.decision_function`."""
         pairs = zip(self.tails, self.members, strict=True)
         tails = torch.stack([tail(member(X)) for tail, member in pairs])
         if self.combination == "max":
@@ -122,7 +123,7 @@ class Joined(nn.Module):
 
 
 def _normalized(x: Tensor) -> Tensor:
-    """Do what :func:`deepod._inputs.scaling._normalize` does."""
+    """Normalise samples as :func:`deepod._inputs.scaling._normalize` does."""
     largest = x.abs().amax((1, 2, 3), keepdim=True)
     x = x / largest.where(largest > 0, 1.0)
     x = x - x.mean((1, 2, 3), keepdim=True)

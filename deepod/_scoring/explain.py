@@ -1,4 +1,4 @@
-"""What each value of a row adds to its score. Functions over tensors only."""
+"""Contributions of the values of a row to its score, as functions of tensors."""
 
 from __future__ import annotations
 
@@ -11,26 +11,26 @@ from torch import Tensor, nn
 
 from deepod.networks.layers import without_cudnn
 
-# Where the gradient is taken on the way to a row. The scores of LeakyReLU networks have kinks, of
-# which the error falls as 1 / NODES only: benchmarks/results/explain.jsonl has what is left of it.
+# Points on the line to a row at which the gradient is computed. The scores of LeakyReLU networks
+# have kinks, so that the error falls only as 1 / NODES; see benchmarks/results/explain.jsonl.
 NODES = 128
 _TYPICAL_ROWS = 1024  # that medians are taken of
 
 
 def spread(x: Tensor, y: Tensor | None) -> Tensor:
-    """Choose a few rows, evenly spaced, of those not labelled 1, if there are any."""
+    """Return the numbers of a few evenly spaced rows that are not labelled 1, if there are any."""
     normal = x if y is None or bool((y == 1).all()) else x[y != 1]
     return normal[:: 1 + len(normal) // _TYPICAL_ROWS]
 
 
 def typical(rows: Tensor) -> np.ndarray:
-    """Median of each value, in float64."""
+    """Return the median of each value, in float64."""
     return np.median(rows.cpu().numpy(), axis=0).astype(np.float64)
 
 
 @cache
 def _quadrature(n: int) -> tuple[np.ndarray, np.ndarray]:
-    """Nodes and weights on [0, 1]."""
+    """Return the nodes and weights of the quadrature on [0, 1]."""
     nodes, weights = np.polynomial.legendre.leggauss(n)
     return (1 + nodes) / 2, weights / 2
 
@@ -42,7 +42,7 @@ def integrated_gradients(
     baseline: Tensor,
     most: int,
 ) -> Tensor:
-    """Integrate the gradient of the score along the straight line from the baseline to each row.
+    """Return the integrated gradients of the score on the line from the baseline to each row.
 
     Sundararajan, Taly and Yan, Axiomatic Attribution for Deep Networks, ICML 2017, equation 1, by
     Gauss-Legendre quadrature.
@@ -52,16 +52,16 @@ def integrated_gradients(
     module : torch.nn.Module
         In eval mode.
     score : callable
-        ``score(module, x)`` gives one number per row, each from its row alone.
+        ``score(module, x)`` returns one number per row, which depends on that row alone.
     x : Tensor of shape (B, *shape)
     baseline : Tensor of shape (*shape)
     most : int
-        Points on such lines to score at once, if they are more than the rows of x.
+        Number of points on such lines to score at once, but at least one for each row of x.
 
     Returns
     -------
     Tensor of shape (B, *shape)
-        What sums up to ``score(x) - score(baseline)``, quadrature aside.
+        Contributions that sum up to ``score(x) - score(baseline)``, except for quadrature errors.
     """
     most = max(most, len(x))
     # Whatever mode the caller is in.

@@ -1,4 +1,4 @@
-"""What a fitted detector knows besides its hyper-parameters."""
+"""Attributes of a fitted detector, apart from its hyper-parameters."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from deepod.types import Shape
 
 
 class Fitted(Noted, PyODVocabulary):
-    """What ``fit`` leaves on a detector, apart from its hyper-parameters."""
+    """Attributes that ``fit`` sets on a detector, apart from its hyper-parameters."""
 
     history_: list[dict[str, Any]]
     module_: nn.Module
@@ -33,17 +33,17 @@ class Fitted(Noted, PyODVocabulary):
 
     @property
     def shift_(self) -> np.ndarray:
-        """What is subtracted from each feature or channel, broadcastable to one sample."""
+        """The offset that scaling subtracts, per feature or channel; broadcasts to one sample."""
         return self._scaler().shift
 
     @property
     def scale_(self) -> np.ndarray:
-        """What each feature or channel is divided by, broadcastable to one sample."""
+        """The divisor of scaling, per feature or channel; broadcasts to one sample."""
         return self._scaler().scale
 
     @property
     def fill_(self) -> np.ndarray | None:
-        """What takes the place of NaN; None if they are refused."""
+        """The values that replace NaN, in the units of X; None if ``missing="refuse"``."""
         return self._scaler().fill
 
     def _scaler(self) -> Scaler:

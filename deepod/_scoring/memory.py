@@ -1,4 +1,4 @@
-"""When memory runs out: how that is told, and how scoring goes on."""
+"""Detection of errors for lack of memory, and scoring of fewer rows after one."""
 
 from __future__ import annotations
 
@@ -8,26 +8,27 @@ from contextlib import contextmanager
 
 import torch
 
-# In RuntimeErrors that have no type of their own: of the CPU, of devices, of CUDA's libraries.
+# Texts of RuntimeErrors for lack of memory: of the CPU, of devices and of CUDA's libraries.
 _TEXTS = ("DefaultCPUAllocator", "out of memory", "STATUS_ALLOC_FAILED")
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error means that there was not enough memory, on the CPU or on a device."""
+    """Return whether an error was raised because memory ran out, on the CPU or on a device."""
     if isinstance(error, MemoryError | torch.cuda.OutOfMemoryError):
         return True
     return isinstance(error, RuntimeError) and any(text in str(error) for text in _TEXTS)
 
 
 def too_little(device: torch.device, purpose: str, *ways: str) -> str:
-    """Say what memory did not suffice for, and the ways out."""
+    """Return a message that says for what memory did not suffice, and what to make smaller."""
     others = [] if device.type == "cpu" else ["device='cpu'"]
-    return f"Too little memory on {device} for {purpose}. Ways out: {'; '.join([*ways, *others])}."
+    remedies = " or ".join([*ways, *others])
+    return f"There is too little memory on {device} for {purpose}; use {remedies}."
 
 
 @contextmanager
 def explained(message: str) -> Iterator[None]:
-    """Give errors for want of memory this message.
+    """Replace errors for lack of memory in a ``with`` block by MemoryError with this message.
 
     Raises
     ------
@@ -43,9 +44,9 @@ def explained(message: str) -> Iterator[None]:
 
 
 class AtOnce:
-    """Rows that are scored at once: as many as come, fewer once memory has run out.
+    """The limit on rows to score at once, which is lowered when memory runs out.
 
-    One for each call of the user, who is told once.
+    There is one for each call of the user, with at most one warning.
 
     Attributes
     ----------
@@ -59,18 +60,19 @@ class AtOnce:
         self._told = False
 
     def halve(self, rows: int, block: int) -> None:
-        """Allow half of as many rows as did not fit, in whole blocks."""
+        """Set the limit to half of the number of rows that did not fit, in whole blocks."""
         self._too_many = self._too_many or rows
         self.most = max(block, rows // 2 // block * block)
 
     def tell(self) -> None:
-        """Tell the user, now that the rows allowed are known to fit."""
+        """Warn the user, once it is known how many rows fit."""
         if self._too_many is None or self._told:
             return
         self._told = True
         warnings.warn(
-            f"Too little memory to score {self._too_many} rows at once: from here on {self.most}. "
-            f"Scores stay the same; decision_function(X, batch_size={self.most}) begins with that.",
+            f"Memory does not suffice to score {self._too_many} rows at once, so {self.most} are "
+            "scored at once from here on. The scores are the same. To avoid this warning, call "
+            f"decision_function(X, batch_size={self.most}).",
             RuntimeWarning,
             stacklevel=2,
         )

@@ -1,4 +1,4 @@
-"""Distances of samples to the nearest of the rows that are kept for comparison."""
+"""Distances of samples to the nearest training rows."""
 
 from __future__ import annotations
 
@@ -17,23 +17,24 @@ _GRID = 512  # values that stand for all of a feature
 
 
 class References(StartsFromRows):
-    """Training rows, and how far from them a sample is: in three scalings, at two scales.
+    """Training rows, and the distances of samples from them in three scalings at two scales.
 
-    Scalings: each feature divided by its range; divided by its interquartile range; and turned into
-    the normal quantile of its rank. Scales: the mean distance to the ``near`` nearest rows, and the
-    distance to the nearest share ``far`` of them. Each of the six becomes a tail of what training
-    rows have, with themselves left out; the largest is the score.
+    In the three scalings, each feature is divided by its range, divided by its interquartile range,
+    or replaced by the normal quantile of its rank. The two scales are the mean distance to the
+    ``near`` nearest rows, and the distance within which a share ``far`` of the rows lies. Each of
+    the six distances becomes a tail with respect to the distances of training rows from the others.
+    The largest tail is the score.
 
     Parameters
     ----------
     shape : tuple of int
-        Of a sample.
+        Shape of a sample.
     near : int
-        Rows whose mean distance is taken.
+        Number of nearest rows for the mean distance.
     far : float
-        Share of the rows.
+        Share of the rows for the other distance.
     most : int
-        Rows that are kept.
+        Largest number of rows to keep.
     """
 
     holds_rows = True  # of training: whoever has the module may read them
@@ -61,7 +62,7 @@ class References(StartsFromRows):
 
     @torch.no_grad()
     def start_from_rows(self, x: Tensor) -> None:
-        """Learn from training rows, (n, *shape)."""
+        """Store training rows, (n, *shape), and learn scalings and tails from them."""
         n, most = len(x), len(self.picks)
         self.scales = _scales(x, self.shape)
         if n > most:  # one of each part, so that every part is there
@@ -77,11 +78,11 @@ class References(StartsFromRows):
             cast(Tail, self.tails[k]).learn(own)
 
     def forward(self, x: Tensor, leave_out: bool = False) -> Tensor:
-        """Score samples (B, *shape), as training rows if ``leave_out``: without themselves."""
+        """Return the scores of samples (B, *shape); with ``leave_out``, as training rows."""
         return self._tails(self.distances(x.flatten(1), leave_out)).amax(1)
 
     def contributions(self, x: Tensor) -> Tensor:
-        """Divide the score among the values of samples as they share in the distance behind it."""
+        """Divide the scores of samples among their values by the shares in the distance."""
         squares = self._squares(x.flatten(1), leave_out=False)
         totals = squares.sum(-1, keepdim=True)
         # A distance is the sum over values of square / distance.
@@ -100,7 +101,7 @@ class References(StartsFromRows):
         return torch.stack([tail(own) for tail, own in pairs], 1)
 
     def distances(self, x: Tensor, leave_out: bool) -> Tensor:
-        """Give the distances of samples (B, values): near and far in each scaling, (B, 6)."""
+        """Return the distances of samples (B, values): near and far in each scaling, (B, 6)."""
         if torch.compiler.is_exporting():  # of a number of samples that is not known yet
             return self._block(x, leave_out)
         each = max(len(self.rows), (self.near + 1) * x.shape[1])  # values in memory for a sample
@@ -113,9 +114,9 @@ class References(StartsFromRows):
         return torch.stack([near, far], 2).flatten(1)
 
     def _squares(self, x: Tensor, leave_out: bool) -> Tensor:
-        """Give squared differences from the ``near`` nearest rows and the ``far``-th, and itself.
+        """Return squared differences from the ``near`` nearest rows and from the ``far``-th one.
 
-        Of shape (B, 3, near + 1, values).
+        The shape is (B, 3, near + 1, values).
         """
         # Around the middle, for products to lose few digits: not the mean, which one row far out
         # moves.
@@ -126,7 +127,7 @@ class References(StartsFromRows):
         return torch.stack([self._nearest(*view, leave_out) for view in views], 1)
 
     def _ranked(self, x: Tensor) -> Tensor:
-        """Turn samples (B, values) into normal quantiles of their ranks; equal values share one."""
+        """Return the normal quantiles of the ranks of samples (B, values), equal for ties."""
         columns = x.T.contiguous()
         if torch.compiler.is_exporting():  # ONNX has no search
             below = (columns.unsqueeze(-1) > self.grid.unsqueeze(1)).long().sum(-1)
@@ -163,7 +164,7 @@ class References(StartsFromRows):
         return torch.cat([first, second.unsqueeze(1)], 1)
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        """Take on the number of rows that were kept."""
+        """Load a state with another number of stored rows."""
         n = len(state_dict.get(prefix + "picks", self.picks))
         if 0 < n < len(self.picks):
             self.picks, self.rows = self.picks[:n].clone(), self.rows[:n].clone()
@@ -172,7 +173,7 @@ class References(StartsFromRows):
 
 
 def _scales(x: Tensor, shape: Shape) -> Tensor:
-    """Find by what the values of a sample are multiplied in each scaling, (2, values).
+    """Return the factors of the values of a sample in the first two scalings, (2, values).
 
     1 over the range of each feature of a table, or channel of other samples, and 1 over its robust
     standard deviation; 1 where all rows are the same.

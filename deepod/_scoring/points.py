@@ -1,4 +1,4 @@
-"""Scores of the points of a series: by a pass over it, or by windows that cover them."""
+"""Scores of the points of series: from a recurrent pass, or from the windows that cover them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _LEAST_KNOWN = 0.25  # share of the variance of scores that few of them show, at
 
 
 class Span(NamedTuple):
-    """Points to score, from ``start`` to ``stop``, and from ``begin`` on those that lead up."""
+    """A range of points to score, ``start`` to ``stop``; its context begins at ``begin``."""
 
     begin: int
     start: int
@@ -30,7 +30,7 @@ class Span(NamedTuple):
 
 
 def spans_of(lengths: Sequence[int]) -> list[Span]:
-    """Return all points of series that lie one after the other."""
+    """Return one span for each of several successive series."""
     ends = np.cumsum(lengths).tolist()
     return [Span(end - n, end - n, end) for end, n in zip(ends, lengths, strict=True)]
 
@@ -54,7 +54,7 @@ def passed_over(
     Returns
     -------
     results : ndarray of shape (n_points, ...), float32
-        Of the points of all spans; NaN for those with fewer points before.
+        Results of the points of all spans; NaN for points with fewer points before them.
     """
     size = CHUNK_WINDOWS * window
     starts, stops, counts = [], [], []
@@ -76,7 +76,7 @@ def passed_over(
         return function(module, rows)[:, window:]
 
     if not len(all_starts):
-        raise ValueError("no point has enough points before it")
+        raise ValueError(f"no point has {window} points before it")
     found = score(module, after_window, chunks(), x.device, len(all_starts))
     values = found.cpu().numpy()
     n = sum(span.stop - span.start for span in spans)
@@ -95,7 +95,7 @@ def passed_over(
 
 
 def windows_of(span: Span, window: int, stride: int, causal: bool) -> Tensor:
-    """Return where the windows begin that cover the points of a span.
+    """Return the starts of the windows that cover the points of a span.
 
     Every ``stride`` points, but no further apart than one after the other, and one at the very end;
     if ``causal``, one that ends at each point.
@@ -117,24 +117,24 @@ def covered(
     causal: bool,
     values: int,
 ) -> np.ndarray:
-    """Give each point the mean over the windows that cover it, or that of the one it ends.
+    """Return for each point the mean result of the windows that cover it, or that end at it.
 
     Parameters
     ----------
     of_windows : callable
-        Takes where windows begin; gives one result per window, (n,), or one per point of each,
+        Maps the starts of windows to one result per window, (n,), or one per point of each window,
         (n, window, ...).
     spans : sequence of Span
     window, stride : int
     causal : bool
-        Whether the results at a point come from the window that ends there alone: the mean over it.
+        Whether the result of a point is the mean over the window that ends there, only.
     values : int
-        In a window, so that few windows are taken at once where they are large.
+        Number of values in a window, which limits how many windows are computed at once.
 
     Returns
     -------
     results : ndarray of shape (n_points, ...), float64
-        NaN where no window is.
+        Results of the points; NaN where no window is.
     """
     parts = []
     for span in spans:
@@ -156,7 +156,7 @@ def covered(
                 sums[first + step] += found if found.ndim == 1 else found[:, step]
                 counts[first + step] += 1
         if sums is None:
-            raise ValueError("no window fits")
+            raise ValueError(f"no series has {window} points, which a window needs")
         with np.errstate(invalid="ignore"):
             sums /= counts.reshape(-1, *[1] * (sums.ndim - 1))
         parts.append(sums[span.start - span.begin :])
@@ -169,10 +169,10 @@ _REACH = 2  # lengths, after which nothing is left of a point
 
 
 def kernel(length: int) -> np.ndarray:
-    """Return the weights of a point and of those before it, nearest first: exponential ones.
+    """Return the exponential weights of a point and of those before it, nearest first.
 
-    Those of a mean that moves by ``2 / (length + 1)`` of the way to each new point, as usual for a
-    mean over ``length`` points; cut off, so that an outlier is over some time.
+    They are those of an exponential moving average with factor ``2 / (length + 1)``, as usual for
+    an average over ``length`` points. They are cut off, so that the effect of an outlier ends.
     """
     return (1 - 2 / (length + 1)) ** np.arange(_REACH * length if length > 1 else 1)
 
@@ -232,13 +232,13 @@ def smoothed(
 ) -> np.ndarray:
     """Return exponential means over the points around each ("centred") or up to it ("causal").
 
-    Of those that have a value. The first points of a span that have none get that of the first
-    that has.
+    Points without a value (NaN) are ignored. At the beginning of a span, they get the result of the
+    first point that has a value.
 
     Parameters
     ----------
     values : ndarray of shape (n_points,) or (n_points, channels)
-        Of the points of all spans; is changed and returned.
+        Values of the points of all spans; changed in place and returned.
     spans : sequence of Span
     smoothing : {"centred", "causal"} or None
     length : int

@@ -1,4 +1,4 @@
-"""Training scores, or where they are too many a sketch of their quantiles."""
+"""Training scores, or a sketch of their quantiles if there are too many."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ _STAND_INS = 100_001  # quantiles kept in place of the scores
 
 
 class Scores:
-    """Training scores as they come in: all of them, or a sketch of their quantiles.
+    """Collector of training scores, which keeps all of them or a sketch of their quantiles.
 
-    All, if they fit into a quarter of ``memory_limit`` or are few. Else a t-digest (of Apache
-    DataSketches, in float32), of which evenly spaced quantiles stand in for the scores. The same
-    scores in the same order give the same answer, which the library's sketches with a proven bound
-    do not promise. The rank of a quantile was never off by more than 1e-4 in our tests, nor by more
-    than 3e-5 above 0.9, with any order and with ties; what is closer than the stand-ins, 1e-5, is
-    not told apart.
+    It keeps all scores if they are few or fit into a quarter of ``memory_limit``. Otherwise it uses
+    a t-digest (of Apache DataSketches, in float32) and returns evenly spaced quantiles instead of
+    the scores. The same scores in the same order give the same result, which other sketches of
+    that library do not guarantee. In our tests, with any order and with ties, the rank of a
+    quantile was off by at most 1e-4, and by at most 3e-5 above the 0.9 quantile. Ranks that differ
+    by less than 1e-5 cannot be distinguished.
 
     Parameters
     ----------
     n : int
-        Scores to come.
+        Number of scores to be added.
     memory_limit : int or None
-        Bytes; None keeps all.
+        Limit in bytes; None keeps all scores.
     """
 
     def __init__(self, n: int, memory_limit: int | None) -> None:
@@ -39,13 +39,13 @@ class Scores:
             from datasketches import tdigest_double
         except ImportError as error:
             raise ImportError(
-                f"{n} training scores do not fit into memory_limit={memory_limit}; for a sketch of "
-                'them, pip install "deepod[data]".'
+                f"{n} training scores do not fit into memory_limit={memory_limit}; raise it, or "
+                'install the library for a sketch of them with pip install "deepod[data]".'
             ) from error
         self._digest = tdigest_double(_CENTROIDS)
 
     def add(self, scores: np.ndarray) -> None:
-        """Take the next scores, float64."""
+        """Add scores, float64."""
         if self.complete:
             self._scores[self._filled : self._filled + len(scores)] = scores
             self._filled += len(scores)
@@ -54,7 +54,7 @@ class Scores:
             self._digest.update(scores.astype(np.float32).astype(np.float64))
 
     def result(self) -> np.ndarray:
-        """Give all scores in their order, or quantiles that stand in for them, from low to high."""
+        """Return all scores in their order, or ascending quantiles instead of them."""
         if self.complete:
             return self._scores
         ranks = np.linspace(0, 1, _STAND_INS)

@@ -1,4 +1,4 @@
-"""Scores of different detectors in one unit: how far out in the tail of the training scores."""
+"""Tails: a common unit for scores of different detectors, learned from training scores."""
 
 from __future__ import annotations
 
@@ -20,16 +20,17 @@ POINTS = 1024  # that stand for all training scores
 
 
 class Tail(nn.Module):
-    """Turns scores into tails: minus the log of the estimated share of scores as high.
+    """Function from scores to tails: minus the log of the estimated share of scores as high.
 
-    Up to the quantile ``level`` of the training scores the share is that of these scores (half of
-    those that are equal; between two of them in proportion), above it that of an exponential
-    distribution with their mean excess, so that scores beyond all of them are still told apart. It
-    rises with the score.
+    Up to the quantile ``level`` of the training scores, the share is that of training scores that
+    are higher (half of the equal ones count; it is interpolated between two scores). Above it, the
+    share is that of an exponential distribution with the mean excess of the training scores, so
+    that scores above all of them still differ. The tail increases with the score.
 
     Parameters
     ----------
     level : float, default=0.9
+        Quantile of the training scores above which the tail is exponential.
     """
 
     grid: Tensor  # (POINTS,), training scores in ascending order, evenly spaced ones of many
@@ -45,7 +46,7 @@ class Tail(nn.Module):
 
     @fixed()
     def learn(self, scores: Tensor) -> Tail:
-        """Learn from training scores, those of rows as if they had not been trained on."""
+        """Learn from training scores, which should be those of rows that were not trained on."""
         ordered = scores.detach().to(self.grid).sort().values
         to: Any = {"dtype": torch.float64, "device": ordered.device}
         spread = torch.linspace(0, len(ordered) - 1, POINTS, **to)
@@ -59,7 +60,7 @@ class Tail(nn.Module):
         return self
 
     def forward(self, scores: Tensor) -> Tensor:
-        """Give the tails of scores of any shape, in float64."""
+        """Return the tails of scores of any shape, in float64."""
         scores = scores.double()
         shares = (self._count(self.grid, False) + self._count(self.grid, True)) / (2 * POINTS)
         # In proportion between two training scores, so that rounding moves nothing far.
@@ -73,7 +74,7 @@ class Tail(nn.Module):
         return torch.where(scores > self.start, beyond, below)
 
     def _count(self, scores: Tensor, equal: bool) -> Tensor:
-        """Count the points of the grid that are lower than each score, or ``equal`` to it."""
+        """Return how many points of the grid are below each score, or ``equal`` to it."""
         if torch.compiler.is_exporting():  # ONNX has no search
             points, others = self.grid, scores.unsqueeze(-1)
             return (others >= points if equal else others > points).long().sum(-1)
@@ -81,12 +82,12 @@ class Tail(nn.Module):
 
     @fixed()
     def of_array(self, scores: np.ndarray) -> np.ndarray:
-        """Give the tails of scores in an array."""
+        """Return the tails of an array of scores."""
         tails: np.ndarray = self(torch.from_numpy(scores)).numpy()
         return tails
 
     def __getstate__(self) -> dict[str, Any]:
-        """Everything, as plain arrays: for skops."""
+        """Return the state as plain arrays, for skops."""
         arrays = {name: tensor.numpy(force=True) for name, tensor in self.state_dict().items()}
         return {"level": self.level} | arrays
 
@@ -96,7 +97,7 @@ class Tail(nn.Module):
         self.load_state_dict({k: torch.from_numpy(v) for k, v in state.items() if k != "level"})
 
     def inverse(self, tails: Tensor) -> Tensor:
-        """Give the scores that have these tails; between two training scores, in proportion."""
+        """Return the scores that have these tails, interpolated between training scores."""
         place = -(-tails.clamp(max=self.at_start)).expm1() * POINTS - 0.5
         place = place.clamp(0, POINTS - 1)
         low = self.grid[place.floor().long()]
@@ -107,24 +108,24 @@ class Tail(nn.Module):
 
 @fixed()
 def as_unseen(scores: np.ndarray, halves: Sequence[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Find the scores of rows that a detector was trained on, of each as if it had not been.
+    """Return the scores of training rows as if the detector had not been trained on them.
 
-    Two more detectors were each trained on half of these rows, and give those of the other half a
-    score. In units of the first: what is as far out among the rows that a half was trained on as it
-    is among its own.
+    Two more detectors were each trained on half of the rows and score the other half. Their scores
+    are converted to the units of the first detector: a row gets the score that has the same tail
+    among the training scores of the first as its score has among those of the half.
 
     Parameters
     ----------
     scores : ndarray of shape (n,)
-        Of the first.
+        Training scores of the first detector.
     halves : sequence of (rows, tails)
-        Numbers of the rows left out of each half, and their tails (of level ``BY_HEART``) among the
-        rows that it was trained on.
+        For each half, the numbers of the rows that it was not trained on, and their tails (with
+        ``level=BY_HEART``) among the rows that it was trained on.
 
     Returns
     -------
     unseen : ndarray of shape (n,)
-        Scores of rows that are in no half as they were.
+        The converted scores; rows that no half has left out keep their ordinary score.
     """
     trained = np.concatenate([rows for rows, _ in halves])
     own = Tail(BY_HEART).learn(torch.from_numpy(scores[trained]))
@@ -135,11 +136,11 @@ def as_unseen(scores: np.ndarray, halves: Sequence[tuple[np.ndarray, np.ndarray]
 
 
 def ranked_as(scores: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Put scores in the order of others of the same rows.
+    """Return scores, rearranged so that they rank the rows as other scores do.
 
-    Detectors that have learned from all rows rank better than those that have learned from half.
-    Where fewer are told apart by scores than by others, they are spread up to the next score; rows
-    that are equal in others stay equal.
+    Detectors that have learned from all rows rank better than those that have learned from half of
+    them. Equal scores of rows with different others are spread up to the next score; rows with
+    equal others get equal scores.
     """
     distinct, first = np.unique(np.sort(scores), return_index=True)
     spread = np.interp(np.arange(len(scores)), first, distinct)

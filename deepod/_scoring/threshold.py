@@ -1,4 +1,4 @@
-"""Where the line between normal and anomalous scores is: functions of scores, no more."""
+"""Thresholds and p-values, as functions of scores."""
 
 from __future__ import annotations
 
@@ -9,18 +9,17 @@ import numpy as np
 
 from deepod.params import HasMethods, fraction, one_of, share, zero
 
-# What detectors and ensembles accept.
+# Values that detectors and ensembles accept.
 CONTAMINATION: list[Any] = [share(), zero(), one_of("auto"), HasMethods(["fit", "predict"])]
 FALSE_ALARM_RATE: list[Any] = [fraction(), None]
 
-# Scores may move by 1e-6 with the rows that are scored beside them, relative to themselves or, near
-# zero, to the range of scores; those that stand in for many are rounded to float32. Twice as much
-# is above all of that.
+# The batch in which a row is scored may change its score by 1e-6, relative to itself or, near zero,
+# to the range of scores; quantiles from a sketch are rounded to float32. Twice as much is safe.
 _MARGIN = 2e-6
 
 
 def of_contamination(scores: np.ndarray, contamination: Any) -> float:
-    """Threshold that ``contamination``, a share or "auto", makes of training scores."""
+    """Return the threshold for ``contamination``, a share or "auto", from training scores."""
     if contamination == "auto":  # Tukey's upper fence
         low, high = np.quantile(scores, [0.25, 0.75])
         if high > low:
@@ -32,10 +31,10 @@ def of_contamination(scores: np.ndarray, contamination: Any) -> float:
 
 
 def of_labels(scores: np.ndarray, labels: np.ndarray, proposed: float | None) -> float:
-    """Threshold that goes with the labels of a thresholder.
+    """Return the threshold that reproduces the labels of a thresholder.
 
-    The one that it ``proposed``, if that gives the same labels: PyThresh states it in units of its
-    own, and some thresholders have none. Else the highest score that is labelled 0.
+    It is the threshold that it ``proposed`` if that gives the same labels, and otherwise the
+    highest score that is labelled 0: PyThresh uses its own units, and some thresholders have none.
     """
     if proposed is not None and np.array_equal(scores > proposed, labels == 1):
         return float(proposed)
@@ -44,23 +43,23 @@ def of_labels(scores: np.ndarray, labels: np.ndarray, proposed: float | None) ->
 
 
 def of_false_alarms(calibration: np.ndarray, rate: float) -> float:
-    """Score above which :func:`p_values` are at most ``rate``."""
+    """Return the score above which :func:`p_values` are at most ``rate``."""
     n = len(calibration)
     check_enough(n, rate)
-    # In the arithmetic of p_values, so that both agree to the last bit.
+    # With the same arithmetic as p_values, so that both agree to the last bit.
     most = np.count_nonzero(np.arange(1, n + 1) / (n + 1) <= rate)
     return float(calibration[n - most])
 
 
 def of_events(scores: np.ndarray, most: float) -> float:
-    """Lowest threshold from which on a series has at most ``most`` stretches above it.
+    """Return the lowest threshold for which it and all higher ones flag at most ``most`` stretches.
 
     Parameters
     ----------
     scores : ndarray of shape (T,)
-        In the order of time.
+        Scores of the points of a series in the order of time.
     most : float
-        Less than one allows none.
+        Largest number of stretches; less than one allows none.
     """
     before = np.concatenate([[-np.inf], scores[:-1]])
     begins = scores > before
@@ -76,23 +75,23 @@ def of_events(scores: np.ndarray, most: float) -> float:
 
 
 def enough(n: int, rate: float) -> bool:
-    """Tell whether n calibration scores allow a p-value as low as ``rate``."""
+    """Return whether n calibration scores allow a p-value as low as ``rate``."""
     return 1 / (n + 1) <= rate
 
 
 def check_enough(n: int, rate: float) -> None:
-    """Refuse fewer calibration scores than it takes for a p-value as low as ``rate``."""
+    """Raise ValueError if n calibration scores are too few for a p-value as low as ``rate``."""
     if not enough(n, rate):
         about = math.ceil(1 / rate)  # rounding may have made it one more or less
         needed = next((k for k in range(about - 2, about) if enough(k, rate)), about)
         raise ValueError(
-            f"false_alarm_rate={rate} needs at least {needed} calibration rows, got {n}: hold out "
-            "more rows, or allow more false alarms."
+            f"false_alarm_rate={rate} needs at least {needed} calibration rows, got {n}; use more "
+            "rows for calibration, or a larger false_alarm_rate."
         )
 
 
 def p_values(scores: np.ndarray, calibration: np.ndarray) -> np.ndarray:
-    """Conformal p-values of scores, given those of calibration rows in ascending order."""
+    """Return conformal p-values of scores, given calibration scores in ascending order."""
     n = len(calibration)
     as_high = n - np.searchsorted(calibration, scores, side="left")
     return (1 + as_high) / (n + 1)

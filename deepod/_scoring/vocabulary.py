@@ -1,4 +1,4 @@
-"""From scores to labels: PyOD's vocabulary, on top of a score function and a threshold."""
+"""Labels, probabilities and p-values computed from scores: the public methods of PyOD."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
 
         @abc.abstractmethod
         def fit(self, X: Any, y: Any = None) -> Self:
-            """Learn from the rows of X."""
+            """Fit the detector to the rows of X."""
 
         @abc.abstractmethod
         def decision_function(self, X: Any, batch_size: int | None = None) -> np.ndarray:
             """Return one score per row; higher = more anomalous."""
 
         def compute_rejection_stats(self, *args: Any, **kwargs: Any) -> tuple[float, float, float]:
-            """Return three rates."""
+            """Return the expected rejection rate, its upper bound and that of the cost."""
 
 else:
     from pyod.models.base import BaseDetector as PyODBaseDetector
 
 
 class Thresholder(Protocol):
-    """What tells anomalies by the scores of the training rows, as PyThresh's classes do."""
+    """Protocol of objects that label rows by their scores, such as the classes of PyThresh."""
 
     def fit(self, scores: Any, /) -> Any:
-        """Learn from the scores of the training rows."""
+        """Fit the thresholder to the scores of the training rows."""
 
     def predict(self, scores: Any, /) -> Any:
         """Return the labels of scores, 0 or 1."""
@@ -55,7 +55,7 @@ Probability = Literal["linear", "unify", "conformal"]
 
 
 class _Thresholded(NamedTuple):
-    """Where the threshold is, and under which rule it came about."""
+    """A threshold, the parameters that it was computed with, and the labels of training rows."""
 
     rule: tuple[Any, Any]  # contamination and false_alarm_rate
     threshold: float
@@ -66,8 +66,8 @@ class _Thresholded(NamedTuple):
 class PyODVocabulary(PyODBaseDetector):
     """PyOD's public methods, computed from ``decision_function`` and the training scores.
 
-    Replaces those of PyOD's base class, which read ``contamination`` at fit only, change a
-    thresholder given by the user, and loop over rows in Python.
+    They replace those of PyOD's base class, which read ``contamination`` only in ``fit``, change
+    the thresholder that the user has given, and loop over rows in Python.
     """
 
     contamination: Contamination
@@ -86,18 +86,18 @@ class PyODVocabulary(PyODBaseDetector):
     given_under_: tuple[Any, Any] | None
 
     def _remember_scores(self, scores: np.ndarray, n: int | None = None) -> None:
-        """Keep the scores of all training rows, and find the threshold that goes with them."""
+        """Keep the scores of all training rows, and set the threshold by them."""
         self._keep_scores(scores, n)
         self.given_threshold_ = self.given_under_ = None
         rate, known = self.false_alarm_rate, hasattr(self, "calibration_scores_")
         if rate is not None and not known and getattr(self, "unseen_", False):
-            # Where training rows are too few for the rate, it waits for calibrate.
+            # With too few training rows for the rate, the threshold is set by calibrate.
             known = _threshold_module.enough(len(scores), rate)
         if rate is None or known:
-            self._current()  # what a thresholder objects to is said by fit
+            self._current()  # so that fit raises the errors of a thresholder
 
     def _keep_scores(self, scores: np.ndarray, n: int | None = None) -> None:
-        """Keep the scores of all training rows, or fewer that stand in for those of n rows."""
+        """Keep the scores of all training rows, or a sample of the scores of n rows."""
         self._training_scores, self._n_training = scores, len(scores) if n is None else n
         # PyOD's own helpers read these.
         self._classes = 2
@@ -112,20 +112,28 @@ class PyODVocabulary(PyODBaseDetector):
     @overload
     def predict(self, X: Any, return_confidence: bool) -> Any: ...
     def predict(self, X: Any, return_confidence: bool = False) -> Any:
-        """Label rows: 0 (normal) or 1 (anomaly).
+        """Return the labels of rows: 0 = normal, 1 = anomaly.
+
+        A row is labelled 1 if its score is above ``threshold_``.
 
         Parameters
         ----------
         X : array-like
             Samples shaped like those of ``fit``.
         return_confidence : bool, default=False
-            Whether to return :meth:`predict_confidence` too.
+            Whether to return the confidence of :meth:`predict_confidence` too.
 
         Returns
         -------
         labels : ndarray of shape (n,), int
-        confidence : ndarray of shape (n,)
-            Only if ``return_confidence``.
+            Labels in the order of X.
+        confidence : ndarray of shape (n,), float64
+            Confidence of each label, in [0, 1]. Returned only if ``return_confidence`` is True.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If ``fit`` has not been called, or ``false_alarm_rate`` needs :meth:`calibrate` first.
         """
         self._current()  # an error comes before the work
         scores = self.decision_function(X)
@@ -154,29 +162,34 @@ class PyODVocabulary(PyODBaseDetector):
         X : array-like
             Samples shaped like those of ``fit``.
         method : {"linear", "unify", "conformal"}, default="linear"
-            "linear" maps the range of the training scores to [0, 1]; "unify" is Kriegel et al.
-            (SDM 2011), the error function of the standardised score; "conformal" is 1 minus
-            :meth:`p_values`.
+            How to compute the second column from the scores. "linear" maps the range of the
+            training scores to [0, 1] and clips. "unify" is the error function of the standardised
+            score (Kriegel et al., SDM 2011). "conformal" is 1 minus :meth:`p_values`.
         return_confidence : bool, default=False
-            Whether to return :meth:`predict_confidence` too.
+            Whether to return the confidence of :meth:`predict_confidence` too.
 
         Returns
         -------
-        probabilities : ndarray of shape (n, 2)
-        confidence : ndarray of shape (n,)
-            Only if ``return_confidence``.
-
-        Notes
-        -----
-        No method gives the probability that a row is an anomaly, which no detector can know without
-        labels. A "conformal" value of 0.95 says that one normal row in twenty scores as high: of
-        new normal rows, at most a share of a gets 1 - a or more, for every a in (0, 1). Among rows
-        with that value anomalies may be many or none. "linear" and "unify" promise nothing.
+        probabilities : ndarray of shape (n, 2), float64
+            First column: normal, second column: anomaly. They sum to 1.
+        confidence : ndarray of shape (n,), float64
+            Confidence of each label, in [0, 1]. Returned only if ``return_confidence`` is True.
 
         Raises
         ------
-        NotFittedError
-            If ``method`` is "conformal" and there are no calibration scores.
+        sklearn.exceptions.NotFittedError
+            If ``fit`` has not been called, or ``method`` is "conformal" and there are no
+            calibration scores.
+        ValueError
+            If ``method`` is unknown.
+
+        Notes
+        -----
+        These numbers are not the probability that a row is an anomaly, which no detector can know
+        without labels. A "conformal" value of 0.95 means that one normal row in twenty scores as
+        high: for every a in (0, 1), at most a share a of new normal rows gets a value of 1 - a or
+        more. It does not say how many of the rows with that value are anomalies. "linear" and
+        "unify" have no such guarantee.
         """
         if method == "conformal":
             self._calibrated()  # an error comes before the work
@@ -198,12 +211,12 @@ class PyODVocabulary(PyODBaseDetector):
         raise ValueError(f"method must be 'linear', 'unify' or 'conformal', got {method!r}.")
 
     def p_values(self, X: Any) -> np.ndarray:
-        """Return conformal p-values: how rarely a normal row scores as high as each row of X.
+        """Return conformal p-values, the share of normal rows that score as high as each row.
 
-        The p-value of a score s is (1 + number of calibration scores >= s) / (n + 1), of n
-        calibration scores: those of the rows that :meth:`calibrate` was given, or that
-        ``calibration_fraction`` held out of training; without either ``decision_scores_``, if they
-        are scores of rows as if they had not been trained on (``unseen_``).
+        The p-value of a score s is (1 + number of calibration scores >= s) / (n + 1). The n
+        calibration scores are those of the rows given to :meth:`calibrate` or held out of training
+        by ``calibration_fraction``. With neither, they are ``decision_scores_``, provided that
+        ``unseen_`` is True.
 
         Parameters
         ----------
@@ -213,24 +226,25 @@ class PyODVocabulary(PyODBaseDetector):
         Returns
         -------
         p : ndarray of shape (n,), float64
-            From 1 / (n + 1) to 1; lower = more anomalous.
+            P-values from 1 / (n + 1) to 1; lower = more anomalous.
 
         Raises
         ------
-        NotFittedError
+        sklearn.exceptions.NotFittedError
             If there are no calibration scores.
 
         Notes
         -----
-        If a new row and the calibration rows are exchangeable, as independent draws from one
-        distribution are, its p-value is at most a with probability at most a, for every a, whatever
-        the detector, the distribution and n: on average over the draw of the calibration rows. With
-        those at hand, the share of new normal rows with p <= a varies about a, by a standard
-        deviation of about sqrt(a (1 - a) / n). Anomalies among the calibration rows make p-values
-        larger. Where normal rows change in time, or rows come in groups that are alike, nothing is
-        promised. All rows of X are compared with the same calibration rows, so their p-values
-        depend on each other; positively, as Bates et al. prove, who build on that to control the
-        share of normal rows among those flagged by the Benjamini-Hochberg procedure.
+        Suppose that a new normal row and the calibration rows are exchangeable, for example
+        independent draws from one distribution. Then the probability that the row's p-value is at
+        most a is at most a, for every a, any detector and any n. This probability is over the draw
+        of the calibration rows: with given calibration rows, the share of new normal rows with
+        p <= a differs from a by a standard deviation of about sqrt(a (1 - a) / n). Anomalies among
+        the calibration rows make all p-values larger. There is no guarantee if normal rows change
+        over time or come in groups of similar rows. All rows of X are compared with the same
+        calibration rows, so their p-values are dependent. Bates et al. prove that this dependence
+        is positive, so that the Benjamini-Hochberg procedure controls the share of normal rows
+        among the flagged ones.
 
         References
         ----------
@@ -251,25 +265,28 @@ class PyODVocabulary(PyODBaseDetector):
         return _threshold_module.p_values(self.decision_function(X), calibration)
 
     def calibrate(self, X: Any) -> Self:
-        """Take these rows for calibration, in place of any others.
+        """Use these rows as calibration rows, instead of any earlier ones.
 
-        They serve :meth:`p_values`, ``predict_proba(X, method="conformal")`` and
-        ``false_alarm_rate``.
+        :meth:`p_values`, ``predict_proba(X, method="conformal")`` and ``false_alarm_rate`` compare
+        new rows with their scores.
 
         Parameters
         ----------
         X : array-like
-            Normal rows that were not trained on, shaped like those of ``fit``; may be read from
-            disk.
+            Normal rows that were not trained on, shaped like those of ``fit``. A source of
+            :mod:`deepod.sources` is read from disk.
 
         Returns
         -------
         self : object
+            The same detector.
 
         Raises
         ------
         ValueError
-            If there are too few for ``false_alarm_rate``: less than 1 / rate - 1.
+            If X has fewer than 1 / ``false_alarm_rate`` - 1 rows.
+        FloatingPointError
+            If a score is NaN or infinite.
 
         Examples
         --------
@@ -287,7 +304,10 @@ class PyODVocabulary(PyODBaseDetector):
     def _calibrate(self, scores: np.ndarray) -> Self:
         """Take the scores of rows for calibration, in place of any others."""
         if not np.isfinite(scores).all():
-            raise FloatingPointError("Calibration rows got scores that are NaN or infinite.")
+            raise FloatingPointError(
+                "X: some calibration rows have scores that are NaN or infinite; leave these rows "
+                "out. decision_function(X) shows which they are."
+            )
         if self.false_alarm_rate is not None:
             self._validate_params()
             _threshold_module.check_enough(len(scores), self.false_alarm_rate)
@@ -296,9 +316,9 @@ class PyODVocabulary(PyODBaseDetector):
         return self
 
     def predict_confidence(self, X: Any) -> np.ndarray:
-        """Return how surely the label would be the same had other rows been drawn for training.
+        """Return how likely each label is to stay the same with another sample of training rows.
 
-        The measure of Perini et al. (ECML PKDD 2020), in [0, 1].
+        This is the confidence of Perini, Vercruyssen and Davis (ECML PKDD 2020).
 
         Parameters
         ----------
@@ -307,7 +327,8 @@ class PyODVocabulary(PyODBaseDetector):
 
         Returns
         -------
-        confidence : ndarray of shape (n,)
+        confidence : ndarray of shape (n,), float64
+            Confidence of the label of each row, in [0, 1].
         """
         return self._confidence(self.decision_function(X))
 
@@ -321,29 +342,32 @@ class PyODVocabulary(PyODBaseDetector):
         c_fn: float = 1,
         c_r: float = -1,
     ) -> Any:
-        """Label rows, with -2 for those of too little confidence.
+        """Return the labels of rows, with -2 for rows whose confidence is too low.
 
-        The method of Perini and Davis (NeurIPS 2023).
+        This is the method of Perini and Davis (NeurIPS 2023).
 
         Parameters
         ----------
         X : array-like
             Samples shaped like those of ``fit``.
         T : float, default=32
-            The rejection threshold is 1 - 2 exp(-T): the higher, the more rejections.
+            Strictness. Rows are rejected if |2 confidence - 1| is at most 1 - 2 exp(-T), so a
+            larger T rejects more rows.
         return_stats : bool, default=False
-            Whether to return the expected rejection rate, its upper bound and that of the cost.
+            Whether to return the statistics of :meth:`compute_rejection_stats` too.
         delta : float in (0, 1), default=0.1
-            The upper bound of the rejection rate holds with probability 1 - delta.
+            The upper bound on the rejection rate holds with probability 1 - delta.
         c_fp, c_fn, c_r : float
-            Costs of a false alarm, a miss and a rejection; a negative c_r means the contamination.
+            Costs of a false positive, a false negative and a rejection. A negative c_r stands for
+            the contamination.
 
         Returns
         -------
         labels : ndarray of shape (n,), int
-            0, 1 or -2.
+            0 = normal, 1 = anomaly, -2 = rejected.
         stats : list of three floats
-            Only if ``return_stats``.
+            Expected rejection rate, its upper bound, and the upper bound on the cost. Returned only
+            if ``return_stats`` is True.
         """
         scores = self.decision_function(X)
         labels = self._labels(scores)
@@ -353,11 +377,30 @@ class PyODVocabulary(PyODBaseDetector):
         return labels, list(self.compute_rejection_stats(T, delta, c_fp, c_fn, c_r))
 
     def compute_rejection_stats(self, *args: Any, **kwargs: Any) -> tuple[float, float, float]:
-        """Give the expected rejection rate, its upper bound and that of the cost; see PyOD."""
+        """Return the expected rejection rate, its upper bound and the upper bound on the cost.
+
+        Parameters
+        ----------
+        T, delta, c_fp, c_fn, c_r : float
+            As in :meth:`predict_with_rejection`.
+
+        Returns
+        -------
+        stats : tuple of three floats
+            Expected rejection rate, its upper bound, and the upper bound on the cost.
+
+        Raises
+        ------
+        ValueError
+            If ``contamination`` is so small that no training row is expected to be an anomaly.
+        """
         # PyOD's formulas need a number for contamination, and at least one row.
         share = self._contamination_share()
         if int(self._n_training * share) == 0:
-            raise ValueError("contamination marks no training row: there are no rejection rates.")
+            raise ValueError(
+                f"contamination={share:.3g} of {self._n_training} training rows is less than one "
+                "row, which leaves the rejection rates undefined: set a larger contamination."
+            )
         stand_in = type(self)(**self.get_params(deep=False))
         every_row = np.broadcast_to(0.0, self._n_training)  # they count the rows, no more
         known = self._current()._replace(rule=(share, self.false_alarm_rate), labels=every_row)
@@ -366,7 +409,7 @@ class PyODVocabulary(PyODBaseDetector):
         return super(PyODVocabulary, stand_in).compute_rejection_stats(*args, **kwargs)
 
     def fit_predict(self, X: Any, y: Any = None) -> np.ndarray:
-        """Fit and return the labels of the training rows, 0 or 1.
+        """Fit the detector and return the labels of the training rows, 0 or 1.
 
         Parameters
         ----------
@@ -376,50 +419,56 @@ class PyODVocabulary(PyODBaseDetector):
         Returns
         -------
         labels : ndarray of shape (n,), int
+            ``labels_``: 0 = normal, 1 = anomaly.
 
         Raises
         ------
         ValueError
-            Before training, if ``false_alarm_rate`` has to wait for :meth:`calibrate`.
+            If ``false_alarm_rate`` needs :meth:`calibrate` first; raised before training.
         """
         self._check_calibrates_in_fit()
         return self.fit(X, y).labels_
 
     def _check_calibrates_in_fit(self) -> None:
-        """Refuse a rule that gives no labels when ``fit`` has ended."""
+        """Raise an error if ``fit`` alone cannot set the threshold."""
         self._validate_params()
         held_out = getattr(self, "calibration_fraction", 0) or self._scores_as_unseen()
         if self.false_alarm_rate is not None and not held_out:
-            first = "call fit(X), and calibrate(X) with normal rows that it was not trained on"
+            first = "call fit(X), then calibrate(X) with normal rows that it was not trained on"
             if hasattr(self, "calibration_fraction"):
-                first = f"set cross_fitting=True, calibration_fraction=0.2 or the like, or {first}"
+                first = f"use cross_fitting=True or calibration_fraction=0.2, or {first}"
             raise ValueError(
-                f"false_alarm_rate={self.false_alarm_rate} labels no row without calibration "
-                f"rows, and fit_predict has none: {first}."
+                f"false_alarm_rate={self.false_alarm_rate} needs calibration rows, and fit_predict "
+                f"has none: {first}."
             )
 
     def _scores_as_unseen(self) -> bool:
-        """Whether ``fit`` finds how rows score that were not trained on, without further rows."""
+        """Return whether ``fit`` scores training rows as if they had not been trained on."""
         return False
 
     def fit_predict_score(self, X: Any, y: Any, scoring: Metric = "roc_auc_score") -> float:
-        """Fit on X and compare the training scores with y.
+        """Fit the detector and return how well the training scores separate the labels.
 
         Parameters
         ----------
         X : array-like
+            Training samples, as in ``fit``.
         y : array-like of shape (n,)
-            Is trained on only where ``supervision`` asks for it.
+            True labels: 0 = normal, 1 = anomaly. They are used in training only if ``supervision``
+            asks for it.
         scoring : {"roc_auc_score", "prc_n_score"}, default="roc_auc_score"
+            "roc_auc_score" is the area under the ROC curve; "prc_n_score" is the precision among
+            the n rows with the highest scores, where n is the number of anomalies in y.
 
         Returns
         -------
         score : float
+            Value of the metric, from 0 to 1; higher is better.
 
         Raises
         ------
         NotImplementedError
-            If there is no such ``scoring``: before training, as PyOD does after it.
+            If ``scoring`` is unknown; raised before training. (PyOD raises the same type.)
         """
         metrics = {"roc_auc_score": roc_auc_score, "prc_n_score": precision_n_scores}
         if not isinstance(scoring, str) or scoring not in metrics:
@@ -429,23 +478,24 @@ class PyODVocabulary(PyODBaseDetector):
     # --- threshold ------------------------------------------------------------------------------
 
     def set_threshold(self, threshold: float | None) -> Self:
-        """Label by this threshold from now on, instead of by ``contamination`` and the like.
+        """Set the threshold to a number, instead of computing it from ``contamination``.
 
         Parameters
         ----------
         threshold : float or None
-            Scores above it are labelled 1 while ``contamination`` and ``false_alarm_rate`` are what
-            they are now. Under other values these decide, until they have their old values again.
-            None, or another ``fit``, forgets the number.
+            Rows with a score above it are labelled 1. It applies while ``contamination`` and
+            ``false_alarm_rate`` keep their present values: if they are changed, the threshold is
+            computed from them again. None, or another ``fit``, removes the number.
 
         Returns
         -------
         self : object
+            The same detector.
 
         Raises
         ------
         ValueError
-            If threshold is no finite number, or too large for a float.
+            If ``threshold`` is not a finite number.
 
         Examples
         --------
@@ -477,30 +527,30 @@ class PyODVocabulary(PyODBaseDetector):
         return self.contamination, self.false_alarm_rate
 
     def _given(self) -> float | None:
-        """Give what ``set_threshold`` was given, while that holds."""
+        """Return the argument of ``set_threshold`` if it applies, and None otherwise."""
         # Tuples compare by identity first: a thresholder need not have an ==.
         return self.given_threshold_ if self.given_under_ == self._rule() else None
 
     @property
     def classes_(self) -> np.ndarray:
-        """The labels, 0 and 1, for ``cross_val_predict`` of scikit-learn with labels."""
+        """The two labels, [0, 1], which scikit-learn's ``cross_val_predict`` asks for."""
         self._check_scores()
         return np.array([0, 1])
 
     @property
     def threshold_(self) -> float:
-        """Score above which a row is labelled 1."""
+        """The score above which a row is labelled 1."""
         return self._current().threshold
 
     @property
     def decision_scores_(self) -> np.ndarray:
-        """Scores of the training rows."""
+        """The scores of the training rows, in the order of X."""
         self._check_scores()
         return self._of_every_row(self._training_scores, "decision_scores_", "decision_function")
 
     @property
     def labels_(self) -> np.ndarray:
-        """Labels of the training rows."""
+        """The labels of the training rows: 0 = normal, 1 = anomaly."""
         return self._of_every_row(self._current().labels, "labels_", "predict")
 
     def _check_scores(self) -> None:
@@ -510,22 +560,24 @@ class PyODVocabulary(PyODBaseDetector):
     def _of_every_row(self, values: np.ndarray, name: str, method: str) -> np.ndarray:
         if len(values) < self._n_training:
             raise AttributeError(
-                f"There is no {name}: the scores of {self._n_training} training rows take more "
-                f"than memory_limit allows. Call {method}(X), or raise memory_limit."
+                f"There is no {name}, because the scores of {self._n_training} training rows take "
+                f"more memory than memory_limit. Call {method}(X), or raise memory_limit and fit "
+                "again."
             )
         return values
 
     @property
     def thresholder_(self) -> Any:
-        """Fitted copy of the thresholder given as ``contamination``, while it is what labels."""
+        """The fitted copy of the thresholder, if ``contamination`` is one."""
         if self._current().thresholder is None:
             raise AttributeError(
-                "The threshold comes from no thresholder: there is no thresholder_."
+                "There is no thresholder_, because contamination is not a thresholder or the "
+                "threshold was set by false_alarm_rate or set_threshold."
             )
         return self._current().thresholder
 
     def _calibrated(self) -> np.ndarray:
-        """Calibration scores, in ascending order."""
+        """Return the calibration scores, in ascending order."""
         self._check_scores()
         if "calibration_scores_" not in self.__dict__:
             if getattr(self, "unseen_", False):
@@ -542,7 +594,7 @@ class PyODVocabulary(PyODBaseDetector):
         return self.calibration_scores_
 
     def _current(self) -> _Thresholded:
-        """Threshold and labels under the present parameters."""
+        """Return the threshold and labels for the present values of the parameters."""
         self._check_scores()
         known = self.__dict__.get("_thresholded_")
         if known is None or known.rule != self._rule():
@@ -572,8 +624,8 @@ class PyODVocabulary(PyODBaseDetector):
         unknown = np.count_nonzero(np.isnan(scores))
         if unknown:  # which is above no threshold
             raise FloatingPointError(
-                f"{unknown} of {len(scores)} scores are NaN, neither normal nor an anomaly: "
-                "decision_function(X) shows of which rows. Leave them out, or see what they hold."
+                f"{unknown} of {len(scores)} scores are NaN, so that these rows of X have no "
+                "label. decision_function(X) shows which rows they are: check or leave them out."
             )
         thresholder = self._current().thresholder
         if thresholder is None:
@@ -581,7 +633,7 @@ class PyODVocabulary(PyODBaseDetector):
         return np.asarray(thresholder.predict(scores)).astype(int)
 
     def _contamination_share(self) -> float:
-        """Share of anomalies among the training rows: as told, or else as labelled."""
+        """Return the share of anomalies in training: ``contamination``, or that of ``labels_``."""
         labels = self._current().labels
         by_share = self.false_alarm_rate is None and self._given() is None
         if by_share and isinstance(self.contamination, Real) and self.contamination:
@@ -592,7 +644,7 @@ class PyODVocabulary(PyODBaseDetector):
         n, known = self._n_training, self._training_scores
         below = np.searchsorted(np.sort(known), scores, side="right") * (n / len(known))
         posterior = (1 + below) / (2 + n)
-        # At least one: a row above all training scores is flagged, and may be sure of it.
+        # At least one, so that a row above all training scores is flagged with confidence.
         flagged = max(1, int(n * self._contamination_share()))
         confidence = 1 - binom.cdf(n - flagged, n, posterior)
         return np.where(self._labels(scores) == 1, confidence, 1 - confidence)

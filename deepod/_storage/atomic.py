@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Atomic writing of files: completely or not at all."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from typing import BinaryIO
 
 @contextmanager
 def replacing(path: Path) -> Iterator[Path]:
-    """Give the name of a file to write, which takes the place of ``path`` when all went well.
+    """Yield the name of a temporary file that replaces ``path`` if the ``with`` block succeeds.
 
-    Whatever happens meanwhile, an older file stays as it was until then.
+    Until then, an older file is left unchanged.
     """
     with _replacing([path]) as (partial,):
         yield partial
 
 
 def prepare(path: Path) -> None:
-    """See to it that a file can be written, and delete what processes that were killed left of it.
+    """Check that a file can be written, and delete temporary files of killed processes.
 
     Raises
     ------
     OSError
-        If it cannot: there is no such folder, or it is read-only, or the path is one.
+        If the folder does not exist or is read-only, or the path is a folder.
     """
     place = _place(path)
     for partial in place.parent.glob(f".{glob.escape(place.name)}.*.part"):
@@ -43,9 +43,9 @@ def prepare(path: Path) -> None:
 
 
 def write(contents: Mapping[Path, bytes]) -> None:
-    """Write files, all of them or, if one cannot be written, none: older ones then stay.
+    """Write all files, or none and keep the older ones if one cannot be written.
 
-    Killed in the last moment, it may leave the first of them new and others old.
+    If the process is killed at the last moment, some files may be new and others old.
 
     Raises
     ------
@@ -59,13 +59,13 @@ def write(contents: Mapping[Path, bytes]) -> None:
 
 
 def is_partial(path: Path) -> bool:
-    """Whether a file is one that is being written, or that a killed process has left."""
+    """Return whether a file is a temporary one, of this or of a killed process."""
     return path.name.startswith(".") and path.name.endswith(".part")
 
 
 @contextmanager
 def _replacing(paths: Sequence[Path]) -> Iterator[list[Path]]:
-    """Give names of files to write, which take the places of ``paths`` all at once."""
+    """Yield the names of temporary files that replace ``paths`` together at the end."""
     partials, files = [], []
     with ExitStack() as stack:
         for path in paths:
@@ -87,7 +87,7 @@ def _new(place: Path) -> Iterator[tuple[Path, BinaryIO]]:
     """Open a new file beside ``place``, which is gone in the end if it still has its name."""
     partial = _beside(place)
     try:
-        # Not one that is there: it might be a link of somebody else's making.
+        # Never an existing file, which might be a link that somebody else has made.
         file = partial.open("xb")
         while _locked(file, wait=True) and not partial.exists():
             file.close()  # another save took it for one that was left
@@ -120,7 +120,7 @@ def _put(partials: Mapping[Path, Path]) -> None:
 
 
 def _place(path: Path) -> Path:
-    """Of a link, what it points to; refuses what is no file, or is write-protected."""
+    """Return the path, or the target of a link; raise OSError if it cannot be replaced."""
     path = Path(os.path.realpath(path))
     if path.exists():
         code = 0 if path.is_file() else errno.EISDIR if path.is_dir() else errno.EEXIST
@@ -132,12 +132,12 @@ def _place(path: Path) -> Path:
 
 
 def _beside(place: Path, kind: str = "") -> Path:
-    # A name that was never there: who still looks at an older file of that name could delete it.
+    # A name that has never been used, because another process may delete an older file by its name.
     return place.with_name(f".{place.name}.{token_hex(8)}.{kind}part")
 
 
 def _hold(place: Path, stack: ExitStack) -> None:
-    """Lock an older file, so that no other save takes its second name for one that was left."""
+    """Lock an older file, so that no other process deletes its second name as a leftover."""
     if os.name != "nt":  # where open files cannot be replaced
         with suppress(OSError):
             _locked(stack.enter_context(place.open("rb")), shared=True)
@@ -158,7 +158,7 @@ def _remove(path: Path) -> None:
 
 
 def _locked(file: BinaryIO, wait: bool = False, shared: bool = False) -> bool:
-    """Lock a file, so that other saves know it is in use; tell whether that worked."""
+    """Lock a file to mark it as in use, and return whether that worked."""
     try:
         import fcntl  # not on Windows
 

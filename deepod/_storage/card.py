@@ -1,4 +1,4 @@
-"""The card of a saved model: what a person reads of it."""
+"""The card of a saved model: its README.md, for readers."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 from sklearn.base import clone
 
 WEIGHTS, CONFIG, CARD = "model.safetensors", "config.json", "README.md"
-# The parameter that names a file of this machine: nobody else's business, and not to be followed.
+# This parameter names a file on the machine of the fit. It is private, and useless elsewhere.
 PLACE = "checkpoint"
 
 
 def card(description: dict[str, Any], detector: Any) -> str:
-    """Describe a saved model to a person, in the form of a card of the Hugging Face hub."""
+    """Return the text of the card of a saved model, in the form of the Hugging Face hub."""
     name, fitted = description["detector"], description["fitted"]
     names = getattr(detector, "feature_names_in_", None)
     unseen = {PLACE, "detectors", "detector"}
@@ -68,9 +68,9 @@ scores = detector.decision_function(X)  # higher = more anomalous
 labels = detector.predict(X)  # {label}
 ```
 
-- Samples: shape {shape}, {n} of them in training
+- Training samples: {n}, each of shape {shape}
 - Features: {features}
-- Threshold: {threshold}, by {rule}
+- Threshold: {threshold}, set by {rule}
 - Versions: {versions}
 {rows}
 ## Parameters
@@ -79,14 +79,15 @@ labels = detector.predict(X)  # {label}
 
 {more}
 
-`{weights}` holds everything that is loaded; `{config}` and this card are copies to read.
+deepod loads `{weights}` only; `{config}` and this card are copies for readers.
 """
-_ROWS = """- **Holds training rows**: who has the file can read them; share it like the data.
+_ROWS = """- **Holds training rows**: anyone who has the file can read them. Share it only if
+  you may share the data.
 """
 
 
 def _holds_rows(detectors: Iterable[Any]) -> bool:
-    """Tell whether a module keeps training rows to compare with."""
+    """Return whether a module stores training rows to compare with."""
     return any(
         getattr(part, "holds_rows", False)
         for detector in detectors

@@ -1,4 +1,4 @@
-"""Fitted detectors as descriptions and tensors, and back, with all that is checked on the way."""
+"""Conversion of fitted detectors to descriptions and tensors and back, with all checks."""
 
 from __future__ import annotations
 
@@ -68,8 +68,8 @@ def _rule(value: Any) -> bool:
     )
 
 
-# Attributes in the description, with what they must look like there, and attributes that are
-# tensors. Whatever else fit should leave behind has to be listed here, or it cannot be saved.
+# Attributes in the description, with checks of their values, and attributes that are tensors. An
+# attribute that fit sets must be listed here, or the detector cannot be saved.
 PLAIN: dict[str, Callable[[Any], bool]] = {
     "columns_": is_columns,
     "contrast_": _has_type(bool),
@@ -113,7 +113,7 @@ _DERIVED |= {"_unseen_scores"}
 
 
 def described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Describe a fitted detector, and list its tensors."""
+    """Return the description (JSON) and the tensors of a fitted detector."""
     detector._validate_params()  # or the file could not be loaded
     name = type(detector).__name__
     threshold = threshold_of(detector)
@@ -125,7 +125,7 @@ def described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     unknown = sorted(set(state) - {*PLAIN, *ARRAYS})
     if unknown:
         raise TypeError(
-            f"{name} has attributes that no file can hold: {unknown}; delete them, or keep them as "
+            f"{name} has attributes that cannot be saved: {unknown}; delete them, or store them as "
             "buffers of the module."
         )
     arrays = {key: state[key] for key in ARRAYS if key in state}
@@ -134,7 +134,7 @@ def described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     description = {
         "detector": name,
         "params": params,
-        # Those that have been changed since; the network is the one of before.
+        # Parameters that were changed after fit; the network was built with the old values.
         "fitted_with": {key: value for key, value in built.items() if value != params[key]},
         "fitted": fitted,
         "threshold": threshold,
@@ -144,7 +144,7 @@ def described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def as_plain(state: Mapping[str, Any]) -> dict[str, Any]:
-    """Give attributes of a description, such as those of ``PLAIN``, as they are there."""
+    """Return attributes, such as those of ``PLAIN``, as plain values for the description."""
     plain = {key: _listed(value) for key, value in state.items()}
     if hasattr((plain["given_under_"] or [None])[0], "fit"):  # a thresholder, used no longer
         plain["given_threshold_"] = plain["given_under_"] = None
@@ -152,7 +152,7 @@ def as_plain(state: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def threshold_of(detector: Any) -> float | None:
-    """Give the threshold, unless it waits for ``calibrate``."""
+    """Return the threshold, or None if it needs ``calibrate`` first."""
     try:
         return detector.threshold_
     except NotFittedError:
@@ -164,7 +164,7 @@ def _is_fitted(name: str) -> bool:
 
 
 def encoded(value: Any, name: str) -> Any:
-    """Turn a parameter into JSON; tuples and objects become objects with one and two keys."""
+    """Return a parameter as JSON; tuples and objects become JSON objects with one and two keys."""
     if isinstance(value, np.generic):
         value = value.item()
     elif isinstance(value, os.PathLike):
@@ -183,9 +183,9 @@ def encoded(value: Any, name: str) -> Any:
             "params": {k: encoded(v, f"{name}__{k}") for k, v in public.items()},
         }
     raise TypeError(
-        f"{name}={value!r} cannot be saved: a file holds numbers, strings and descriptions of "
-        f"networks, no other objects. Set it to something plain first, such as "
-        f"set_params({name}=...), or use joblib.dump and load only files that you trust."
+        f"{name}={value!r} cannot be saved, because files hold only numbers, strings and "
+        f"descriptions of networks. Call set_params({name}=...) with such a value first, or use "
+        "joblib.dump and load only files that you trust."
     )
 
 
@@ -194,8 +194,8 @@ def _encoded_as_fitted(value: Any, name: str) -> Any:
         return encoded(value, name)
     except TypeError as error:
         raise TypeError(
-            f"{name} was {value!r} in fit, which no file can hold, and the network may depend on "
-            "it: fit again with something plain, or use joblib.dump."
+            f"{name} was {value!r} in fit, which cannot be saved, and the network may depend on "
+            "it: fit again with a number, a string or a network, or use joblib.dump."
         ) from error
 
 
@@ -211,27 +211,27 @@ def _listed(value: Any) -> Any:
 
 
 def _class_of(name: Any, own: Mapping[str, type]) -> Any:
-    """Look up a class that a description names."""
+    """Return the class that a description names."""
     if name not in own and name not in DETECTORS | SERIES:
         raise InvalidFileError(
-            f"{str(name)[:80]!r} is no detector of deepod; if the class is yours and you trust "
-            "the file, give it as detectors=[...]"
+            f"{str(name)[:80]!r} is not a detector of deepod; if the class is yours and you trust "
+            "the file, pass the class in detectors=[...]"
         )
     return own[name] if name in own else detector_class(name)
 
 
 def check_keys(what: str, given: Iterable[str], known: Iterable[str]) -> None:
-    """Refuse what is not known."""
+    """Raise InvalidFileError for entries that are not known."""
     unknown = sorted(set(given) - set(known))
     if unknown:
         raise InvalidFileError(f"{what} holds unknown entries {[k[:80] for k in unknown[:5]]}")
 
 
 def check_all_there(needed: Iterable[str], given: Iterable[str]) -> None:
-    """Refuse what lacks something."""
+    """Raise InvalidFileError if an entry is missing."""
     missing = sorted(set(needed) - set(given))
     if missing:
-        raise InvalidFileError(f"{', '.join(missing)} missing")
+        raise InvalidFileError(f"it lacks the entries {', '.join(missing)}")
 
 
 def blank(
@@ -241,19 +241,19 @@ def blank(
     sparing: Sparing,
     max_bytes: float,
 ) -> Any:
-    """Build the detector that a description describes, without contents of its tensors.
+    """Build the detector of a description, without the values of its tensors.
 
     Parameters
     ----------
     description : dict
-        As :func:`described` made it.
+        A description by :func:`described`.
     tensors : mapping of Tensor
-        As they will be, on the device "meta".
+        The tensors of the file, on the device "meta".
     own : mapping of type
-        Classes of the user's that may be named, by their names.
+        The user's own classes that the file may name, by their names.
     sparing : Sparing
     max_bytes : float
-        Convolutions that would take more memory in scoring are refused.
+        Limit on the memory that convolutions take in scoring.
     """
     known = {"detector", "params", "fitted_with", "fitted", "threshold"}
     check_keys("the description", description, known)
@@ -280,16 +280,16 @@ def blank(
 def check_tensors(
     tensors: Mapping[str, Tensor], known: Iterable[str], none: Iterable[str] = ()
 ) -> None:
-    """Refuse tensors that are not those ``known`` of ``ARRAYS``, of which some may be ``none``."""
+    """Check tensors against the ``known`` ones of ``ARRAYS``, of which some may be ``none``."""
     check_keys("the file", tensors, known)
     check_all_there(set(known) - _SOMETIMES, {*tensors, *none})
     for name, tensor in tensors.items():
         if tensor.dtype != torch.float64:
-            raise InvalidFileError(f"{name} is {tensor.dtype}, and not float64")
+            raise InvalidFileError(f"{name} is {tensor.dtype} instead of float64")
 
 
 def with_params(cls: Any, description: dict[str, Any], weights: dict[str, Tensor]) -> Any:
-    """Make a detector with the parameters of a description, and with those it was built by."""
+    """Return a detector with the parameters of a description, and those of its network's build."""
     known = set(cls._parameter_constraints) - {PLACE}
     for key in ("params", "fitted_with"):
         check_keys(key, description[key], known)
@@ -311,18 +311,18 @@ def with_params(cls: Any, description: dict[str, Any], weights: dict[str, Tensor
 def set_plain(
     detector: Any, fitted: dict[str, Any], checks: Mapping[str, Callable[[Any], bool]]
 ) -> None:
-    """Set the attributes in a description, if they are those of ``checks`` and can be right."""
+    """Set the attributes of a description that pass their ``checks``."""
     check_keys("fitted", fitted, checks)
     check_all_there(set(checks) - _SOMETIMES - set(_OR_NONE), fitted)
     for name, value in fitted.items():
         if not checks[name](value):
-            raise InvalidFileError(f"{name} is {str(value)[:80]!r}, which cannot be")
+            raise InvalidFileError(f"{name} has the impossible value {str(value)[:80]!r}")
         if name not in ("contrast_", "fill_"):  # of the scaler, which is made when its arrays are
             setattr(detector, name, value)
 
 
 def _check_memory(detector: Any, sparing: Sparing, max_bytes: float) -> None:
-    """Refuse convolutions that put out far more than they have weights, and may pad."""
+    """Raise InvalidFileError for convolutions whose outputs would exceed ``max_bytes``."""
     if any(isinstance(part, nn.modules.conv._ConvNd) for part in detector.module_.modules()):
         shape = detector.input_shape_
         most = max_bytes / (4 * chunk_rows(shape))
@@ -333,7 +333,7 @@ def _check_memory(detector: Any, sparing: Sparing, max_bytes: float) -> None:
 
 
 def check_features(detector: Any, given: Any) -> None:
-    """Turn shape and names of the features into what they were; refuse those that cannot be.
+    """Restore the shape and the names of the features, after a check.
 
     ``given`` is the parameter ``input_shape``.
     """
@@ -353,7 +353,7 @@ def check_features(detector: Any, given: Any) -> None:
 
 
 class Sparing(TorchFunctionMode):
-    """Ends the building of a network that is far larger than any in a file, or takes far more."""
+    """A guard that stops the building of a network that is too large for any honest file."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -385,12 +385,12 @@ def _check_sizes(value: Any, largest: int) -> None:
             _check_sizes(v, largest)
     elif isinstance(value, int) and abs(value) > largest:
         raise InvalidFileError(
-            f"{str(value)[:80]} is more than any size of the network that it holds"
+            f"the parameter value {str(value)[:80]} is larger than its network can be"
         )
 
 
 def decoded(value: Any) -> Any:
-    """Turn JSON into a parameter."""
+    """Return the parameter that JSON stands for."""
     if isinstance(value, list):
         return [decoded(v) for v in value]
     if not isinstance(value, dict):
@@ -398,16 +398,16 @@ def decoded(value: Any) -> Any:
     if set(value) == {"tuple"}:
         found = decoded(value["tuple"])
         if not isinstance(found, list):
-            raise InvalidFileError("a tuple is written as something else")
+            raise InvalidFileError("a tuple is not written as a list")
         return tuple(found)
     if set(value) != {"object", "params"} or value["object"] not in _OBJECTS:
-        raise InvalidFileError(f"{str(value)[:80]!r} is no value of a parameter")
+        raise InvalidFileError(f"{str(value)[:80]!r} is not a value that a parameter can have")
     cls = _OBJECTS[value["object"]]
     return cls(**{name: decoded(v) for name, v in value["params"].items()})
 
 
 def fill(detector: Any, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
-    """Put the tensors in their places."""
+    """Fill a detector with the values of the tensors."""
     rebuild.restore_module(detector, divided(tensors, _MODULE)[0])
     arrays = {name: tensors[name].numpy() for name in ARRAYS if name in tensors}
     _check_arrays(arrays, detector.input_shape_, detector._n_training)
@@ -420,12 +420,12 @@ def fill(detector: Any, tensors: Mapping[str, Tensor], description: dict[str, An
 
 
 def parts(detector: Any) -> list[Any]:
-    """List what is on a device."""
+    """Return the parts that are on a device."""
     return [detector]
 
 
 def set_threshold(detector: Any) -> None:
-    """Find the threshold that goes with the training scores and the attributes of a file."""
+    """Compute the threshold from the training scores and the attributes of a file."""
     detector._keep_scores(detector._training_scores, detector._n_training)
     under = getattr(detector, "given_under_", None)
     detector.set_threshold(detector.given_threshold_)
@@ -435,7 +435,7 @@ def set_threshold(detector: Any) -> None:
 
 
 def _check_arrays(arrays: dict[str, np.ndarray], shape: Shape, n: int) -> None:
-    """Refuse arrays that cannot be those of a detector of samples of ``shape`` and n rows."""
+    """Raise ValueError for arrays that a detector of samples of ``shape`` cannot have."""
     scaling = [arrays[name] for name in ("shift_", "scale_", "fill_") if name in arrays]
     if any(np.broadcast_shapes(values.shape, shape) != shape for values in scaling):
         raise ValueError("its scaling does not fit its samples")
@@ -449,7 +449,7 @@ def _check_arrays(arrays: dict[str, np.ndarray], shape: Shape, n: int) -> None:
 
 
 def check_scores(arrays: Mapping[str, np.ndarray], n: int) -> None:
-    """Refuse scores that cannot be those of n training rows, or of calibration rows."""
+    """Raise ValueError for scores that n training rows, or calibration rows, cannot have."""
     scores = arrays["_training_scores"]
     if scores.ndim != 1 or not 0 < len(scores) <= n:
         raise ValueError("it has no training scores, or too many")

@@ -1,4 +1,4 @@
-"""Fitted ensembles as descriptions and tensors, and back: those of their members, by number."""
+"""Conversion of fitted ensembles to descriptions and tensors of their members, and back."""
 
 from __future__ import annotations
 
@@ -35,17 +35,17 @@ _UNFITTED = {"detectors", "detector", "member_params"}  # parameters that the me
 
 
 def described(ensemble: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Describe a fitted ensemble, and list its tensors.
+    """Return the description (JSON) and the tensors of a fitted ensemble.
 
     Raises
     ------
     TypeError
-        If a member is no detector of deepod, or has a parameter that no file can hold.
+        If a member is not a detector of deepod, or has a parameter that cannot be saved.
     """
     name = type(ensemble).__name__
     if name not in ENSEMBLES or type(ensemble) is not detector_class(name):
         raise TypeError(
-            f"{name} is no ensemble of deepod's own, so no file can hold it: use joblib.dump, and "
+            f"{name} is not one of deepod's ensembles and cannot be saved: use joblib.dump, and "
             "load only files that you trust."
         )
     ensemble._validate_params()  # or the file could not be loaded
@@ -64,7 +64,7 @@ def described(ensemble: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     state = {k: v for k, v in vars(ensemble).items() if k not in ensemble.get_params(deep=False)}
     unknown = sorted(set(state) - {*_PLAIN, *_ARRAYS, *_DERIVED})
     if unknown:
-        raise TypeError(f"{name} has attributes that no file can hold: {unknown}; delete them.")
+        raise TypeError(f"{name} has attributes that cannot be saved: {unknown}; delete them.")
     description = {
         "detector": name,
         "params": {key: detectors.encoded(value, key) for key, value in given.items()},
@@ -79,8 +79,8 @@ def _described_member(member: Any, number: int) -> tuple[dict[str, Any], dict[st
     kind = _kind(type(member).__name__)
     if kind is detectors and not hasattr(member, "module_"):
         raise TypeError(
-            f"members_[{number}], {type(member).__name__}, is no detector of deepod, and no file "
-            "can hold it: use joblib.dump for the ensemble, and load only files that you trust."
+            f"members_[{number}], {type(member).__name__}, is not a detector of deepod and cannot "
+            "be saved: use joblib.dump for the ensemble, and load only files that you trust."
         )
     try:
         return kind.described(member)
@@ -100,7 +100,7 @@ def blank(
     sparing: Sparing,
     max_bytes: float,
 ) -> Any:
-    """Build the ensemble that a description describes; as a detector's is built."""
+    """Build the ensemble of a description, without the values of its tensors."""
     known = {"detector", "params", "members", "fitted", "threshold"}
     detectors.check_keys("the description", description, known)
     cls: Any = detector_class(description["detector"])
@@ -128,7 +128,7 @@ def blank(
 def _divided(
     tensors: Mapping[str, Tensor], n: int
 ) -> tuple[list[tuple[dict[str, Tensor], dict[str, Tensor]]], dict[str, Tensor]]:
-    """Divide tensors into those of each of n members and its tail, and the others."""
+    """Return the tensors of each of n members and its tail, and the remaining tensors."""
     parts: dict[str, tuple[dict[str, Tensor], dict[str, Tensor]]] = {
         str(k): ({}, {}) for k in range(n)
     }
@@ -143,7 +143,7 @@ def _divided(
 
 
 def _check_tail(tail: Mapping[str, Tensor], by_tails: bool) -> None:
-    """Refuse what is no tail, by its shapes; or any, in an ensemble that has none."""
+    """Check the shapes of a tail, or that there is none in an ensemble without tails."""
     known = Tail().state_dict() if by_tails else {}
     expected = {name: (t.shape, t.dtype) for name, t in known.items()}
     if expected != {name: (t.shape, t.dtype) for name, t in tail.items()}:
@@ -151,7 +151,7 @@ def _check_tail(tail: Mapping[str, Tensor], by_tails: bool) -> None:
 
 
 def _check_alike(members: list[Any]) -> None:
-    """Refuse members of which not all can score the same rows."""
+    """Raise InvalidFileError if not all members can score the same rows."""
     kinds = {
         (
             0 if hasattr(m, "columns_") else prod(m.input_shape_),  # each may encode in its way
@@ -165,7 +165,7 @@ def _check_alike(members: list[Any]) -> None:
 
 
 def _with_params(cls: Any, params: dict[str, Any], members: list[Any]) -> Any:
-    """Make an ensemble of these members with the parameters of a description."""
+    """Return an ensemble of these members with the parameters of a description."""
     detectors.check_keys("params", params, set(cls._parameter_constraints) - {"detector"})
     if params.get("detectors") is not None:
         raise InvalidFileError("params holds detectors, which are among the members")
@@ -182,7 +182,7 @@ def _with_params(cls: Any, params: dict[str, Any], members: list[Any]) -> Any:
 
 
 def fill(ensemble: Any, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
-    """Put the tensors in their places."""
+    """Fill an ensemble with the values of the tensors."""
     members = description["members"]
     parts, rest = _divided(tensors, len(members))
     tails = []
@@ -204,7 +204,7 @@ def fill(ensemble: Any, tensors: Mapping[str, Tensor], description: dict[str, An
 
 
 def parts(ensemble: Any) -> list[Any]:
-    """List what is on a device: members, and the detectors that another fit would start from."""
+    """Return the parts that are on a device: members, and unfitted detectors of parameters."""
     params = ensemble.get_params(deep=False)
     single = [params["detector"]] if "detector" in params else []
     members = [*ensemble.members_, *(params.get("detectors") or single)]

@@ -1,4 +1,4 @@
-"""Fitted detectors of dynamic graphs as descriptions and tensors, and back."""
+"""Conversion of fitted detectors of dynamic graphs to descriptions and tensors, and back."""
 
 from __future__ import annotations
 
@@ -31,18 +31,18 @@ _DERIVED |= {"_thresholded_", "_mu", "_sigma", "_classes"}
 
 
 def described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Describe a fitted detector of graphs, and list its tensors.
+    """Return the description (JSON) and the tensors of a fitted detector of graphs.
 
     Raises
     ------
     TypeError
-        If it is of a class of the user's, or has a parameter that no file can hold.
+        If it is of a user's own class, or has a parameter that cannot be saved.
     """
     name = type(detector).__name__
     if type(detector) is not detector_class(name):
         raise TypeError(
-            f"{name} is no detector of graphs of deepod, and no file can hold it: use joblib.dump, "
-            "and load only files that you trust."
+            f"{name} is not one of deepod's detectors of graphs and cannot be saved: use "
+            "joblib.dump, and load only files that you trust."
         )
     detector._validate_params()  # or the file could not be loaded
     given = detector.get_params(deep=False)
@@ -53,7 +53,7 @@ def described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
         state |= {"shift_": detector.scaler_.shift, "scale_": detector.scaler_.scale}
     if set(state) - {*_PLAIN, *_ARRAYS}:
         unknown = sorted(set(state) - {*_PLAIN, *_ARRAYS})
-        raise TypeError(f"{name} has attributes that no file can hold: {unknown}; delete them.")
+        raise TypeError(f"{name} has attributes that cannot be saved: {unknown}; delete them.")
     description = {
         "detector": name,
         "params": params,
@@ -72,7 +72,7 @@ def blank(
     sparing: Sparing,
     max_bytes: float,
 ) -> Any:
-    """Build what a description describes, without contents of its tensors."""
+    """Build the detector of a description, without the values of its tensors."""
     known = {"detector", "params", "fitted_with", "fitted", "threshold"}
     detectors.check_keys("the description", description, known)
     weights, rest = divided(tensors, _MODULE)
@@ -96,7 +96,7 @@ def blank(
 
 
 def fill(detector: Any, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
-    """Put the tensors in their places."""
+    """Fill a detector with the values of the tensors."""
     weights, rest = divided(tensors, _MODULE)
     rebuild.restore_module(detector, weights)
     arrays = {name: tensor.numpy() for name, tensor in rest.items()}
@@ -114,10 +114,10 @@ def fill(detector: Any, tensors: Mapping[str, Tensor], description: dict[str, An
 
 
 def parts(detector: Any) -> list[Any]:
-    """List what is on a device."""
+    """Return the parts that are on a device."""
     return [detector]
 
 
 def holds(name: Any) -> bool:
-    """Whether a file of a class of this name is one of these."""
+    """Return whether the class of this name is a detector of graphs."""
     return name in GRAPHS

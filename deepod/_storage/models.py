@@ -56,7 +56,9 @@ def save(detector: Any, path: Any) -> None:
         with _tensors.parsing():
             _blank(_tensors.read_header(BytesIO(data), len(data)), own)
     except InvalidFileError as error:  # now, not when it is needed
-        raise ValueError(f"This detector could not be loaded again: {error}.") from error
+        raise ValueError(
+            f"This detector was not saved, because it could not be loaded again: {error}."
+        ) from error
     if _is_file(path):
         _write({path: data})
         return
@@ -84,20 +86,23 @@ def _write(contents: dict[Path, bytes]) -> None:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether a model of this name is a single file."""
+    """Return whether a model of this name is a single file."""
     return path.suffix in _SUFFIXES and not path.is_dir()
 
 
 def check_place(path: Path) -> None:
-    """Refuse a name under which no model can be written, or which something else has.
+    """Raise an error if no model can be written under this name.
 
     Raises
     ------
     OSError
-        Says what is in the way.
+        If the folder does not exist or is write-protected, or the name belongs to something that is
+        not a model. The message says which.
     """
     if not path.parent.is_dir():
-        raise FileNotFoundError(f"There is no folder {path.parent}.")
+        raise FileNotFoundError(
+            f"There is no folder {path.parent}; create it first, or choose another name."
+        )
     for place in (path if path.is_dir() else path.parent, path):
         if place.exists() and not os.access(place, os.W_OK):
             raise PermissionError(f"{place} is write-protected; choose another name.")
@@ -105,20 +110,21 @@ def check_place(path: Path) -> None:
         return
     if not path.is_dir():
         raise FileExistsError(
-            f"{path} is a file and no folder; give another name, or one that ends in .deepod."
+            f"{path} is a file, but a model would be a folder of this name; choose another name, "
+            "or one that ends in .deepod to save a single file."
         )
     if not all(atomic.is_partial(file) for file in path.iterdir()):
         try:
             _check_format(_tensors.peek(path / WEIGHTS))
         except (OSError, InvalidFileError) as error:
             raise FileExistsError(
-                f"{path} is a folder with other things in it; give the name of a new or an empty "
-                "folder, or of a saved model."
+                f"{path} is a folder that holds something other than a model; give the name of a "
+                "new folder, of an empty folder or of a saved model."
             ) from error
 
 
 def _described(detector: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Describe what is to be saved, and list its tensors."""
+    """Return the description (JSON) and the tensors of what is to be saved."""
     kind: Any = _windows if hasattr(detector, "detector_") else _detectors
     kind = _ensembles if hasattr(detector, "members_") else kind
     kind = _graphs if hasattr(detector, "n_nodes_") else kind
@@ -141,40 +147,40 @@ def load(
     detectors: Iterable[type[BaseDetector]] = (),
     max_bytes: int = 1 << 30,
 ) -> BaseDetector:
-    """Load a detector or an ensemble that its ``save`` has written.
+    """Load a detector or an ensemble that was saved with its ``save`` method.
 
-    No code from the file is run and none is imported: it holds numbers and names, and a name is
-    looked up among the detectors and networks of deepod. What cannot be right is refused before
-    memory is taken for it.
+    Loading runs no code from the file and imports none. The file holds numbers and names, and names
+    are looked up among the detectors and networks of deepod. An invalid file is refused before
+    memory is allocated for its contents.
 
     Parameters
     ----------
     path : str or path-like
-        The folder or the file.
+        The folder or the file that ``save`` has written.
     device : str, optional
-        Where the detector, or the members of an ensemble, shall be, in place of its parameter
-        ``device``. A device that this machine lacks becomes the CPU, if it is the one that was
-        saved.
+        Device for the detector, or for the members of an ensemble. By default it is the saved
+        parameter ``device``, or the CPU if this machine does not have that device.
     detectors : iterable of type, default=()
-        Classes of your own that the file may hold, besides those of ``deepod.list_detectors()``.
+        Your own classes that the file may hold besides those of ``deepod.list_detectors()``.
     max_bytes : int, default=1073741824
-        Larger files are refused, and convolutions that would take more memory in scoring.
+        Limit, in bytes, on the size of the file and on the memory that its convolutions take in
+        scoring. A file that exceeds it is refused.
 
     Returns
     -------
     detector : BaseDetector, Consensus, SeedEnsemble, Windows or detector of graphs
-        Fitted. Its scores are bit for bit those of the saved one on the same machine with the same
-        versions of the libraries.
+        The fitted detector. On the same machine with the same versions of the libraries, its scores
+        equal those of the saved detector bit for bit.
 
     Raises
     ------
     deepod.InvalidFileError
-        If it is no such file, has been damaged, or was written by a newer version; the message says
-        which.
+        If the file is not a saved model, is damaged, or was written by a newer version of deepod;
+        the message says which.
     OSError
-        If there is nothing, or nothing that may be read.
+        If the file does not exist or cannot be read.
     ValueError
-        If ``device`` names none that is there.
+        If this machine does not have the given ``device``.
 
     Examples
     --------
@@ -204,7 +210,10 @@ def load(
     try:
         kind.fill(detector, tensors, description)
     except Exception as error:
-        raise InvalidFileError(f"{path} holds no detector that works: {error}") from error
+        raise InvalidFileError(
+            f"{path} is damaged, or was not written by save: its detector cannot be restored "
+            f"({error})"
+        ) from error
     for part in kind.parts(detector):
         if device is not None:
             part.set_params(device=device)
@@ -214,7 +223,7 @@ def load(
 
 
 def _kind(name: Any) -> Any:
-    """Return the module that knows what is in a file of a class of this name."""
+    """Return the module that reads the files of the class of this name."""
     if name in ENSEMBLES:
         return _ensembles
     if _graphs.holds(name):
@@ -223,7 +232,7 @@ def _kind(name: Any) -> Any:
 
 
 def _blank(header: Header, own: dict[str, Any], max_bytes: float = inf) -> Any:
-    """Build what a file describes, without contents of its tensors."""
+    """Build the detector that a file describes, without the values of its tensors."""
     described = {k: v for k, v in header.description.items() if k not in _HEAD}
     return _kind(described["detector"]).blank(described, header.tensors, own, Sparing(), max_bytes)
 
@@ -231,7 +240,7 @@ def _blank(header: Header, own: dict[str, Any], max_bytes: float = inf) -> Any:
 def _check_format(header: Header) -> None:
     description = header.description
     if description.get("library_name") != "deepod" or type(description.get("format")) is not int:
-        raise InvalidFileError("this is no detector of deepod")
+        raise InvalidFileError("this is not a detector of deepod")
     if description["format"] > FORMAT:
         raise InvalidFileError(
             f"it has format {description['format']}, and deepod {__version__} reads up to "

@@ -1,4 +1,4 @@
-"""Modules of fitted detectors, built again when these are loaded."""
+"""Rebuilding of the modules of detectors that are loaded."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deepod._inputs.seeds import global_generator
 from deepod._inputs.settings import fixed
 from deepod._inputs.validation import resolve_device
 
-# Shared hyper-parameters by which no module is built.
+# Shared hyper-parameters on which no module depends.
 _BUILD_NOTHING = {
     *("calibration_fraction", "callbacks", "checkpoint", "checkpoint_every", "contamination"),
     *("cross_fitting", "false_alarm_rate", "lr", "max_grad_norm", "memory_limit", "missing"),
@@ -23,12 +23,12 @@ _BUILD_NOTHING = {
 
 
 def built_by(params: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy the hyper-parameters that a module may have been built by; others may follow."""
+    """Return a copy of the hyper-parameters on which a module may depend."""
     return {k: clone(v, safe=False) for k, v in params.items() if k not in _BUILD_NOTHING}
 
 
 def build_again(detector: Any, device: str) -> nn.Module:
-    """Build the module as fit has built it; on "meta", its tensors take no memory."""
+    """Build the module as ``fit`` did; on the device "meta", its tensors take no memory."""
     params = detector.get_params(deep=False)
     builder = type(detector)(**params | detector._fitted_params)
     builder.__dict__ |= {k: v for k, v in vars(detector).items() if k not in params}
@@ -37,7 +37,7 @@ def build_again(detector: Any, device: str) -> nn.Module:
 
 
 def restore_module(detector: Any, tensors: dict[str, Tensor]) -> None:
-    """Build the module again, with these parameters and buffers."""
+    """Rebuild the module with these parameters and buffers."""
     try:
         module = build_again(detector, "meta")
         module.load_state_dict(tensors, assign=True)
@@ -51,9 +51,10 @@ def restore_module(detector: Any, tensors: dict[str, Tensor]) -> None:
 
 
 def to_device(detector: Any, strictly: bool = False) -> None:
-    """Go to the device that ``device`` stands for here; unless ``strictly``, else to the CPU.
+    """Move a detector to the device that ``device`` stands for on this machine.
 
-    There may be no such GPU here, a forked process may not use it, or its memory may be full.
+    If that fails (there is no such GPU, a forked process may not use it, or its memory is full), it
+    is moved to the CPU, unless ``strictly``.
     """
     try:
         detector.device_ = resolve_device(detector.device)

@@ -1,4 +1,4 @@
-"""Detectors and ensembles as files: what all of them have of it."""
+"""The methods ``save`` and ``load`` of detectors and ensembles."""
 
 from __future__ import annotations
 
@@ -13,30 +13,44 @@ from deepod._storage import models
 
 
 class Saved:
-    """Something fitted that can be written to a file and loaded from one."""
+    """Mixin of detectors and ensembles that can be saved and loaded."""
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write what was fitted to a folder or a file, for :func:`deepod.load`.
+        """Save the fitted detector to a folder or a file that :func:`deepod.load` reads.
 
-        Safetensors and JSON, no pickle. A failed or killed save leaves an older model as it was.
+        The format is safetensors and JSON, without pickle. If saving fails or is killed, an older
+        model of the same name is kept.
 
         Parameters
         ----------
         path : str or path-like
-            A name that ends in ".deepod" or ".safetensors" becomes a single file. Any other becomes
-            a folder as the Hugging Face hub has them: ``model.safetensors``, which holds
-            everything, and to read ``config.json`` and a card, ``README.md``.
+            A name that ends in ".deepod" or ".safetensors" makes a single file. Any other name
+            makes a folder in the layout of the Hugging Face hub: ``model.safetensors`` holds
+            everything, ``config.json`` and the card ``README.md`` are for readers.
 
         Raises
         ------
-        NotFittedError
-            If there is nothing to save yet.
+        sklearn.exceptions.NotFittedError
+            If ``fit`` has not been called.
         TypeError
             If a parameter is an object of a class that files cannot hold, such as a thresholder or
             a function among ``callbacks``; or if something inside is no detector of deepod. The
             message names it.
         OSError
-            If the file cannot be written, or a folder of this name holds other things.
+            If the file cannot be written, or the folder exists and holds something else.
+
+        Examples
+        --------
+        >>> import tempfile
+        >>> import numpy as np
+        >>> from deepod import AutoEncoder, load
+        >>> X = np.random.default_rng(0).normal(size=(100, 3))
+        >>> detector = AutoEncoder(epochs=5, random_state=0).fit(X)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     detector.save(f"{folder}/model")
+        ...     again = load(f"{folder}/model")
+        >>> bool((again.decision_function(X) == detector.decision_function(X)).all())
+        True
         """
         check_is_fitted(self)
         models.save(self, path)
@@ -50,30 +64,30 @@ class Saved:
         detectors: Iterable[type[Any]] = (),
         max_bytes: int = 1 << 30,
     ) -> Self:
-        """Return what :func:`deepod.load` returns, if that is of this class.
+        """Load a saved detector of this class; :func:`deepod.load` loads one of any class.
 
         Parameters
         ----------
         path : str or path-like
-            The folder or the file.
+            The folder or the file that ``save`` has written.
         device : str, optional
-            As in :func:`deepod.load`.
+            Device to load to, as in :func:`deepod.load`.
         detectors : iterable of type, default=()
-            Classes of your own that the file may hold, besides this one.
+            Your own classes that the file may hold besides this one.
         max_bytes : int, default=1073741824
-            As in :func:`deepod.load`.
+            Limit on the size of the file, as in :func:`deepod.load`.
 
         Returns
         -------
         detector : object
-            Fitted, of this class or one derived from it: ``SeedEnsemble`` is a ``Consensus``.
+            A fitted detector of this class or a subclass of it.
 
         Raises
         ------
         TypeError
             If the file holds a detector of another class.
         deepod.InvalidFileError, OSError, ValueError
-            As :func:`deepod.load`.
+            In the same cases as :func:`deepod.load`.
         """
         known = {*DETECTORS, *SERIES, *GRAPHS, *ENSEMBLES}
         own = [*detectors] if cls.__name__ in known else [*detectors, cls]
@@ -81,7 +95,7 @@ class Saved:
         if not isinstance(found, cls):
             name = type(found).__name__
             raise TypeError(
-                f"{os.fspath(path)} holds a detector of the class {name}, which is no "
-                f"{cls.__name__}: load it by {name}.load or deepod.load."
+                f"{os.fspath(path)} holds a detector of the class {name}, not of "
+                f"{cls.__name__}: load it with {name}.load or deepod.load."
             )
         return cast(Self, found)

@@ -1,6 +1,7 @@
-"""Files of tensors and a description: safetensors and JSON.
+"""Files of tensors and a description, in the formats safetensors and JSON.
 
-Nothing in a file is ever run or imported, and nothing is allocated before it is known to fit.
+Nothing from a file is executed or imported, and memory is allocated only after the sizes in the
+file have been checked.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ _DTYPES = {
 
 
 class InvalidFileError(ValueError):
-    """The file is no model (or no checkpoint) of deepod, is damaged, or is of a newer version."""
+    """Error raised for a file that is not a model of deepod, is damaged, or is too new.
+
+    It is also raised for files of ``checkpoint``. It is a ValueError.
+    """
 
 
 def divided(
@@ -48,16 +52,16 @@ def divided(
 
 
 class Header(NamedTuple):
-    """What a file says of itself.
+    """The header of a file.
 
     Attributes
     ----------
     description : dict
         Decoded JSON.
     tensors : dict of Tensor
-        As they will be, in the order of the file, on the device "meta": without contents.
+        Tensors in the order of the file, on the device "meta" and thus without values.
     text, checksum : str
-        JSON of the description, and what :func:`_checksum` made of it and the tensors.
+        JSON of the description, and the :func:`_checksum` of it and the tensors.
     """
 
     description: dict[str, Any]
@@ -67,7 +71,7 @@ class Header(NamedTuple):
 
 
 def is_history(value: Any) -> bool:
-    """Whether decoded JSON may be a ``history_``."""
+    """Return whether decoded JSON can be a ``history_``."""
     return isinstance(value, list) and all(
         isinstance(entry, dict)
         and isinstance(entry.get("phase"), str)
@@ -77,12 +81,12 @@ def is_history(value: Any) -> bool:
 
 
 def pack(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray | Tensor]) -> bytes:
-    """Turn a description, which JSON must be able to hold, and tensors into a file's contents.
+    """Return the contents of a file with a description, in JSON's types, and tensors.
 
     Raises
     ------
     ValueError
-        If the description is longer than can be read.
+        If the description is too long to be read again.
     """
     from safetensors.torch import save
 
@@ -97,8 +101,8 @@ def pack(description: Mapping[str, Any], tensors: Mapping[str, np.ndarray | Tens
     head += " " * (-len(head) % 8)
     if len(head) > LARGEST_HEADER or _count_values(head) > MOST_VALUES:
         raise ValueError(
-            f"the description is {len(text)} characters long, too many for a file; "
-            "a shorter history_ may help."
+            f"the description has {len(text)} characters, which is more than a file may hold; "
+            "shorten history_ first."
         )
     return b"".join([len(head).to_bytes(8, "little"), head.encode(), memoryview(data)[start:]])
 
@@ -125,22 +129,22 @@ def _tensor(value: np.ndarray | Tensor) -> Tensor:
 def read(
     path: Path, max_bytes: int | None = None, check: Callable[[Header], None] | None = None
 ) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read description and tensors.
+    """Return the description and the tensors of a file.
 
     Parameters
     ----------
     path : Path
     max_bytes : int, optional
-        Larger files are refused.
+        Limit on the size of the file.
     check : callable, optional
-        Sees the header before any tensor is read, and may raise.
+        Called with the header before any tensor is read; it may raise an error.
 
     Raises
     ------
     OSError
-        If there is no such file, or none that may be read.
+        If the file does not exist or cannot be read.
     InvalidFileError
-        If the file is not what :func:`pack` has made.
+        If the file was not made by :func:`pack`, or is damaged.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise InvalidFileError(f"{path} is not a file.")
@@ -148,8 +152,8 @@ def read(
         size = os.fstat(file.fileno()).st_size
         if max_bytes is not None and size > max_bytes:
             raise InvalidFileError(
-                f"{path} has {size} bytes, more than max_bytes={max_bytes}; raise it if you trust "
-                "the file."
+                f"{path} has {size} bytes, more than max_bytes={max_bytes}; pass a larger "
+                "max_bytes if you trust the file."
             )
         try:
             header = read_header(file, size)
@@ -161,7 +165,7 @@ def read(
                 tensors[name] = torch.empty_like(tensor, device="cpu")
                 data = _bytes(tensors[name])
                 if file.readinto(data) < len(data):
-                    raise InvalidFileError("it ended while it was read")
+                    raise InvalidFileError("it became shorter while it was read")
             if _checksum(header.text, tensors) != header.checksum:
                 raise InvalidFileError("the checksum is wrong: bytes of it have changed")
             return header.description, tensors
@@ -170,12 +174,12 @@ def read(
 
 
 def peek(path: Path) -> Header:
-    """Read no more than the header, and check nothing else.
+    """Return the header of a file, without checking the rest.
 
     Raises
     ------
     OSError, InvalidFileError
-        As :func:`read`.
+        In the same cases as :func:`read`.
     """
     if not stat.S_ISREG(path.stat().st_mode):
         raise InvalidFileError(f"{path} is not a file.")
@@ -184,17 +188,17 @@ def peek(path: Path) -> Header:
 
 
 def _at_once(path: str, flags: int) -> int:
-    # What was a file may be a pipe by now, and would be waited for.
+    # The file may have become a pipe meanwhile, on which a plain open would wait.
     return os.open(path, flags | getattr(os, "O_NONBLOCK", 0))
 
 
 def read_header(file: BinaryIO, size: int) -> Header:
-    """Read the header from the beginning of a file of ``size`` bytes.
+    """Return the header at the beginning of a file of ``size`` bytes.
 
     Raises
     ------
     InvalidFileError
-        If there is none.
+        If there is no valid header.
     """
     start = file.read(8)
     length = int.from_bytes(start, "little")
@@ -208,7 +212,7 @@ def read_header(file: BinaryIO, size: int) -> Header:
 
 @contextmanager
 def parsing() -> Iterator[None]:
-    """Turn what parsers raise that are given nonsense into InvalidFileError."""
+    """Convert the errors of parsers in a ``with`` block to InvalidFileError."""
     try:
         yield
     except (InvalidFileError, MemoryError, OSError):
@@ -235,9 +239,11 @@ def _header(raw: bytes, size: int) -> Header:
         dtype = _DTYPES[entry["dtype"]]
         numbers = (*shape, begin, end)
         if len(shape) > 8 or not all(type(n) is int and 0 <= n < 1 << 48 for n in numbers):
-            raise InvalidFileError(f"tensor {name[:80]!r} has an impossible shape or place")
+            raise InvalidFileError(f"tensor {name[:80]!r} has an impossible shape or position")
         if end - begin != prod(shape) * dtype.itemsize:
-            raise InvalidFileError(f"tensor {name[:80]!r} has another size than its shape says")
+            raise InvalidFileError(
+                f"the size of tensor {name[:80]!r} does not agree with its shape"
+            )
         if begin != place:
             raise InvalidFileError("its tensors overlap, or have gaps between them")
         tensors[name] = torch.empty(shape, dtype=dtype, device="meta")
@@ -254,12 +260,12 @@ def _parsed(text: str) -> Any:
 
 
 def _count_values(text: str) -> int:
-    """How many values JSON has, at most."""
+    """Return an upper bound on the number of values in JSON text."""
     return sum(map(text.count, ",[{"))
 
 
 def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     found = dict(pairs)
     if len(found) < len(pairs):
-        raise InvalidFileError("a key is there twice")
+        raise InvalidFileError("a key occurs twice")
     return found

@@ -1,4 +1,4 @@
-"""Fitted ``Windows`` as descriptions and tensors, and back, with the detector inside."""
+"""Conversion of fitted ``Windows``, with their detector, to descriptions and tensors, and back."""
 
 from __future__ import annotations
 
@@ -37,17 +37,17 @@ _DERIVED = {
 
 
 def described(windows: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-    """Describe a fitted ``Windows``, and list its tensors.
+    """Return the description (JSON) and the tensors of a fitted ``Windows``.
 
     Raises
     ------
     TypeError
-        If its detector is none of deepod, or has a parameter that no file can hold.
+        If its detector is not one of deepod, or has a parameter that cannot be saved.
     """
     name, member = type(windows).__name__, windows.detector_
     if type(windows) is not detector_class("Windows") or not hasattr(member, "module_"):
         raise TypeError(
-            f"{type(member).__name__} in {name} is no detector of deepod, and no file can hold it: "
+            f"{type(member).__name__} in {name} is not a detector of deepod and cannot be saved: "
             "use joblib.dump, and load only files that you trust."
         )
     windows._validate_params()  # or the file could not be loaded
@@ -58,7 +58,8 @@ def described(windows: Any) -> tuple[dict[str, Any], dict[str, Any]]:
     known = {*_PLAIN, *_ARRAYS, "contrast_", "fill_"}
     if set(state) - known:
         raise TypeError(
-            f"{name} has attributes that no file can hold: {sorted(set(state) - known)}."
+            f"{name} has attributes that cannot be saved: {sorted(set(state) - known)}; delete "
+            "them."
         )
     found = {
         "detector": name,
@@ -78,12 +79,12 @@ def blank(
     sparing: Sparing,
     max_bytes: float,
 ) -> Any:
-    """Build what a description describes; as a detector is built."""
+    """Build the ``Windows`` of a description, without the values of its tensors."""
     known = {"detector", "params", "member", "fitted", "threshold"}
     detectors.check_keys("the description", description, known)
     inner, rest = divided(tensors, _MEMBER)
     if description["member"].get("detector") in SERIES:
-        raise InvalidFileError("its detector is one of series, and not of windows")
+        raise InvalidFileError("its detector is one of series instead of windows")
     member = detectors.blank(description["member"], inner, own, sparing, max_bytes)
     cls = detector_class("Windows")
     allowed = set(cls._parameter_constraints) - {"detector"}
@@ -101,7 +102,7 @@ def blank(
 
 
 def fill(windows: Any, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:
-    """Put the tensors in their places."""
+    """Fill ``Windows`` with the values of the tensors."""
     inner, rest = divided(tensors, _MEMBER)
     detectors.fill(windows.detector_, inner, description["member"])
     arrays = {name: tensor.numpy() for name, tensor in rest.items()}

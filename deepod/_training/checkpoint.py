@@ -1,4 +1,4 @@
-"""A file in which a fit says how far it is, so that another can go on from there."""
+"""Checkpoint files, from which an interrupted fit continues."""
 
 from __future__ import annotations
 
@@ -27,32 +27,32 @@ _HASHED_AT_ONCE = 1 << 20  # bytes
 
 
 class Checkpoint:
-    """The file, and what it says.
+    """A checkpoint file and its contents.
 
     Parameters
     ----------
     path : str or PathLike
     every : int
-        Epochs from one time of writing to the next.
+        Number of epochs between two writes.
     identity : dict
-        What a fit must have in common with the one that goes on from its file, in values that JSON
-        can hold; the versions of torch and deepod are added.
+        Description of the fit, in JSON's types. A fit continues only from a file with the same
+        description; the versions of torch and deepod are added to it.
     seeds : dict of int
-        Of all that is random.
+        Seeds of all random numbers of the fit.
 
     Attributes
     ----------
     seeds : dict of int
-        Those in the file, if there is one.
+        The seeds in the file if there is one, and otherwise the given ones.
     epochs : int
-        How many had been trained when the file was last written.
+        Number of epochs when the file was last written.
 
     Raises
     ------
     InvalidFileError
-        If the file is damaged, or of another fit.
+        If the file is damaged, or belongs to another fit.
     ValueError
-        If no file can be written there.
+        If the file cannot be written.
     """
 
     def __init__(
@@ -74,7 +74,7 @@ class Checkpoint:
         except OSError as error:
             raise ValueError(
                 f"checkpoint={self.name!r} cannot be written ({error.strerror}); give the name of "
-                "a file in a folder that is there and may be written to."
+                "a file in an existing folder to which you may write."
             ) from error
 
     # --- reading --------------------------------------------------------------------------------
@@ -97,13 +97,13 @@ class Checkpoint:
                 self._head = _head(file.read(8 + _tensors.LARGEST_HEADER))
 
     def take(self) -> dict[str, Any] | None:
-        """Give, once, what an earlier fit has written, if any: the state, with its history."""
+        """Return the state of an earlier fit with its history, once, and None if there is none."""
         state, self._state = self._state, None
         return state
 
     @contextmanager
     def reading(self) -> Iterator[None]:
-        """Have every error inside say that the file is to blame."""
+        """Convert errors in a ``with`` block to InvalidFileError that names this file."""
         try:
             yield
         except (OSError, MemoryError):
@@ -112,7 +112,7 @@ class Checkpoint:
             reason = (str(error) if isinstance(error, ValueError) else repr(error))[:800]
             advice = "Delete the file to train anew, or give" if self._is_checkpoint else "Give"
             raise _tensors.InvalidFileError(
-                f"checkpoint={self.name!r} is not one to go on from: {reason.rstrip('.')}. "
+                f"checkpoint={self.name!r} cannot be continued by this fit: {reason.rstrip('.')}. "
                 f"{advice} another name."
             ) from error
 
@@ -133,32 +133,34 @@ class Checkpoint:
             if self.identity.get(name) != other.get(name)
         ]
         if different:
-            raise _tensors.InvalidFileError(f"another fit has written it: {'; '.join(different)}.")
+            raise _tensors.InvalidFileError(f"it belongs to another fit: {'; '.join(different)}.")
 
     # --- writing --------------------------------------------------------------------------------
 
     def is_due(self, epochs: int) -> bool:
-        """Whether it is to be written within a phase, after that many epochs in all."""
+        """Return whether to write the file within a phase, after that many epochs in all."""
         return epochs % self.every == 0
 
     def write(
         self, state: Callable[[], Mapping[str, Any]], history: Sequence[Mapping[str, Any]]
     ) -> None:
-        """Put a new state in the place of the older one.
+        """Replace the state in the file by a new one.
 
-        A disk that is full, or gone, is no reason to end a training: the older state then stays.
+        If that fails, for example because the disk is full, the older state is kept, there is a
+        warning, and training continues.
 
         Parameters
         ----------
         state : callable
-            Gives tensors, numbers, strings and None, and lists and dicts of them.
+            Function that returns the state: tensors, numbers, strings and None, and lists and dicts
+            of these.
         history : list of dict
             One entry per epoch so far, of numbers and strings.
 
         Raises
         ------
         ValueError
-            If somebody else has written the file meanwhile.
+            If another fit has written the file meanwhile.
         TypeError
             If the state holds other values.
         """
@@ -177,28 +179,30 @@ class Checkpoint:
                 atomic.write({self._path: contents})
         except (OSError, ValueError) as error:  # the latter of a history that is too long
             self._warn(
-                f"could not be written after {len(history)} epochs; training goes on: {error}"
+                f"could not be written after {len(history)} epochs, but training continues: {error}"
             )
             return
         if not ours:
             raise ValueError(
-                f"checkpoint={self.name!r} was written by another fit meanwhile; give every fit a "
-                "file of its own."
+                f"checkpoint={self.name!r} was written by another fit meanwhile; give each fit its "
+                "own file."
             )
         self._head, self.epochs = _head(contents), len(history)
 
     def remove(self) -> None:
-        """Delete the file: the next fit is a new one."""
+        """Delete the file, so that the next fit starts anew."""
         try:
             if self._head and self._is_ours():
                 self._path.unlink(missing_ok=True)
         except OSError as error:
-            self._warn(f"could not be deleted; do so, or the next fit goes on from it: {error}")
+            self._warn(
+                f"could not be deleted ({error}); delete it, or the next fit will continue from it."
+            )
 
     def _is_ours(self) -> bool:
-        """Whether there is the file that this fit has read or written, or none.
+        """Return whether the file is the one that this fit has read or written, or is absent.
 
-        Two fits with one file would else take turns in it.
+        Otherwise two fits with the same file would overwrite each other's states.
         """
         try:
             with self._path.open("rb") as file:
@@ -213,20 +217,20 @@ class Checkpoint:
 
 
 class NoCheckpoint:
-    """What a fit without a file has in its place: it holds nothing, and is never written."""
+    """The checkpoint of a fit without a file: it is empty, and never written."""
 
     name = ""
     epochs = 0
 
     def take(self) -> None:
-        """Give no state."""
+        """Return None, as there is no state."""
 
     def reading(self) -> AbstractContextManager[None]:
-        """Leave errors as they are."""
+        """Do not change errors."""
         return nullcontext()
 
     def is_due(self, epochs: int) -> bool:
-        """Never."""
+        """Return False, as nothing is ever written."""
         return False
 
     def write(
@@ -239,23 +243,23 @@ class NoCheckpoint:
 
 
 def _head(contents: bytes) -> bytes:
-    """Take the header, which holds a checksum of everything."""
+    """Return the header of a file, which holds a checksum of everything."""
     return contents[: 8 + int.from_bytes(contents[:8], "little")]
 
 
 def require(fits: Any, what: str) -> None:
-    """Refuse a file of which some part is not what a fit writes."""
+    """Raise InvalidFileError if a part of the file cannot have been written by a fit."""
     if not fits:
-        raise _tensors.InvalidFileError(f"its {what} cannot be what a fit has written.")
+        raise _tensors.InvalidFileError(f"its {what} cannot have been written by a fit.")
 
 
 def is_count(value: Any, largest: int) -> bool:
-    """Whether a value of a file is an integer from 0 to ``largest``."""
+    """Return whether a value of a file is an integer from 0 to ``largest``."""
     return type(value) is int and 0 <= value <= largest
 
 
 def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Replace tensors by their names, under which they go to ``tensors``."""
+    """Return a state with tensors replaced by names, under which they are put into ``tensors``."""
     if isinstance(value, Tensor):
         name = str(len(tensors))
         tensors[name] = value
@@ -264,8 +268,8 @@ def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
         for key in value:
             if not isinstance(key, str):
                 raise TypeError(
-                    f"checkpoint holds dicts with keys of text, but a state_dict() has the key "
-                    f"{key!r}; write str(key), and convert it back in load_state_dict."
+                    f"checkpoint can hold only dicts whose keys are strings, but a state_dict() "
+                    f"has the key {key!r}; use str(key), and convert it back in load_state_dict."
                 )
         return {key: _packed(part, tensors) for key, part in value.items()}
     if isinstance(value, list | tuple):
@@ -273,13 +277,13 @@ def _packed(value: Any, tensors: dict[str, Tensor]) -> Any:
     if value is None or isinstance(value, str | bool | int | float):
         return value
     raise TypeError(
-        f"checkpoint holds tensors, numbers, strings, None, and lists and dicts of them, but a "
-        f"state_dict() holds {type(value).__name__}."
+        "checkpoint can hold tensors, numbers, strings, None, and lists and dicts of these, but a "
+        f"state_dict() holds {type(value).__name__}; convert it to one of them."
     )
 
 
 def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Put the tensors back; tuples are lists now."""
+    """Return a state with its tensors; tuples have become lists."""
     if isinstance(value, list):
         return [_unpacked(part, tensors) for part in value]
     if not isinstance(value, dict):
@@ -293,12 +297,12 @@ def _unpacked(value: Any, tensors: Mapping[str, Tensor]) -> Any:
 
 
 def describe(name: str, value: Any) -> Any:
-    """Turn a hyper-parameter into what JSON can hold, the same for two if they are equal.
+    """Return a description of a hyper-parameter for JSON, which is equal for equal ones.
 
     Raises
     ------
     ValueError
-        If nothing can: of a function written in place, for example.
+        If there is none, for example of a lambda.
     """
     if isinstance(value, np.generic):
         value = value.item()
@@ -316,13 +320,13 @@ def describe(name: str, value: Any) -> Any:
         return joblib_hash(value)
     except Exception as error:
         raise ValueError(
-            f"checkpoint cannot tell {name}={value!r} from others, because it cannot be pickled; "
-            "leave checkpoint=None, or define it in a module."
+            f"checkpoint cannot compare {name}={value!r} with that of a later fit, because it "
+            "cannot be pickled; define it in a module, or leave checkpoint=None."
         ) from error
 
 
 def describe_data(X: np.ndarray | Source | None) -> str | None:
-    """Shape, type and a hash of all values; of rows on disk, of those at both ends."""
+    """Return shape, type and a hash of all values, or of both ends of rows on disk."""
     if X is None:
         return None
     n = len(X)
@@ -334,7 +338,7 @@ def describe_data(X: np.ndarray | Source | None) -> str | None:
 
 
 def _hash(arrays: Iterable[np.ndarray]) -> str:
-    """Hash values row by row, however they lie in memory; no more than a part is ever copied."""
+    """Return a hash of values that does not depend on their memory layout; copy only parts."""
     found = hashlib.sha256()
     for array in arrays:
         rows = max(1, _HASHED_AT_ONCE * len(array) // max(1, array.nbytes))

@@ -1,7 +1,7 @@
-"""How rows score that were not trained on: cross-fitting in two halves.
+"""Cross-fitting, which scores training rows as if they had not been trained on.
 
-Networks know the rows that they were trained on, and score new ones higher. Two more, each trained
-on half of the rows, show by how much: each gives the rows of the other half a score.
+Networks score new rows higher than the rows that they were trained on. To measure by how much, two
+more networks are trained on half of the rows each, and each scores the other half.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from deepod._training.task import Member, turns
 from deepod.types import Phase
 
 _FEWEST_ROWS = 20
-_FEWEST_PASSES = 3  # over the rows: what was seen once or twice is hardly known by heart
-# What a half does without: it is trained as the whole was, and nobody sees it.
+_FEWEST_PASSES = 3  # over the rows: one or two passes hardly lower their scores
+# Parameters of a half. It is trained as the whole was, but nobody sees it.
 _WITHOUT = {
     **{"callbacks": (), "checkpoint": None, "cross_fitting": False, "verbose": 0},
     **{"calibration_fraction": 0.0, "validation_fraction": 0.0, "suspects": 0.0},
@@ -30,7 +30,7 @@ _WITHOUT = {
 
 
 def halves_of(fit: Fit, member: Member) -> list[Half]:
-    """Return the two halves of a trained fit, or none where cross-fitting is not for it."""
+    """Return the two halves of a trained fit, or an empty list if it is not cross-fitted."""
     detector = fit.trained
     if (
         member.error is not None
@@ -40,7 +40,7 @@ def halves_of(fit: Fit, member: Member) -> list[Half]:
         or len(member.history) < _FEWEST_PASSES
     ):
         return []
-    # Known anomalies are few, are no measure of normal rows, and stay in both halves.
+    # Known anomalies are few and do not measure normal rows, so both halves are trained on them.
     trained, known = fit.division.train, np.arange(0)
     if fit.labels is not None:
         known = trained[fit.labels[trained] == 1]
@@ -67,12 +67,12 @@ class Half(Fit):
     member : Member
         Of the whole, trained.
     rows, left_out : ndarray of int
-        Numbers of the rows to train on, and of those to score.
+        Numbers of the rows to train on, and of the rows to score.
 
     Attributes
     ----------
     tails : ndarray
-        Of the scores of the rows left out, among those of the rows that were trained on.
+        Tails of the rows that were left out, among the scores of the rows that were trained on.
     """
 
     tails: np.ndarray
@@ -119,12 +119,12 @@ class Half(Fit):
         del self.X, self.y, self.given, self.rows, self.task, self.trained, self.detector
 
     def give_up(self, error: Exception) -> None:
-        """Go on without cross-fitting, and say so."""
+        """Warn, and continue without cross-fitting."""
         self.whole.halves = []
         warnings.warn(
-            f"Cross-fitting failed ({error}), so that the threshold of "
-            f"{type(self.whole.detector).__name__} is that of rows that were trained on: it may "
-            "flag more new rows than contamination says.",
+            f"Cross-fitting failed ({error}). The threshold of "
+            f"{type(self.whole.detector).__name__} is therefore computed from rows that it was "
+            "trained on, and may flag more new rows than contamination says.",
             RuntimeWarning,
             stacklevel=2,
         )

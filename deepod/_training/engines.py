@@ -1,4 +1,4 @@
-"""Which way of carrying out the steps of a phase is taken."""
+"""Choice of the engine that executes the steps of a phase."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from deepod._training.stacked import Functional, NotRecordableError, Stack, deta
 from deepod._training.steps import Eager, Stepper
 from deepod._training.task import Task
 
-# Fewer steps than this do not repay the time that recording takes. What it saves of each is in
-# benchmarks/README.md, more when members are stacked.
+# Fewer steps than this do not repay the time that recording takes. benchmarks/README.md says what
+# it saves per step; it saves more when members are stacked.
 STEPS_WORTH_RECORDING = 200
 STACKED_STEPS_WORTH_RECORDING = 100
 
@@ -20,14 +20,14 @@ STACKED_STEPS_WORTH_RECORDING = 100
 def steppers(
     tasks: Sequence[Task], turn: Sequence[int], engine: str
 ) -> tuple[str, Sequence[Stepper]]:
-    """Choose how the phases of a turn are trained: the first engine that works, and its steppers.
+    """Return the first engine that works for the phases of a turn, and its steppers.
 
     Raises
     ------
     NotRecordableError
-        If none works.
+        If no engine works.
     MemoryError
-        If memory ran out when the step was tried.
+        If memory ran out when a step was tried.
     """
     reason: Exception | None = None
     for way in _ways(tasks, turn, engine):
@@ -48,7 +48,7 @@ def steppers(
 
 
 def _ways(tasks: Sequence[Task], turn: Sequence[int], engine: str) -> list[str]:
-    """Engines to try, best first."""
+    """Return the engines to try, the best first."""
     if engine != "auto":
         return [engine]
     task = tasks[0]
@@ -62,14 +62,14 @@ def _ways(tasks: Sequence[Task], turn: Sequence[int], engine: str) -> list[str]:
 
 
 def too_large(tasks: Sequence[Task]) -> str:
-    """Say that a step does not fit into memory."""
+    """Return the message that a step does not fit into memory."""
     rows, several = tasks[0].rows, len(tasks) > 1
     return too_little(
         rows.device,
         f"training on batch_size={tasks[0].batch_size} rows of shape {rows.shape} at once"
         + f", {len(tasks)} detectors side by side" * several,
         *["fewer detectors in one call"] * several,
-        "a smaller batch_size, which trains differently",
+        "a smaller batch_size (which trains differently)",
         "a smaller network",
         "a smaller memory_limit, if rows are read from disk",
     )

@@ -1,4 +1,4 @@
-"""A fit: one detector on its way from the user's rows to a trained module."""
+"""The steps of a fit, from the user's rows to a trained detector."""
 
 from __future__ import annotations
 
@@ -48,12 +48,12 @@ from deepod.networks import StartsFromRows
 from deepod.params import noting_reads
 from deepod.types import Batch, Losses, Phase, Refresh, Shape
 
-# Rows that each of several processes shows, for medians and for layers that start from rows.
+# Rows that each of several processes shares, for medians and for layers that start from rows.
 _SHOWN_ROWS = 4096
 
 
 class Hooks(Protocol):
-    """What a fit needs of a method; :class:`deepod.BaseDetector` says what each does."""
+    """The methods of a detector that a fit calls, see :class:`deepod.BaseDetector`."""
 
     def _build_module(self, shape: Shape) -> nn.Module: ...
     def _loss(self, module: nn.Module, batch: Batch) -> Losses: ...
@@ -66,15 +66,15 @@ class Hooks(Protocol):
 
 
 class Fit:
-    """One detector on its way through ``fit``.
+    """The fit of one detector.
 
-    All that is learned goes to a twin, ``trained``, whose attributes the detector takes over in one
-    step at the end: a fit that fails or is interrupted has changed nothing.
+    Everything that is learned is stored on a copy, ``trained``, whose attributes the detector takes
+    over in one step at the end. A fit that fails or is interrupted therefore changes nothing.
 
     Parameters
     ----------
     number : int
-        Of the detector, among those that are fitted together.
+        Number of the detector among those that are fitted together.
     detector : BaseDetector
     X, y : array-like
         As in ``detector.fit``.
@@ -82,14 +82,14 @@ class Fit:
     Attributes
     ----------
     trained : BaseDetector
-        The twin.
+        The copy of the detector.
     task : Task
-        What the loop is to train.
+        The task for the training loop.
     read_by_build : set of str
-        Hyper-parameters that the module was built by.
+        Hyper-parameters that were read when the module was built.
     numbers_in_loss : set of str
-        Hyper-parameters that are numbers and are read by the losses; found out by
-        :func:`deepod._training.together.fit_all` where detectors are fitted together.
+        Hyper-parameters that are numbers and are read by the losses, as found by
+        :func:`deepod._training.together.fit_all` if detectors are fitted together.
     """
 
     task: Task
@@ -107,9 +107,9 @@ class Fit:
         self.start = detector._start or Start()
 
     def set_up(self, shared: dict[Any, Any]) -> None:
-        """Do all that comes before training.
+        """Do everything that comes before training.
 
-        ``shared`` holds what detectors that are fitted together have in common.
+        ``shared`` holds the objects that detectors fitted together have in common.
         """
         self.params = self.detector.get_params(deep=False)
         # NumPy's scalars, as searches draw them, become Python's, which torch insists on.
@@ -129,8 +129,8 @@ class Fit:
             rows, held_out = self._load(shared) if in_memory else self._read_from_disk()
         if held_out is not None and not len(held_out.x):
             raise ValueError(
-                f"validation_fraction={trained.validation_fraction} holds out no row that the "
-                "method learns from; use a larger share, or 0."
+                f"validation_fraction={trained.validation_fraction} holds out none of the rows "
+                "that the method learns from; use a larger share, or 0."
             )
         lengths = self.ranks.gather(len(rows))
         trained.epochs_ = self._resolve_epochs(sum(lengths))
@@ -143,12 +143,12 @@ class Fit:
     # --- what is trained ------------------------------------------------------------------------
 
     def _validate(self) -> None:
-        """Refuse what cannot be trained; leaves rows, labels, device and the shape of samples."""
+        """Check parameters and data, and set rows, labels, device and the shape of samples."""
         detector, X = self.trained, self.X
         detector._validate_params()
         for callback in detector.callbacks:
             if not callable(callback):
-                raise ValueError(f"callbacks must hold callables, got {callback!r}.")
+                raise ValueError(f"callbacks must hold callables only, got {callback!r}.")
         for epoch in detector.milestones:
             if not (isinstance(epoch, Integral) and int(epoch) > 0):
                 raise ValueError(f"milestones must hold positive integers, got {epoch!r}.")
@@ -158,20 +158,21 @@ class Fit:
         self.encoder = getattr(detector, "encoder_", None)
         in_memory = isinstance(X, np.ndarray)
         if known and (not in_memory or len(X) < 2):
-            raise ValueError("partial_fit learns from two rows or more, in memory; fit from more.")
+            raise ValueError("X needs at least two rows in memory for partial_fit; collect more.")
         if self.ranks.size > 1 and not in_memory:
-            raise ValueError("Several processes train on arrays only; give each its part of X.")
+            raise ValueError("X is on disk; give each of several processes its part as an array.")
         if self.ranks.size > 1 and detector.checkpoint is not None:
-            raise ValueError("Several processes write no checkpoint; leave checkpoint=None.")
+            raise ValueError("Several processes cannot write a checkpoint; set checkpoint=None.")
         detector.input_shape_ = sample_shape(X, detector.input_shape)
         check_kind(detector)
         self.start.check(detector.input_shape_)
         if detector.scaler == "gcn" and len(detector.input_shape_) != 3:
-            raise ValueError("scaler='gcn' is for images of shape (channels, height, width).")
+            shape = detector.input_shape_
+            raise ValueError(f"scaler='gcn' is for images, not for shape {shape}; use another.")
         if detector.calibration_fraction and not in_memory:
             raise ValueError(
-                "calibration_fraction is for rows in memory, and X is read from disk: set it to 0, "
-                "hold some rows back, and pass them to calibrate(X) after fit."
+                "calibration_fraction needs rows in memory, but X is read from disk: set it to 0, "
+                "keep some rows out of X, and pass them to calibrate(X) after fit."
             )
         self.labels = detector._validate_y(self.y, len(X))
         # An error here is told to other processes.
@@ -179,9 +180,9 @@ class Fit:
         count_held_out("validation_fraction", detector.validation_fraction, len(X) - count)
 
     def _draw_seeds(self) -> None:
-        """Draw all seeds, or take those of a checkpoint; weights are the same on all ranks."""
+        """Draw all seeds, or use those of a checkpoint; weights are the same on all ranks."""
         detector, ranks = self.trained, self.ranks
-        # Once: a generator given as random_state would go on if a fit is set up again.
+        # Only once, because a generator given as random_state would advance at each setup.
         seeds = self.drawn = self.drawn or draw_seeds(detector.random_state)
         self.checkpoint = self._open_checkpoint(seeds)
         if isinstance(self.checkpoint, Checkpoint):
@@ -193,7 +194,7 @@ class Fit:
         self.seeds = Seeds(first.weights, *(seed + 2 * ranks.rank for seed in first[1:]))
 
     def _open_checkpoint(self, seeds: Seeds) -> Checkpoint | NoCheckpoint:
-        """Look for what a fit like this one has left."""
+        """Open the checkpoint, which may hold the state of an earlier fit."""
         detector = self.trained
         if detector.checkpoint is None:
             return NoCheckpoint()
@@ -217,7 +218,7 @@ class Fit:
             check_enough(n, detector.false_alarm_rate)
 
     def _too_many(self) -> str:
-        """Say that the rows to train on do not fit into memory."""
+        """Return the message that the training rows do not fit into memory."""
         detector, X = self.trained, self.rows
         size = 4 * len(X) * int(np.prod(detector.input_shape_))
         way = f"a memory_limit below {detector.memory_limit}"
@@ -228,7 +229,7 @@ class Fit:
         return too_little(detector.device_, purpose, way)
 
     def _load(self, shared: dict[Any, Any]) -> tuple[InMemory, Batch | None]:
-        """Scale rows in memory as a whole: those to train on, and those to watch."""
+        """Scale all training and validation rows in memory."""
         detector, X, y = self.trained, self.rows, self.labels
         shape = detector.input_shape_
         samples = X.reshape(len(X), *shape)
@@ -272,7 +273,7 @@ class Fit:
         return Scaler.fit(blocks(rows), shape, how, gather, fill=fill, least=least)
 
     def _without_suspects(self, samples: np.ndarray) -> Division:
-        """Leave the rows that may be anomalies out of those to train on; labelled ones stay."""
+        """Remove suspected anomalies from the training rows, except for labelled rows."""
         detector, y, training = self.trained, self.labels, self.division.train
         judged = training if y is None else training[y[training] != 1]
         rows, shape = samples[judged], detector.input_shape_
@@ -284,7 +285,7 @@ class Fit:
         return self.division._replace(train=np.setdiff1d(training, left_out))
 
     def _read_from_disk(self) -> tuple[Streamed, Batch | None]:
-        """Leave rows to train on where they are, and load those to watch."""
+        """Set up training rows that stay on disk, and load the validation rows."""
         detector, X, y = self.trained, self.rows, self.labels
         Scores(len(X), detector.memory_limit)  # if a library is missing for them, say so now
         stream = Stream(
@@ -308,8 +309,8 @@ class Fit:
         rows = Streamed(stream, scaler, sample, self._prepared, self.seeds.prepare)
         if not len(rows.x):
             raise ValueError(
-                f"No row that the method learns from is in a sample of {len(sample)} rows; raise "
-                "memory_limit, or leave out the other rows."
+                f"A sample of {len(sample)} rows of X holds no row that the method learns from; "
+                "raise memory_limit, or leave out rows that it does not learn from."
             )
         if not len(held_out):
             return rows, None
@@ -317,7 +318,7 @@ class Fit:
         return rows, self._prepared(held_out, labels, self.seeds.prepare + 1)
 
     def _prepared(self, x: np.ndarray, y: np.ndarray | None, seed: Any) -> Batch:
-        """Let the method prepare scaled samples, and move them to the device."""
+        """Return scaled samples, prepared by the method and on the device."""
         if self.suspects is not None:
             kept = self.suspects.others(torch.from_numpy(x))
             kept = kept if y is None else np.union1d(kept, np.flatnonzero(y == 1))
@@ -342,7 +343,7 @@ class Fit:
     # --- the module -----------------------------------------------------------------------------
 
     def _build(self, rows: InMemory) -> None:
-        """Build the module and start it from rows; note what it was built by."""
+        """Build the module, start it from rows, and note which hyper-parameters it read."""
         detector, ranks = self.trained, self.ranks
         with global_generator(self.seeds.weights), torch.device("cpu"), noting_reads() as read:
             module = self.hooks._build_module(detector.input_shape_).float()
@@ -355,7 +356,10 @@ class Fit:
             if isinstance(part, StartsFromRows) and not self.start.weights:
                 part.start_from_rows(ranks.some_rows(rows.x, _SHOWN_ROWS))
             if isinstance(part, nn.modules.batchnorm._BatchNorm) and detector.batch_size == 1:
-                raise ValueError("batch_size=1 leaves BatchNorm nothing to average; use 2 or more.")
+                raise ValueError(
+                    "batch_size=1 cannot be used with BatchNorm, which needs several rows; use 2 "
+                    "or more."
+                )
         self.start.put_into(detector.module_)
 
     def _task(self, rows: InMemory, held_out: Batch | None) -> Task:
@@ -382,7 +386,7 @@ class Fit:
         )
 
     def _phases_with(self, values: dict[str, Tensor]) -> list[Phase]:
-        """Make phases whose losses read these hyper-parameters instead of the detector's."""
+        """Return phases whose losses read these hyper-parameters instead of the detector's."""
         other = object.__new__(type(self.trained))
         other.__dict__ = self.trained.__dict__ | values
         return other._phases()
@@ -390,7 +394,7 @@ class Fit:
     # --- after training -------------------------------------------------------------------------
 
     def complete(self, member: Member) -> None:
-        """Do all that comes after training, and let the detector have what was learned."""
+        """Do everything that comes after training, and copy the results to the detector."""
         if member.error is not None:
             raise member.error
         trained = self.trained
@@ -398,13 +402,13 @@ class Fit:
         self._refresh_after_training(member)
         self.start.finish(self)
         self._score_training_rows(member)
-        # Only now, in one step: a failed or interrupted fit has changed nothing.
+        # Only now and in one step, so that a failed or interrupted fit changes nothing.
         kept = {k: v for k, v in self.detector.__dict__.items() if not k.endswith("_")}
         self.detector.__dict__ = kept | trained.__dict__ | self.params
         self.task.checkpoint.remove()
 
     def _refresh_after_training(self, member: Member) -> None:
-        """Set what the score needs to know of all rows but those that calibrate."""
+        """Set buffers that the score needs, from all rows except calibration rows."""
         detector, rows = self.trained, self.task.rows
         how = self.hooks._after_training()
         if how is None:
@@ -420,7 +424,7 @@ class Fit:
         refresh(detector.module_, how, parts, detector.device_, self.ranks, member.at_once)
 
     def _score_training_rows(self, member: Member) -> None:
-        """Score all rows; find the threshold, and the scores that calibrate."""
+        """Score all rows, and set the threshold and the calibration scores."""
         detector, X = self.trained, self.rows
         limit = None if isinstance(X, np.ndarray) else detector.memory_limit
         scores = Scores(sum(self.ranks.gather(len(X))), limit)
@@ -432,12 +436,12 @@ class Fit:
                 unseen = as_unseen(part, [(half.left_out, half.tails) for half in self.halves])
                 detector._unseen_scores, part = unseen, ranked_as(unseen, part)
                 if self.labels is not None and not detector.calibration_fraction:
-                    # Known anomalies are no measure of normal rows.
+                    # Known anomalies do not measure how normal rows score.
                     detector.calibration_scores_ = np.sort(part[self.labels != 1])
             part = np.concatenate(self.ranks.gather(part))
             if not np.isfinite(part).all():
                 raise FloatingPointError(
-                    "Training rows got scores that are NaN or infinite. Lower lr, or set "
+                    "Some scores of training rows are NaN or infinite. Reduce lr, or set "
                     "scaler='standard' if the columns of X differ much in size."
                 )
             scores.add(part)

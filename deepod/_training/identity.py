@@ -1,4 +1,4 @@
-"""What tells a fit from others: a checkpoint of another one is no place to go on from."""
+"""The description of a fit, by which a checkpoint recognises it."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 from deepod._training.checkpoint import describe, describe_data
 from deepod._training.task import remembers
 
-# Hyper-parameters that training does without, or that a checkpoint says in other words.
+# Hyper-parameters that do not affect training, or that a checkpoint stores in another form.
 _NOT_IN_TRAINING = {
     *("contamination", "false_alarm_rate", "verbose", "checkpoint", "checkpoint_every"),
     *("random_state", "callbacks", "device"),
@@ -16,7 +16,7 @@ _NOT_IN_TRAINING = {
 
 
 def identity_of(fit: Any) -> dict[str, Any]:
-    """Describe class, parameters, data and start of a fit."""
+    """Return a description of the class, the parameters, the data and the start of a fit."""
     detector = fit.trained
     identity: dict[str, Any] = {
         "class": f"{type(detector).__module__}.{type(detector).__qualname__}"

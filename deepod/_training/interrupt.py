@@ -1,4 +1,4 @@
-"""Ctrl-C during training: it ends a step, not the middle of one."""
+"""Handling of Ctrl-C during training, which stops at the end of a step."""
 
 from __future__ import annotations
 
@@ -9,16 +9,17 @@ from typing import Any
 
 
 class Interrupt:
-    """Whether Ctrl-C was pressed, for a loop that looks at it after every step.
+    """A record of Ctrl-C, for a loop that checks it after every step.
 
     Parameters
     ----------
     message : callable
-        Gives the text of :meth:`error`.
+        Function that returns the text of :meth:`error`.
 
     Attributes
     ----------
     asked : bool
+        Whether Ctrl-C was pressed.
     """
 
     def __init__(self, message: Callable[[], str]) -> None:
@@ -26,25 +27,25 @@ class Interrupt:
         self._message = message
 
     def handle(self, number: int, frame: Any) -> None:
-        """Note it; the next time the program stops at once."""
+        """Record the first Ctrl-C; a second one stops the program at once."""
         self.asked = True
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     def error(self) -> KeyboardInterrupt:
-        """Make what to raise."""
+        """Return the KeyboardInterrupt to raise."""
         return KeyboardInterrupt(self._message())
 
 
 @contextmanager
 def at_end_of_step(message: Callable[[], str]) -> Iterator[Interrupt]:
-    """Keep Ctrl-C for the loop inside, which raises ``error()`` once it was ``asked``.
+    """Delay Ctrl-C in a ``with`` block, whose loop raises ``error()`` once it was ``asked``.
 
-    In the main thread, and if nobody else handles Ctrl-C; elsewhere everything is as without.
+    It has an effect only in the main thread, and only if the program has no handler of its own.
 
     Raises
     ------
     KeyboardInterrupt
-        At the end, if the loop did not come to look any more.
+        At the end of the block, if the loop did not check any more.
     """
     interrupt = Interrupt(message)
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:

@@ -25,26 +25,25 @@ STEPS_AT_ONCE = 256  # whose losses are read together, because reading waits for
 
 
 def train(tasks: Sequence[Task], engine: str = "auto") -> list[Member]:
-    """Train the modules of ``tasks`` in place: one, or several side by side.
+    """Train the module of one task in place, or those of several tasks together.
 
     Parameters
     ----------
     tasks : sequence of Task
-        Several must have modules of one architecture, as many rows and the same phases but for
-        learning rates; each ends with what it would have alone, rounding aside.
+        Several must have modules of one architecture, as many rows, and the same phases except for
+        learning rates. The results are those of each task alone, except for rounding.
     engine : str, default="auto"
-        How steps are carried out; "auto" records them where that pays and is possible.
+        How steps are executed; "auto" records them if that is possible and saves time.
 
     Returns
     -------
     members : list of Member
-        Their history, and their error if they failed: the others then go on.
+        The history of each task, and its error if it failed; the others then continue.
 
     Raises
     ------
     NotRecordableError
-        If ``engine`` names a way that the losses do not allow, or if several members do not train
-        side by side.
+        If the losses do not allow the given ``engine``, or several members cannot train together.
     KeyboardInterrupt
         After a step in which Ctrl-C was pressed.
     """
@@ -66,7 +65,7 @@ def train(tasks: Sequence[Task], engine: str = "auto") -> list[Member]:
 
 
 def _how_far(members: Sequence[Member]) -> str:
-    """Say how far training was when it was interrupted."""
+    """Return a message that says how far training was when it was interrupted."""
     history = max((member.history for member in members), key=len)
     text = "Training was interrupted in the first epoch"
     if history:
@@ -83,7 +82,7 @@ def _how_far(members: Sequence[Member]) -> str:
 
 
 class _Turn:
-    """One phase of all members, or several that take turns within each batch, epoch by epoch."""
+    """One phase of all members, or several phases that take turns within each batch."""
 
     def __init__(
         self, members: Sequence[Member], numbers: Sequence[int], interrupt: Interrupt
@@ -118,7 +117,7 @@ class _Turn:
         return [member.task.phases[i] for i in self.numbers]
 
     def _set_up(self, engine: str) -> int:
-        """Choose how steps are carried out, and return the first epoch to train."""
+        """Choose the engine, and return the number of the first epoch to train."""
         leader = self.members[0]
         resumed, leader.resumed = leader.resumed, {}
         if resumed:
@@ -170,9 +169,9 @@ class _Turn:
     # --- one pass over the rows ------------------------------------------------------------------
 
     def _steps_of(self, epoch: int) -> list[dict[str, float]]:
-        """Take all steps in a new order, and return the mean loss terms of every member.
+        """Take all steps of an epoch, and return the mean loss terms of every member.
 
-        A member with a loss that is not finite gets its error; once all have one, the pass ends.
+        A loss that is not finite sets an error on its member. If all have one, the epoch ends.
         """
         going = [k for k, member in enumerate(self.members) if not member.stopped]
         steps, totals = 0, [torch.zeros((), device="cpu")] * 2
@@ -193,9 +192,10 @@ class _Turn:
         return [self._by_name(own) for own in means.tolist()]
 
     def _steps(self, going: Sequence[int]) -> Iterator[tuple[Tensor, Tensor]]:
-        """Take all steps. After some: the rows in each, and its loss terms in all phases.
+        """Take all steps, and yield the results of several steps at a time.
 
-        Of shape (steps,) and (steps, members, terms), in float64 on the CPU.
+        They are the numbers of rows, (steps,), and the loss terms of all phases, (steps, members,
+        terms), in float64 on the CPU.
         """
         for member in self.members:
             member.task.module.train()
@@ -218,19 +218,19 @@ class _Turn:
                 yield _read(rows, terms)
 
     def _terms_in_order(self) -> list[tuple[str, str]]:
-        """Phase and name of all loss terms."""
+        """Return the phase and the name of each loss term, in order."""
         phases = zip(self._phases(self.members[0]), self.steppers, strict=True)
         return [(phase.name, name) for phase, stepper in phases for name in stepper.names]
 
     def _by_name(self, values: Sequence[float]) -> dict[str, float]:
-        """Add up the terms that have the same name in several phases."""
+        """Return loss terms by name; terms of several phases with the same name are added."""
         found: dict[str, float] = {}
         for (_, name), value in zip(self._terms_in_order(), values, strict=True):
             found[name] = found.get(name, 0.0) + value
         return found
 
     def _not_finite(self, terms: Tensor, steps: int, epoch: int) -> FloatingPointError | None:
-        """Name the first loss term of some steps, (steps, terms), that is not finite on a rank."""
+        """Return an error that names the first loss term, (steps, terms), that is not finite."""
         first = (~terms.isfinite()).nonzero()[:1].tolist()
         spots = [(step, column, float(terms[step, column])) for step, column in first]
         spots = [*chain(*self.ranks.gather(spots))]
@@ -249,7 +249,7 @@ class _Turn:
     def _close_epoch(
         self, member: Member, epoch: int, losses: dict[str, float], seconds: float
     ) -> None:
-        """Refresh, watch, note, tell the callbacks, write the checkpoint."""
+        """Do the refresh, validate, record the history, call callbacks, write the checkpoint."""
         start = time.perf_counter()
         task, phases = member.task, self._phases(member)
         for phase in phases:
@@ -272,14 +272,14 @@ class _Turn:
 
 
 def _read(rows: Sequence[int], terms: Sequence[Sequence[Tensor]]) -> tuple[Tensor, Tensor]:
-    """Read what some steps have put out: for each, the rows and the terms of all phases."""
+    """Return the results of several steps: their numbers of rows, and the terms of all phases."""
     of_phases = [torch.stack(of_phase) for of_phase in zip(*terms, strict=True)]
     count = torch.tensor(rows, dtype=torch.float64, device="cpu")
     return count, torch.cat(of_phases, 2).cpu().double()
 
 
 def _end(member: Member) -> None:
-    """Close a phase of one member, once."""
+    """End a phase of one member, once."""
     if not member.in_phase:
         return
     member.in_phase = False
@@ -290,7 +290,7 @@ def _end(member: Member) -> None:
 
 @torch.no_grad()
 def _watch(task: Task, phases: Sequence[Phase]) -> dict[str, float]:
-    """Loss terms of the held-out rows, with the same noise every epoch so that they compare."""
+    """Return the loss terms of the validation rows, with the same noise in every epoch."""
     if task.held_out is None:
         return {}
     task.module.eval()
@@ -310,7 +310,7 @@ def _watch(task: Task, phases: Sequence[Phase]) -> dict[str, float]:
 
 
 def _refresh_all(member: Member, how: Refresh) -> None:
-    """Refresh from all rows that are trained on."""
+    """Carry out a refresh from all training rows."""
     task = member.task
     chunks = task.rows.chunks(chunk_rows(task.rows.shape))
     refresh(task.module, how, chunks, task.rows.device, task.ranks, member.at_once)

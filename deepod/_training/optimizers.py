@@ -1,7 +1,7 @@
-"""Adam, AdamW and SGD by torch's own functions.
+"""Adam, AdamW and SGD with torch's own functions.
 
-Not by its classes: the first of these that is made imports torch's compiler, 800 modules in two
-seconds, in every process that trains.
+torch's optimiser classes are not used, because they import torch's compiler (800 modules, two
+seconds) in every process that trains.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ Moments = dict[str, Tensor]  # what is remembered of one tensor
 
 @dataclass
 class Group:
-    """Tensors that are trained with the same settings."""
+    """A group of tensors that are trained with the same settings."""
 
     tensors: list[Tensor]
     lr: float
@@ -50,16 +50,16 @@ class Optimizer:
 
     @property
     def tensors(self) -> list[Tensor]:
-        """All tensors, in their order."""
+        """The tensors of all groups, in their order."""
         return [tensor for group in self.groups for tensor in group.tensors]
 
     @property
     def gradients(self) -> list[Tensor]:
-        """Gradients of the tensors that have one."""
+        """The gradients of the tensors that have one."""
         return [tensor.grad for tensor in self.tensors if tensor.grad is not None]
 
     def zero_grad(self) -> None:
-        """Forget all gradients."""
+        """Delete all gradients."""
         for tensor in self.tensors:
             tensor.grad = None
 
@@ -83,13 +83,13 @@ class Optimizer:
         return self._moments[tensor]
 
     def end_epoch(self, epoch: int) -> None:
-        """Lower the learning rates, if the epoch that is over (counted from 0) is a milestone."""
+        """Reduce the learning rates if the epoch that has ended (counted from 0) is a milestone."""
         passed = self.milestones.count(epoch + 1)
         for group in self.groups:
             group.lr *= 0.1**passed
 
     def replace(self, tensors: Mapping[Tensor, Tensor], rows: Sequence[int] | None = None) -> None:
-        """Go on with other tensors in the place of these, and drop all that have no successor.
+        """Replace the tensors by others with the same state, and drop those without a successor.
 
         With ``rows``, a successor consists of these rows of its predecessor.
         """
@@ -110,12 +110,12 @@ class Optimizer:
         return {str(k): self._moments[t] for k, t in enumerate(tensors) if t in self._moments}
 
     def load_state_dict(self, state: Mapping[str, Moments]) -> None:
-        """Go on with these moments.
+        """Restore moments that ``state_dict`` has returned.
 
         Raises
         ------
         InvalidFileError
-            If they cannot be those of this optimiser after some steps.
+            If they cannot be moments of this optimiser.
         """
         tensors = self.tensors
         require(state, "optimizer")  # it has taken steps

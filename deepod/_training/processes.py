@@ -1,4 +1,4 @@
-"""What processes that train one model together tell each other."""
+"""Communication between processes that train one model together."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from torch import Tensor
 
 
 class Ranks:
-    """The processes of torch's default group; every method is to be called by all of them.
+    """The processes of torch's default group, all of which must call each method.
 
-    A single process, as :data:`ALONE`, has nobody to ask and needs no group.
+    A single process (:data:`ALONE`) needs no group.
 
     Attributes
     ----------
@@ -29,7 +29,7 @@ class Ranks:
         self.size = size
 
     def gather(self, value: Any) -> list[Any]:
-        """Collect a small object of every rank, in their order."""
+        """Return the small objects of all ranks, in the order of ranks."""
         if self.size == 1:
             return [value]
         values: list[Any] = [None] * self.size
@@ -37,7 +37,7 @@ class Ranks:
         return values
 
     def gather_rows(self, rows: Tensor) -> Tensor:
-        """Put the rows of all ranks behind one another."""
+        """Return the rows of all ranks, one rank after the other."""
         if self.size == 1:
             return rows
         lengths = self.gather(len(rows))
@@ -48,7 +48,7 @@ class Ranks:
         return torch.cat([part[:n] for part, n in zip(parts, lengths, strict=True)])
 
     def some_rows(self, rows: Any, most: int) -> Any:
-        """Return about ``most`` rows of every rank, an array or a tensor; of one alone, all."""
+        """Return about ``most`` rows of every rank; a single process returns all its rows."""
         if self.size == 1:
             return rows
         some = rows[:: 1 + len(rows) // most]
@@ -82,9 +82,9 @@ class Ranks:
     def average_gradients(self, gradients: Sequence[Tensor], n: int) -> None:
         """Replace gradients of the mean over n rows by those of the mean over all ranks' rows.
 
-        Not torch's DistributedDataParallel, which acts on a module's ``forward``: losses call the
-        parts of a module. One sum over all gradients at once costs less too, for networks of this
-        size.
+        torch's DistributedDataParallel is not used, because it acts on a module's ``forward``, and
+        losses call parts of a module. For small networks, one sum over all gradients is also
+        faster.
         """
         if self.size == 1:
             return
@@ -96,17 +96,20 @@ class Ranks:
             gradient.div_(count)
 
     def agree(self, error: Exception | None, signature: Any) -> None:
-        """Fail on all ranks if one has an error, or if they do not fit the same model."""
+        """Raise an error on all ranks if one has an error, or if they do not fit the same model."""
         told = self.gather((None if error is None else repr(error), signature))
         if error is not None:
             raise error
         failed = {rank: text for rank, (text, _) in enumerate(told) if text is not None}
         if failed:
-            raise RuntimeError(f"fit failed on other ranks: {failed}.")
+            raise RuntimeError(
+                f"fit was stopped on this rank, because it failed on other ranks: {failed}."
+            )
         others = [s for _, s in told if s != signature]
         if others:
             raise ValueError(
-                f"Ranks fit different models or samples: {signature} here, {others[0]} elsewhere."
+                f"The processes do not fit the same model: {signature} here, but {others[0]} in "
+                "another process; give all of them the same detector and samples of one shape."
             )
 
 
@@ -121,7 +124,7 @@ def current() -> Ranks:
 
 @contextmanager
 def together() -> Iterator[Ranks]:
-    """Let ``fit`` work with the other processes of torch's default group."""
+    """Make ``fit`` in a ``with`` block work with the processes of torch's default group."""
     ranks = Ranks(torch.distributed.get_rank(), torch.distributed.get_world_size())
     token = _current.set(ranks)
     try:

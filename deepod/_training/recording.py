@@ -1,4 +1,4 @@
-"""Run a function of tensors again and again without Python, autograd or dispatch by module."""
+"""Recording of functions of tensors, which are then run without Python, autograd and modules."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ Function = Callable[..., tuple[Tensor, ...]]  # of tensors; a tuple of tensors
 
 
 def record(function: Function, inputs: Sequence[Tensor]) -> Function:
-    """Write down the operations of ``function`` on ``inputs``, those of its gradients included.
+    """Record the operations of ``function`` on ``inputs``, including those of its gradients.
 
-    They become a function of TorchScript, whose interpreter runs it in C++. Not by torch's
-    ``make_fx``, which imports torch's compiler first.
+    They become a TorchScript function, which is run in C++. torch's ``make_fx`` is not used,
+    because it imports torch's compiler.
 
     Parameters
     ----------
     function : callable
-        Must do the same whatever the values of the tensors: no branch on them.
+        A function whose operations do not depend on the values of the tensors.
     inputs : sequence of Tensor
-        Those that ``function`` changes in place are changed.
+        Tensors to call it with; it may change them in place.
 
     Returns
     -------
     run : callable
-        Takes tensors of the same shapes, and changes the same ones in place.
+        The recording, for tensors of the same shapes; it changes the same ones in place.
 
     Raises
     ------
@@ -55,16 +55,16 @@ def record(function: Function, inputs: Sequence[Tensor]) -> Function:
 
 @lru_cache(maxsize=256)
 def _compiled(source: str) -> Function:
-    """Compile, once for many fits of one kind; torch does not give back all that this takes."""
+    """Compile a source, cached because torch never frees all memory of a compilation."""
     return torch.jit.CompilationUnit(source).run
 
 
 class _Recorder(TorchDispatchMode):
-    """Sees every operation below autograd and vmap."""
+    """A dispatch mode that sees every operation below autograd and vmap."""
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        """Keep torch from importing its compiler, which it does to keep it out of here."""
+        """Return True, without which torch would import its compiler."""
         return False
 
     def __init__(self, inputs: Sequence[Tensor]) -> None:
@@ -79,7 +79,7 @@ class _Recorder(TorchDispatchMode):
         return range(len(self.constants))
 
     def name(self, tensor: Tensor) -> str:
-        """Name of a tensor in the source."""
+        """Return the name of a tensor in the source."""
         if id(tensor) not in self._names:
             self._names[id(tensor)] = f"c{len(self.constants)}"
             self.constants.append(tensor)
@@ -146,7 +146,7 @@ def _flat(values: Any) -> list[Any]:
 
 
 def copies(tensors: Sequence[Tensor]) -> list[Tensor]:
-    """Copy every tensor."""
+    """Return a copy of every tensor."""
     return [tensor.clone() for tensor in tensors]
 
 
@@ -166,10 +166,10 @@ def _by_compiler(function: Function, inputs: Sequence[Tensor]) -> Function:
 
 
 def _by_cuda_graph(function: Function, inputs: Sequence[Tensor]) -> Function:
-    """Capture the step in a CUDA graph: one launch instead of hundreds.
+    """Capture the step in a CUDA graph, which takes one launch instead of hundreds.
 
-    State is at the same place in every step, so the graph works on it where it lies; what changes
-    from batch to batch is copied to where the graph looks for it.
+    The state stays at the same addresses, so that the graph works on it in place. What changes from
+    batch to batch is copied to the addresses that the graph reads.
     """
     step = _by_trace(function, inputs)
     static = list(inputs)

@@ -1,4 +1,4 @@
-"""Phases and epochs told to the callbacks that scikit-learn's ``set_callbacks`` was given."""
+"""Calls of scikit-learn's callbacks (``set_callbacks``) for phases and epochs."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from deepod.types import Event
 
 
 def reporters(fit: Any) -> list[Reporter]:
-    """Return a callback that tells those of scikit-learn, if the fit is one that they follow."""
+    """Return a callback that calls those of scikit-learn, if the fit has any."""
     context = getattr(fit.detector, "_callback_fit_ctx", None)
     return [] if context is None else [Reporter(fit, context)]
 
 
 class Reporter:
-    """Tells scikit-learn's callbacks of phases and, within these, of epochs.
+    """Callback that calls scikit-learn's callbacks for phases and their epochs.
 
     Parameters
     ----------
     fit : Fit
     context : sklearn.callback.CallbackContext
-        Of the whole fit.
+        Context of the whole fit.
     """
 
     def __init__(self, fit: Any, context: Any) -> None:
@@ -44,7 +44,7 @@ class Reporter:
     def __call__(self, event: Event) -> bool:
         """End the epoch, and the phase if a callback says so."""
         context, self.epoch = self.epoch, None
-        # Made only for callbacks that ask for it: all rows have to be scored.
+        # Only for callbacks that ask for it, because all rows have to be scored.
         detector = {"reconstruction_attributes": self._learned_so_far}
         stop: bool = context.call_on_fit_task_end(**self.told, **detector)
         return stop
@@ -56,9 +56,10 @@ class Reporter:
             phase.call_on_fit_task_end(**self.told)
 
     def _learned_so_far(self) -> dict[str, Any]:
-        """Return what the detector would know if training was over, but for ``history_``.
+        """Return the attributes that the detector would have if training ended now.
 
-        The threshold is that of rows that were trained on: cross-fitting comes at the end.
+        ``history_`` is left out. The threshold is that of trained rows, because cross-fitting comes
+        at the end.
         """
         fit = copy.copy(self.fit)
         fit.trained = fit.hooks = copy.copy(fit.trained)  # which gives it a module of its own

@@ -1,4 +1,4 @@
-"""A fit on series: chunks to train on, and the last part of each to learn the errors from."""
+"""The fit of a detector of series: training on chunks, calibration on the last part of each."""
 
 from __future__ import annotations
 
@@ -42,14 +42,14 @@ _OF_ROWS: dict[str, tuple[Any, str]] = {
     "categorical_features": (None, "channels are numbers. Turn categories into numbers first"),
     "datetime_features": (None, "the time of a series is its index, or the order of its rows"),
 }
-# Channels are divided by no less than this part of the median standard deviation: one that never
-# moved in training is known to be still, and to move is strong evidence against a point.
+# Channels are divided by at least this part of the median standard deviation. A channel that was
+# constant in training is thus kept, and a change of it is strong evidence of an anomaly.
 SCALE_FLOOR = 0.01
 _FEWEST_HELD_OUT = 10  # points, of a series whose last part is held out
 
 
 class SeriesFit(Fit):
-    """One detector of series on its way through ``fit``; X is a ``Series``."""
+    """The fit of one detector of series; X is a ``Series``."""
 
     def __init__(self, number: int, detector: Any, X: Any, y: Any) -> None:
         self.series = as_series(X)
@@ -67,20 +67,22 @@ class SeriesFit(Fit):
         check_length(name, window, lengths, least, detector._needed_points)
         super()._validate()
         if self.ranks.size > 1:
-            raise ValueError(f"{name} trains in one process.")
+            raise ValueError(
+                f"{name} cannot train in several processes; call fit in a single process."
+            )
         if isinstance(self.rows, Source):  # a large memory map: points take little memory
             self.rows = self.rows.read(0, len(self.rows))
         if detector._whole_episodes() and self.series.form != "episodes":
             raise ValueError(
-                f"{name} with these parameters learns from episodes of one length: give X as an "
-                "array (n, T, channels)."
+                f"{name} with these parameters needs episodes of equal length: give X as an array "
+                "(n, T, channels)."
             )
         most = detector._longest_window(detector.input_shape_)
         window = resolve_window(window, most, lengths, least.points)
         detector.window_ = detector._possible_window(window)
 
     def _divide(self) -> None:
-        """Hold out the last points, or the last episodes."""
+        """Hold out the last points of each series, or the last episodes."""
         detector, spans = self.trained, spans_of(self.series.lengths)
         least = detector._needed_points(detector.window_)
         if detector._whole_episodes():
@@ -89,7 +91,7 @@ class SeriesFit(Fit):
         self.train_on, self.watched = last_parts(rest, detector.validation_fraction, least)
 
     def _load(self, shared: dict[Any, Any]) -> tuple[Any, Batch | None]:
-        """Scale all points; those to train on are taken in chunks."""
+        """Scale all points, and set up chunks of those to train on."""
         detector, X, shape = self.trained, self.rows, self.trained.input_shape_
         ranges = [X[part][self._normal(part)] for part in self._parts(self.train_on)]
         ranges = [part for part in ranges if len(part)]
@@ -127,7 +129,7 @@ class SeriesFit(Fit):
         return [slice(span.start, span.stop) for span in spans]
 
     def _normal(self, part: slice) -> Any:
-        """Which points of a part are not labelled as anomalies."""
+        """Return which points of a part are not labelled as anomalies."""
         return slice(None) if self.labels is None else self.labels[part] == 0
 
     def _build(self, rows: InMemory) -> None:
@@ -145,7 +147,7 @@ class SeriesFit(Fit):
         return replace(task, noise=lambda n, stream: self.hooks._noise(n, rows.shape, stream))
 
     def _refresh_after_training(self, member: Member) -> None:
-        """Learn how large errors are from points that were not trained on, if there are any."""
+        """Learn the distribution of errors, from held-out points if there are any."""
         spans = self.watched or self.calibrate or self.train_on
         self.trained._learn_errors(self.trained.module_, self.points, spans)
 
@@ -247,9 +249,9 @@ def resolve_window(
 
 
 def last_parts(spans: list[Span], fraction: float, least: int) -> tuple[list[Span], list[Span]]:
-    """Divide series: those to train on, and the last part of each.
+    """Divide each series into a part to train on and a last part that is held out.
 
-    Of series that are too short for that, whole ones: the last.
+    If the series are too short for that, the last ones are held out as a whole.
 
     Parameters
     ----------
@@ -257,12 +259,12 @@ def last_parts(spans: list[Span], fraction: float, least: int) -> tuple[list[Spa
     fraction : float
         Share of the points to hold out.
     least : int
-        Points that there must be left of a series.
+        Smallest number of points of a part.
 
     Returns
     -------
     kept, held_out : list of Span
-        What leads up to the points held out is the series that they are of.
+        The context of held-out points is the part of their series before them.
     """
     if not fraction:
         return spans, []

@@ -1,4 +1,4 @@
-"""One optimiser step as a function of tensors: recorded, and for several modules side by side."""
+"""An optimiser step as a function of tensors, to record it and to stack several modules."""
 
 from __future__ import annotations
 
@@ -23,16 +23,16 @@ MOST_RECORDINGS = 8  # of as many sizes of batches; steps of any other size are 
 
 
 class NotRecordableError(ValueError):
-    """The loss cannot be written down, or not for several members at once."""
+    """Error raised if a loss cannot be recorded, or not for several members at once."""
 
 
 class Stack:
-    """Several modules of one architecture as one: what they hold becomes rows of shared tensors.
+    """Several modules of one architecture, whose tensors become rows of shared tensors.
 
     Attributes
     ----------
     flat : Tensor of shape (members, values)
-        All parameters of each module, side by side.
+        All parameters of each module, one after the other.
     buffers : dict of Tensor of shape (members, ...)
     """
 
@@ -55,7 +55,7 @@ class Stack:
         )
 
     def _attach(self, modules: list[nn.Module], tensors: list[Tensor]) -> None:
-        """Make the modules view rows of the tensors."""
+        """Make the tensors of the modules views of rows of the shared tensors."""
         self.modules = modules
         self.flat, *buffers = tensors
         names = [name for name, _ in modules[0].named_buffers()]
@@ -67,7 +67,7 @@ class Stack:
                 buffer.data = self.buffers[name][k]
 
     def keep(self, members: Sequence[int]) -> None:
-        """Go on with these rows alone."""
+        """Keep only these rows."""
         kept = torch.tensor(members, device=self.flat.device)
         modules = [self.modules[k] for k in members]
         self._attach(
@@ -83,18 +83,18 @@ def detach(module: nn.Module) -> None:
 
 
 class Functional(Stepper):
-    """The step as one function of tensors: recorded, and for several members at once.
+    """A stepper whose step is one function of tensors, recorded and for all members at once.
 
     Parameters
     ----------
     stack : Stack
-        Holds the members' modules; phases that take turns share it.
+        The members' modules; phases that take turns share it.
     tasks : sequence of Task
-        One per member.
+        One task per member.
     number : int
-        Which of their phases.
+        Number of the phase.
     how : str
-        An engine. With "eager" the function is called as it is.
+        The engine; with "eager", the function is not recorded.
 
     Raises
     ------
@@ -115,7 +115,7 @@ class Functional(Stepper):
         self._prepare()
 
     def _cut(self) -> list[tuple[bool, list[str]]]:
-        """Neighbouring parameters that are trained, or not, in as few parts as possible."""
+        """Return the parameters as few runs of neighbours that are all trained or all frozen."""
         task, phase = self.tasks[0], self.tasks[0].phases[self.number]
         parameters = {name: p.detach() for name, p in task.module.named_parameters()}
         trained = {n: parameters[n].requires_grad_() for n in selected(task.module, phase)}
@@ -133,14 +133,14 @@ class Functional(Stepper):
         return slice(self.stack.columns[part[0]][0], self.stack.columns[part[-1]][1])
 
     def _trained(self) -> list[list[Tensor]]:
-        """List what the optimiser updates: all at once, or the trained parts of every member."""
+        """Return the tensors to update: one for everything, or the trained parts of each member."""
         if self.jointly:
             return [[self.stack.flat]]
         columns = [self._place(part) for trained, part in self.parts if trained]
         return [[row[part] for part in columns] for row in self.stack.flat]
 
     def _prepare(self) -> None:
-        """Record the step for every size of batch to come, and forget older recordings."""
+        """Record the step for every size of batch, and drop older recordings."""
         values = {name: [task.values[name] for task in self.tasks] for name in self.tasks[0].values}
         like = self.stack.flat
         self.values = [
@@ -156,7 +156,7 @@ class Functional(Stepper):
         self.runs = {size: self._recorded(size) for size in sizes}
 
     def keep(self, members: Sequence[int]) -> None:
-        """Go on with these members alone."""
+        """Keep only these members."""
         if len(self.stack.modules) > len(members):  # the first of the steppers that share it
             self.stack.keep(members)
         self.tasks = [self.tasks[k] for k in members]
@@ -175,7 +175,7 @@ class Functional(Stepper):
         values: dict[str, Tensor],
         batch: list[Tensor],
     ) -> tuple[Tensor, Tensor]:
-        """Loss of one member, and its terms, (terms,)."""
+        """Return the loss of one member, and its terms, (terms,)."""
         task = self.tasks[0]
         phases = task.phases_with(values) if values and task.phases_with else task.phases
         tensors = {f"module.{name}": t for name, t in (parameters | buffers).items()}
@@ -186,7 +186,7 @@ class Functional(Stepper):
         return sum(terms.values()), torch.stack(list(terms.values()))
 
     def _function(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        """From parameters, buffers, values and batch to loss terms and gradients."""
+        """Map parameters, buffers, values and a batch to loss terms and gradients."""
         rest = iter(inputs)
         parameters, trained = {}, []
         for is_trained, part in self.parts:
@@ -233,11 +233,11 @@ class Functional(Stepper):
         return terms.unsqueeze(0) if self.alone else terms
 
     def state_dict(self) -> dict[str, Any]:
-        """Give also the sizes of batches; late ones may not have been recorded."""
+        """Return the state with the sizes of batches, of which late ones may not be recorded."""
         return super().state_dict() | {"sizes": list(self.runs)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there, with steps that round as they did."""
+        """Restore a state, so that later steps round in the same way."""
         super().load_state_dict(state)
         most = max(2, self.tasks[0].batch_size + 1)  # see even_parts
         require(all(is_count(size, most) and size for size in state["sizes"]), "sizes of batches")
@@ -248,14 +248,14 @@ class Functional(Stepper):
     # --- recording ------------------------------------------------------------------------------
 
     def _late(self, size: int) -> Function:
-        """Build what ``step`` calls for a size that was not known beforehand."""
+        """Return the function of ``step`` for a size of batch that was not known beforehand."""
         if len(self.runs) < MOST_RECORDINGS:
             with suppress(Exception):
                 return self._recorded(size)
         return _with_gradients(self._function)
 
     def _recorded(self, size: int) -> Function:
-        """Build what ``step`` calls, after a check against the function itself."""
+        """Return the recorded function of ``step``, checked against the function itself."""
         with global_generator():  # dropout draws from it
             return self._tried(size)
 
@@ -282,7 +282,7 @@ class Functional(Stepper):
         return run
 
     def _check_members(self, batches: Sequence[Batch], terms: Tensor) -> None:
-        """Compare the terms, (members, terms), with those of each member's own loss."""
+        """Compare the terms, (members, terms), with those of each member alone."""
         for task, batch, together in zip(self.tasks, batches, terms, strict=True):
             with torch.enable_grad():
                 own = task.phases[self.number].loss(copy.deepcopy(task.module), batch)
@@ -291,7 +291,7 @@ class Functional(Stepper):
 
 
 class _Call(nn.Module):
-    """A loss on a module, as a module: ``functional_call`` then puts tensors into it."""
+    """A module whose forward computes a loss, for use with ``functional_call``."""
 
     def __init__(self, module: nn.Module, loss: Callable[[nn.Module, Batch], Any]) -> None:
         super().__init__()
@@ -299,7 +299,7 @@ class _Call(nn.Module):
         self.loss = loss
 
     def forward(self, batch: Batch) -> Any:
-        """Compute the loss terms."""
+        """Return the loss terms."""
         buffers = dict(self.module.named_buffers())
         terms = self.loss(self.module, batch)
         if any(b is not buffers[name] for name, b in self.module.named_buffers()):
@@ -321,7 +321,7 @@ def _tensors(batch: Batch) -> list[Tensor]:
 
 
 def _batch(tensors: Sequence[Tensor], like: Batch) -> Batch:
-    """Put the tensors of a batch in their places again."""
+    """Return a batch from its tensors."""
     rest = iter(tensors)
     x = next(rest)
     y = None if like.y is None else next(rest)
@@ -331,7 +331,7 @@ def _batch(tensors: Sequence[Tensor], like: Batch) -> Batch:
 
 
 def _clip(gradients: Sequence[Tensor], largest: Tensor) -> None:
-    """Do what ``clip_grad_norm_`` does, for every member; gradients are (members, values)."""
+    """Clip gradients, (members, values), of every member as ``clip_grad_norm_`` does."""
     norms = [torch.linalg.vector_norm(gradient, dim=1) for gradient in gradients]
     norm = torch.linalg.vector_norm(torch.stack(norms), dim=0).unsqueeze(1)
     # No bound is infinite; over an infinite norm it would be NaN.

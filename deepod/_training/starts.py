@@ -1,4 +1,4 @@
-"""What a fit begins with instead of new weights, and what of them stays as it is."""
+"""Starts of fits from given weights, some of which may be frozen."""
 
 from __future__ import annotations
 
@@ -19,40 +19,41 @@ from deepod.types import Batch, Losses, Phase, Shape
 
 
 class Watcher(Protocol):
-    """What follows a fit from its first step to its last."""
+    """Protocol of objects that observe a fit from its first step to its last."""
 
     def begin(self, module: nn.Module) -> None:
-        """Be told the module, with the values that training begins with."""
+        """Receive the module with its values before training."""
 
     def end(self, fit: Any) -> None:
-        """Be told the fit, when its module is trained."""
+        """Receive the fit after training."""
 
 
 @dataclass(frozen=True, eq=False)
 class Start:
-    """What a fit begins with, and what it does otherwise than a fit from nothing.
+    """The weights from which a fit starts, and how it differs from a fit with new weights.
 
     Parameters
     ----------
     weights : dict of ndarray, optional
-        Parameters and buffers to begin with, by their names in the module; None: new ones.
+        Parameters and buffers by their names in the module; None stands for new ones.
     shape : tuple of int
-        Of the samples that they were learned from.
+        Shape of the samples that they were trained on.
     frozen : tuple of str
-        Parameters that stay as they are.
+        Names of parameters that are not trained.
     fresh : tuple of str
-        Parameters that begin anew.
+        Names of parameters that get new values.
     lr_scale : float
         Factor of the learning rates.
     scaler : Scaler, optional
-        Stays; None: one is learned from the rows.
+        A scaler to keep; None learns one from the rows.
     known : dict
-        Attributes of the detector that stay too: what it knows of the columns.
+        Other attributes of the detector to keep, which describe the columns.
     passes : int, optional
-        Passes over the rows, at most, that ``epochs="auto"`` stands for.
+        Largest number of epochs that ``epochs="auto"`` may choose.
     terms : callable, optional
-        Further terms of every loss, of the module alone.
+        Additional terms of every loss, computed from the module.
     watcher : Watcher, optional
+        An object that observes the fit.
     """
 
     weights: dict[str, np.ndarray] | None = None
@@ -68,23 +69,23 @@ class Start:
 
     @property
     def alone(self) -> bool:
-        """Whether the fit may not train side by side with others."""
+        """Whether the fit cannot be stacked with others."""
         return bool(self.frozen) or self.terms is not None
 
     def of_half(self) -> Start:
-        """Return the start of a fit of half of the rows, which are encoded by now."""
+        """Return the start of the fit of one half in cross-fitting, whose rows are encoded."""
         return replace(self, known={}, watcher=None)
 
     def check(self, shape: Shape) -> None:
-        """Refuse samples of another shape."""
+        """Raise ValueError for samples of another shape."""
         if self.weights is not None and shape != self.shape:
             raise ValueError(
-                f"X has samples of shape {shape}, and the weights to start from were learned on "
-                f"samples of shape {self.shape}: both must be the same."
+                f"X has samples of shape {shape}, but the weights to start from were trained on "
+                f"samples of shape {self.shape}; both must be the same."
             )
 
     def put_into(self, module: nn.Module) -> None:
-        """Put the weights into a new module, and hold those that are frozen."""
+        """Load the weights into a new module, and freeze parameters."""
         if self.weights is not None:
             given = {k: torch.tensor(v) for k, v in self.weights.items() if k not in self.fresh}
             try:
@@ -93,8 +94,8 @@ class Start:
                 missing, unknown = list(given), []
             if unknown or set(missing) != set(self.fresh):
                 raise ValueError(
-                    "The network is not the one whose weights it is to start from: leave the "
-                    "parameters that it is built by, such as network, as they were."
+                    "The weights to start from belong to another network: do not change parameters "
+                    "on which the network depends, such as network or latent_dim."
                 )
         for name in self.frozen:
             module.get_parameter(name).requires_grad_(False)
@@ -102,22 +103,21 @@ class Start:
             self.watcher.begin(module)
 
     def finish(self, fit: Any) -> None:
-        """Let go of what was held, once it is trained."""
+        """Unfreeze the parameters after training."""
         for name in self.frozen:
             fit.trained.module_.get_parameter(name).requires_grad_()
         if self.watcher is not None:
             self.watcher.end(fit)
 
     def adapted(self, task: Task) -> Task:
-        """Give the phases of a task the learning rates and terms that belong to this start.
+        """Return a task whose phases have the learning rates and the loss terms of this start.
 
-        A phase whose loss reaches nothing but what is frozen has no steps; those of a cycle are
-        left out.
+        A phase that could train frozen parameters only takes no steps; in a cycle, it is left out.
 
         Raises
         ------
         ValueError
-            If no phase has any.
+            If no phase takes steps.
         """
         if not self.alone and self.lr_scale == 1:
             return task
@@ -132,11 +132,13 @@ class Start:
             loss = phase.loss if self.terms is None else _with(phase.loss, self.terms)
             phases.append(replace(phase, lr=lr, loss=loss))
         if idle and idle == len(task.phases):
-            raise ValueError("freeze leaves nothing that the loss depends on: freeze less.")
+            raise ValueError(
+                "freeze leaves no parameter to train on which a loss depends: freeze less."
+            )
         return replace(task, phases=phases)
 
     def identity(self) -> dict[str, Any]:
-        """Describe it for a checkpoint; a fit from new weights adds nothing."""
+        """Return a description for a checkpoint, which is empty for new weights."""
         if self.weights is None and self.terms is None:
             return {}
         weights = self.weights or {}
@@ -160,7 +162,7 @@ def _with(
 
 
 def _trains(task: Task, phase: Phase) -> bool:
-    """Whether the loss of a phase reaches a parameter that the phase may train."""
+    """Return whether the loss of a phase depends on a parameter that the phase may train."""
     tensors = [*selected(task.module, phase).values()]
     if not tensors:
         return False
@@ -181,12 +183,12 @@ def _trains(task: Task, phase: Phase) -> bool:
 
 
 def weights_of(module: nn.Module) -> dict[str, np.ndarray]:
-    """Copy all parameters and buffers."""
+    """Return copies of all parameters and buffers."""
     return {name: t.numpy(force=True).copy() for name, t in module.state_dict().items()}
 
 
 def layers(module: nn.Module) -> list[tuple[str, list[str]]]:
-    """List the parts that have parameters of their own, in their order, and the names of these."""
+    """Return the parameter names of each layer that has its own parameters, in order."""
     found = []
     for name, part in module.named_modules():
         own = [f"{name}.{p}" if name else p for p, _ in part.named_parameters(recurse=False)]
@@ -196,18 +198,18 @@ def layers(module: nn.Module) -> list[tuple[str, list[str]]]:
 
 
 def frozen_names(module: nn.Module, freeze: str | int | Iterable[str] | None) -> tuple[str, ...]:
-    """Find the parameters that ``freeze`` names.
+    """Return the names of the parameters that ``freeze`` selects.
 
     Parameters
     ----------
     module : torch.nn.Module
     freeze : None, str, int or iterable of str
-        As :meth:`deepod.BaseDetector.transfer` takes it.
+        The argument of :meth:`deepod.BaseDetector.transfer`.
 
     Raises
     ------
     ValueError
-        If it names nothing, or everything.
+        If it selects no parameter, or all.
     """
     names = [name for name, _ in module.named_parameters()]
     parts = layers(module)
@@ -219,20 +221,25 @@ def frozen_names(module: nn.Module, freeze: str | int | Iterable[str] | None) ->
         )
     if isinstance(freeze, int | np.integer):
         if not 0 < freeze <= len(parts):
-            raise ValueError(f"freeze={freeze} must be from 1 to {len(parts)}, the layers there.")
+            raise ValueError(
+                f"freeze must be from 1 to {len(parts)}, the number of layers with parameters, got "
+                f"{freeze}."
+            )
         frozen = {name for _, own in parts[: int(freeze)] for name in own}
     else:
         wanted = [freeze] if isinstance(freeze, str) else list(freeze)
         frozen = set().union(*(_named(part, names) for part in wanted))
     if not frozen:
-        raise ValueError(f"freeze={freeze!r} names no parameter; leave it None.")
+        raise ValueError(
+            f"freeze={freeze!r} names no parameter; use None in order to freeze nothing."
+        )
     if frozen == set(names):
         raise ValueError(f"freeze={freeze!r} leaves no parameter to train; freeze less.")
     return tuple(name for name in names if name in frozen)
 
 
 def _named(part: str, names: Sequence[str]) -> set[str]:
-    """Find the parameters of a part; "encoder" is all but the head where no part is called so."""
+    """Return the parameters of a part; "encoder" may stand for all but the head."""
     found = {name for name in names if name == part or name.startswith(f"{part}.")}
     if part == "encoder" and not found:
         inside = {name for name in names if "encoder" in name.split(".")}
@@ -241,16 +248,19 @@ def _named(part: str, names: Sequence[str]) -> set[str]:
     if not found:
         tops = sorted({name.partition(".")[0] for name in names})
         raise ValueError(
-            f"freeze names {part!r}, and the network has no such part: its parts are "
-            f"{', '.join(tops)}, and its parameters {', '.join(names)}."
+            f"freeze names {part!r}, but the network has no such part: its parts are "
+            f"{', '.join(tops)}, and its parameters are {', '.join(names)}."
         )
     return found
 
 
 def head_names(module: nn.Module) -> tuple[str, ...]:
-    """Find the parameters of the head: of the parts called so, or else of the last layer."""
+    """Return the parameters of the head: of the parts with this name, or of the last layer."""
     parts = layers(module)
     heads = [own for name, own in parts if "head" in name.split(".")] or [parts[-1][1]]
     if len(heads) == len(parts):
-        raise ValueError("reset_head=True leaves nothing to start from: there is but one layer.")
+        raise ValueError(
+            "reset_head=True would reset everything, because the network has only one layer; use "
+            "reset_head=False."
+        )
     return tuple(name for own in heads for name in own)

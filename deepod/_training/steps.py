@@ -1,4 +1,4 @@
-"""One optimiser step in plain torch, and what all ways of carrying one out have in common."""
+"""Optimiser steps in plain torch, and the interface of all steppers."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from deepod.types import Batch, Phase
 
 
 class Stepper(abc.ABC):
-    """One optimiser step after the other on the losses of one phase.
+    """Base class of objects that take the optimiser steps of one phase.
 
     Attributes
     ----------
     names : tuple of str
-        Loss terms; known after the first step.
+        Names of the loss terms, known after the first step.
     optimizer : Optimizer
     """
 
@@ -32,19 +32,19 @@ class Stepper(abc.ABC):
         """Train every member on its batch, and return its weighted terms, (members, terms)."""
 
     def keep(self, members: Sequence[int]) -> None:  # noqa: B027
-        """Go on with these members alone."""
+        """Keep only these members."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Give what the next step takes from those before it, apart from the module."""
+        """Return the state that the next step needs from those before it, without the module."""
         return {"moments": self.optimizer.state_dict()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from there."""
+        """Restore a state that ``state_dict`` has returned."""
         self.optimizer.load_state_dict(state["moments"])
 
 
 class Eager(Stepper):
-    """Plain autograd on one module: the reference for all others."""
+    """A stepper with plain autograd on one module, the reference for all others."""
 
     def __init__(self, task: Task, phase: Phase) -> None:
         self.module, self.loss, self.ranks = task.module, phase.loss, task.ranks
@@ -75,16 +75,16 @@ def selected(module: nn.Module, phase: Phase) -> dict[str, nn.Parameter]:
 
 
 def settings(task: Task, phase: Phase) -> tuple[float, float]:
-    """Return learning rate and weight decay."""
+    """Return the learning rate and the weight decay of a phase."""
     return task.lr if phase.lr is None else phase.lr, task.weight_decay
 
 
 def optimizer(
     tasks: Sequence[Task], phases: Sequence[Phase], trained: Sequence[Sequence[Tensor]]
 ) -> Optimizer:
-    """Make one optimiser, with a group of tensors for members of the same settings.
+    """Return an optimiser with one group of tensors for members with the same settings.
 
-    ``trained`` has one list per member, or one for all.
+    ``trained`` holds one list per member, or a single list for all.
     """
     groups: dict[tuple[float, float], Group] = {}
     for task, phase, tensors in zip(tasks, phases, trained, strict=False):

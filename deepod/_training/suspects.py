@@ -1,4 +1,4 @@
-"""Which training rows may be anomalies: those far from the others."""
+"""Suspects: training rows far from the others, which may be anomalies."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from deepod._inputs.seeds import global_generator
 from deepod._scoring.apply import chunk_rows, score
 from deepod._scoring.neighbors import References
 
-# The distances of Neighbors() by default, to fewer rows: they only have to tell the farthest.
+# The distances of Neighbors() by default, but to fewer rows, which suffice to find the farthest.
 _NEAR, _FAR, _MOST = 5, 0.05, 2000
 
 
 class Suspects:
-    """Tells the share of rows that are farthest from the others.
+    """A detector of the share of rows that are farthest from the others.
 
     Parameters
     ----------
     share : float
     x : Tensor of shape (n, *shape)
-        Scaled rows to learn from: those to tell, or a sample of them.
+        Scaled rows to learn from: all rows, or a sample of them.
     device : torch.device
     seed : int
-        Of the choice of rows for comparison, of very many.
+        Seed for the choice of rows to compare with, if there are very many.
     """
 
     def __init__(self, share: float, x: Tensor, device: torch.device, seed: int) -> None:
@@ -32,11 +32,11 @@ class Suspects:
         with global_generator(seed), torch.device("cpu"):
             self.references = References(tuple(x.shape[1:]), _NEAR, _FAR, _MOST)
         self.references.to(device).start_from_rows(x.to(device))
-        # How far the farthest are: of rows to come, about as many will be.
+        # The distance of the farthest rows; about the same share of other rows will exceed it.
         self.limit = float(np.quantile(self._scores(x), 1 - share))
 
     def others(self, x: Tensor) -> np.ndarray:
-        """Find the numbers of the rows, of (n, *shape), that are no suspects."""
+        """Return the numbers of those of the rows, (n, *shape), that are not suspects."""
         return np.flatnonzero(self._scores(x) <= self.limit)
 
     def _scores(self, x: Tensor) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""What to train, on what and how; and how far that is."""
+"""Tasks for the training loop, and their progress."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ ENGINES = ("eager", "trace", "compile", "cuda_graph")
 
 @dataclass(frozen=True)
 class Task:
-    """One member: what to train, on what, and how."""
+    """The task of one member: a module, the rows to train it on, and the settings."""
 
     module: nn.Module
     rows: Rows
@@ -39,30 +39,30 @@ class Task:
     ranks: Ranks = ALONE  # processes, each with rows of its own
     max_grad_norm: float | None = None
     checkpoint: Checkpoint | NoCheckpoint = field(default_factory=NoCheckpoint)
-    # Hyper-parameters in which members side by side differ, and the phases whose losses take them
-    # from here, as tensors.
+    # Hyper-parameters in which stacked members differ, and the phases whose losses read them from
+    # here as tensors.
     values: dict[str, float] = field(default_factory=dict)
     phases_with: Callable[[dict[str, Tensor]], Sequence[Phase]] | None = None
 
     def draw(self) -> Iterator[Batch]:
-        """Draw the batches of one epoch, in a new order."""
+        """Yield the batches of one epoch in a new order."""
         for x, y in self.rows.batches(self.order_stream, self.batch_size):
             yield Batch(x, y, self.noise(len(x), self.noise_stream))
 
     def example(self, size: int) -> Batch:
-        """Return some batch of ``size`` rows; no stream notices."""
+        """Return some batch of ``size`` rows without advancing any random stream."""
         x, y = self.rows.head(size)
         return Batch(x, y, self.noise(size, torch.Generator(x.device).manual_seed(0)))
 
 
 def turns(phases: Sequence[Phase]) -> list[list[int]]:
-    """Group phases: neighbours that name the same cycle, any other phase by itself."""
+    """Return the phases in groups: successive phases of the same cycle, and single phases."""
     groups = groupby(enumerate(phases), key=lambda p: p[1].cycle or p[0])
     return [[i for i, _ in group] for _, group in groups]
 
 
 class Member:
-    """A task on its way through training.
+    """A task and its progress in training.
 
     Attributes
     ----------
@@ -71,13 +71,13 @@ class Member:
         held-out rows are prefixed ``validation_``.
     error : Exception or None
     engine : str
-        What the last phase ran on.
+        Engine of the last phase.
     at_once : AtOnce
-        Rows that are scored at once, in training and after it.
+        Limit on the rows that are scored at once, in training and after it.
     turn : int
-        First phase that is not over.
+        Number of the first phase that has not ended.
     resumed : dict
-        Of a fit that goes on from a checkpoint, how far it was within that phase.
+        Progress within that phase, if the fit continues from a checkpoint.
     """
 
     def __init__(self, task: Task, at_once: AtOnce | None = None) -> None:
@@ -96,7 +96,7 @@ class Member:
                 self._load(state)
 
     def _load(self, state: Mapping[str, Any]) -> None:
-        """Be where another fit was when it called :meth:`save`."""
+        """Restore the progress of a fit that :meth:`save` has written."""
         task = self.task
         self.turn, self.engine = state["turn"], state["engine"]
         self.history, self.resumed = state["history"], state["resumed"]
@@ -111,7 +111,7 @@ class Member:
             callback.load_state_dict(own)
 
     def _check_how_far(self) -> None:
-        """Refuse a file whose history does not lead to where it says that training is."""
+        """Raise InvalidFileError if the history in a file does not fit its other contents."""
         phases = self.task.phases
         starts = [*(turn[0] for turn in turns(phases)), len(phases)]
         require(type(self.turn) is int and self.turn in starts, "turn")
@@ -137,7 +137,7 @@ class Member:
         require(not told, "history")
 
     def begin_epoch(self, phase: str, epoch: int, epochs: int) -> None:
-        """Tell the callbacks that have a method for it; an error of theirs is the member's own."""
+        """Call ``begin_epoch`` of callbacks that have it; an error is set on the member."""
         try:
             for callback in self.task.callbacks:
                 getattr(callback, "begin_epoch", lambda *_: None)(phase, epoch, epochs)
@@ -145,11 +145,11 @@ class Member:
             self.error = error
 
     def resuming(self) -> AbstractContextManager[None]:
-        """Have errors inside blame the file, if the member has come from one."""
+        """Convert errors to ones that name the checkpoint, if the member was loaded from it."""
         return self.task.checkpoint.reading() if self.resumed else nullcontext()
 
     def save(self, resumed: Mapping[str, Any] | None = None) -> None:
-        """Write the checkpoint: between phases, or in one, with what is to be ``resumed``."""
+        """Write the checkpoint between phases, or within one with its progress (``resumed``)."""
         task = self.task
 
         def state() -> dict[str, Any]:
@@ -169,5 +169,5 @@ class Member:
 
 
 def remembers(callback: Any) -> bool:
-    """Whether a callback has a state that a checkpoint has to hold."""
+    """Return whether a callback has a state for the checkpoint."""
     return hasattr(callback, "state_dict") and hasattr(callback, "load_state_dict")

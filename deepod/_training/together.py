@@ -1,4 +1,4 @@
-"""Fitting one detector, or many: those whose steps are the same but for numbers go side by side."""
+"""Fitting of one detector or many; those whose steps differ only in numbers are stacked."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ MOST_MEMBERS = 64  # side by side: more are no faster, and take more memory
 def fit_all(
     detectors: Sequence[Any], Xs: Sequence[Any], ys: Sequence[Any], begin: Start | None = None
 ) -> list[Exception | None]:
-    """Fit every detector on its X and y; those that are alike train side by side.
+    """Fit every detector on its X and y; similar ones are stacked and trained together.
 
-    With ``begin``, all begin with that, and not with what ``transfer`` has given them.
+    ``begin`` is a start for all of them, instead of the one that ``transfer`` has set.
 
     Returns
     -------
     errors : list of Exception or None
-        Why a detector could not be fitted. Such a detector is as it was before.
+        The error of each detector whose fit failed; such a detector is left unchanged.
     """
     errors: list[Exception | None] = [None] * len(detectors)
     shared: dict[Any, Any] = {}
@@ -90,7 +90,7 @@ def _train_and_complete(fits: Sequence[Fit], errors: list[Exception | None]) -> 
 
 
 def _cross_fit(fits: Sequence[Fit], members: Sequence[Member]) -> None:
-    """Train each fit again on either half of its rows, the halves of all fits side by side."""
+    """Train the two halves of each fit for cross-fitting, all of them together."""
     halves = [h for fit, member in zip(fits, members, strict=True) for h in halves_of(fit, member)]
     errors: list[Exception | None] = [None] * len(halves)
     ready = []
@@ -111,7 +111,7 @@ def _cross_fit(fits: Sequence[Fit], members: Sequence[Member]) -> None:
 
 
 def _differing_numbers(fits: Sequence[Fit]) -> list[dict[str, float]]:
-    """Numbers in the losses that are not the same for all fits, of each of them."""
+    """Return for each fit the numbers in its losses that are not equal in all fits."""
     read = sorted(fits[0].numbers_in_loss)
     values = [{name: float(getattr(fit.trained, name)) for name in read} for fit in fits]
     differing = [name for name in read if len({own[name] for own in values}) > 1]
@@ -121,7 +121,7 @@ def _differing_numbers(fits: Sequence[Fit]) -> list[dict[str, float]]:
 def _smaller_groups(
     fits: Sequence[Fit], differing: Sequence[dict[str, float]]
 ) -> Iterable[list[Fit]]:
-    """Put together those without a difference in their losses, or none if there was none."""
+    """Return smaller groups of fits with equal losses, or nothing if all losses are equal."""
     if not differing[0]:
         return [[fit] for fit in fits]
     groups: dict[tuple[float, ...], list[Fit]] = {}
@@ -134,7 +134,7 @@ def _smaller_groups(
 
 
 def _groups_alike(fits: Sequence[Fit]) -> list[list[Fit]]:
-    """Group fits that can train side by side, and note which numbers their losses read."""
+    """Return groups of fits that can be stacked, and note which numbers their losses read."""
     if len(fits) < 2:
         return [list(fits)] if fits else []
     groups: dict[Any, list[Fit]] = {}
@@ -144,7 +144,7 @@ def _groups_alike(fits: Sequence[Fit]) -> list[list[Fit]]:
 
 
 def _likeness(fit: Fit) -> tuple[Any, ...]:
-    """Return what is equal for fits whose steps are the same but for numbers."""
+    """Return a key that is equal for fits whose steps differ only in numbers."""
     task, detector = fit.task, fit.trained
     # torch has no rule for many recurrent layers at once, and convolutions gain nothing. Rows that
     # are read from disk take up the memory of one fit; a checkpoint is a file of one.
@@ -174,7 +174,7 @@ def _likeness(fit: Fit) -> tuple[Any, ...]:
 
 
 def _read_by_training(fit: Fit) -> tuple[set[str], set[str]]:
-    """Find the hyper-parameters that phases and losses read, by computing the losses once."""
+    """Return the hyper-parameters that phases and losses read, found by computing the losses."""
     with noting_reads() as by_phases:
         phases = fit.hooks._phases()
     module, batch = copy.deepcopy(fit.task.module).train(), fit.task.example(2)
@@ -185,7 +185,7 @@ def _read_by_training(fit: Fit) -> tuple[set[str], set[str]]:
 
 
 def _structure(module: nn.Module) -> tuple[Any, ...]:
-    """Describe all of a module but the values of its parameters and buffers."""
+    """Return a description of a module without the values of its parameters and buffers."""
     internal = vars(nn.Module())
     parts = tuple(
         (name, type(part), tuple((k, _description(v)) for k, v in vars(part).items()

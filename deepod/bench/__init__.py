@@ -1,4 +1,7 @@
-"""Compare detectors on datasets with known anomalies: ``deepod bench`` and ``deepod report``."""
+"""Benchmarks: comparison of detectors on datasets with known anomalies.
+
+They are also the commands ``deepod bench`` and ``deepod report``.
+"""
 
 from __future__ import annotations
 

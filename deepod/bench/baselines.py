@@ -1,4 +1,4 @@
-"""Plain detectors that every benchmark of time series has beside it."""
+"""Simple detectors with which every benchmark of time series is compared."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from sklearn.decomposition import PCA
 
 
 class _Baseline(BaseDetector):
-    """A detector whose training rows are scored like all others."""
+    """Base class of detectors that score training rows like all others."""
 
     def fit(self, X: np.ndarray, y: Any = None) -> Self:
         """Fit on rows."""
@@ -26,7 +26,7 @@ class _Baseline(BaseDetector):
 
 
 class Random(_Baseline):
-    """Scores that say nothing: what a figure is worth is seen beside them."""
+    """Random scores, which show what a metric is worth."""
 
     def __init__(self, contamination: float = 0.1, random_state: int | None = None) -> None:
         super().__init__(contamination=contamination)
@@ -38,7 +38,7 @@ class Random(_Baseline):
 
 
 class MovingAverage(_Baseline):
-    """How far a point of a series is from the mean of the last points, itself among them."""
+    """The distance of a point of a series from the mean of the last points, including itself."""
 
     def __init__(self, contamination: float = 0.1, window: int = 50) -> None:
         super().__init__(contamination=contamination)
@@ -54,7 +54,7 @@ class MovingAverage(_Baseline):
 
 
 class PrincipalComponents(_Baseline):
-    """Mahalanobis distance by principal components, the rest of the variance being shared."""
+    """Mahalanobis distance by principal components, with equal variance in all other directions."""
 
     def __init__(self, contamination: float = 0.1, variance: float = 0.95) -> None:
         super().__init__(contamination=contamination)
@@ -69,7 +69,7 @@ class PrincipalComponents(_Baseline):
 
 
 class NearestCentre(_Baseline):
-    """Distance to the nearest centre that k-means has found."""
+    """The distance to the nearest centre of k-means."""
 
     def __init__(
         self, contamination: float = 0.1, n_clusters: int = 20, random_state: int | None = None

@@ -1,4 +1,4 @@
-"""Detectors by name: deepod's, PyOD's, any class that follows PyOD, or a section of a TOML file."""
+"""Lookup of detectors by name: of deepod, of PyOD, of any module, or in a TOML file."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from deepod._registry import SERIES
 
 
 class Found(NamedTuple):
-    """What the name of a detector stands for."""
+    """The class and the parameters that the name of a detector stands for."""
 
     module: str
     name: str
@@ -22,17 +22,17 @@ class Found(NamedTuple):
 
     @property
     def own(self) -> bool:
-        """Whether it is of deepod, and scales by itself; of what cannot be imported, no."""
+        """Whether it is a detector of deepod, which scales by itself; False if it has no import."""
         return self.of_series or self._is(deepod.BaseDetector, deepod.Consensus)
 
     @property
     def of_series(self) -> bool:
-        """Whether it is one of deepod's that take time series."""
+        """Whether it is a detector of deepod for time series."""
         return self.module in SERIES.values()
 
     @property
     def stacks(self) -> bool:
-        """Whether it trains beside others that are alike."""
+        """Whether it can train together with others of its kind."""
         return self._is(deepod.BaseDetector)
 
     def _is(self, *classes: type) -> bool:
@@ -48,7 +48,10 @@ class Found(NamedTuple):
         cls = getattr(import_module(self.module), self.name)
         if not (self.of_series or issubclass(cls, BaseDetector)):
             # scikit-learn's own detectors, for one, give anomalies the lower scores.
-            raise TypeError(f"{self.module}:{self.name} is not a subclass of PyOD's BaseDetector.")
+            raise TypeError(
+                f"{self.module}:{self.name} is not a subclass of PyOD's BaseDetector, and cannot "
+                "be compared."
+            )
         return cls
 
     def build(self, seed: int, **offered: Any) -> tuple[Any, dict[str, Any]]:
@@ -58,15 +61,15 @@ class Found(NamedTuple):
         ----------
         seed : int
         **offered : object
-            More parameters, set where the class has them.
+            Additional parameters, which are set if the class has them.
 
         Returns
         -------
         detector : object
         facts : dict
-            For the record: ``params`` that were set, ``random_state`` (None where the class has
-            none), whether it is one of deepod's (``own``) and ``scaling``: "own", or "standard" for
-            a scaler that is to go in front.
+            Entries for the row: the ``params`` that were set, ``random_state`` (None if the class
+            has none), ``own`` (whether it is a detector of deepod) and ``scaling`` ("own", or
+            "standard" if a scaler must be put before it).
         """
         cls = self.load()
         accepted = inspect.signature(cls).parameters
@@ -101,23 +104,24 @@ BASELINES = {
 
 
 def usual_of_series() -> list[str]:
-    """Name deepod's detectors of time series, but those that the baselines have."""
+    """Return the names of deepod's detectors of time series that are not baselines."""
     baselines = {(found.module, found.name) for found in BASELINES.values()}
     return [name for name, module in SERIES.items() if (module, name) not in baselines]
 
 
 def find(name: str) -> Found:
-    """Find a detector without importing it.
+    """Return the class and parameters that a name stands for, without importing the class.
 
     Parameters
     ----------
     name : str
         "PLAD" (a key of ``deepod.DETECTORS``), "LSTMAD" (one of ``deepod.series``), "Consensus",
-        "pyod:IForest", "module:Class", "baseline:kmeans" (a key of :data:`BASELINES`), or
-        "file.toml:section": a section with the key ``detector``, one of the former, and a table
-        ``params`` of constructor parameters, in which lists become tuples and a table such as
-        ``{name = "MLP", hidden = [64, 32]}`` becomes that class of ``deepod.networks``, or a
-        detector of that name: "PLAD", "pyod:IForest", "module:Class"; ``{none = true}`` is None.
+        "pyod:IForest", "module:Class", "baseline:kmeans" (a key of :data:`BASELINES`) or
+        "file.toml:section". A section has the key ``detector``, which is one of the other names,
+        and a table ``params`` of constructor parameters. In it, lists become tuples,
+        ``{none = true}`` becomes None, and a table such as ``{name = "MLP", hidden = [64, 32]}``
+        becomes an object of that class of ``deepod.networks`` or of that detector ("PLAD",
+        "pyod:IForest", "module:Class").
 
     Raises
     ------
@@ -129,7 +133,9 @@ def find(name: str) -> Found:
         known = {"Consensus": "deepod.ensemble", **deepod.DETECTORS, **SERIES}
         if what in known:
             return Found(known[what], what, {})
-        raise ValueError(f"No detector {name!r} in deepod; it has {', '.join(known)}.")
+        raise ValueError(
+            f"There is no detector {name!r} in deepod; its detectors are {', '.join(known)}."
+        )
     if where.endswith(".toml"):
         try:
             section = tomllib.loads(Path(where).read_text(encoding="utf-8")).get(what)
@@ -141,19 +147,23 @@ def find(name: str) -> Found:
     if where == "baseline":
         if what in BASELINES:
             return BASELINES[what]
-        raise ValueError(f"No baseline {what!r}; there are {', '.join(BASELINES)}.")
+        raise ValueError(
+            f"There is no baseline {what!r}; the baselines are {', '.join(BASELINES)}."
+        )
     if where == "pyod":
         import pyod.models
 
         for module in pkgutil.iter_modules(pyod.models.__path__):
             if module.name.replace("_", "") == what.replace("_", "").lower():
                 return Found(f"pyod.models.{module.name}", what, {})
-        raise ValueError(f"No file of pyod.models is named like {what!r}; write module:Class.")
+        raise ValueError(
+            f"There is no module in pyod.models for {what!r}; give the class as module:Class."
+        )
     return Found(where, what, {})
 
 
 def _value(value: Any) -> Any:
-    """Turn a TOML value into what constructors take."""
+    """Return the constructor argument that a TOML value stands for."""
     if isinstance(value, list):
         return tuple(_value(item) for item in value)
     if value == {"none": True}:

@@ -1,4 +1,4 @@
-"""Where a result comes from: versions, commit, device."""
+"""Facts about the environment of a result: versions, commit, device."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import deepod
 
 
 def describe() -> dict[str, Any]:
-    """Describe what every row of a run has in common: versions and commit."""
+    """Return the facts that all rows of a run share: versions and commit."""
     packages = ("numpy", "scikit-learn", "torch", "pyod")
     versions = {name: importlib.metadata.version(name) for name in packages}
     versions |= {"python": platform.python_version(), "deepod": deepod.__version__}
@@ -30,19 +30,19 @@ def describe() -> dict[str, Any]:
 
 
 def machine() -> dict[str, Any]:
-    """Describe the processor: its model, and how many cores this process may use."""
+    """Return the model of the processor, and how many cores this process may use."""
     usable = getattr(os, "sched_getaffinity", None)
     cores = len(usable(0)) if usable else os.cpu_count()
     return {"cpu": device_name("cpu"), "cores": cores}
 
 
 def load() -> float | None:
-    """Load average of the last minute, where the system keeps one."""
+    """Return the load average of the last minute, if the system has one."""
     return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def device_name(detector: Any) -> str:
-    """Name the processor or GPU that a fitted detector is on."""
+    """Return the name of the processor or GPU that a fitted detector is on."""
     device = str(getattr(detector, "device_", getattr(detector, "device", "cpu")))
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)

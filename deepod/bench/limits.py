@@ -1,4 +1,4 @@
-"""Calls that may take so much time and memory, and no more."""
+"""Calls of functions with limits on time and memory."""
 
 from __future__ import annotations
 
@@ -20,18 +20,18 @@ _RUNNER = "deepod.bench.runner"  # what workers run; by name, because it imports
 
 
 class LimitError(RuntimeError):
-    """A call took more time or memory than it was allowed, or its process has died."""
+    """Error raised if a call exceeds its time or memory limit, or its process dies."""
 
 
 def call(function: Callable[..., Any], *args: Any, seconds: float | None, gib: float | None) -> Any:
-    """Call a function in another process, which is killed when it exceeds a limit.
+    """Call a function in another process, which is killed if it exceeds a limit.
 
-    The process stays for the next call. Its start is not counted.
+    The process is used again for the next call. Its start does not count towards the limits.
 
     Parameters
     ----------
     function, *args
-        Can be pickled.
+        The function and its arguments, which must be picklable.
     seconds : float or None
         Time limit.
     gib : float or None
@@ -53,7 +53,10 @@ def call(function: Callable[..., Any], *args: Any, seconds: float | None, gib: f
         import psutil
         from pebble import ProcessExpired
     except ImportError as error:
-        raise ImportError('Limits need pip install "deepod[bench]".') from error
+        raise ImportError(
+            "time_limit and memory_limit need more libraries; install them with pip install "
+            '"deepod[bench]".'
+        ) from error
     pool = _started()
     pool.schedule(_nothing).result()  # once the process is there
     future = pool.schedule(function, args=args)
@@ -91,7 +94,7 @@ def _started() -> Any:
 
 
 def _nothing() -> None:
-    """Do nothing, when the process is ready to."""
+    """Do nothing; the process is ready when this returns."""
     import_module(_RUNNER)
 
 
@@ -101,7 +104,7 @@ def _stop(pool: Any) -> None:
 
 
 def _resident(psutil: Any) -> int:
-    """Memory of the largest process that this one has started, in bytes."""
+    """Return the memory of the largest process that this one has started, in bytes."""
     sizes = [0]
     for process in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.Error):

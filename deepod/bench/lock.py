@@ -1,4 +1,4 @@
-"""One run at a time on a file of results."""
+"""A lock that allows one run at a time on a file of results."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _TAKEN = (errno.EACCES, errno.EAGAIN, errno.EDEADLK)
 
 @contextmanager
 def only_one(path: str | Path) -> Iterator[None]:
-    """Keep other runs from a file of results, until the block or the process ends.
+    """Lock a file of results for the ``with`` block, so that no other run can use it.
 
-    The system locks a file beside it, with ``.lock`` at the end of its name, and unlocks it when
-    the process ends in whatever way: what a killed run leaves behind is in nobody's way.
+    The operating system locks a file beside it whose name ends in ``.lock``. It unlocks that file
+    when the process ends in any way, so the lock of a killed run blocks nobody.
 
     Raises
     ------
     ValueError
-        If another run has it; the message says which process that is.
+        If another run has locked it; the message has the number of its process.
     """
     path = Path(path).resolve()  # a link and what it leads to are one file
     place = path.with_name(path.name + ".lock")
@@ -44,7 +44,7 @@ def only_one(path: str | Path) -> Iterator[None]:
 
 
 def _locked(place: Path, path: Path) -> int:
-    """Open and lock the file, which the run that had it may be about to delete."""
+    """Open and lock the file, which the previous run may be deleting."""
     while True:
         file = os.open(place, os.O_RDWR | os.O_CREAT, 0o644)
         try:

@@ -14,15 +14,16 @@ from deepod.bench.protocols import DIVIDED, PROTOCOLS
 
 
 def add_options(parser: argparse.ArgumentParser, detectors: str | None = None) -> None:
-    """Add all options but those that say which datasets there are."""
+    """Add all options except those that name the datasets."""
     add = parser.add_argument
     usual = f"default: {detectors}; " if detectors else ""
     parser.set_defaults(usual=listed(detectors or ""))
-    add("--detectors", type=listed, help="with commas: PLAD, pyod:IForest, module:Class, "
-        f"file.toml:section ({usual}of series, ours for series and the baselines, which are run "
-        "in any case)")  # fmt: skip
-    add("--without", type=listed, default=[], metavar="a,b,c", help="leave out these, such as "
-        "baseline:lstmad-pyod, which is slow; baselines: all that --detectors has not")  # fmt: skip
+    add("--detectors", type=listed, metavar="a,b,c", help="detectors to run: PLAD, pyod:IForest, "
+        f"module:Class or file.toml:section ({usual}for series, deepod's detectors of series). For "
+        "series, baselines are run in any case")  # fmt: skip
+    add("--without", type=listed, default=[], metavar="a,b,c", help="detectors to leave out, such "
+        "as baseline:lstmad-pyod, which is slow; 'baselines' leaves out all baselines that "
+        "--detectors does not name")  # fmt: skip
     add("--protocol", default="one-class", help=", ".join(DIVIDED) + ", "
         + ", ".join(k if p.least is None else f"{k}-N" for k, p in PROTOCOLS.items())
         + ", with a number for N (default: %(default)s)")  # fmt: skip
@@ -31,23 +32,24 @@ def add_options(parser: argparse.ArgumentParser, detectors: str | None = None) -
         "a series the last ones")  # fmt: skip
     add("--max-test", type=count, metavar="N", help="at most N test rows, with the share of "
         "anomalies kept; of a series the first ones")  # fmt: skip
-    add("--jobs", type=count, default=1, help="detectors at a time (default: %(default)s)")
-    add("--no-stack", action="store_true", help="train the seeds of a detector of ours one by one, "
-        "not side by side")  # fmt: skip
-    add("--time-limit", type=float, metavar="SECONDS", help="for each detector, dataset and seed; "
-        "what takes longer is a row with an error")  # fmt: skip
-    add("--memory-limit", type=float, metavar="GIB", help="for the process of a detector, in which "
-        "the libraries take some 0.4")  # fmt: skip
-    add("--keep-scores", action="store_true", help="keep the scores of the test rows beside --out: "
+    add("--jobs", type=count, default=1, help="number of detectors to run at a time (default: "
+        "%(default)s)")  # fmt: skip
+    add("--no-stack", action="store_true", help="train the seeds of each detector of deepod one by "
+        "one instead of together")  # fmt: skip
+    add("--time-limit", type=float, metavar="SECONDS", help="time limit for each detector, dataset "
+        "and seed; one that takes longer gets a row with an error")  # fmt: skip
+    add("--memory-limit", type=float, metavar="GIB", help="memory limit for the process of a "
+        "detector, of which the libraries take some 0.4 GiB")  # fmt: skip
+    add("--keep-scores", action="store_true", help="keep the scores of the test rows beside --out, "
         "for curves and histograms in the report")  # fmt: skip
-    add("--retry-errors", action="store_true", help="run again what ended in an error")
-    add("--quiet", action="store_true", help="no progress bar")
+    add("--retry-errors", action="store_true", help="repeat runs that ended in an error")
+    add("--quiet", action="store_true", help="show no progress bar")
     add("--out", required=True, type=Path, metavar="RESULTS", help="file of JSON lines to append "
-        "to; a run that was stopped goes on where it was")  # fmt: skip
+        "to; a run that was stopped continues from it")  # fmt: skip
 
 
 def run_with_options(data: Sequence[Any], args: argparse.Namespace) -> tuple[str, list[str]]:
-    """Run as the options say; a sentence on what was done, and datasets that cannot be read."""
+    """Run the benchmark, and return a summary and the names of datasets that cannot be read."""
     from deepod.bench.runner import run
 
     with stoppable(args.out):
@@ -70,7 +72,7 @@ def run_with_options(data: Sequence[Any], args: argparse.Namespace) -> tuple[str
     errors = [row["error"] for row in found if "error" in row]
     done = f"{len(found)} rows of {len(data)} datasets, {len(errors)} with an error: {args.out}"
     if errors:
-        done += f"\nfirst error: {errors[0]}\n--retry-errors runs what ended in an error again"
+        done += f"\nfirst error: {errors[0]}\n--retry-errors repeats runs that ended in an error"
     unread = [row["dataset"] for row in found if row.get("unread")]
     return done, list(dict.fromkeys(unread))
 
@@ -87,7 +89,8 @@ def wanted(args: argparse.Namespace) -> list[str]:
     left_out = set(args.without) - {"baselines"}
     if not left_out <= set(names):
         unknown = min(left_out - set(names))
-        raise ValueError(f"--without: {unknown} is none of {', '.join(names)}.")
+        raise ValueError(f"--without {unknown}: there is no such detector to leave out of "
+                         f"{', '.join(names)}.")  # fmt: skip
     names = [name for name in names if name not in left_out]
     if not names:
         raise ValueError("--detectors: name at least one, such as PLAD or pyod:KNN.")
@@ -96,7 +99,7 @@ def wanted(args: argparse.Namespace) -> list[str]:
 
 @contextlib.contextmanager
 def stoppable(out: Path) -> Iterator[None]:
-    """Let SIGTERM, as ``kill`` and schedulers send it, end the workers too; explain Ctrl-C."""
+    """Make SIGTERM end the workers too, and explain Ctrl-C, within a ``with`` block."""
 
     def stop(number: int, frame: Any) -> None:
         raise SystemExit(128 + number)
@@ -108,7 +111,7 @@ def stoppable(out: Path) -> Iterator[None]:
         yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
-            f"stopped; {out} has what was done, and the same command goes on."
+            f"stopped; the results so far are in {out}, and the same command continues."
         ) from None
     finally:
         if main:
@@ -116,7 +119,7 @@ def stoppable(out: Path) -> Iterator[None]:
 
 
 def count(text: str) -> int:
-    """Read a number above 0."""
+    """Return text as a number above 0."""
     number = int(text)
     if number < 1:
         raise argparse.ArgumentTypeError(f"expected a number above 0, got {text}")
@@ -124,5 +127,5 @@ def count(text: str) -> int:
 
 
 def listed(text: str) -> list[str]:
-    """Read names with commas between them."""
+    """Return the names in a text with commas between them."""
     return [name.strip() for name in text.split(",") if name.strip()]

@@ -1,4 +1,4 @@
-"""Protocol x dataset x detector x seed, one row of results each; a run that was killed goes on."""
+"""The runner of benchmarks: one row of results per protocol, dataset, detector and seed."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ _warm: set[tuple[str, ...]] = set()  # classes that this process has run
 
 
 class Dataset(NamedTuple):
-    """A dataset of a run: what it is called, and where it is or what it holds."""
+    """A dataset of a benchmark, with its name and its file or contents."""
 
     name: str
     path: Path | None = None
@@ -47,14 +47,14 @@ class Dataset(NamedTuple):
     dialect: Dialect = UNKNOWN
 
     def load(self) -> Bunch:
-        """Read it, or what this process has read last."""
+        """Return the contents of the dataset; the one that was read last is kept in memory."""
         if self.path is None:
             return self.bunch
         files = [self.path, *(self.path.rglob("*") if self.path.is_dir() else ())]
         return _read_dataset(self, max(path.stat().st_mtime_ns for path in files))
 
     def checksum(self) -> str:
-        """Identify its values and labels."""
+        """Return a checksum of the values and labels."""
         digest, bunch = hashlib.sha256(), self.load()
         if "checksum" in bunch:
             return str(bunch["checksum"])
@@ -69,7 +69,7 @@ class Dataset(NamedTuple):
 
 
 class Unit(NamedTuple):
-    """What a worker does at once: all seeds of a detector on a dataset."""
+    """The work of a worker at a time: all seeds of a detector on a dataset."""
 
     protocol: str
     dataset: Dataset
@@ -82,7 +82,7 @@ class Unit(NamedTuple):
     scores: Path | None  # folder to keep the scores in
 
     def cells(self) -> list[Cell]:
-        """Name what is run."""
+        """Return the cells of all seeds."""
         where = self.protocol, self.dataset.name, self.detector
         return [Cell(*where, seed, self.max_train, self.max_test) for seed in self.seeds]
 
@@ -105,62 +105,64 @@ def run(
     progress: bool = True,
     note: Mapping[str, Any] | None = None,
 ) -> list[dict[str, Any]]:
-    """Run detectors on datasets and append a row of results for each seed.
+    """Run detectors on datasets and append a row of results to a file for each seed.
 
-    A run that was stopped or killed goes on where it was when it is started again. What goes wrong
-    with a detector is a row with an ``error``, and the run goes on. A row that is there is known by
-    the protocol, the names of dataset and detector, the seed and the caps: for a class that has
-    changed, write to another ``out``.
+    If a run was stopped or killed, the same call continues it. If a detector fails, its row has an
+    ``error`` and the run continues. Existing rows are recognised by protocol, names of dataset and
+    detector, seed and caps, and are not computed again. After a change of a detector's code, use
+    another ``out``.
 
     Parameters
     ----------
     data : mapping or list of Dataset
-        Names of datasets to ``(X, y)`` with 1 = anomaly, or what :func:`find_data` finds.
+        A mapping from names of datasets to pairs ``(X, y)`` with 1 = anomaly, or the result of
+        :func:`find_data`.
     detectors : iterable of str
-        Names, see :func:`deepod.bench.detectors.find`: "PLAD", "pyod:IForest", "module:Class",
-        "file.toml:section".
+        Names of detectors: "PLAD", "pyod:IForest", "module:Class" or "file.toml:section", see
+        :func:`deepod.bench.detectors.find`.
     out : path-like
         File of JSON lines to append to.
     protocol : str, default="one-class"
-        See :data:`deepod.bench.protocols.PROTOCOLS`; or one of those of datasets that come divided,
-        "images" and "series".
+        A key of :data:`deepod.bench.protocols.PROTOCOLS`, or "images" or "series" for datasets
+        that are divided into training and test data already.
     seeds : int, default=5
-        How many, from 0 on. A seed is that of the division of the rows and of the detector.
+        Number of seeds, from 0 on. A seed determines the division of the rows and the detector.
     jobs : int, default=1
-        Pairs of dataset and detector at a time, as joblib's ``n_jobs``.
+        Number of pairs of dataset and detector to run at a time, as joblib's ``n_jobs``.
     max_train, max_test : int, optional
-        At most so many rows, for every detector alike: drawn at random, but of a time series the
-        last ones of the training part and the first ones of the test part.
+        Largest numbers of training and test rows, for all detectors. Rows are drawn at random; of
+        time series, the last training points and the first test points are used.
     stack : bool, default=True
-        Whether to train all seeds of a detector of ours side by side; each is then given its share
-        of the time, and ``stacked`` in its row says how many there were.
+        Whether to train all seeds of a detector of deepod together. Each then gets its share of
+        the time, and ``stacked`` in its row is the number of seeds.
     time_limit : float, optional
-        Seconds that a detector may take on a dataset for one seed, to fit and to score. Those that
-        are run together may take it together. Needs the extra ``deepod[bench]``, and a script that
-        starts its work below ``if __name__ == "__main__":``.
+        Limit, in seconds, on fitting and scoring of a detector on a dataset for one seed. Seeds
+        that are trained together share the sum of their limits. It needs the extra
+        ``deepod[bench]``, and scripts need ``if __name__ == "__main__":``.
     memory_limit : float, optional
-        GiB of memory that the process of a detector may take, some 0.4 of it by the libraries.
-        Needs the extra ``deepod[bench]``.
+        Limit, in GiB, on the memory of the process of a detector, of which the libraries take some
+        0.4. It needs the extra ``deepod[bench]``.
     keep_scores : bool, default=False
-        Whether to keep labels and scores of the test rows, for curves and histograms, in a folder
-        beside ``out`` with ``.scores`` at the end of its name. What was run without is run again.
+        Whether to keep the labels and scores of the test rows, for curves and histograms. They are
+        written to a folder beside ``out`` whose name ends in ``.scores``. Earlier runs without
+        scores are repeated.
     retry_errors : bool, default=False
-        Whether to run again what ended in an error.
+        Whether to repeat runs that ended in an error.
     progress : bool, default=True
-        Whether to show a progress bar with the time left.
+        Whether to show a progress bar with the remaining time.
     note : mapping, optional
-        More facts for every row, such as a name of the machine.
+        Additional entries for every row, such as the name of the machine.
 
     Returns
     -------
     rows : list of dict
-        Those asked for, from this run and from earlier ones.
+        The requested rows, from this run and earlier ones.
 
     Raises
     ------
     ValueError
-        If an argument is not acceptable, ``out`` is no file of results or in use by another run,
-        or its rows are of a detector of one of the names with other parameters, or of a dataset
+        If an argument is not valid; if ``out`` is not a file of results or is in use by another
+        run; or if it holds rows of the same name for a detector with other parameters or a dataset
         with other contents.
 
     Examples
@@ -177,7 +179,7 @@ def run(
 
     for limit, value in (("time_limit", time_limit), ("memory_limit", memory_limit)):
         if value is not None and not value > 0:
-            raise ValueError(f"{limit} must be above 0, got {value}.")
+            raise ValueError(f"{limit} must be a number above 0, got {value}.")
 
     out, found = Path(out), _found(detectors)
     wanted = _datasets(data)
@@ -228,12 +230,12 @@ def run(
 def run_unit(
     unit: Unit, time_limit: float | None = None, memory_limit: float | None = None
 ) -> list[dict[str, Any]]:
-    """Run one unit; within limits, in a process of its own.
+    """Run one unit, in a separate process if there are limits.
 
     Returns
     -------
     rows : list of dict
-        One per seed: the cell and its result; what goes wrong is its ``error``.
+        One row per seed with its cell and its result, or its ``error``.
     """
     if time_limit is None and memory_limit is None:
         return _run_unit(unit)
@@ -253,13 +255,13 @@ def _run_unit(unit: Unit) -> list[dict[str, Any]]:
             _fit(able)
             for trial in able:
                 if trial.attempt(trial.judge) and unit.scores is not None:
-                    # Not an attempt: a disk that is full is no failure of the detector.
+                    # Outside of attempt, because a full disk is not a failure of the detector.
                     _keep(unit.scores, trial.cell, trial.split.y_test, trial.scores)
     return [trial.row for trial in trials]
 
 
 class _Trial:
-    """One cell on its way to a row."""
+    """The run of one cell, whose result is a row."""
 
     split: protocols.Split
     detector: Any
@@ -273,7 +275,7 @@ class _Trial:
         self.scaler: StandardScaler | None = None
 
     def attempt(self, step: Callable[[], Any]) -> bool:
-        """Do a step unless an earlier one has failed; an error becomes part of the row."""
+        """Do a step unless an earlier one has failed; write an error to the row."""
         if "error" not in self.row:
             try:
                 step()
@@ -342,7 +344,7 @@ class _Trial:
         self.row |= {"device": environment.device_name(first), "threads": THREADS}
         if scores.shape != y.shape or not np.isfinite(scores).all():
             raise ValueError(
-                f"Expected {len(y)} finite scores, got shape {scores.shape} with "
+                f"The detector must return {len(y)} finite scores, got shape {scores.shape} with "
                 f"{np.count_nonzero(~np.isfinite(scores))} that are NaN or infinite."
             )
         flagged = scores > self.detector.threshold_
@@ -360,7 +362,7 @@ class _Trial:
 
 
 def _of_series(split: protocols.Split, scores: np.ndarray, flagged: np.ndarray) -> dict[str, Any]:
-    """Return the metrics of a series, in which an anomaly is a stretch of points."""
+    """Return the metrics of a series, whose anomalies are stretches of points."""
     y, length = split.y_test, metrics.period(split.X_test[:, 0], most=100)
     volumes = metrics.vus(y, scores, length=length)
     return {
@@ -373,10 +375,9 @@ def _of_series(split: protocols.Split, scores: np.ndarray, flagged: np.ndarray) 
 
 
 def _fit(trials: Sequence[_Trial]) -> None:
-    """Fit on the training rows; detectors of ours side by side.
+    """Fit on the training rows; the seeds of a detector of deepod train together.
 
-    Scaling counts into the times, whether the detector does it or ``scaling="standard"`` asks for
-    it to be done here.
+    The times include scaling, by the detector or, with ``scaling="standard"``, here.
     """
     if not trials[0].unit.found.stacks or len(trials) == 1:
         for trial in trials:
@@ -404,7 +405,10 @@ def load(cell: Cell, dataset: Dataset) -> protocols.Split:
     """Load a dataset and divide it as a cell says."""
     if dataset.series != (cell.protocol == "series"):
         what = "a time series" if dataset.series else "no time series"
-        raise ValueError(f"{dataset.name} is {what}, and the protocol is {cell.protocol}.")
+        raise ValueError(
+            f"dataset {dataset.name!r} is {what}, which the protocol {cell.protocol!r} cannot "
+            "divide; choose another protocol."
+        )
     caps = cell.seed, cell.max_train, cell.max_test
     if cell.protocol == "images":
         normal = cell.dataset.rpartition(":")[2].split("+")
@@ -418,7 +422,7 @@ def load(cell: Cell, dataset: Dataset) -> protocols.Split:
 
 
 def scores_file(folder: Path, cell: Cell) -> Path:
-    """Return where the scores of a cell are kept."""
+    """Return the file for the scores of a cell."""
     return folder / f"{joblib.hash(tuple(cell))}.npz"
 
 
@@ -433,7 +437,7 @@ def _keep(folder: Path, cell: Cell, y: np.ndarray, scores: np.ndarray) -> None:
 
 @contextlib.contextmanager
 def _alone() -> Iterator[None]:
-    """Run on one thread, and give all of them back."""
+    """Use one thread in a ``with`` block."""
     before = torch.get_num_threads()
     with threadpool_limits(THREADS):
         torch.set_num_threads(THREADS)
@@ -445,7 +449,7 @@ def _alone() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _seeded(seed: int) -> Iterator[None]:
-    """Seed the global generators, for detectors that have no other, and put them back."""
+    """Seed the global generators in a ``with`` block, for detectors that use them."""
     state = np.random.get_state()  # noqa: NPY002
     with torch.random.fork_rng():
         try:
@@ -457,7 +461,7 @@ def _seeded(seed: int) -> Iterator[None]:
 
 
 def _warm_up(found: detectors.Found, split: protocols.Split) -> None:
-    """Fit once per worker on a few rows: no imports or compilation in the times."""
+    """Fit once per worker on a few rows, so that the times include no imports or compilation."""
     few = 500 if found.of_series else 64  # windows have to fit in
     # Windows of another detector run other code.
     kind = (*found[:2], str(found.params)) if found.of_series else found[:2]
@@ -479,42 +483,45 @@ def _groups(found: detectors.Found, seeds: int, stack: bool) -> list[tuple[int, 
 def _found(names: Iterable[str]) -> dict[str, detectors.Found]:
     found = {name: detectors.find(name) for name in names}
     if not found:
-        raise ValueError("detectors: expected at least one name.")
+        raise ValueError("detectors is empty; name at least one, such as PLAD or pyod:KNN.")
     for name, f in found.items():
         try:
             json.dumps(f.params, allow_nan=False)
         except ValueError as error:  # rows of results could not say which it was
-            raise ValueError(f"{name}: inf and NaN are no parameters, got {f.params}.") from error
+            raise ValueError(
+                f"{name}: parameters must not be infinite or NaN, which results cannot hold, got "
+                f"{f.params}."
+            ) from error
     return found
 
 
 def _check_kind(name: str, found: detectors.Found, protocol: str) -> None:
-    """Refuse a detector of deepod on what it is not for; of others nobody knows."""
+    """Raise ValueError if a detector of deepod does not take the data of a protocol."""
     if found.of_series and protocol != "series":
-        raise ValueError(f"{name} takes time series: protocol series.")
+        raise ValueError(f"{name} takes time series only; use the protocol 'series'.")
     if found.own and not found.of_series and protocol == "series":
         raise ValueError(
-            f"{name} takes rows in any order, not time series. Put it on windows of a series by a "
-            f'section of a TOML file: detector = "Windows", params = {{window = 50, detector = '
-            f'{{name = "{found.name}"}}}}.'
+            f"{name} takes rows in any order, not time series. To use it on windows of series, "
+            f'write a section of a TOML file: detector = "Windows", params = {{window = 50, '
+            f'detector = {{name = "{found.name}"}}}}.'
         )
 
 
 def _check_same(
     name: str, found: detectors.Found, there: Iterable[dict[str, Any]], out: Path
 ) -> None:
-    """Refuse to go on where a name has stood for other parameters."""
+    """Raise ValueError if a file has rows of a detector of this name with other parameters."""
     now = json.loads(json.dumps(found.params))
     for row in there:
         if row["detector"] == name and row.get("params", now) != now:
             raise ValueError(
-                f"{out} has rows of {name!r} with the parameters {row['params']}, which now are "
+                f"{out} has rows of {name!r} with the parameters {row['params']}, but now they are "
                 f"{now}; give the section another name, or write to another file."
             )
 
 
 def _check_same_data(dataset: Dataset, there: Iterable[dict[str, Any]], out: Path) -> None:
-    """Refuse to go on where a name has stood for other rows or labels."""
+    """Raise ValueError if a file has rows of a dataset of this name with other contents."""
     # What ended in an error may have been mended since.
     known = {
         row["data"]
@@ -529,7 +536,7 @@ def _check_same_data(dataset: Dataset, there: Iterable[dict[str, Any]], out: Pat
         return
     if known != {now}:
         raise ValueError(
-            f"{out} has rows of a dataset {dataset.name!r} with other values or labels; give the "
+            f"{out} has rows of a dataset {dataset.name!r} with other values or labels; give this "
             "dataset another name, or write to another file."
         )
 
@@ -552,36 +559,39 @@ def find_data(
     drop: Sequence[str] = (),
     dialect: Dialect = UNKNOWN,
 ) -> list[Dataset]:
-    """Find datasets on disk.
+    """Return the datasets in files and folders.
 
     Parameters
     ----------
     paths : iterable of path-like
         Files, or folders of files: .npz with arrays X and y, or .csv and .parquet with a column of
-        labels. A folder that is called like a file, "cards.parquet", is one table.
-        For the protocol "series", .npz for :func:`deepod.datasets.load_series`, in folders
-        of folders, too. Without any, those in :func:`deepod.datasets.get_data_home`.
+        labels. A folder with the name of a file, such as "cards.parquet", is one table. For the
+        protocol "series", they are .npz files for :func:`deepod.datasets.load_series`, also in
+        nested folders. By default, the folder of :func:`deepod.datasets.get_data_home` is used.
     names : iterable of str
-        Only these, in this order, with or without ADBench's number: "38_thyroid" or "thyroid". For
-        the protocol "images", "mnist" (every class in turn is normal), "mnist:3", or "mnist:2+3"
-        (both are normal); for "blended-images" "mnist". Series are called by their folder and
-        file, "SMD/machine-1-6"; "SMD" is all that are in it.
+        Names of the datasets to return, in this order; by default all. ADBench's number may be left
+        out: "38_thyroid" or "thyroid". For the protocol "images", "mnist" takes each class in turn
+        as the normal one, "mnist:3" takes class 3, and "mnist:2+3" both classes; for
+        "blended-images", use "mnist". Series have the names of folder and file,
+        "SMD/machine-1-6"; "SMD" stands for all series in the folder.
     protocol : str, default="one-class"
+        Protocol for which the datasets are, as in :func:`run`.
     label, anomaly, normal, drop
         As in :func:`deepod.datasets.load_table`.
     dialect : Dialect
-        How .csv is written; what is None is found out.
+        Format of .csv files. What is None is detected.
 
     Returns
     -------
-    list of Dataset
+    datasets : list of Dataset
+        The datasets, which are not read yet.
 
     Raises
     ------
     FileNotFoundError
         If a path does not exist, or there is no dataset of a name.
     ValueError
-        If there is no file of such a kind, or two have one name.
+        If there is no file of such a kind, or two files have the same name.
     """
     kind = _FOLDERS.get(protocol, "tabular")
     places = [Path(p) for p in paths] or [datasets.get_data_home() / kind]
@@ -589,12 +599,12 @@ def find_data(
     for place in places:
         if not place.exists():
             raise FileNotFoundError(
-                f"There is no {place}. Name a folder of .npz files (arrays X and y, as ADBench "
-                "ships them; of series, train, test and test_labels), or set the environment "
-                "variable DEEPOD_DATA to one that holds tabular/*.npz, images/*.npz and "
-                "timeseries/*/*.npz."
+                f"There is no {place}. Name a folder of .npz files (with arrays X and y, as in "
+                "ADBench; for series with arrays train, test and test_labels), or set the "
+                "environment variable DEEPOD_DATA to a folder that holds tabular/*.npz, "
+                "images/*.npz and timeseries/*/*.npz."
             )
-        # Not what file managers leave, such as ._thyroid.npz.
+        # Without the files of file managers, such as ._thyroid.npz.
         if not place.is_dir() or is_table(place):
             inside = [place]
         elif protocol == "series":
@@ -604,7 +614,7 @@ def find_data(
         usable = [path for path in inside if _is_dataset(path, protocol)]
         if not usable:
             expected = ".npz" if protocol == "series" else ".npz, .csv, .parquet"
-            raise ValueError(f"{place}: expected {expected}; there is no such file.")
+            raise ValueError(f"{place} holds no file of the expected kind, {expected}.")
         files += usable
     if protocol == "images":
         return _image_classes(files, list(names))
@@ -617,7 +627,9 @@ def find_data(
     for path in chosen:
         other = of_stem.setdefault(stem(path), path)
         if other != path:
-            raise ValueError(f"{other} and {path} would both be called {stem(path)!r}; rename one.")
+            raise ValueError(
+                f"{other} and {path} would both have the name {stem(path)!r}; rename one of them."
+            )
     anomaly, normal = (tuple(v) if isinstance(v, list) else v for v in (anomaly, normal))
     return [
         Dataset(name, path.absolute(), label, anomaly, None, False, normal, tuple(drop), dialect)
@@ -641,29 +653,33 @@ def _image_classes(files: Sequence[Path], names: Sequence[str]) -> list[Dataset]
 
 
 def _classes(normal: str, there: Sequence[int]) -> str:
-    """Return the normal classes, as "2+3", of those that there are."""
+    """Return the normal classes, such as "2+3", after a check against those of the dataset."""
     numbers = {int(part) if part.strip().isdigit() else -1 for part in normal.split("+")}
     if not numbers < set(there):
         raise ValueError(
-            f"normal classes {normal!r}: expected one or more of {', '.join(map(str, there))}, not "
-            "all, with + between them."
+            f"the normal classes must be one or more of {', '.join(map(str, there))} with + "
+            f"between them, but not all, got {normal!r}."
         )
     return "+".join(map(str, sorted(numbers)))
 
 
 def _series(files: Sequence[Path], names: Sequence[str]) -> list[Dataset]:
-    """Find series by "FOLDER/FILE" or "FOLDER"; without names, all, a folder after the other."""
+    """Return series by names, "FOLDER/FILE" or "FOLDER"; without names, all of them."""
     of_name: dict[str, Path] = {}
     for path in map(Path.absolute, files):
         other = of_name.setdefault(f"{path.parent.name}/{path.stem}", path)
         if other != path:
-            raise ValueError(f"{other} and {path} would have one name; rename a file or folder.")
+            raise ValueError(
+                f"{other} and {path} would have the same name; rename a file or a folder."
+            )
     chosen = []
     for wanted in names or dict.fromkeys(path.parent.name for path in of_name.values()):
         found = [name for name in of_name if wanted in (name, name.partition("/")[0])]
         if not found:
             known = ", ".join(list(of_name)[:5])
-            raise FileNotFoundError(f"There is no series {wanted!r}; there are {known} and so on.")
+            raise FileNotFoundError(
+                f"There is no series {wanted!r}; the names are {known} and so on."
+            )
         chosen += found
     return [Dataset(name, of_name[name], series=True) for name in dict.fromkeys(chosen)]
 
@@ -674,7 +690,8 @@ def _one(files: Sequence[Path], name: str, places: Sequence[Path]) -> Path:
     exact = [path for path in found if stem(path) == name]
     if len(exact or found) != 1:
         raise FileNotFoundError(
-            f"{len(found)} files for dataset {name!r} in {', '.join(map(str, places))}; expected 1."
+            f"There are {len(found)} files for dataset {name!r} in {', '.join(map(str, places))}; "
+            "there must be exactly one."
         )
     return (exact or found)[0]
 
@@ -692,7 +709,7 @@ def _datasets(data: Any) -> list[Dataset]:
         X, y = (given.data, given.target) if isinstance(given, Bunch) else given
         X, y = np.asarray(X), np.asarray(y)
         if len(X) != len(y) or not np.isin(y, (0, 1)).all():
-            raise ValueError(f"data[{name!r}]: expected as many labels, 0 or 1, as rows.")
+            raise ValueError(f"data[{name!r}] must be (X, y) with a label of 0 or 1 for each row.")
         found.append(Dataset(name, bunch=Bunch(data=X, target=y.astype(int))))
     return found
 

@@ -1,4 +1,4 @@
-"""What each command does with its arguments, and prints."""
+"""The commands: each calls a function with its arguments, and prints the result."""
 
 from __future__ import annotations
 
@@ -35,9 +35,11 @@ def _note(arguments: argparse.Namespace, text: str | None) -> None:
 
 
 def _check_out(out: Path, suffixes: Sequence[str]) -> None:
-    """Refuse before the work, not after it, a file that cannot be written."""
+    """Raise an error before the work if its result could not be written."""
     if not out.parent.is_dir():
-        raise FileNotFoundError(f"--out {out}: there is no folder {out.parent}.")
+        raise FileNotFoundError(
+            f"--out {out}: there is no folder {out.parent}; create it first, or choose another."
+        )
     if out.is_dir() or out.suffix not in suffixes:
         expected = " or ".join(", ".join(suffixes).rsplit(", ", 1))
         raise ValueError(f"--out {out}: expected the name of a {expected} file.")
@@ -48,7 +50,9 @@ def _check_out(out: Path, suffixes: Sequence[str]) -> None:
 def _check_picture(out: Path) -> None:
     _check_out(out, [".png", ".pdf", ".svg"])
     if find_spec("matplotlib") is None:
-        raise ImportError("the picture needs matplotlib: pip install 'deepod[plots]'.")
+        raise ImportError(
+            "the picture needs matplotlib; install it with pip install 'deepod[plots]'."
+        )
 
 
 def run_list(arguments: argparse.Namespace) -> None:
@@ -184,8 +188,8 @@ def run_bench(arguments: argparse.Namespace) -> None:
             sys.path.remove(here)
     if unread:
         raise ValueError(
-            f"{', '.join(unread)} could not be read; when that is mended, --retry-errors runs the "
-            "rest."
+            f"{', '.join(unread)} could not be read; repair these files, and run the same command "
+            "with --retry-errors."
         )
 
 
@@ -197,7 +201,9 @@ def run_plot(arguments: argparse.Namespace) -> None:
     for option in ("label", "row", "time", "split_at_gaps", "context"):
         if new is None and getattr(arguments, option) not in (None, False):
             option = option.replace("_", "-")
-            raise ValueError(f"--{option} needs rows: deepod plot MODEL NEW --{option} ...")
+            raise ValueError(
+                f"--{option} needs a file of rows: deepod plot MODEL NEW --{option} ..."
+            )
     options, dialect = _options(arguments), _dialect(arguments)
     _check_picture(out)
 
@@ -228,20 +234,20 @@ def run_report(arguments: argparse.Namespace) -> None:
 
 
 def _lines(encoding: str) -> Iterator[str]:
-    """Read standard input, line by line as they come."""
+    """Yield the lines of standard input as they arrive."""
     if hasattr(sys.stdin, "reconfigure"):  # unless something else has taken its place
         sys.stdin.reconfigure(encoding=encoding)
     try:
         yield from sys.stdin
     except UnicodeDecodeError as error:
         raise ValueError(
-            f"standard input is not in {encoding} ({error}); --encoding NAME says what it is in, "
+            f"standard input is not in {encoding} ({error}); give its encoding as --encoding NAME, "
             "such as latin-1."
         ) from error
 
 
 def run_watch(arguments: argparse.Namespace) -> None:
-    """Score points as they come."""
+    """Score points from standard input as they arrive."""
     from deepod.cli import watch
 
     dialect = _dialect(arguments)

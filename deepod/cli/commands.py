@@ -1,4 +1,4 @@
-"""What ``deepod fit``, ``score`` and ``plot`` do: from rows on disk to models, scores, pictures."""
+"""The functions behind ``deepod fit``, ``deepod score`` and ``deepod plot``."""
 
 from __future__ import annotations
 
@@ -61,24 +61,24 @@ def fit(
     train : Path
         .npy, .csv, or Parquet, a file or a folder.
     out : Path
-        As in :meth:`deepod.BaseDetector.save`.
+        Folder or file of the model, as in :meth:`deepod.BaseDetector.save`.
     detector : str, default="Consensus"
-        Or one of ``deepod.DETECTORS`` or of the detectors of series.
+        "Consensus", or a name in ``deepod.DETECTORS`` or of a detector of series.
     settings : dict, optional
-        The detector's hyper-parameters; those that Consensus lacks are set for each of its members.
+        Hyper-parameters; those that Consensus does not have are set on each of its members.
     columns : sequence of str, optional
-        Columns to read; None takes all.
+        Columns to read; None reads all.
     drop : sequence of str, default=()
         Columns to leave out.
     labels : str, optional
-        What to learn from besides: a column of ``train`` with 1 = anomaly, 0 = normal or nothing,
-        or a .csv file of marks that a page of ``deepod review`` gave.
+        Labels to learn from: a column of ``train`` with 1 = anomaly, 0 = normal and empty cells for
+        unknown, or a .csv file of marks from a page of ``deepod review``.
     id_name : str, optional
-        Column of ids, which is no feature; marks are joined by it.
+        Column of ids, which is not used as a feature; marks are joined by it.
     options : Options
-        What is said of a series besides its file.
+        Options of a series.
     dialect : Dialect
-        How .csv is written; what is None is found out.
+        Format of .csv files. What is None is detected.
 
     Returns
     -------
@@ -104,7 +104,7 @@ def fit(
             points = series.read(train, out.parent, reading, options, allow_nan=allow_nan)
             rows, names, said, note = points.series, points.names, points.described, points.gaps
         else:
-            # Calibration rows are drawn from an array alone.
+            # Calibration rows can be drawn from arrays only.
             as_array = bool(getattr(model, "calibration_fraction", 0))
             try:
                 rows, names = tables.open_to_fit(
@@ -147,25 +147,26 @@ def score(
     options: Options = NO_OPTIONS,
     dialect: Dialect = UNKNOWN,
 ) -> Scored:
-    """Write the scores of the rows of a file by a saved detector.
+    """Score the rows of a file with a saved detector, and write the scores to a file.
 
     Parameters
     ----------
     model : Path
-        As :func:`fit` or :meth:`deepod.BaseDetector.save` left it.
+        A model saved by :func:`fit` or :meth:`deepod.BaseDetector.save`.
     new : Path
-        What to score; its columns are read by the names of the training columns, if these had any.
+        File of rows to score. Its columns are chosen by the names of the training columns, if these
+        had names.
     out : Path
-        .npy (float64 scores), or .csv with the columns score and label. Takes the place of an
-        older file when all rows are scored, not before.
+        File to write: .npy (float64 scores), or .csv with the columns score and label. An older
+        file is replaced only when all rows have been scored.
     id_name : str, optional
-        Column of ``new`` that a .csv of scores carries in front, as it is written.
+        Column of ``new`` that is copied, unchanged, to the front of a .csv of scores.
     quiet : bool, default=False
-        Whether to show no progress bar on a terminal either.
+        Whether to hide the progress bar, which is shown on terminals only.
     options : Options
-        What is said of a series besides its file.
+        Options of a series.
     dialect : Dialect
-        How .csv is written; what is None is found out.
+        Format of .csv files. What is None is detected.
 
     Returns
     -------
@@ -179,7 +180,9 @@ def score(
     detector = _load(model)
     if series.is_for_series(detector):
         if id_name is not None:
-            raise ValueError(f"--id {id_name}: points of a series are called by --time.")
+            raise ValueError(
+                f"--id {id_name} is for rows of tables; use --time to name the points of a series."
+            )
         found = _read_new(detector, model, new, out, options, dialect)
         labels = found.scores > detector.threshold_
         series.write(out, found.scores, labels, found.points, options.time)
@@ -190,7 +193,9 @@ def score(
     if id_name is not None:
         with about(f"--id {id_name}"):
             if out.suffix != ".csv":
-                raise ValueError(f"{out} holds numbers alone; write .csv.")
+                raise ValueError(
+                    f"{out} is a .npy file, which holds scores only; write a .csv file."
+                )
             ids = tables.read_text(new, [id_name], dialect)[id_name]
     threshold, flagged, n = opened.detector.threshold_, 0, len(opened.source)
     with written(out, n, id_name, ids) as write:
@@ -221,8 +226,8 @@ def plot_history(model: Path, out: Path) -> None:
     detector = _load(model)
     if not getattr(detector, "history_", None):
         raise ValueError(
-            f"MODEL {model}: {type(detector).__name__} has no loss of its own to draw; add NEW, "
-            "rows to score."
+            f"MODEL {model}: {type(detector).__name__} has no loss to draw; name a file of rows as "
+            "NEW to draw their scores."
         )
     with _drawn(out) as figure:
         plotting.plot_history(detector, ax=figure.subplots())
@@ -238,7 +243,7 @@ def plot_scores(
     options: Options = NO_OPTIONS,
     dialect: Dialect = UNKNOWN,
 ) -> Scored:
-    """Draw the scores of a file and the threshold: of rows the distribution, of series in time.
+    """Draw the scores of a file and the threshold: a histogram for rows, a line for series.
 
     Parameters
     ----------
@@ -247,14 +252,14 @@ def plot_scores(
     out : Path
         .png, .pdf or .svg.
     label : str, optional
-        Column of ``new`` with 0 = normal and 1 = anomaly, by which the distribution is split, or
-        which is drawn below the scores of a series.
+        Column of ``new`` with 0 = normal and 1 = anomaly. The histogram is drawn for each label;
+        labels of a series are drawn below its scores.
     quiet : bool, default=False
-        Whether to show no progress bar on a terminal either.
+        Whether to hide the progress bar, which is shown on terminals only.
     options : Options
-        What is said of a series besides its file.
+        Options of a series.
     dialect : Dialect
-        How .csv is written; what is None is found out.
+        Format of .csv files. What is None is detected.
 
     Returns
     -------
@@ -292,7 +297,7 @@ def plot_row(
     options: Options = NO_OPTIONS,
     dialect: Dialect = UNKNOWN,
 ) -> float:
-    """Draw what the columns add to the score of a row.
+    """Draw the contributions of the columns to the score of a row.
 
     Parameters
     ----------
@@ -303,9 +308,9 @@ def plot_row(
     out : Path
         .png, .pdf or .svg.
     options : Options
-        What is said of a series besides its file.
+        Options of a series.
     dialect : Dialect
-        How .csv is written; what is None is found out.
+        Format of .csv files. What is None is detected.
 
     Returns
     -------
@@ -323,7 +328,10 @@ def plot_row(
     opened = _open_new(detector, model, new, out, dialect)
     _check_row(row, len(opened.source), new)
     if len(opened.source.shape) != 2:
-        raise ValueError(f"--row {row}: only rows of a table can be drawn, not windows or images.")
+        raise ValueError(
+            f"--row {row}: only rows of tables can be explained in a picture, not windows or "
+            "images."
+        )
     with about(f"NEW {new}"):
         values = opened.read(row - 1, row)
         contributions = detector.explain(values)[0]
@@ -356,7 +364,7 @@ class _Opened(NamedTuple):
     path: Path
 
     def read(self, start: int, stop: int) -> Any:
-        """Read rows, and refuse values that the detector would refuse without names."""
+        """Return rows after a check of their values, whose errors name the columns."""
         rows = self.source.read(start, stop)
         if self.names is not None and isinstance(rows, np.ndarray):
             tables.check_values(rows, self.names, start, allow_nan=self.detector.fill_ is not None)
@@ -376,16 +384,16 @@ def _set_up(detector: str, settings: dict[str, Any]) -> Any:
         if model.false_alarm_rate is not None and not held_out:
             ways = ["calibration_fraction=0.2"] if hasattr(model, "calibration_fraction") else []
             way = " or ".join([*ways, "cross_fitting=True"])
-            raise ValueError(f"false_alarm_rate needs rows: set {way}.")
+            raise ValueError(f"false_alarm_rate needs calibration rows: use {way}.")
     return model
 
 
 def _consensus(settings: dict[str, Any]) -> Any:
-    """Make a consensus, with settings of its own and of its members."""
+    """Return a Consensus with its own settings and those of its members."""
     if "detectors" in settings:
         raise ValueError(
-            "detectors cannot be set here: fit and save deepod.Consensus([...]) in Python, or "
-            "choose a single --detector."
+            "detectors cannot be set on the command line: fit and save deepod.Consensus([...]) in "
+            "Python, or choose a single --detector."
         )
     own = {k: v for k, v in settings.items() if k in deepod.Consensus().get_params(deep=False)}
     rest = {name: value for name, value in settings.items() if name not in own}
@@ -396,14 +404,16 @@ def _consensus(settings: dict[str, Any]) -> Any:
 
 
 def _with_members(model: Any) -> list[Any]:
-    """List what knows the names of the columns."""
+    """Return the detectors that know the names of the columns."""
     return [model, *getattr(model, "members_", [])]
 
 
 def _load(model: Path) -> Any:
     with about(f"MODEL {model}"):
         if not model.exists():
-            raise FileNotFoundError("there is no such file or folder; deepod fit writes one.")
+            raise FileNotFoundError(
+                "there is no such file or folder; create a model with deepod fit first."
+            )
         detector = deepod.load(model)
         name = type(detector).__name__
         if name in GRAPHS:
@@ -421,7 +431,7 @@ def _names(
     time: str | None = None,
     id_name: str | None = None,
 ) -> tuple[list[str] | None, list[str]]:
-    """List the columns to read, None for all, and those to leave out then."""
+    """Return the columns to read (None for all) and those to leave out."""
     # Parts of the rows are read by the names, and come without.
     found, *_ = [vars(part).pop("feature_names_in_", None) for part in _with_members(detector)]
     names = None if found is None else [str(name) for name in found]
@@ -429,8 +439,8 @@ def _names(
     for option, column, way in others:
         if column is not None and names is not None and column in names:
             raise ValueError(
-                f"{option} {column}: {model} was fitted on this column, too; fit without it: "
-                f"deepod fit {way} {column}"
+                f"{option} {column}: {model} was fitted on this column, too; fit a model without "
+                f"it: deepod fit {way} {column}"
             )
     return names, [c for c in (label, id_name) if c is not None and names is None]
 
@@ -444,7 +454,7 @@ def _open_new(
     label: str | None = None,
     id_name: str | None = None,
 ) -> _Opened:
-    """Open rows to score; ``label`` and ``id_name`` are columns that are none of those to score."""
+    """Open rows to score; ``label`` and ``id_name`` are columns that are not scored."""
     names, drop = _names(detector, model, label, None, id_name)
     with about(f"NEW {new}"):
         reading = Reading(names, drop, dialect)
@@ -458,14 +468,14 @@ def _open_new(
         source = tables.open_source(new, out.parent, reading)
         if np.prod(source.shape[1:]) != np.prod(detector.input_shape_):
             raise ValueError(
-                f"its rows have shape {source.shape[1:]}, those of training had "
+                f"its rows have shape {source.shape[1:]}, but those of training had "
                 f"{detector.input_shape_}; both need the same columns."
             )
     return _Opened(detector, names, source, new)
 
 
 def _scores(opened: _Opened, quiet: bool) -> Iterator[np.ndarray]:
-    """Score part by part."""
+    """Yield scores and labels part by part."""
     detector, source = opened.detector, opened.source
     ranges = list(parts_of(len(source), source.shape[1:]))
     scored = detector.score_batches(opened.read(start, stop) for start, stop in ranges)
@@ -499,7 +509,7 @@ def _read_new(
     dialect: Dialect,
     label: str | None = None,
 ) -> _Read:
-    """Read and score a series; ``label`` is a column that is no channel."""
+    """Read and score a series; ``label`` is a column that is not a channel."""
     names, drop = _names(detector, model, label, options.time)
 
     def read(path: Path, options: Options) -> series.Points:
@@ -578,7 +588,7 @@ def _plot_point(
 
 @contextmanager
 def _drawn(out: Path) -> Iterator[Any]:
-    """Give a figure to draw in; the picture gets its name when all is drawn."""
+    """Yield a figure to draw on, which is saved as a whole at the end."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(7, 4), layout="constrained")

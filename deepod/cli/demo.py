@@ -1,4 +1,4 @@
-"""What ``deepod demo`` does: ours beside PyOD's detectors on data that scikit-learn ships."""
+"""``deepod demo``: a comparison with detectors of PyOD on data that scikit-learn ships."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Data(NamedTuple):
 
 
 class Result(NamedTuple):
-    """How one detector did."""
+    """The result of one detector."""
 
     name: str
     auc_roc: float
@@ -38,7 +38,7 @@ class Result(NamedTuple):
 
 
 def load(seed: int) -> Data:
-    """Half of the benign tumours train; the others and all malignant ones test."""
+    """Return half of the benign tumours for training; the others and all malignant ones to test."""
     X, benign = load_breast_cancer(return_X_y=True)
     train, held_out = train_test_split(X[benign == 1], test_size=0.5, random_state=seed)
     scale = StandardScaler().fit(train)
@@ -72,7 +72,7 @@ def run(data: Data, seed: int) -> list[Result]:
 
 
 def picture(data: Data, results: list[Result]) -> Any:
-    """One panel of score distributions per detector."""
+    """Return a figure with one panel of score distributions per detector."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(12, 6), layout="constrained")

@@ -1,6 +1,6 @@
-"""Labels to learn from: a column of the training file, or the marks of a page of ``deepod review``.
+"""Labels to learn from: a column of the training file, or marks of a page of ``deepod review``.
 
-Both are text as it is written: the id 0012 is not 12.
+Labels and ids are read as text, so that the id 0012 differs from 12.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ _ROW, _LABEL, _FILE = "row", "label", "file"  # columns of marks
 
 
 class Labels(NamedTuple):
-    """What is known of the rows of a file."""
+    """The known labels of the rows of a file."""
 
     y: np.ndarray  # 1: known anomaly, 0: all others
     anomalies: int
@@ -28,7 +28,7 @@ class Labels(NamedTuple):
 
     @property
     def described(self) -> str:
-        """How many there are, in words."""
+        """Return a description of the numbers of labels."""
         return (
             f"labels: {self.anomalies:,} rows are known anomalies, {self.normal:,} known to be "
             f"normal, {self.unlabelled:,} without a label"
@@ -36,12 +36,12 @@ class Labels(NamedTuple):
 
 
 def is_file(labels: str) -> bool:
-    """Return whether ``--labels`` names a file; a column otherwise."""
+    """Return whether ``--labels`` names a file; otherwise it names a column."""
     return labels.lower().endswith(".csv")
 
 
 def no_features(train: Path, labels: str | None, id_name: str | None) -> list[str]:
-    """List the columns of a file that hold ids and labels; refuse a file without names."""
+    """Return the columns of ids and labels; raise ValueError if the file has no column names."""
     columns = {"--id": id_name}
     if labels is not None and not is_file(labels):
         columns["--labels"] = labels
@@ -49,30 +49,30 @@ def no_features(train: Path, labels: str | None, id_name: str | None) -> list[st
     for option, column in found.items():
         if train.suffix == ".npy":
             raise ValueError(
-                f"{option} {column}: a .npy file has no names of columns; write .csv or Parquet, "
+                f"{option} {column}: a .npy file has no column names; use a .csv or Parquet file, "
                 "or join marks by the numbers of the rows."
             )
     return list(found.values())
 
 
 def check_supervision(model: Any, labels: str | None) -> None:
-    """Refuse labels that a detector would not read, and a detector that lacks them."""
+    """Raise ValueError for labels that a detector ignores, or if it lacks labels that it needs."""
     supervision = getattr(model, "supervision", None)
     if labels is None:
         if supervision is not None:
             raise ValueError(
-                f"--set supervision={supervision} needs labels: --labels with a column of TRAIN, "
-                "or with the .csv file that a page of deepod review gives."
+                f"--set supervision={supervision} needs labels: add --labels with a column of "
+                "TRAIN, or with the .csv file of marks from a page of deepod review."
             )
     elif supervision is None:
         raise ValueError(
-            f"--labels {labels}: {type(model).__name__} would not learn from them; add "
+            f"--labels {labels}: {type(model).__name__} would not use the labels; add "
             "--detector AnoRand --set supervision=few_labels."
         )
 
 
 def read_labels(labels: str, train: Path, id_name: str | None, n: int, dialect: Dialect) -> Labels:
-    """Read labels of the n rows of a file.
+    """Return the labels of the n rows of a file.
 
     Parameters
     ----------
@@ -81,9 +81,9 @@ def read_labels(labels: str, train: Path, id_name: str | None, n: int, dialect: 
     train : Path
         The file.
     id_name : str or None
-        Column of both files that marks are joined by; by the numbers of the rows if None.
+        Column of both files by which marks are joined; None joins them by the numbers of the rows.
     n : int
-        Rows of ``train``.
+        Number of rows of ``train``.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def read_labels(labels: str, train: Path, id_name: str | None, n: int, dialect: 
     Raises
     ------
     ValueError
-        If a label is none, or a mark does not lead to one row.
+        If a label is not valid, or a mark does not belong to exactly one row.
     """
     if not is_file(labels):
         cells = read_text(train, [labels], dialect)[labels]
@@ -107,17 +107,18 @@ def read_labels(labels: str, train: Path, id_name: str | None, n: int, dialect: 
     known = Labels(y, int(y.sum()), int((found == 0).sum()), int(np.isnan(found).sum()))
     if not known.anomalies:
         raise ValueError(
-            "no row is labelled 1, as an anomaly; there is nothing to learn from labels then."
+            "no row is labelled 1 (anomaly), so that there is nothing to learn from the labels; "
+            "mark at least one anomaly, or leave --labels out."
         )
     return known
 
 
 def check_complete(labels: Labels, supervision: str) -> None:
-    """Refuse gaps among labels where they are taken for the truth of all rows."""
+    """Raise ValueError if labels are missing although ``supervision`` needs those of all rows."""
     if supervision == "supervised" and labels.unlabelled:
         raise ValueError(
-            f"supervision=supervised takes the labels of all rows, and {labels.unlabelled:,} have "
-            "none; --set supervision=few_labels takes some."
+            f"supervision=supervised needs the labels of all rows, but {labels.unlabelled:,} have "
+            "none; use --set supervision=few_labels to learn from some labels."
         )
 
 
@@ -137,23 +138,23 @@ def _by_row(marks: Path, train: Path, n: int) -> tuple[list[int], list[str]]:
     header = _header(marks)
     if _ROW not in header:
         raise ValueError(
-            f"it has no column {_ROW!r}, but {', '.join(header)}; which of them holds ids of rows "
-            "that TRAIN has, too? Name it: --id NAME."
+            f"it has no column {_ROW!r}; its columns are {', '.join(header)}. Name the one that "
+            "holds ids of rows of TRAIN as --id NAME."
         )
     names = [_ROW, _LABEL, *([_FILE] if _FILE in header else [])]
     cells = read_text(marks, names)
     others = sorted(set(cells.get(_FILE, [])) - {train.name, ""})
     if others:
         raise ValueError(
-            f"its marks are of rows of {listed(others)}, by their numbers, and TRAIN is "
-            f"{train.name}; fit on the file that was reviewed, or review it with --id, and join "
+            f"its marks name rows of {listed(others)} by their numbers, but TRAIN is "
+            f"{train.name}; fit on the file that was reviewed, or review it with --id to join "
             "marks by ids."
         )
     check_ids(cells[_ROW], f"column {_ROW!r}")
     wrong = [cell for cell in cells[_ROW] if not (cell.isdecimal() and 1 <= int(cell) <= n)]
     if wrong:
         raise ValueError(
-            f"expected numbers of rows from 1 to {n}, the last of {train.name}; got "
+            f"the numbers of rows must be from 1 to {n}, the last row of {train.name}, got "
             f"{listed(wrong)}."
         )
     return [int(cell) - 1 for cell in cells[_ROW]], cells[_LABEL]
@@ -163,8 +164,8 @@ def _by_id(marks: Path, train: Path, name: str, dialect: Dialect) -> tuple[list[
     header = _header(marks)
     if name not in header and _ROW in header:
         raise ValueError(
-            f"its marks are by the number of the row, not by {name!r}; write --drop {name} in "
-            f"place of --id {name}."
+            f"its marks name rows by their numbers, not by {name!r}; use --drop {name} instead of "
+            f"--id {name}."
         )
     cells = read_text(marks, [name, _LABEL])
     check_ids(cells[name], f"column {name!r}")
@@ -180,5 +181,5 @@ def _by_id(marks: Path, train: Path, name: str, dialect: Dialect) -> tuple[list[
 
 def _header(path: Path) -> list[str]:
     if not path.exists():
-        raise FileNotFoundError("there is no such file.")
+        raise FileNotFoundError("there is no such file; check its name.")
     return open_table(path).header

@@ -1,4 +1,4 @@
-"""What the command line does about tables with text, times and gaps: it encodes, and says how."""
+"""Encoding of tables with text, times and missing values by the command line."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _TITLES = {"number": "numbers", "category": "categories", "time": "times"}
 
 
 def encode(model: Any, settings: dict[str, Any]) -> None:
-    """Have a detector encode the columns of a mixed table, but for what the user has set."""
+    """Set a detector to encode the columns of a mixed table, except where the user has set it."""
     given: dict[str, Any] = {
         name: value for name, value in _SETTINGS.items() if name not in settings
     }
@@ -25,12 +25,12 @@ def encode(model: Any, settings: dict[str, Any]) -> None:
 
 
 def encoder_of(model: Any) -> Any:
-    """Return what encodes the columns for a fitted detector or the members of one; or None."""
+    """Return the encoder of a fitted detector or of its members, or None."""
     return getattr(getattr(model, "members_", [model])[0], "encoder_", None)
 
 
 def described(model: Any, frame: Any) -> str:
-    """Say what was made of the columns of a frame, in a line for each kind of them."""
+    """Return lines that describe the encoding of the columns, one for each kind."""
     lines: dict[str, list[str]] = {}
     for name, words in encoder_of(model).summary().items():
         kind, _, more = words.partition(": ")

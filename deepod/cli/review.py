@@ -1,4 +1,4 @@
-"""What ``deepod review`` does: from a model and rows on disk to a page."""
+"""``deepod review``: a review page from a model and a file of rows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from deepod.cli.tables import about
 
 
 class Reviewed(NamedTuple):
-    """What is on a page."""
+    """Facts about a review page."""
 
     threshold: float
     page: pages.Written
@@ -38,23 +38,25 @@ def review(
     Parameters
     ----------
     model : Path
-        As ``deepod fit`` or :meth:`deepod.BaseDetector.save` left it.
+        A model saved by ``deepod fit`` or :meth:`deepod.BaseDetector.save`.
     new : Path
-        What to score; its columns are read by the names of the training columns, if these had any.
+        File of rows to score. Its columns are chosen by the names of the training columns, if these
+        had names.
     out : Path
-        .html; takes the place of an older one.
+        .html file to write; an older one is replaced.
     top : int, default=50
-        Rows to show.
+        Number of rows to show.
     id_name : str, optional
-        Column of ``new`` that rows are called by; by their numbers without.
+        Column of ``new`` with ids of the rows; by default rows are named by their numbers.
     reference : Path, optional
-        Rows to take typical values of, such as the training rows; those of ``new`` without.
+        Rows whose medians are shown as typical values, such as the training rows; by default
+        ``new``.
     compare : Path, optional
-        An earlier model, to show what has moved since.
+        An earlier model; the page then shows which rows have moved.
     quiet : bool, default=False
-        Whether to show no progress bar on a terminal either.
+        Whether to hide the progress bar, which is shown on terminals only.
     dialect : Dialect
-        How .csv is written; what is None is found out.
+        Format of .csv files. What is None is detected.
 
     Returns
     -------
@@ -66,7 +68,7 @@ def review(
         If an argument is not acceptable; the message names it.
     """
     if top < 1:
-        raise ValueError(f"--top {top}: expected a number of rows, 1 or more.")
+        raise ValueError(f"--top {top}: the number of rows must be 1 or more.")
     with about(f"--out {out}"):
         prepare(out)
     opened, scores = _scored(model, new, out, id_name, quiet, dialect)
@@ -108,8 +110,8 @@ def _scored(
     detector = commands._load(model)
     if series.is_for_series(detector):
         raise ValueError(
-            f"MODEL {model}: {type(detector).__name__} scores points of series, and a page shows "
-            "rows of tables; deepod plot draws a series with its scores."
+            f"MODEL {model}: {type(detector).__name__} scores points of series, but a page shows "
+            "rows of tables; use deepod plot to draw a series with its scores."
         )
     opened = commands._open_new(detector, model, new, out, dialect, id_name=id_name)
     if len(opened.source.shape) != 2:

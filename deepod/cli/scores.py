@@ -1,4 +1,4 @@
-"""Files of scores: .npy, or .csv with labels and perhaps a key in front."""
+"""Writing of files of scores: .npy, or .csv with labels and optional keys."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ from deepod._storage.atomic import prepare, replacing
 def written(
     out: Path, n: int, id_name: str | None = None, ids: Sequence[str] | None = None
 ) -> Iterator[Callable[[np.ndarray, np.ndarray], None]]:
-    """Take scores and labels as they come; the file gets its name when all n are there.
+    """Yield a function that writes scores and labels; the file gets its name at the end.
 
-    Not through a memory map: on a full disk that kills the process, while this is an OSError.
+    A memory map is not used, because on a full disk it kills the process instead of raising
+    OSError.
     """
     try:
         prepare(out)
@@ -52,5 +53,5 @@ def written(
 
 
 def _cell(text: str) -> str:
-    """Quote what would end a cell of CSV."""
+    """Return the text of a cell of CSV, quoted if necessary."""
     return '"' + text.replace('"', '""') + '"' if set(text) & set(',"\r\n') else text

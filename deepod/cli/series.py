@@ -1,4 +1,4 @@
-"""Files of series: rows are points in order, for ``deepod fit``, ``score`` and ``plot``."""
+"""Files of series, whose rows are points in the order of time."""
 
 from __future__ import annotations
 
@@ -35,20 +35,20 @@ _REMEDIES = Remedies(
 
 
 class Options(NamedTuple):
-    """What is said of a series besides its file."""
+    """Options of a series on the command line."""
 
     time: str | None = None  # the column that holds it
     split_at_gaps: bool = False
     context: Path | None = None  # file of the points before
 
     def refuse(self, detector: str) -> None:
-        """Refuse what a detector of rows has no use for."""
+        """Raise ValueError for options that a detector of rows cannot use."""
         for option, value in zip(self._fields, self, strict=True):
             if value:
                 way = f"; leave the column out: --drop {value}" if option == "time" else ""
                 raise ValueError(
                     f"--{option.replace('_', '-')} is for detectors of series ({', '.join(SERIES)})"
-                    f", and {detector} takes rows in any order{way}."
+                    f", but {detector} takes rows in any order{way}."
                 )
 
 
@@ -65,7 +65,7 @@ class Points(NamedTuple):
 
     @property
     def described(self) -> str:
-        """Their number, in words."""
+        """Return a description of the numbers of points and channels."""
         parts = len(self.series.lengths)
         return f"{len(self.series):,} points" + (f" in {parts:,} parts" if parts > 1 else "")
 
@@ -84,26 +84,28 @@ def read(
     allow_nan: bool,
     channels: int | None = None,
 ) -> Points:
-    """Read a series into memory.
+    """Return a series from a file, in memory.
 
     Parameters
     ----------
     path : Path
-        What :func:`deepod.cli.tables.check_file` has let pass.
+        A file that :func:`deepod.cli.tables.check_file` has accepted.
     folder : Path
-        Where there is room for a copy.
+        Folder for a temporary copy.
     reading : Reading
     options : Options
     allow_nan : bool
         Whether cells may be empty.
     channels : int, optional
-        How many there are in arrays without names, if that is known.
+        Number of channels of arrays without names, if it is known.
     """
     try:
         rows, names, times = tables.read_points(path, folder, reading, options.time)
     except ValueError as error:
         if options.time is None and "expected a number" in str(error):
-            raise ValueError(f"{error} If this column is the time: --time COLUMN.") from error
+            raise ValueError(
+                f"{error} If this is the column of times, name it as --time COLUMN."
+            ) from error
         raise
     if names is not None:
         tables.check_values(rows, names, 0, allow_nan=allow_nan)
@@ -111,7 +113,7 @@ def read(
     series = as_series(rows, channels=channels)
     if times is None:
         if options.split_at_gaps:
-            raise ValueError("--split-at-gaps needs --time COLUMN, to see the gaps.")
+            raise ValueError("--split-at-gaps needs --time COLUMN, in which to find the gaps.")
         return Points(series, names, None, None)
     index = _index(times, f"column {options.time!r}")
     gaps = find_gaps(index, path.name)
@@ -126,9 +128,9 @@ def read(
 
 
 def _index(times: list[Any], where: str) -> Any:
-    """Return times as an index that has been checked."""
+    """Return times as a checked index."""
     if find_spec("pandas") is None:
-        raise ImportError("--time needs pandas: pip install pandas.")
+        raise ImportError("--time needs pandas; install it with pip install pandas.")
     import pandas
 
     values = times
@@ -141,20 +143,23 @@ def _index(times: list[Any], where: str) -> Any:
 
 
 def check_context(context: Points, new: Points) -> None:
-    """Refuse a context that does not lie before the new points."""
+    """Raise ValueError if a context is not before the new points."""
     if len(new.series.lengths) > 1:
-        raise ValueError("there is none for the parts of --split-at-gaps; leave one of them out.")
+        raise ValueError(
+            "a context cannot be used with --split-at-gaps, which makes several series; leave out "
+            "one of both options."
+        )
     before, after = context.series.index, new.series.index
     if before is not None and not before[-1] < after[0]:
         raise ValueError(
-            f"it ends at {before[-1]}, and NEW begins at {after[0]}; give the points before it."
+            f"it ends at {before[-1]}, but NEW begins at {after[0]}; give the points before NEW."
         )
 
 
 def write(
     out: Path, scores: np.ndarray, labels: np.ndarray, points: Points, time: str | None
 ) -> None:
-    """Write scores: in the form of the series to .npy, or line by line beside the time to .csv."""
+    """Write scores to .npy in the form of the series, or to .csv with the times."""
     try:
         prepare(out)
         if out.suffix == ".npy":

@@ -1,4 +1,4 @@
-"""Files of rows, as ``deepod fit``, ``score`` and ``plot`` open them: .npy and tables."""
+"""Files of rows (.npy and tables) for ``deepod fit``, ``deepod score`` and ``deepod plot``."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ _NAMED = 5  # columns of an error
 
 @contextmanager
 def about(what: str) -> Iterator[None]:
-    """Have errors say what they are about."""
+    """Put a name before the messages of errors in a ``with`` block."""
     try:
         yield
     except (OSError, ValueError, FloatingPointError, MemoryError) as error:
@@ -28,14 +28,14 @@ def about(what: str) -> Iterator[None]:
 
 
 class Reading(NamedTuple):
-    """What of a table is read, and how."""
+    """The columns of a table to read, and its format."""
 
     columns: Sequence[str] | None = None  # in this order; None takes all
     drop: Sequence[str] = ()  # left out
     dialect: Dialect = UNKNOWN  # of CSV; what is None is found out
 
     def open(self, path: Path, more: str | None = None) -> TableFile:
-        """Open a table, with one more column, which is read as text, at the end."""
+        """Open a table, with an additional last column that is read as text."""
         if more is None:
             return open_table(path, columns=self.columns, drop=self.drop, dialect=self.dialect)
         columns = None if self.columns is None else [*self.columns, more]
@@ -44,15 +44,15 @@ class Reading(NamedTuple):
         )
 
     def refuse_for_arrays(self) -> None:
-        """Refuse what .npy has no use for."""
+        """Raise ValueError for options that cannot be used with .npy files."""
         options = {"--columns": self.columns, "--drop": self.drop}
         options |= {f"--{name}": value for name, value in vars(self.dialect).items()}
         for option, value in options.items():
             if value:
                 raise ValueError(
-                    f"{option} is for Parquet and .csv; a .npy file has no names of columns."
+                    f"{option} is for Parquet and .csv files; a .npy file has no column names."
                     if option in ("--columns", "--drop")
-                    else f"{option} is for .csv, and this is a .npy file."
+                    else f"{option} is for .csv files, but this is a .npy file; leave it out."
                 )
 
 
@@ -60,9 +60,9 @@ ALL = Reading()
 
 
 def check_file(path: Path, out: Path, reading: Reading = ALL) -> None:
-    """Refuse what is seen without reading."""
+    """Raise an error for problems of a file that can be seen without reading it."""
     if not path.exists():
-        raise FileNotFoundError("there is no such file or folder.")
+        raise FileNotFoundError("there is no such file or folder; check its name.")
     if out.exists() and out.samefile(path):
         raise ValueError("--out would overwrite it; give another name.")
     if path.suffix == ".npy" and not path.is_dir():
@@ -76,25 +76,25 @@ def check_file(path: Path, out: Path, reading: Reading = ALL) -> None:
 def open_rows(
     path: Path, folder: Path, reading: Reading = ALL, *, as_array: bool = False
 ) -> tuple[Any, list[str] | None]:
-    """Open rows, none of which are in memory then.
+    """Open rows without reading them into memory.
 
     Parameters
     ----------
     path : Path
-        What :func:`check_file` has let pass.
+        A file that :func:`check_file` has accepted.
     folder : Path
-        Where the copy of the numbers of a .csv is.
+        Folder for the copy of the numbers of a .csv.
     reading : Reading
     as_array : bool, default=False
-        Whether Parquet is copied like .csv, to be an array.
+        Whether to copy Parquet as well, to get an array.
 
     Returns
     -------
     rows : ndarray or Source
-        A source is stripped of the names: new rows are read by those of the training rows and in
-        their order, so that parts of them can do without.
+        The rows. A source has no column names, because columns are chosen, in the order of the
+        training columns, when it is opened.
     names : list of str or None
-        Of the columns, if they have any.
+        Names of the columns, if they have any.
     """
     rows: Any
     if path.suffix == ".npy" and path.is_file():
@@ -103,7 +103,7 @@ def open_rows(
         table = reading.open(path)
         rows, names = _numbers(table, table.names, folder, as_array), table.names
     if rows.dtype.kind not in "biuf":
-        raise ValueError(f"its values are {rows.dtype}; expected numbers.")
+        raise ValueError(f"its values have the type {rows.dtype}, but must be numbers.")
     if not len(rows):
         raise ValueError("there are no rows.")
     return rows, names
@@ -112,7 +112,7 @@ def open_rows(
 def open_to_fit(
     path: Path, folder: Path, reading: Reading, *, allow_nan: bool, as_array: bool = False
 ) -> tuple[Any, list[str] | None]:
-    """Open rows as :func:`open_rows` does, such that errors about values name the columns."""
+    """Open rows as :func:`open_rows` does, with column names for errors about values."""
     rows, names = open_rows(path, folder, reading, as_array=as_array)
     if names is not None and isinstance(rows, np.ndarray):
         start = 0
@@ -125,7 +125,7 @@ def open_to_fit(
 
 
 def open_source(path: Path, folder: Path, reading: Reading = ALL) -> sources.Source:
-    """Open rows as :func:`open_rows` does, to read them part by part."""
+    """Open rows as :func:`open_rows` does, as a source to read part by part."""
     rows, _ = open_rows(path, folder, reading)
     return sources.array(rows) if isinstance(rows, np.ndarray) else rows
 
@@ -133,39 +133,39 @@ def open_source(path: Path, folder: Path, reading: Reading = ALL) -> sources.Sou
 def read_points(
     path: Path, folder: Path, reading: Reading, time: str | None
 ) -> tuple[np.ndarray, list[str] | None, list[Any] | None]:
-    """Read a series into memory, and its times as they are: the text of a .csv, or values.
+    """Return a series in memory, and its times unconverted: text from .csv, values from Parquet.
 
     Parameters
     ----------
     path, folder, reading
         As in :func:`open_rows`; a .npy file may be 1-D.
     time : str or None
-        Column that holds the time.
+        Column of times.
 
     Returns
     -------
     rows : ndarray
     names : list of str or None
-        Of the columns, if they have any.
+        Names of the columns, if they have any.
     times : list or None
     """
     if path.suffix == ".npy" and path.is_file():
         if time is not None:
             raise ValueError(
-                f"it has no names of columns, such as {time!r}; write .csv or Parquet."
+                f"it has no column names, such as {time!r}; use a .csv or Parquet file."
             )
         return np.array(_npy(path, dimensions=1)), None, None
     table = reading.open(path, time)
     names = [name for name in table.names if name != time]
     if not names:
-        raise ValueError("no column is left; expected at least one of numbers.")
+        raise ValueError("no column is left to read; keep at least one.")
     times = None if time is None else table.values(time)
     rows = np.concatenate(list(table.numbers(names)))
     return rows, names, times
 
 
 def read_labels(path: Path, column: str, folder: Path, dialect: Dialect) -> np.ndarray:
-    """Read a column of labels, 0 = normal and 1 = anomaly."""
+    """Return a column of labels, 0 = normal and 1 = anomaly."""
     if path.suffix == ".npy":
         raise ValueError(f"{path} has no names of columns; write .csv or Parquet.")
     table = Reading([column], dialect=dialect).open(path)
@@ -181,7 +181,7 @@ def read_labels(path: Path, column: str, folder: Path, dialect: Dialect) -> np.n
 
 
 def read_text(path: Path, names: Sequence[str], dialect: Dialect = UNKNOWN) -> dict[str, list[str]]:
-    """Read columns of a table as text, exactly as it is written; an empty text is a gap."""
+    """Return columns of a table as unchanged text; missing values are empty texts."""
     if path.suffix == ".npy":
         raise ValueError(f"{path} has no names of columns; write .csv or Parquet.")
     if not path.exists():
@@ -193,7 +193,7 @@ def read_text(path: Path, names: Sequence[str], dialect: Dialect = UNKNOWN) -> d
 
 
 class Frame:
-    """Rows of a mixed table in memory, which are read part by part as a source's are."""
+    """The rows of a mixed table in memory, with the interface of a source."""
 
     def __init__(self, frame: Any) -> None:
         self.frame = frame
@@ -203,29 +203,30 @@ class Frame:
         return len(self.frame)
 
     def read(self, start: int, stop: int) -> Any:
-        """Read rows ``start`` to ``stop``."""
+        """Return rows ``start`` to ``stop`` (excluded)."""
         return self.frame.iloc[start:stop]
 
 
-# Of the cells of a column with text: if as many are numbers, the others may be slips or "NA".
+# If this share of the cells of a column are numbers, its texts may be typing errors or "NA".
 _MOST_NUMBERS = 0.1
 
 
 def read_mixed(path: Path, reading: Reading, categories: Any = None) -> Any:
-    """Read a table whose columns hold numbers, text and times into a frame of pandas.
+    """Return a table whose columns hold numbers, text and times as a DataFrame.
 
     Parameters
     ----------
     path : Path
     reading : Reading
     categories : list of str or object, optional
-        Columns that are said to hold categories, though most of their cells may be numbers.
+        Columns of categories, most of whose cells may be numbers.
 
     Returns
     -------
     frame : pandas.DataFrame or None
-        None if a column holds neither numbers, text nor times, or numbers with slips among them,
-        or if all hold numbers: the error is then that of :func:`open_rows`. Also without pandas.
+        None without pandas; if all columns hold numbers; or if a column holds other values, or
+        numbers and a few texts, which may be typing errors. Then use :func:`open_rows`, which
+        raises the error.
     """
     if path.suffix == ".npy" or not find_spec("pandas"):
         return None
@@ -243,12 +244,15 @@ def read_mixed(path: Path, reading: Reading, categories: Any = None) -> Any:
 
 
 def read_as_encoded(path: Path, reading: Reading, known: Sequence[dict[str, Any]]) -> Any:
-    """Read a table as :func:`read_mixed` does, for what encodes these ``known`` columns.
+    """Return a table as a DataFrame for an encoder of these ``known`` columns.
 
-    Cells of its numbers must be numbers, and its categories are read as they are written.
+    Cells of its columns of numbers must be numbers; categories are read as unchanged text.
     """
     if path.suffix == ".npy":
-        raise ValueError("it has no names of columns, by which MODEL encodes them.")
+        raise ValueError(
+            "it has no column names, by which MODEL encodes the columns; use a .csv or Parquet "
+            "file."
+        )
     kinds = {column["name"]: column["kind"] for column in known}
     numbers = [name for name, kind in kinds.items() if kind == "number"]
     others = [name for name in kinds if name not in numbers]
@@ -271,7 +275,7 @@ def _frame(table: TableFile) -> Any:
 
 
 def _is_written(column: dict[str, Any]) -> bool:
-    """Whether cells of a column are to be read as text, though they may all look like numbers."""
+    """Return whether cells of a column are read as text even if all of them look like numbers."""
     if column["kind"] != "category":
         return False
     return not {*column["frequent"], *column["rare"]} <= {"True", "False", ""}
@@ -286,9 +290,9 @@ def _has_slips(cells: Any) -> bool:
 
 
 def check_values(rows: np.ndarray, names: list[str], start: int, *, allow_nan: bool) -> None:
-    """Refuse gaps, unless they are allowed, and infinity by the names of the columns.
+    """Raise an error that names the column if a value is infinite, or missing and not allowed.
 
-    ``start`` rows of the file come before these.
+    ``start`` is the number of rows of the file before these.
     """
     what, bad = "has no value", np.isnan(rows)
     remedy = "fill the gaps, or have them filled: deepod fit --set missing=impute"
@@ -307,16 +311,19 @@ def _npy(path: Path, dimensions: int = 2) -> np.ndarray:
     try:
         rows = np.lib.format.open_memmap(path, mode="r")
     except ValueError as error:  # Python objects, half a file, something else
-        raise ValueError(f"{error} Write numbers, with numpy.save.") from error
+        raise ValueError(f"{error} Save an array of numbers with numpy.save.") from error
     if rows.ndim < dimensions:
-        raise ValueError(f"expected rows of several values, got an array of shape {rows.shape}.")
+        raise ValueError(
+            f"it holds an array of shape {rows.shape}, but rows need at least two axes; reshape it "
+            "to (n, features)."
+        )
     return rows
 
 
 def _numbers(table: TableFile, names: list[str], folder: Path, as_array: bool) -> Any:
-    """Open the columns of numbers to read rows of them in any order.
+    """Open columns of numbers, whose rows can then be read in any order.
 
-    Those of CSV are copied to a file without a name, which is gone when the process is.
+    Those of CSV are copied to a temporary file, which disappears with the process.
     """
     source = None if as_array else table.source(names)
     if source is not None:

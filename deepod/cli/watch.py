@@ -1,4 +1,4 @@
-"""What ``deepod watch`` does: a score for each line, as it comes."""
+"""``deepod watch``: a score for each line as it arrives."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from deepod._inputs.tables import UNKNOWN, Dialect, number
 from deepod.cli import commands
 from deepod.cli.tables import about
 
-# Looked for in the first line, in this order: a comma may be a decimal point where others separate.
+# Separators in the order of search: if another one occurs, a comma may be the decimal point.
 _SEPARATORS = (";", "\t", "|", ",")
 
 
 class Watched(NamedTuple):
-    """What is known of a line."""
+    """The result of a line."""
 
     time: str | None  # its cell of the column of times
     score: float  # NaN while there are not enough points
@@ -26,7 +26,7 @@ class Watched(NamedTuple):
 
 
 class BadLineError(ValueError):
-    """A line is no point; the message says which, and why."""
+    """Error for a line that is not a point; the message says which line, and why."""
 
 
 def watch(
@@ -37,39 +37,44 @@ def watch(
     state: Path | None = None,
     dialect: Dialect = UNKNOWN,
 ) -> Generator[Watched | BadLineError, None, None]:
-    """Score lines as they come.
+    """Return an iterator over the scores of lines, each computed when the line arrives.
 
     Parameters
     ----------
     model : Path
         A saved detector of series.
     lines : iterable of str
-        Numbers, one for each channel, separated by what the first line has of ``;``, tab, ``|``
-        and the comma, or else by blanks. If the first line has a cell that is no number, it names
-        the columns: then those of training are read by their names, if these are known, and
-        otherwise all but ``time``. Empty lines are passed over.
+        Lines with one number for each channel. The separator is the first of ``;``, tab, ``|`` and
+        comma that the first line contains, or blanks. If a cell of the first line is not a number,
+        this line holds the names of the columns. Then the columns with the names of the training
+        columns are used, or all except ``time`` if these had no names. Empty lines are skipped.
     time : str, optional
-        Name of the column of times, which is passed on as it is.
+        Name of the column of times, which is passed on unchanged.
     state : Path, optional
-        File with the state of the stream, to go on from if it is there, and written in the end.
+        File of the state of the stream. If it exists, the stream continues from it; it is written
+        at the end.
     dialect : Dialect, optional
-        Separator, if not the first line is to tell, and decimal point, a point if it is not said.
+        Separator and decimal point. By default, the separator is detected and the decimal point is
+        a point.
 
     Returns
     -------
     watched : iterator of Watched and BadLineError
-        For each line with a point, and for each line that is none: that one changes nothing. A
-        line of names that is not acceptable is a ValueError.
+        A result for each line with a point, and an error for each other line, which does not change
+        the state. An invalid line of names raises ValueError.
 
     Raises
     ------
     ValueError
-        If the model or the state is not acceptable.
+        If the model or the state is not valid.
     """
     detector = commands._load(model)
     with about(f"MODEL {model}"):
         if not hasattr(detector, "stream"):
-            raise ValueError(f"{type(detector).__name__} scores rows without an order, no series.")
+            raise ValueError(
+                f"{type(detector).__name__} scores rows of tables, but deepod watch needs a "
+                "detector of series, such as LSTMAD."
+            )
         stream = detector.stream()
     if state is not None and state.exists():
         with about(f"--state {state}"):
@@ -80,7 +85,7 @@ def watch(
 def _kept(
     stream: Any, scored: Generator[Watched | BadLineError, None, None], state: Path | None
 ) -> Generator[Watched | BadLineError, None, None]:
-    """Write the state of the stream in the end, whatever the end is."""
+    """Write the state of the stream at the end, also after an error."""
     try:
         yield from scored
     finally:
@@ -107,11 +112,13 @@ def _scored(
                 width = len(cells)
                 continue
             if time is not None:
-                raise ValueError(f"--time {time}: line {row} names no columns.")
+                raise ValueError(
+                    f"--time {time}: line {row} does not hold column names, which --time needs."
+                )
             places = list(range(width))
         try:
             if len(cells) != width:
-                raise ValueError(f"it has {len(cells)} values; expected {width}.")
+                raise ValueError(f"it has {len(cells)} values, but must have {width}.")
             score = stream.push([_number(cells[place], sep, decimal) for place in places])
         except ValueError as error:
             yield BadLineError(f"line {row}: {error}")
@@ -144,12 +151,14 @@ def _number(cell: str, sep: str, decimal: str) -> float:
         return number(cell, decimal)
     except ValueError as error:
         if sep != "," and decimal == "." and _is_number(cell, ","):
-            raise ValueError(f"{error} --decimal , makes the comma the decimal point.") from error
+            raise ValueError(
+                f"{error} If the comma is the decimal point, add --decimal ,"
+            ) from error
         raise
 
 
 def _places(header: Sequence[str], detector: Any, time: str | None) -> tuple[list[int], int | None]:
-    """Find the channels and the time in a line of names."""
+    """Return the positions of the channels and of the time in a line of names."""
     header = [name.removeprefix("\ufeff") for name in header]
     first = getattr(detector, "members_", [detector])[0]
     known = getattr(detector, "feature_names_in_", getattr(first, "feature_names_in_", None))
@@ -160,14 +169,14 @@ def _places(header: Sequence[str], detector: Any, time: str | None) -> tuple[lis
             raise ValueError(f"{header.count(name)} columns have the name {name!r}: {found}.")
     if len(names) != detector.n_features_in_:
         raise ValueError(
-            f"{len(names)} columns are left ({', '.join(names)}), and the model was fitted on "
-            f"{detector.n_features_in_}; --time names a column of times."
+            f"there are {len(names)} channels ({', '.join(names)}), but the model was fitted on "
+            f"{detector.n_features_in_}; if one is a column of times, name it as --time COLUMN."
         )
     return [header.index(name) for name in names], None if time is None else header.index(time)
 
 
 def as_line(watched: Watched) -> str:
-    """Write what is known of a line as one of a table of time, score and label."""
+    """Return the result of a line as a line of CSV with time, score and label."""
     before = "" if watched.time is None else f"{_quoted(watched.time)},"
     score = "nan" if np.isnan(watched.score) else repr(watched.score)
     return f"{before}{score},{int(watched.flagged)}"

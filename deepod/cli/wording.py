@@ -1,4 +1,4 @@
-"""Errors of the library, in the words of the command line."""
+"""Translation of the library's error messages to options of the command line."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ _SETTINGS = re.compile(
     r"(?<!--set )\b(missing|calibration_fraction|cross_fitting|memory_limit|\w+_features)="
     r"('[^']*'|\"[^\"]*\"|[\w.]*\w)"
 )
-# What only Python can do, beside a remedy that the command line has.
+# Remedies that only Python has, beside one that the command line has too.
 _PYTHON = re.compile(
     r", or (call calibrate\(X\) with normal rows that it was not trained on"
-    r"|put an imputer in front, in a Pipeline)"
+    r"|put an imputer before the detector in a Pipeline)"
 )
-_WITHOUT_LISTS = ("score", "plot")  # they read the columns that deepod fit has read
+_WITHOUT_LISTS = ("score", "plot")  # they read the same columns as deepod fit
 
 
 def translate(message: str, command: str) -> str:
-    """Return the message with remedies that work on the command line.
+    """Return an error message with remedies that work on the command line.
 
     Parameters
     ----------
     message : str
-        Of an error, whose remedies are Python arguments, such as ``missing='impute'``.
+        A message whose remedies are Python arguments, such as ``missing='impute'``.
     command : str
-        Of ``deepod``. Hyper-parameters are set by ``deepod fit``.
+        The command of ``deepod`` that failed. Hyper-parameters are set by ``deepod fit``.
     """
     fit = "" if command in ("fit", "bench") else "deepod fit "
     message = _PYTHON.sub("", message)
@@ -52,5 +52,5 @@ def _value(found: re.Match[str]) -> str:
     name, value = found[1], found[2]
     if value == "...":
         return f"--{name} VALUE"
-    # Or the parser takes -1 for an option.
+    # With a blank, the parser would read -1 as an option.
     return f"--{name}={value}" if value.startswith("-") else f"--{name} {value}"

@@ -1,4 +1,4 @@
-"""A page to decide what the top rows are: why each of them scores high, and marks to learn from.
+"""Review pages, which show why the top rows score high and collect labels for training.
 
 ``deepod review`` writes it from files, :func:`write` from arrays and frames.
 """
@@ -23,7 +23,7 @@ _RESERVED = ("row", "label", "score", "file")  # columns of the marks
 
 
 class Written(NamedTuple):
-    """What is on a page."""
+    """Facts about a review page, as :func:`write` returns them."""
 
     rows: int  # that were scored
     flagged: int  # above the threshold
@@ -48,56 +48,58 @@ def write(
     title: str | None = None,
     file: str | None = None,
 ) -> Written:
-    """Write a page to review the rows that score highest: reasons, groups, and marks to download.
+    """Write an HTML page to inspect and mark the rows with the highest scores.
 
-    The page is one file that needs no network. It shows every row beside what is typical, groups
-    rows that score high for like reasons, and takes marks (anomaly, normal, unsure), which it
-    gives as a CSV file: the row, counted from 1, or its id; 1, 0 or nothing; and the score.
-    ``deepod fit --labels`` learns from that file.
+    The page is one file that needs no network. It shows the values of each row beside typical
+    values, and groups rows with similar reasons for their scores. Rows can be marked as anomaly,
+    normal or unsure. The page offers the marks as a CSV file with the number of the row (from 1) or
+    its id, the label (1, 0 or nothing) and the score. ``deepod fit --labels`` trains with that
+    file.
 
     Parameters
     ----------
     path : path-like
-        File to write; takes the place of an older one.
+        File to write; an older one is replaced.
     detector : fitted detector
-        Of rows, with ``decision_function``, ``explain`` and ``threshold_``.
+        A detector of rows with ``decision_function``, ``explain`` and ``threshold_``.
     X : array-like of shape (n, d), DataFrame or Source
         Rows to score.
     top : int, default=50
-        Rows to show, those of the highest scores. They alone are explained, which takes the time
-        of hundreds of scorings where reasons are integrated gradients.
+        Number of rows to show, those with the highest scores. Only these are explained. With
+        integrated gradients, this takes as long as scoring these rows hundreds of times.
     ids : array-like of shape (n,), optional
-        What the rows are called in the marks, as text; all of them different. Their numbers by
-        default.
+        Unique names of the rows, used in the marks. By default, rows are named by their numbers.
     id_name : str, default="id"
-        Name of the ids.
+        Name of the column of ids in the marks.
     feature_names : sequence of str of shape (d,), optional
-        By default those of values, X or the detector, or "feature 0" and so on.
+        Names of the columns. By default those of ``values``, X or the detector, or "feature 0" and
+        so on.
     values : array-like of shape (n, d), DataFrame or Source, optional
-        What to show in place of X, such as values before scaling.
+        Values to show instead of X, such as values before scaling.
     reference : array-like of shape (m, d), DataFrame or Source, optional
-        Rows that typical values are medians of, and that the rows' places are counted among, such
-        as the training rows; by default the rows that are shown values of. Of more than 20,000,
-        so many are taken, evenly spaced.
+        Rows, such as the training rows, whose medians are shown as typical values and among which
+        the shown values are ranked. By default ``values`` or X. Of more than 20,000 rows, 20,000
+        evenly spaced ones are used.
     scores : array-like of shape (n,), optional
-        What ``detector.decision_function(X)`` returns, if it is known.
+        The result of ``detector.decision_function(X)``, if it is known already.
     compare : fitted detector, or array-like of shape (n,), optional
-        Another detector of the same rows, such as the one before it learned from marks, or its
-        scores. The page then shows the highest of both, and from where they moved.
+        Another detector of the same rows, such as one fitted before marks were given, or its
+        scores. The page then shows the top rows of both, and their earlier ranks.
     title : str, optional
-        By default ``Review of`` the file, or of the rows.
+        Title of the page. By default "Review of" the file, or of the rows.
     file : str, optional
-        Name of the file that X is from. Marks by number name it, so that they are not taken for
-        marks of another file.
+        Name of the file that X was read from. Marks by row number contain it, so that they cannot
+        be applied to another file by mistake.
 
     Returns
     -------
     written : Written
+        The numbers of rows, flagged rows, shown rows and groups, and the time of the explanations.
 
     Raises
     ------
     ValueError
-        If an argument is not acceptable; the message names it.
+        If an argument is not valid; the message names it.
 
     Examples
     --------
@@ -113,8 +115,8 @@ def write(
     path = Path(path)
     if "series" in getattr(detector, "inputs", ()):
         raise ValueError(
-            f"{type(detector).__name__} is for series, and a page shows rows of tables; "
-            "deepod.plotting.plot_series draws a series with its scores."
+            f"{type(detector).__name__} is a detector of series, but a page shows rows of tables; "
+            "use deepod.plotting.plot_series to draw a series with its scores."
         )
     columns = Columns.of(X, feature_names, getattr(detector, "feature_names_in_", None))
     scores = _scores_of(detector, X, len(columns), scores, "scores")
@@ -131,7 +133,7 @@ def write(
     )
     if len(seen) != len(columns) or len(seen.names) != len(columns.names):
         raise ValueError(
-            f"values must have the rows and columns of X, {len(columns)} and "
+            f"values must have as many rows and columns as X, {len(columns)} and "
             f"{len(columns.names)}, got {len(seen)} and {len(seen.names)}."
         )
     rows = columns.take(chosen)
@@ -171,7 +173,7 @@ def write(
 
 def _highest(scores: np.ndarray, top: int) -> np.ndarray:
     if not (isinstance(top, int | np.integer) and top >= 1):
-        raise ValueError(f"top must be an int of 1 or more, got {top!r}.")
+        raise ValueError(f"top must be an integer of 1 or more, got {top!r}.")
     return np.argsort(-scores, kind="stable")[:top]
 
 
@@ -197,7 +199,7 @@ def _scores_of(detector: Any, X: Any, n: int, scores: Any, name: str) -> np.ndar
 
 
 def _checked_ids(ids: Any, name: str, n: int) -> list[str] | None:
-    """Return ids as text, and refuse those that would not lead back to one row."""
+    """Return ids as text, after a check that each stands for exactly one row."""
     if ids is None:
         return None
     if name.strip() in _RESERVED:
@@ -207,6 +209,6 @@ def _checked_ids(ids: Any, name: str, n: int) -> list[str] | None:
         )
     names = ["" if value is None else str(value) for value in ids]
     if len(names) != n:
-        raise ValueError(f"ids holds {len(names)} ids for {n} rows.")
+        raise ValueError(f"ids holds {len(names)} ids for {n} rows of X; give one for each row.")
     check_ids(names, "ids")
     return names

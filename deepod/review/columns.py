@@ -1,4 +1,4 @@
-"""Columns of arrays, frames and files: values to show, what is typical, and a row's place in it."""
+"""Columns of arrays, DataFrames and files: shown values, typical values, and ranks of values."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _SHOWN = 80  # characters of a cell of text
 
 
 class Columns(NamedTuple):
-    """Rows of a table, in memory or on disk."""
+    """A table, in memory or on disk."""
 
     table: Any
     names: list[str]
@@ -25,9 +25,9 @@ class Columns(NamedTuple):
 
     @classmethod
     def of(cls, X: Any, names: Any = None, others: Any = None, name: str = "X") -> Columns:
-        """Look at a table, which stays where it is; refuse what is none.
+        """Return the columns of a table, which is not copied; raise ValueError for other data.
 
-        The columns are called by ``names``, or those of the table, or else ``others``.
+        Their names are ``names``, those of the table, or ``others``.
         """
         own: Any = None
         if isinstance(X, Source):
@@ -51,7 +51,10 @@ class Columns(NamedTuple):
         else:
             chosen = [f"feature {j}" for j in range(shape[1])]
         if len(chosen) != shape[1]:
-            raise ValueError(f"feature_names holds {len(chosen)} names for {shape[1]} columns.")
+            raise ValueError(
+                f"feature_names holds {len(chosen)} names for {shape[1]} columns of X; give one "
+                "for each column."
+            )
         return cls(X, chosen, shape[0])
 
     def __len__(self) -> int:
@@ -69,12 +72,12 @@ class Columns(NamedTuple):
         return X[rows.tolist()]  # polars
 
     def sample(self) -> Any:
-        """Return rows that stand for all, evenly spaced."""
+        """Return a sample of evenly spaced rows."""
         rows = min(self.n, _KNOWN_ROWS)
         return self.take(np.unique(np.linspace(0, self.n - 1, rows).astype(int)))
 
     def fingerprint(self) -> str:
-        """Tell tables apart by what is in them, not by what they are called."""
+        """Return a hash of the contents of a table, which does not depend on its name."""
         told = hashlib.sha256(repr((self.n, self.names)).encode())
         for values in _lists(self.sample()):
             plain = values.dtype.kind in "biuf"
@@ -83,7 +86,7 @@ class Columns(NamedTuple):
 
 
 def _read(source: Any, rows: np.ndarray) -> Any:
-    """Read rows of a file in one pass over it."""
+    """Return rows of a file, read in one pass."""
     order = np.argsort(rows, kind="stable")
     if getattr(source, "is_mixed", False):
         return source.frame_of(np.unique(rows)).iloc[np.unique(rows, return_inverse=True)[1]]
@@ -99,7 +102,7 @@ def _read(source: Any, rows: np.ndarray) -> Any:
 
 
 class Column(NamedTuple):
-    """What is shown of a column."""
+    """The values that a page shows of a column."""
 
     typical: float | str | None  # the median, or the most frequent text if there is one
     text: bool
@@ -109,20 +112,20 @@ class Column(NamedTuple):
     places: np.ndarray  # -1 where there is no value, or none to compare with
 
     def cell(self, row: int) -> list[Any]:
-        """Return value and place of a row, as JSON has them."""
+        """Return the value and the rank of a row, for JSON."""
         place = int(self.places[row])
         return [shown(self.values[row]), None if place < 0 else place]
 
 
 class Cells(NamedTuple):
-    """Columns of the rows to show."""
+    """The columns of the rows that a page shows."""
 
     names: list[str]
     columns: list[Column]
 
     @classmethod
     def of(cls, rows: Any, known: Columns) -> Cells:
-        """Look up every column of some rows among those of reference."""
+        """Return every column of some rows, ranked among the reference rows."""
         pairs = zip(_lists(rows), _lists(known.sample()), strict=True)
         return cls(known.names, [_column(values, others) for values, others in pairs])
 
@@ -153,7 +156,7 @@ def _missing(value: Any) -> bool:
 
 
 def _as_numbers(values: np.ndarray) -> np.ndarray | None:
-    """Return float64, with NaN where there is no value; None if they are no numbers."""
+    """Return values as float64, with NaN for missing ones, or None if they are not numbers."""
     if values.dtype.kind in "iuf":
         return values.astype(np.float64)
     if values.dtype.kind != "O":
@@ -183,7 +186,7 @@ def _of_numbers(values: np.ndarray, reference: np.ndarray) -> Column:
 def _of_text(values: list[str | None], reference: list[str | None]) -> Column:
     counts = Counter(text for text in reference if text is not None)
     most = counts.most_common(2)
-    # Where all are different, none is typical.
+    # If all values are different, none is typical.
     typical = most[0][0] if most and (most[0][1] > 1 or len(most) == 1) else None
     total = counts.total()
     places = [-1 if v is None else _thousandths(counts[v], total) for v in values]
@@ -195,10 +198,7 @@ def _thousandths(n: int, total: int) -> int:
 
 
 def shown(value: Any) -> Any:
-    """Return what JSON has for a value: numbers of six digits, but whole ones, which may be codes.
-
-    Long texts are cut.
-    """
+    """Return a value for JSON: numbers with six digits (integers with all), shortened texts."""
     if isinstance(value, str):
         return value if len(value) <= _SHOWN else value[: _SHOWN - 1] + "…"
     if value is None or np.isnan(value):

@@ -1,4 +1,4 @@
-"""Groups of rows that score high for like reasons."""
+"""Groups of rows with similar reasons for their scores."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ _NAMED = 3  # columns in the name of a group
 
 
 class Group(NamedTuple):
-    """Rows that score high for like reasons."""
+    """A group of rows with similar reasons for their scores."""
 
     name: str  # the columns that add most
     rows: int
 
 
 def alike(contributions: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, list[Group]]:
-    """Group rows by the directions of what adds to their scores.
+    """Group rows by the directions of their positive contributions.
 
     Parameters
     ----------
     contributions : ndarray of shape (n, d)
-        As ``explain`` gives them. What makes a row look more normal is left out.
+        Contributions as returned by ``explain``; negative ones are ignored.
     names : sequence of str of shape (d,)
-        Of the columns.
+        Names of the columns.
 
     Returns
     -------
@@ -58,7 +58,7 @@ def alike(contributions: np.ndarray, names: Sequence[str]) -> tuple[np.ndarray, 
 
 
 def _best(sample: np.ndarray) -> KMeans | None:
-    """Return the clustering of fewest groups that is nearly the clearest; None if none is clear."""
+    """Return the clustering with the fewest groups that is nearly the clearest, or None."""
     different = len(np.unique(sample.round(6), axis=0))
     found = []
     for k in range(2, min(_MOST, different, len(sample) // 3) + 1):
@@ -71,7 +71,7 @@ def _best(sample: np.ndarray) -> KMeans | None:
 
 
 def _name(mean: np.ndarray, names: Sequence[str]) -> str:
-    """Name a group by the columns that add most, until two thirds of it all are named."""
+    """Return a name for a group: its top columns, up to two thirds of all contributions."""
     order = np.argsort(-mean, kind="stable")[:_NAMED]
     before = np.cumsum(mean[order]) - mean[order]
     return ", ".join(names[j] for j in order[before < mean.sum() * 2 / 3])

@@ -1,4 +1,4 @@
-"""Ids of rows: text, exactly as it is written, that stands for one row each."""
+"""Ids of rows, which are text and unique."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ _NAMED = 5  # ids of an error
 
 
 def check_ids(ids: Sequence[str], what: str) -> dict[str, int]:
-    """Return where each id is, and refuse ids that are missing or there twice.
+    """Return the row of each id; raise ValueError if an id is missing or not unique.
 
     Parameters
     ----------
     ids : sequence of str
     what : str
-        Where they are, for the error.
+        Description of the ids for the error.
 
     Returns
     -------
     places : dict of str to int
-        Rows, from 0.
+        Numbers of rows, from 0.
     """
     places: dict[str, int] = {}
     missing, twice = [], []
@@ -31,14 +31,16 @@ def check_ids(ids: Sequence[str], what: str) -> dict[str, int]:
         else:
             places[value] = row
     if missing:
-        raise ValueError(f"{what}: there is no id in row {listed(missing)}; give every row one.")
+        raise ValueError(f"{what}: there is no id in row {listed(missing)}; give each row one.")
     if twice:
-        raise ValueError(f"{what}: an id stands for one row; there twice: {listed(twice)}.")
+        raise ValueError(
+            f"{what}: each row needs an id of its own, but some occur twice: {listed(twice)}."
+        )
     return places
 
 
 def listed(names: Iterable[str]) -> str:
-    """Return the first names, and how many more there are."""
+    """Return the first names as text, with the number of the others."""
     names = list(names)
     more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
     return ", ".join(names[:_NAMED]) + more

@@ -1,4 +1,4 @@
-"""The page: one HTML file, with its style, its script and its data inside."""
+"""The review page, which is one HTML file with its style, its script and its data."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ _LOGARITHMIC = 50  # times the median that the highest score is, from which on s
 
 
 class Reviewed(NamedTuple):
-    """What is on the page."""
+    """The contents of a review page."""
 
     title: str
     fingerprint: str  # of the rows: marks that the browser keeps stay with them
@@ -44,10 +44,11 @@ class Reviewed(NamedTuple):
 
 
 def as_page(reviewed: Reviewed) -> str:
-    """Write the page.
+    """Return the HTML of the page.
 
-    Cells hold anything: data are JSON without "<", which no parser of HTML takes for an end, the
-    script makes text of them alone, and the policy of the page lets no other script run.
+    Cells may hold anything, also HTML. Therefore the data are JSON without "<", so that no parser
+    finds the end of a script in them. The page's script inserts them as text only, and the page's
+    content security policy allows no other script.
 
     Parameters
     ----------
@@ -77,7 +78,7 @@ def _hash(text: str) -> str:
 
 
 def _fitting(reviewed: Reviewed) -> str:
-    """Write the data, with as many columns of each row as fit."""
+    """Return the data as JSON, with as many columns of each row as fit."""
     n, width = reviewed.contributions.shape
     most = width if n * width <= _CELLS else max(_FEW, _CELLS // n)
     while True:

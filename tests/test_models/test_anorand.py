@@ -318,7 +318,7 @@ def test_supervision__one_class__refused(supervision):
 
 @pytest.mark.parametrize("supervision", ["few_labels", "supervised"])
 def test_supervision__without_y__refused(supervision):
-    with pytest.raises(ValueError, match="needs y"):
+    with pytest.raises(ValueError, match="needs labels"):
         small(supervision=supervision).fit(X)
 
 

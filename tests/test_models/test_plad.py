@@ -258,7 +258,7 @@ def test_supervision__drop_anomalies__trains_on_the_normal_rows_alone():
 @pytest.mark.parametrize(
     ("y", "message"),
     [
-        (None, "needs y"),
+        (None, "needs labels"),
         (np.ones(64), "every row"),
         (np.zeros(63), "63 values"),
         (np.full(64, 2), "0 .normal. and 1"),

@@ -1,4 +1,4 @@
-"""``deepod report``: results to tables, and to a page with pictures."""
+"""``deepod report``: tables of results, and a page with pictures."""
 
 from __future__ import annotations
 
@@ -31,58 +31,58 @@ def report(
     reference: Any = None,
     differences_of: str | None = None,
 ) -> str:
-    """Compare detectors in tables, and on a page with pictures.
+    """Return tables that compare detectors, and write a page with pictures if ``out`` is given.
 
-    They are compared on the pairs of dataset and seed that all of them have a result for. Results
-    of different protocols, of different caps on the rows, or of different groups of datasets are
-    never mixed: a group is what shares the part of the name in front of a slash, as
-    "oddbench-development/AdPerformance" does.
+    Detectors are compared on the pairs of dataset and seed for which all of them have results.
+    Results of different protocols, caps on the rows, or groups of datasets are never mixed. A group
+    consists of datasets with the same prefix before a slash, as "oddbench-development" in
+    "oddbench-development/AdPerformance".
 
     Parameters
     ----------
     results : path-like, list of path-like, or list of dict
-        Files that ``deepod bench`` or :func:`deepod.bench.run` has written, or rows that it
-        returned; of several rows of one cell, the last. Scores that were kept beside the files
-        become curves and histograms.
+        Files that ``deepod bench`` or :func:`deepod.bench.run` has written, or rows that it has
+        returned. If a cell has several rows, the last is used. Scores that were kept beside the
+        files are shown as curves and histograms.
     out : path-like, optional
-        Folder for ``index.html``, which needs no other file and no network, ``report.md`` and
-        .csv files. Made if it is not there; other files in it stay, and an ``index.html`` or
-        ``report.md`` that is no report is not replaced.
+        Folder to write ``report.md``, .csv files and ``index.html`` to, which needs no other file
+        and no network. It is created if necessary. Other files in it are kept, and an
+        ``index.html`` or ``report.md`` that is not a report is not replaced.
     metric : str, optional
-        Of the Markdown and of the pictures; the page has a table of all: "auc_roc" (the default),
-        "auc_pr", "f1" or "false_alarms", and of time series "vus_pr" (the default), "vus_roc",
-        "auc_pr", "auc_roc", "range_f1" or "false_alarms".
+        Metric of the Markdown and the pictures; the page has a table of all metrics. It is
+        "auc_roc" (the default), "auc_pr", "f1" or "false_alarms"; for time series it is "vus_pr"
+        (the default), "vus_roc", "auc_pr", "auc_roc", "range_f1" or "false_alarms".
     detectors, datasets : sequence of str, optional
-        Only these.
+        Names of the detectors and datasets to compare; by default all.
     rename : mapping, optional
-        Detectors to shorter names for the report.
+        A mapping from names of detectors to names for the report.
     per_dataset : bool, default=False
-        Whether the Markdown has a table of datasets x detectors, too.
+        Whether the Markdown also has a table of datasets x detectors.
     test : {"nemenyi", "wilcoxon-holm"}, default="nemenyi"
-        Test of pairs for the critical-difference diagram.
+        Test of pairs of detectors for the critical-difference diagram.
     dataset : str, optional
-        Draw curves and histograms of this one; by default of the one, among those with kept
-        scores, on which the detectors differ most.
+        Dataset whose curves and histograms are drawn. By default, among those with kept scores, the
+        one on which the detectors differ most.
     reference : path-like or mapping, optional
-        .csv of published figures, see :func:`deepod.bench.reporting.tables.with_published`, for
-        the results of the protocol "published-semi" or "published-unsupervised"; if there are both,
-        a mapping of protocols to files.
+        .csv file of published figures for the protocol "published-semi" or
+        "published-unsupervised", see :func:`deepod.bench.reporting.tables.with_published`. If the
+        results have both protocols, a mapping from protocols to files.
     differences_of : str, optional
-        A detector, by its name in the report: add a table of how far it is ahead of each other one
-        in AUC-ROC and AUC-PR, with 95 % intervals by bootstrap over datasets, wins and losses; of
-        time series in VUS-PR and AUC-PR, over series.
+        Name, in the report, of a detector whose lead over each other one is added as a table: in
+        AUC-ROC and AUC-PR over datasets, or in VUS-PR and AUC-PR over time series, with 95 %
+        intervals by bootstrap, wins and losses.
 
     Returns
     -------
-    str
+    tables : str
         The tables in Markdown.
 
     Raises
     ------
     OSError
-        If a file cannot be read or written, or is somebody else's.
+        If a file cannot be read or written, or a file that is not a report would be replaced.
     ValueError
-        If an argument or a row is not acceptable; the message names it.
+        If an argument or a row is not valid; the message names it.
     ImportError
         If the extra ``deepod[bench]`` is not installed.
 
@@ -109,7 +109,7 @@ def report(
         if value is not None and value not in known:
             raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
     if out is not None and Path(out).exists() and not Path(out).is_dir():
-        raise NotADirectoryError(f"out: {out} is a file; name a folder.")
+        raise NotADirectoryError(f"out={str(out)!r} is a file; name a folder instead.")
     if out is not None:
         _check_own(Path(out))
     try:
@@ -118,7 +118,10 @@ def report(
         found = tables.groups(chosen, metric)
         published = _references(reference, [group.protocol for group in found])
         if published and out is None:
-            raise ValueError("reference: published figures are on the page alone; name its out.")
+            raise ValueError(
+                "reference is given without out, but published figures appear only on the page; "
+                "name a folder as out."
+            )
         if dataset is not None:
             tables.choose(table, datasets=[dataset])
         if differences_of is not None:
@@ -131,31 +134,36 @@ def report(
             files = page.write(found, options) | {"report.md": markdown + "\n"}
             _write(Path(out), files)
     except ModuleNotFoundError as error:
-        raise ImportError(f'A report needs pip install "deepod[bench]" ({error}).') from error
+        raise ImportError(
+            f"A report needs more libraries ({error}); install them with pip install "
+            '"deepod[bench]".'
+        ) from error
     return markdown
 
 
 def add_options(parser: argparse.ArgumentParser) -> None:
     """Add the options of ``deepod report``."""
     add = parser.add_argument
-    add("results", nargs="+", type=Path, metavar="RESULTS", help="as deepod bench has written it")
-    add("--out", type=Path, metavar="FOLDER", help="write index.html, report.md and .csv here")
-    add("--metric", choices=list(tables.METRICS), help="for Markdown and pictures (default: "
-        "auc_roc; of series vus_pr)")  # fmt: skip
-    add("--per-dataset", action="store_true", help="print a table of datasets x detectors, too")
-    add("--detectors", type=listed, metavar="a,b,c", help="only these")
-    add("--datasets", type=listed, metavar="a,b,c", help="only these")
-    add("--rename", type=_pair, action="append", default=[], metavar="OLD=NEW", help="give a "
-        "detector another name; may be repeated")  # fmt: skip
-    add("--test", choices=tables.TESTS, default="nemenyi", help="of pairs of detectors, for the "
-        "critical-difference diagram (default: %(default)s)")  # fmt: skip
-    add("--dataset", metavar="NAME", help="draw curves and histograms of this one (default: of "
-        "those with kept scores, the one on which detectors differ most)")  # fmt: skip
+    add("results", nargs="+", type=Path, metavar="RESULTS", help="file that deepod bench has "
+        "written")  # fmt: skip
+    add("--out", type=Path, metavar="FOLDER", help="folder to write index.html, report.md and .csv "
+        "files to")  # fmt: skip
+    add("--metric", choices=list(tables.METRICS), help="metric of the Markdown tables and the "
+        "pictures (default: auc_roc, or vus_pr for series)")  # fmt: skip
+    add("--per-dataset", action="store_true", help="also print a table of datasets x detectors")
+    add("--detectors", type=listed, metavar="a,b,c", help="detectors to compare (default: all)")
+    add("--datasets", type=listed, metavar="a,b,c", help="datasets to use (default: all)")
+    add("--rename", type=_pair, action="append", default=[], metavar="OLD=NEW", help="show a "
+        "detector under another name; may be repeated")  # fmt: skip
+    add("--test", choices=tables.TESTS, default="nemenyi", help="test of pairs of detectors for "
+        "the critical-difference diagram (default: %(default)s)")  # fmt: skip
+    add("--dataset", metavar="NAME", help="dataset whose curves and histograms to draw (default: "
+        "among those with kept scores, the one on which detectors differ most)")  # fmt: skip
     add(
         "--differences-of",
         metavar="DETECTOR",
-        help="add tables of how far this one is ahead of "
-        "the others, with 95 %% intervals by bootstrap over datasets; by its name in the report",
+        help="add tables of the lead of this detector (by its name in the report) over the others, "
+        "with 95 %% intervals by bootstrap over datasets",
     )
     add("--reference", type=_reference, action="append", default=[], metavar="[PROTOCOL=]FILE",
         help=".csv with the columns dataset and one per detector, AUC-ROC in percent, to set "
