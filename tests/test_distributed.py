@@ -176,14 +176,16 @@ def test_scorer__columns_of_an_unnamed_fit(frame):
     expected = detector.decision_function(frame.to_numpy())
     wide = shuffled(frame)
     np.testing.assert_array_equal(Scorer(detector, list(frame))(wide), expected)
-    with pytest.raises(ValueError, match="fitted on 5 features; pass their names as columns"):
+    with pytest.raises(
+        ValueError, match="fitted on 5 features; pass the names of these as columns"
+    ):
         Scorer(detector)(wide)
     whole_rows = pd.DataFrame({"x": list(frame.to_numpy()), "id": 0})
     np.testing.assert_array_equal(Scorer(detector, "x")(whole_rows), expected)
 
 
 def test_scorer__other_columns_than_those_of_fit__refused(named):
-    with pytest.raises(ValueError, match=r"columns=\['a', 'b'\] are not those"):
+    with pytest.raises(ValueError, match=r"columns=\['a', 'b'\] differ from those"):
         Scorer(named, ["a", "b"])
 
 

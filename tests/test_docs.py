@@ -151,11 +151,9 @@ VERBS = {
 WAITING = {
     "deepod.graphs._base.GraphDetector.decision_scores_",
     "deepod.graphs._base.GraphDetector.labels_",
-    "deepod.models.density.pixel_cnn.PixelCNN.score_map",
     "deepod.models.one_class._svdd.SVDD.center_",
     "deepod.models.one_class._svdd.SVDD.radius_",
     "deepod.models.perturbation.anorand.AnoRand.alpha_",
-    "deepod.models.reconstruction._reconstruction.ErrorMaps.score_map",
     "deepod.series._base.SeriesDetector.warm_up_",
     "deepod.series._methods.SeriesMethods.as_module",
     "deepod.series._methods.SeriesMethods.decision_scores_",

@@ -124,7 +124,7 @@ def test_save_and_load(name, place, fitted, tmp_path):
         assert again.threshold_ == detector.threshold_
         assert again.get_params() == detector.get_params()
         np.testing.assert_array_equal(again.labels_, detector.labels_)
-    with pytest.raises(TypeError, match="no PLAD"):
+    with pytest.raises(TypeError, match="not of PLAD"):
         deepod.PLAD.load(tmp_path / place)
 
 

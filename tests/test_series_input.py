@@ -158,23 +158,23 @@ def test_rows__of_any_form__what_validate_rows_takes(X):
 # --- refusals -------------------------------------------------------------------------------------
 
 REFUSED = {
-    "wide": (rng.normal(size=(50, 101)), r"transpose with X\.T"),
-    "one row": (np.ones((1, 5)), r"shape \(1, 5\).*transpose with X\.T"),
-    "two rows": (np.ones((2, 3)), r"transpose with X\.T"),
-    "wide in a list": ([np.ones((200, 150)), np.ones((2, 150))], r"transpose with X\[1\]\.T"),
+    "wide": (rng.normal(size=(50, 101)), r"transpose it with X\.T"),
+    "one row": (np.ones((1, 5)), r"shape \(1, 5\).*transpose it with X\.T"),
+    "two rows": (np.ones((2, 3)), r"transpose it with X\.T"),
+    "wide in a list": ([np.ones((200, 150)), np.ones((2, 150))], r"transpose it with X\[1\]\.T"),
     "4-D": (np.ones((2, 3, 4, 5)), r"X has 4 dimensions; expected \(T,\)"),
     "3-D in a list": ([np.ones((2, 3, 4))], r"X\[0\] has 3 dimensions"),
-    "text": (np.array(["a", "b"]), "X holds values that are no numbers"),
-    "list of text": (["a", "b"], "X holds values that are no numbers"),
-    "number and text": ([1, "b"], "X holds values that are no numbers"),
-    "text alone": ("abc", "X holds values that are no numbers"),
-    "dict": ({"a": 1}, "X holds values that are no numbers"),
+    "text": (np.array(["a", "b"]), "X holds values that are not numbers"),
+    "list of text": (["a", "b"], "X holds values that are not numbers"),
+    "number and text": ([1, "b"], "X holds values that are not numbers"),
+    "text alone": ("abc", "X holds values that are not numbers"),
+    "dict": ({"a": 1}, "X holds values that are not numbers"),
     "array of arrays": (np.array([np.ones(2), np.ones(3)], dtype=object), "as a list of arrays"),
-    "text in a list": ([A, np.array([["a", "b", "c"]])], r"X\[1\] holds values that are no"),
-    "text in a Series": (pd.Series(["a", "b"]), "X holds values that are no numbers"),
+    "text in a list": ([A, np.array([["a", "b", "c"]])], r"X\[1\] holds values that are not"),
+    "text in a Series": (pd.Series(["a", "b"]), "X holds values that are not numbers"),
     "text in a frame": (FRAME.assign(c="x"), r"column 'c' of X .*X\.drop\(columns='c'\)"),
     "complex": (A + 1j, "complex numbers; give their real and imaginary parts"),
-    "times": (HOURS.to_numpy(), "X holds times, no values"),
+    "times": (HOURS.to_numpy(), "X holds times instead of values"),
     "number": (3.0, "X is a single number"),
     "empty": (np.ones((0, 2)), "X has no points"),
     "no channels": (np.ones((5, 0)), "X has no channels"),
@@ -185,9 +185,9 @@ REFUSED = {
     "list of lists": ([[1, 2], [3, 4]], r"numpy\.asarray\(X\) for one"),
     "numbers and lists": ([1, [2, 3]], "X is a list of lists"),
     "numbers and series": ([1, A], "both numbers and series"),
-    "other channels": ([A, A[:, :2]], r"X\[1\] has 2 channels, and X\[0\] has 3"),
+    "other channels": ([A, A[:, :2]], r"X\[1\] has 2 channels, but X\[0\] has 3"),
     "other columns": ([FRAME, FRAME[["b", "a", "c"]]], r"X\[1\] has the columns \['b', 'a', 'c'\]"),
-    "frame and array": ([FRAME, A], r"X\[1\] has 3 channels, and X\[0\] has the columns"),
+    "frame and array": ([FRAME, A], r"X\[1\] has 3 channels, but X\[0\] has the columns"),
     "sparse": (csr_array(np.eye(5)), r"sparse data is not supported.* X\.toarray\(\)"),
     "source": (sources.array(A), r"X\.read\(0, len\(X\)\)"),
     "time among columns": (WHEN, r"column 'when' of X holds times; .*X\.set_index\('when'\)"),
@@ -214,7 +214,7 @@ def test_as_series__objects_that_no_number_can_be_made_of__type_error():
 def test_as_series__another_argument__named():
     with pytest.raises(ValueError, match=r"context has no points"):
         as_series(A[:0], name="context")
-    with pytest.raises(ValueError, match=r"transpose with context\.T"):
+    with pytest.raises(ValueError, match=r"transpose it with context\.T"):
         as_series(A[:1], name="context")
 
 
@@ -256,11 +256,13 @@ def test_as_series__few_points_of_as_many_channels_as_known__accepted():
 )
 def test_index__of_times__kept_and_checked(X):
     assert as_series(X).index.tolist() == X.index.tolist()
-    with pytest.raises(ValueError, match=r"not in order of time: row 1 .*X\.sort_index\(\)"):
+    with pytest.raises(ValueError, match=r"not in the order of time: row 1 .*X\.sort_index\(\)"):
         as_series(X[::-1])
     assert as_series(X[::-1].sort_index()).index.tolist() == X.index.tolist()
     twice = X.iloc[[0, 0, 1, 2, 2, 2]]
-    with pytest.raises(ValueError, match=r"3 points at the time of another, the first in row 1 "):
+    with pytest.raises(
+        ValueError, match=r"3 points at the same time as another, the first in row 1 "
+    ):
         as_series(twice)
     assert as_series(twice[~twice.index.duplicated()]).lengths == (3,)
     with pytest.warns(UserWarning, match="X has 1 gap in time") as caught:
@@ -344,15 +346,15 @@ def test_time__list_of_frames__each_its_own():
     [
         (FRAME, r"time='when': X has 0 columns of that name.* 'a', 'b', 'c'"),
         (pd.concat([WHEN, WHEN[["when"]]], axis=1), "X has 2 columns of that name"),
-        (FRAME["a"], "its columns: none"),
-        (A, "X has no column 'when'"),
-        ([A], r"X\[0\] has no column 'when'"),
-        (np.stack([A, A]), "X is an array, which has no column 'when'"),
+        (FRAME["a"], "its columns are none"),
+        (A, "'when': X has no column of this name"),
+        ([A], r"'when': X\[0\] has no column of this name"),
+        (np.stack([A, A]), "'when': X is an array, which has no column of this name"),
         (WHEN[["when"]], "X has no channels"),
         (FRAME.assign(when=["2024-01-01"] * 9 + ["soon"]), r"column 'when' .* 'soon' in row 9"),
         (WHEN.assign(when=[pd.NaT, *HOURS[1:]]), r"X\.dropna\(subset=\['when'\]\)"),
         (FRAME.assign(when=["", *HOURS.astype(str)[1:]]), "1 points without a time"),
-        (FRAME.assign(when=[True] * 10), "column 'when' of X holds no times"),
+        (FRAME.assign(when=[True] * 10), "column 'when' of X holds times that cannot be read"),
     ],
 )
 def test_time__bad_column__refused(X, said):
