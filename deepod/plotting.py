@@ -14,7 +14,8 @@ _STRETCHES = 4000  # a longer line is cut into so many; only their extremes are 
 def plot_scores(scores: Any, y: Any = None, threshold: float | None = None, ax: Any = None) -> Any:
     """Draw a histogram of anomaly scores, with a colour for each label if labels are given.
 
-    The last bar counts all scores above the 98 % quantile.
+    The last bar counts all scores above the 98 % quantile, or a little above the threshold if that
+    is higher.
 
     Parameters
     ----------
@@ -56,8 +57,11 @@ def plot_scores(scores: Any, y: Any = None, threshold: float | None = None, ax: 
             )
     ax = _axes(ax)
     # The scores of far anomalies are so high that all others would fall into one bar. Therefore
-    # the last bin holds everything above the 98 % quantile.
-    scores = np.minimum(scores, np.quantile(scores, 0.98))
+    # the last bin holds everything above the 98 % quantile. The threshold is always inside.
+    last = np.quantile(scores, 0.98)
+    if threshold is not None and threshold > last:
+        last = threshold + 0.1 * (threshold - scores.min())
+    scores = np.minimum(scores, last)
     bins = np.histogram_bin_edges(scores, bins=40)
     if y is None:
         ax.hist(scores, bins, color="tab:blue", alpha=0.7)

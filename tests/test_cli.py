@@ -597,6 +597,17 @@ def test_plot__nameless_model__label_is_no_value(labelled, drawn):
     np.testing.assert_array_equal(drawn[0][1], expected)
 
 
+def test_plot__nameless_model__ids_are_no_value(labelled, drawn):
+    ids = np.arange(100)[:, None]
+    write_csv("keyed.csv", "key,x,y,z", np.column_stack([ids, NEW[:100]]))
+    assert fit() == 0  # on train.npy
+    assert main(["plot", "model", "keyed.csv", "--id", "key", "--out", "p.png"]) == 0
+    expected = fitted().decision_function(NEW[:100].astype(float))
+    np.testing.assert_array_equal(drawn[0][1], expected)
+    assert main(["plot", "model", "keyed.csv", "--id", "key", "--row", "3", "--out", "p.png"]) == 0
+    assert main(["plot", "model", "--id", "key", "--out", "p.png"]) == 1
+
+
 def test_plot__row__contributions_by_the_names_of_the_columns(labelled, drawn):
     assert main(["plot", "model", "new.csv", "--row", "3", "--out", "p.png"]) == 0
     ((name, contributions, names),) = drawn

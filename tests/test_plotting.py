@@ -23,6 +23,14 @@ def test_plot_scores__classes_and_threshold(ax):
     assert heights == pytest.approx([1, 1])  # shares of each class
 
 
+def test_plot_scores__threshold_above_nearly_all__bars_on_both_sides(ax):
+    scores = np.append(np.linspace(0, 1, 1000), [50, 1000])
+    plotting.plot_scores(scores, threshold=10, ax=ax)
+    bars = ax.containers[0]
+    assert sum(bar.get_height() for bar in bars if bar.get_x() > 10) == 2
+    assert sum(bar.get_height() for bar in bars) == len(scores)
+
+
 @pytest.mark.parametrize("name", REPRESENTATIVES)
 def test_plot_history__one_line_per_term(name, ax):
     detector = fast(name, validation_fraction=0.2).fit(samples())

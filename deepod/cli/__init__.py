@@ -346,6 +346,9 @@ def _add_plot(commands: Any) -> None:
         "--row", type=int, metavar="N", help="number of the row of NEW to explain; 1 = the first"
     )
     plot.add_argument(
+        "--id", metavar="COLUMN", help="column of NEW with ids, which is not used as a feature"
+    )
+    plot.add_argument(
         "--out",
         type=Path,
         metavar="PICTURE",

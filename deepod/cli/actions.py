@@ -198,30 +198,25 @@ def run_plot(arguments: argparse.Namespace) -> None:
     from deepod.cli import commands
 
     model, new, out = arguments.model, arguments.new, arguments.out
-    for option in ("label", "row", "time", "split_at_gaps", "context"):
+    for option in ("label", "row", "id", "time", "split_at_gaps", "context"):
         if new is None and getattr(arguments, option) not in (None, False):
             option = option.replace("_", "-")
             raise ValueError(
                 f"--{option} needs a file of rows: deepod plot MODEL NEW --{option} ..."
             )
-    options, dialect = _options(arguments), _dialect(arguments)
+    given = {"options": _options(arguments), "dialect": _dialect(arguments)}
+    given["id_name"] = arguments.id
     _check_picture(out)
 
     if new is None:
         commands.plot_history(model, out)
         print(f"loss over the epochs: {out}")
     elif arguments.row is not None:
-        score = commands.plot_row(model, new, arguments.row, out, options=options, dialect=dialect)
+        score = commands.plot_row(model, new, arguments.row, out, **given)
         print(f"row {arguments.row} has the score {score:.6g}; what the columns add: {out}")
     else:
         result = commands.plot_scores(
-            model,
-            new,
-            out,
-            label=arguments.label,
-            quiet=arguments.quiet,
-            options=options,
-            dialect=dialect,
+            model, new, out, label=arguments.label, quiet=arguments.quiet, **given
         )
         _say_scored(arguments, result)
 

@@ -179,10 +179,7 @@ def score(
     """
     detector = _load(model)
     if series.is_for_series(detector):
-        if id_name is not None:
-            raise ValueError(
-                f"--id {id_name} is for rows of tables; use --time to name the points of a series."
-            )
+        _refuse_ids(id_name)
         found = _read_new(detector, model, new, out, options, dialect)
         labels = found.scores > detector.threshold_
         series.write(out, found.scores, labels, found.points, options.time)
@@ -204,6 +201,13 @@ def score(
             write(scores, labels)
             flagged += int(labels.sum())
     return Scored(f"{n:,} rows", flagged, threshold)
+
+
+def _refuse_ids(id_name: str | None) -> None:
+    if id_name is not None:
+        raise ValueError(
+            f"--id {id_name} is for rows of tables; use --time to name the points of a series."
+        )
 
 
 def plot_history(model: Path, out: Path) -> None:
@@ -239,6 +243,7 @@ def plot_scores(
     out: Path,
     *,
     label: str | None = None,
+    id_name: str | None = None,
     quiet: bool = False,
     options: Options = NO_OPTIONS,
     dialect: Dialect = UNKNOWN,
@@ -254,6 +259,8 @@ def plot_scores(
     label : str, optional
         Column of ``new`` with 0 = normal and 1 = anomaly. The histogram is drawn for each label;
         labels of a series are drawn below its scores.
+    id_name : str, optional
+        Column of ids, which is not scored.
     quiet : bool, default=False
         Whether to hide the progress bar, which is shown on terminals only.
     options : Options
@@ -274,9 +281,10 @@ def plot_scores(
 
     detector = _load(model)
     if series.is_for_series(detector):
+        _refuse_ids(id_name)
         return _plot_series(detector, model, new, out, label, options, dialect)
     options.refuse(type(detector).__name__)
-    opened = _open_new(detector, model, new, out, dialect, label)
+    opened = _open_new(detector, model, new, out, dialect, label, id_name)
     y = None
     if label is not None:
         with about(f"--label {label}"):
@@ -294,6 +302,7 @@ def plot_row(
     row: int,
     out: Path,
     *,
+    id_name: str | None = None,
     options: Options = NO_OPTIONS,
     dialect: Dialect = UNKNOWN,
 ) -> float:
@@ -307,6 +316,8 @@ def plot_row(
         Number of the row in ``new``; 1 = the first.
     out : Path
         .png, .pdf or .svg.
+    id_name : str, optional
+        Column of ids, which is not scored.
     options : Options
         Options of a series.
     dialect : Dialect
@@ -323,9 +334,10 @@ def plot_row(
     """
     detector = _load(model)
     if series.is_for_series(detector):
+        _refuse_ids(id_name)
         return _plot_point(detector, model, new, row, out, options, dialect)
     options.refuse(type(detector).__name__)
-    opened = _open_new(detector, model, new, out, dialect)
+    opened = _open_new(detector, model, new, out, dialect, id_name=id_name)
     _check_row(row, len(opened.source), new)
     if len(opened.source.shape) != 2:
         raise ValueError(
