@@ -480,6 +480,32 @@ def series() -> str:
     return piped(lines)
 
 
+OF_THE_SECOND_HALF = {
+    "Seq2SeqAttention": "`Seq2SeqAttention`",
+    "CNNVAELSTM": "`CNNVAELSTM`",
+    "CLSTM": "`CLSTM`, without labels",
+    "SeriesConsensus": "for comparison: `SeriesConsensus`",
+    "LSTMAD": "`LSTMAD`",
+    "baseline:random": "random",
+}
+
+
+def series_of_the_second_half() -> str:
+    """Show those that were run on the second half alone, by VUS-PR, with some others."""
+    import pandas
+
+    rows = pandas.concat([rows_of("series_second.jsonl"), rows_of("series.jsonl")])
+    rows = rows[rows["error"].isna() & rows["dataset"].str.startswith("series-second/")]
+    source = rows["dataset"].str.split("/").str[1]
+    lines = [["", "second half", *SOURCES], ["---", *["--:"] * (len(SOURCES) + 1)]]
+    for name, text in OF_THE_SECOND_HALF.items():
+        own = rows[rows["detector"] == name]
+        by_source = own["vus_pr"].groupby(source).mean()
+        cells = [f"{own['vus_pr'].mean():.3f}", *(f"{by_source[s]:.2f}" for s in SOURCES)]
+        lines.append([text, *(cell.removeprefix("0") for cell in cells)])
+    return piped(lines)
+
+
 # --- speed ----------------------------------------------------------------------------------------
 
 SPEED = {
@@ -568,6 +594,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "wide": wide,
     "thresholds": thresholds,
     "series": series,
+    "series, three more": series_of_the_second_half,
+    "stationary": printed("stationary", "stationary.jsonl"),
     "speed": speed,
     "speed, wanted": printed("speed_report", "speed.jsonl"),
     "mixed": printed("mixed", "mixed.jsonl", table="TABLES"),

@@ -1,6 +1,7 @@
 """What all detectors of time series have in common."""
 
 import pickle
+import re
 
 import numpy as np
 import pandas as pd
@@ -13,10 +14,18 @@ from sklearn.model_selection import GridSearchCV, TimeSeriesSplit
 
 import deepod
 from deepod._registry import SERIES
-from deepod._scoring.points import Span, covered, kernel, passed_over, smoothed, spans_of
+from deepod._scoring.points import (
+    Span,
+    as_new,
+    covered,
+    kernel,
+    passed_over,
+    smoothed,
+    spans_of,
+)
 from deepod._scoring.threshold import of_events
 from deepod._storage import tensors
-from deepod.series import LSTMAD, RidgeAR, WindowNeighbors, Windows
+from deepod.series import LSTMAD, RidgeAR, WindowNeighbors, Windows, ridge_ar
 from deepod.series._errors import Errors
 from tests.cases import FAST_SERIES, SERIES_NAMES, fast_series, fitted_series, waves
 
@@ -240,6 +249,82 @@ def test_threshold__follows_points_that_were_not_trained_on(name):
     assert detector.set_params(contamination=0.0).predict(waves(400, seed=9)).mean() < 0.1
 
 
+@pytest.mark.parametrize("name", ["LSTMAD", "RidgeAR", "SeriesConsensus", "WindowNeighbors"])
+def test_threshold__new_part_of_a_stationary_series__about_the_share_that_is_asked_for(name):
+    """On average: points of a series are alike, so that one series shows little."""
+    shares = []
+    for seed in range(6):
+        x = waves(7000, seed=seed)
+        detector = fast_series(name, window=20).fit(x[:3000])
+        shares.append(detector.predict(x[3000:]).mean())
+    assert 0.08 < np.mean(shares) < 0.12
+
+
+@pytest.mark.parametrize("n", [200, 500])
+def test_threshold__short_series__few_new_points_flagged(n):
+    """Held-out points lean on those before them, which were learned by heart: not in threshold."""
+    shares = []
+    for seed in range(4):
+        x = waves(1500, seed=seed)
+        detector = LSTMAD(hidden=(8,), random_state=0).fit(x[:n])
+        shares.append(detector.predict(x[n:]).mean())
+    assert np.mean(shares) < 0.15
+
+
+@pytest.mark.parametrize("name", ["LSTMAD", "RidgeAR", "SeriesConsensus"])
+def test_calibrate__series_has_drifted__recent_points_set_the_threshold(name):
+    before, after = [], []
+    for seed in range(4):
+        x = waves(6000, seed=seed)
+        x[1500:] += 0.5 * np.random.default_rng(seed).normal(size=(4500, 2))
+        detector = fast_series(name, window=20).fit(x[:1500])
+        before.append(detector.predict(x[3000:]).mean())
+        detector.set_params(false_alarm_rate=0.1).calibrate(x[1500:3000])
+        after.append(detector.predict(x[3000:]).mean())
+    assert np.mean(before) > 0.5
+    assert 0.07 < np.mean(after) < 0.13
+
+
+def test_held_out_scores__smoothed_without_points_that_were_trained_on():
+    x = waves(400)
+    x[:320] += 0.01 * np.random.default_rng(1).normal(size=(320, 2))
+    detector = RidgeAR(window=10, smoothing_length=51).fit(x)
+    own = detector.decision_function(x[320:], context=x[:320])
+    unseen = detector._unseen_scores
+    assert np.isnan(unseen[:320]).all()
+    module = detector.module_
+    points = torch.from_numpy(detector.scaler_.transform(x))
+    terms = detector._of_points(module, points, [Span(0, 0, 400)], detector._totals)[320:]
+    smooth = smoothed(terms, spans_of([80]), "centred", 51)
+    np.testing.assert_allclose(unseen[320:], np.sqrt(smooth).mean(1), rtol=1e-6)
+    assert (own != unseen[320:]).any()
+
+
+@settings(max_examples=30)
+@given(n=st.integers(1, 60), least=st.floats(1, 200), parts=st.integers(1, 3))
+def test_as_new__higher_scores_further_away__lower_ones_as_they_are(n, least, parts):
+    scores = [np.random.default_rng(k).normal(size=n) for k in range(parts)]
+    joint = np.concatenate(scores)
+    found = as_new(scores, least)
+    middle = np.median(joint)
+    np.testing.assert_array_equal(found[joint <= middle], joint[joint <= middle])
+    assert (found[joint > middle] > joint[joint > middle]).all()
+    assert (found - middle <= 2.0001 * np.sqrt(1 + max(least, n) / n) * (joint - middle) + 1e-9)[
+        joint > middle
+    ].all()
+
+
+def test_as_new__factor__by_hand():
+    scores = np.repeat(np.random.default_rng(0).normal(size=2000), 10)  # 10 in a row are alike
+    found = as_new([scores], 1.0)
+    middle = np.median(scores)
+    top = scores.argmax()
+    factor = (found[top] - middle) / (scores[top] - middle)
+    share = 10 / 20_000
+    assert factor == pytest.approx(np.sqrt((1 + share) / (1 - share)), rel=3e-4)
+    np.testing.assert_array_equal(as_new([np.ones(5)], 1.0), np.ones(5))
+
+
 def test_last_part__is_held_out():
     x = waves(500)
     x[400:] *= 10.0  # nothing of it may be known to the scaler or the network
@@ -317,7 +402,7 @@ def test_windows__of_any_detector():
         assert np.isfinite(detector.decision_function(NEW)).all()
     with pytest.raises(TypeError, match="explains no scores"):
         Windows(KNN(), window=10).fit(waves()).explain(NEW)
-    with pytest.raises(TypeError, match="must hold detectors"):
+    with pytest.raises(TypeError, match="must be detectors"):
         Windows("KNN").fit(waves())
     deep = Windows(deepod.AutoEncoder(epochs=1), window=10, flatten=False).fit(waves())
     assert deep.detector_.input_shape_ == (10, 2)
@@ -328,18 +413,19 @@ def test_windows__of_any_detector():
 def test_what_is_for_rows__refuses_detectors_of_series(name, tmp_path):
     inner = fast_series(name)
     for outer in (Windows(inner), deepod.Consensus([inner])):
-        with pytest.raises(TypeError, match="is for series"):
+        with pytest.raises(TypeError, match="is a detector of time series"):
             outer.fit(waves())
     # SeedEnsemble is for one of deepod's detectors, which the others are not.
-    message = "is for series" if name == "LSTMAD" else "must be an instance"
+    message = "is a detector of time series" if name == "LSTMAD" else "must be an instance"
     with pytest.raises((TypeError, ValueError), match=message):
         deepod.SeedEnsemble(inner).fit(waves())
-    with pytest.raises(TypeError, match="is for series"):
+    with pytest.raises(TypeError, match="is a detector of series"):
         deepod.onnx.export(fitted_series(name), tmp_path / "m.onnx")
 
 
-def test_ridge__many_channels__shorter_window():
-    x = np.random.default_rng(0).normal(size=(300, 250))
+def test_ridge__many_channels__shorter_window(monkeypatch):
+    monkeypatch.setattr(ridge_ar, "_MOST_COEFFICIENTS", 500)
+    x = np.random.default_rng(0).normal(size=(300, 25))
     assert RidgeAR(max_points=100).fit(x).window_ == 20
 
 
@@ -393,6 +479,43 @@ def test_load__members_of_the_other_kind__refused(name, tmp_path):
         deepod.load(file)
 
 
+@pytest.mark.parametrize("place", ["model.deepod", "folder"])
+@pytest.mark.parametrize("smoothing", ["centred", "causal"])
+def test_save_and_load__windows_among_the_members(place, smoothing, tmp_path):
+    given = {"window": 10, "smoothing": smoothing, "smoothing_length": 5}
+    members = [
+        Windows(deepod.Neighbors(max_rows=50), **given),
+        RidgeAR(**given),
+        Windows(deepod.AutoEncoder(epochs=2), **given),
+    ]
+    detector = deepod.series.SeriesConsensus(members, random_state=0).fit(waves())
+    detector.save(tmp_path / place)
+    again = deepod.load(tmp_path / place, device="cpu")
+    assert [type(m) for m in again.members_] == [type(m) for m in detector.members_]
+    np.testing.assert_array_equal(again.decision_function(NEW), detector.decision_function(NEW))
+    np.testing.assert_array_equal(again.decision_scores_, detector.decision_scores_)
+    assert again.threshold_ == detector.threshold_
+    if smoothing == "causal":
+        found, wanted = again.stream().push_many(NEW), detector.stream().push_many(NEW)
+        np.testing.assert_array_equal(found, wanted)
+    if place == "folder":
+        card = (tmp_path / place / "README.md").read_text()
+        assert "Holds training rows" in card  # of Neighbors
+        assert "Windows(" in card
+    np.testing.assert_array_equal(again.fit(waves()).decision_scores_, detector.decision_scores_)
+
+
+def test_save__windows_among_the_members__of_what_no_file_can_hold__refused(tmp_path):
+    from sklearn.ensemble import IsolationForest
+
+    members = [Windows(IsolationForest(), window=10), RidgeAR(window=10)]
+    detector = deepod.series.SeriesConsensus(members).fit(waves())
+    with pytest.raises(
+        TypeError, match=r"members_\[0\], Windows: IsolationForest in Windows is no"
+    ):
+        detector.save(tmp_path / "m")
+
+
 @every
 @pytest.mark.parametrize("place", ["model.deepod", "folder"])
 def test_save_and_load(name, place, tmp_path):
@@ -425,6 +548,54 @@ def test_failed_fit__changes_nothing(name):
     np.testing.assert_array_equal(detector.decision_function(NEW), before)
 
 
+def shortest_of(name):
+    """A detector as it is by itself, but for how long it trains; it may find any window."""
+    cls = getattr(deepod.series, name)
+    needed = {"Windows": {"detector": deepod.Neighbors(n_neighbors=3)}}.get(name, {})
+    epochs = {"epochs": 1} if "epochs" in cls._parameter_constraints else {}
+    return cls(**needed, **epochs, random_state=0)
+
+
+@pytest.mark.parametrize("name", sorted(SERIES))
+def test_fit__shortest_series__works__and_one_point_fewer_is_refused_with_the_number(name):
+    x = waves(40, None)
+    with pytest.raises(ValueError, match=r"X has 3 points, and .* longer series") as error:
+        shortest_of(name).fit(x[:3])
+    least = int(re.search(r"needs (\d+)", str(error.value))[1])
+    assert least <= 9
+    with pytest.raises(ValueError, match=rf"X has {least - 1} points, and .* needs {least}"):
+        shortest_of(name).fit(x[: least - 1])
+    for n in (least, least + 1, 2 * least):
+        detector = shortest_of(name).fit(x[:n])
+        assert np.isfinite(detector.decision_scores_).all()
+        assert np.isfinite(detector.decision_function(x)).all()
+    episodes = shortest_of(name).fit(x[: 3 * least].reshape(3, least, 1))
+    assert len(episodes.decision_scores_) == 3 * least
+
+
+def test_fit__short_series__remedies_work():
+    x = waves(7, None)
+    with pytest.raises(ValueError, match="smaller horizons"):
+        LSTMAD(epochs=1).fit(x)
+    LSTMAD(epochs=1, horizons=(1, 2)).fit(x)
+    with pytest.raises(ValueError, match=r"window=6 needs 8: .* smaller window"):
+        RidgeAR(window=6).fit(x)
+    RidgeAR(window=5).fit(x)
+    with pytest.raises(ValueError, match="series 1 of X has 7 points"):
+        RidgeAR(window=6).fit([waves(20, None), x])
+
+
+@pytest.mark.parametrize("make", [lambda: WindowNeighbors(window=3), lambda: windows_apart()])
+def test_stride__longer_than_the_window__every_point_is_covered(make):
+    detector = make().fit(waves(60))
+    assert np.isfinite(detector.decision_scores_).all()
+    assert np.isfinite(detector.decision_function(NEW)).all()
+
+
+def windows_apart():
+    return Windows(deepod.Neighbors(n_neighbors=3), window=3, stride=7)
+
+
 @every
 @pytest.mark.parametrize(
     ("X", "message"),
@@ -453,11 +624,25 @@ def test_scores__refuse(name):
 
 @pytest.mark.parametrize(
     "params",
-    [{"suspects": 0.1}, {"cross_fitting": True}, {"network": "mlp"}, {"input_shape": (2,)}],
+    [
+        {"suspects": 0.1},
+        {"cross_fitting": True},
+        {"network": "mlp"},
+        {"input_shape": (2,)},
+        {"categorical_features": [0]},
+        {"datetime_features": [0]},
+    ],
 )
-def test_parameters_of_rows__refused(params):
-    with pytest.raises(ValueError, match="cannot be used with series"):
+def test_parameters_of_rows__refused_with_the_reason(params):
+    (name,) = params
+    with pytest.raises(ValueError, match=f"^{name}=.*not for series: .*; leave {name}="):
         fast_series("LSTMAD", **params).fit(waves())
+
+
+def test_suspects__remedies_work():
+    x = with_anomaly(300)
+    fast_series("LSTMAD").fit([x[:120], x[130:]])
+    Windows(deepod.AutoEncoder(suspects=0.1, network="mlp", epochs=1), window=10).fit(x)
 
 
 def test_missing_values__imputed():

@@ -179,7 +179,7 @@ REFUSED = {
     "empty": (np.ones((0, 2)), "X has no points"),
     "no channels": (np.ones((5, 0)), "X has no channels"),
     "empty list": ([], "X is an empty list"),
-    "empty in a list": ([A, A[:0]], r"X\[1\] has no points .* leave it out of the list"),
+    "empty in a list": ([A, A[:0]], r"X\[1\] has no points, .* leave it out of the list"),
     "empty frame": (FRAME[:0], "X has no points"),
     "empty episodes": (np.ones((3, 0, 2)), "give episodes of at least one point"),
     "list of lists": ([[1, 2], [3, 4]], r"numpy\.asarray\(X\) for one"),
@@ -188,7 +188,7 @@ REFUSED = {
     "other channels": ([A, A[:, :2]], r"X\[1\] has 2 channels, but X\[0\] has 3"),
     "other columns": ([FRAME, FRAME[["b", "a", "c"]]], r"X\[1\] has the columns \['b', 'a', 'c'\]"),
     "frame and array": ([FRAME, A], r"X\[1\] has 3 channels, but X\[0\] has the columns"),
-    "sparse": (csr_array(np.eye(5)), r"X\.toarray\(\)"),
+    "sparse": (csr_array(np.eye(5)), r"sparse data is not supported.* X\.toarray\(\)"),
     "source": (sources.array(A), r"X\.read\(0, len\(X\)\)"),
     "time among columns": (WHEN, r"column 'when' of X holds times; .*X\.set_index\('when'\)"),
     "dates among columns": (FRAME.assign(d=[date(2024, 1, 1)] * 10), "column 'd' of X holds times"),
@@ -201,6 +201,13 @@ REFUSED = {
 @pytest.mark.parametrize(("X", "said"), REFUSED.values(), ids=REFUSED)
 def test_as_series__bad_input__refused_by_name_with_a_remedy(X, said):
     with pytest.raises(ValueError, match=said):
+        as_series(X)
+
+
+def test_as_series__objects_that_no_number_can_be_made_of__type_error():
+    X = A.astype(object)
+    X[0, 0] = {"foo": "bar"}
+    with pytest.raises(TypeError, match=r"X holds values that are no numbers: .*not 'dict'"):
         as_series(X)
 
 

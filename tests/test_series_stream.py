@@ -315,7 +315,7 @@ def test_rere__training_scores__before_each_point_is_learned():
 def test_rere__several_channels_or_too_few_points__refused():
     with pytest.raises(ValueError, match="X has 3: fit one for each channel"):
         rere().fit(X[3])
-    with pytest.raises(ValueError, match="needs 9 before it judges one"):
+    with pytest.raises(ValueError, match="ReRe with window=3 needs 9: give longer series"):
         rere().fit(LEVEL[:8])
 
 

@@ -338,11 +338,16 @@ def _described(part: Any) -> str:
 
 
 def _array(X: Any, name: str) -> np.ndarray:
-    """Return an array of numbers, in which missing values are NaN."""
-    if isinstance(X, Source) or issparse(X):
+    """Return an array of numbers; NaN stands for what is missing."""
+    if isinstance(X, Source):
         raise ValueError(
             f"{name} is a {type(X).__name__}; give an array of its values, such as "
-            + (f"{name}.read(0, len({name}))." if isinstance(X, Source) else f"{name}.toarray().")
+            f"{name}.read(0, len({name}))."
+        )
+    if issparse(X):
+        raise ValueError(
+            f"{name} is a {type(X).__name__}, and sparse data is not supported for series; give "
+            f"an array of its values, {name}.toarray()."
         )
     if isinstance(X, torch.Tensor):
         X = array_of(X, name)
@@ -353,8 +358,8 @@ def _array(X: Any, name: str) -> np.ndarray:
         X.dtype == object and "time" in kinds_of_types(set(map(type, X.ravel())))
     )
     if X.dtype == object and X.ndim and not times:
-        with suppress(TypeError, ValueError):
-            X = X.astype(float)
+        with suppress(ValueError):  # of text, which is told below
+            X = _as_numbers(X, name)
     if times:
         raise ValueError(
             f"{name} holds times instead of values; give a DataFrame of the values with the times "
@@ -362,7 +367,8 @@ def _array(X: Any, name: str) -> np.ndarray:
         )
     if X.dtype.kind == "c":
         raise ValueError(
-            f"{name} holds complex numbers; give their real and imaginary parts as two channels."
+            f"Complex data not supported: {name} holds complex numbers; give their real and "
+            "imaginary parts as two channels."
         )
     if X.dtype.kind not in "biuf":
         raise ValueError(
@@ -374,12 +380,23 @@ def _array(X: Any, name: str) -> np.ndarray:
     return X
 
 
+def _as_numbers(X: np.ndarray, name: str) -> np.ndarray:
+    """Return Python's numbers as float64."""
+    try:
+        return X.astype(float)
+    except TypeError as error:  # a dictionary, or a list among numbers
+        raise TypeError(
+            f"{name} holds values that are no numbers: {error}. Give an array of numbers."
+        ) from error
+
+
 def _check_size(shape: tuple[int, ...], name: str) -> None:
     if 0 in shape:
         lacking = "points" if not shape[0] else "channels"
+        count = "0 sample(s)" if not shape[0] else "0 feature(s)"
         raise ValueError(
-            f"{name} has no {lacking} (shape {tuple(shape)}); give a series with at least one, or "
-            "leave it out of the list."
+            f"{name} has no {lacking}, {count} (shape={tuple(shape)}) while a minimum of 1 is "
+            "required; give a series with at least one, or leave it out of the list."
         )
 
 

@@ -7,6 +7,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import torch
+from scipy.fft import irfft, next_fast_len, rfft
 from torch import Tensor, nn
 
 from deepod._inputs.chunks import take
@@ -17,6 +18,7 @@ Smoothing = Literal["centred", "causal"] | None
 
 CHUNK_WINDOWS = 4  # windows in a chunk that is passed over at once, after one that leads up to it
 _COVERED_AT_ONCE = 1 << 22  # values of windows that are added up at once
+_LEAST_KNOWN = 0.25  # share of the variance of scores that few of them show, at least
 
 
 class Span(NamedTuple):
@@ -95,13 +97,13 @@ def passed_over(
 def windows_of(span: Span, window: int, stride: int, causal: bool) -> Tensor:
     """Return the starts of the windows that cover the points of a span.
 
-    There is one every ``stride`` points and one at the end. With ``causal``, one ends at each
-    point.
+    Every ``stride`` points, but no further apart than one after the other, and one at the very end;
+    if ``causal``, one that ends at each point.
     """
     if causal:
         return torch.arange(max(span.begin, span.start - window + 1), span.stop - window + 1)
     begin = max(span.begin, span.start - window + 1)
-    starts = torch.arange(begin, span.stop - window + 1, stride)
+    starts = torch.arange(begin, span.stop - window + 1, min(stride, window))
     if len(starts) and int(starts[-1]) < span.stop - window:
         starts = torch.cat([starts, torch.tensor([span.stop - window])])
     return starts
@@ -173,6 +175,56 @@ def kernel(length: int) -> np.ndarray:
     an average over ``length`` points. They are cut off, so that the effect of an outlier ends.
     """
     return (1 - 2 / (length + 1)) ** np.arange(_REACH * length if length > 1 else 1)
+
+
+def averaged_over(smoothing: Smoothing, length: int) -> float:
+    """Return how many independent values a mean would be of that varies as smoothed values do."""
+    weights = kernel(length) if smoothing else np.ones(1)
+    if smoothing == "centred":
+        weights = np.concatenate([weights[:0:-1] / 2, weights[:1], weights[1:] / 2])
+    return float(weights.sum() ** 2 / np.square(weights).sum())
+
+
+def as_new(parts: Sequence[np.ndarray], least: float) -> np.ndarray:
+    """Return the scores that new normal points are likely to have, from scores of a few of them.
+
+    Scores of neighbouring points are alike: n of them tell as much as n / t independent ones,
+    where t is the sum of their autocorrelations. Few scores vary less about their mean than new
+    ones do, because the mean is their own: the variance about it is 1 - t / n times that of all
+    scores, and that of new scores about it 1 + t / n times. So scores above the median are moved
+    away from it, by the root of the quotient: next to nothing for long series, and at most by the
+    root of 4 (1 + t / n).
+
+    Parameters
+    ----------
+    parts : sequence of ndarray of shape (n_i,)
+        Scores of stretches of points, each in the order of time.
+    least : float
+        What t is no less than: short stretches do not show it.
+
+    Returns
+    -------
+    scores : ndarray of shape (n,)
+        One stretch after the other.
+    """
+    scores = np.concatenate(parts)
+    alike = max(least, _autocorrelations([part - scores.mean() for part in parts]))
+    middle, share = np.median(scores), alike / len(scores)
+    further = np.sqrt((1 + share) / max(1 - share, _LEAST_KNOWN))
+    return np.where(scores > middle, middle + (scores - middle) * further, scores)
+
+
+def _autocorrelations(parts: Sequence[np.ndarray]) -> float:
+    """Return the sum of the autocorrelations of centred values, up to the first below 0."""
+    longest = max(map(len, parts))
+    size = next_fast_len(2 * longest)
+    power = sum(np.square(np.abs(rfft(part, size))) for part in parts)
+    products = irfft(power, size)[:longest]
+    if products[0] <= 0:
+        return 1.0
+    below = np.flatnonzero(products <= 0)
+    end = below[0] if len(below) else longest
+    return float(2 * products[:end].sum() / products[0] - 1)
 
 
 def smoothed(

@@ -299,7 +299,10 @@ class PyODVocabulary(PyODBaseDetector):
         >>> detector.predict([[0, 0], [9, 9]])
         array([0, 1])
         """
-        scores = self.decision_function(X)
+        return self._calibrate(self.decision_function(X))
+
+    def _calibrate(self, scores: np.ndarray) -> Self:
+        """Take the scores of rows for calibration, in place of any others."""
         if not np.isfinite(scores).all():
             raise FloatingPointError(
                 "X: some calibration rows have scores that are NaN or infinite; leave these rows "

@@ -89,7 +89,9 @@ _ROWS = """- **Holds training rows**: anyone who has the file can read them. Sha
 def _holds_rows(detectors: Iterable[Any]) -> bool:
     """Return whether a module stores training rows to compare with."""
     return any(
-        getattr(part, "holds_rows", False) for d in detectors for part in d.module_.modules()
+        getattr(part, "holds_rows", False)
+        for detector in detectors
+        for part in getattr(detector, "detector_", detector).module_.modules()
     )
 
 
@@ -102,7 +104,9 @@ def _training(history: list[dict[str, Any]]) -> str:
 
 
 def _members(members: Iterable[Any]) -> str:
-    unfitted = [clone(member).set_params(**{PLACE: None}) for member in members]
+    unfitted = [clone(member) for member in members]
+    for member in unfitted:
+        member.set_params(**{key: None for key in member.get_params() if PLACE in key.split("__")})
     return f"## Members\n\n{_table(('number', 'detector'), enumerate(unfitted))}"
 
 

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from deepod._registry import ENSEMBLES, SERIES, detector_class
 from deepod._scoring.tails import Tail
-from deepod._storage import detectors
+from deepod._storage import detectors, windows
 from deepod._storage.detectors import PLAIN, Sparing
 from deepod._storage.tensors import InvalidFileError
 
@@ -29,6 +29,7 @@ _ARRAYS = ("_training_scores", "calibration_scores_", *_OF_SERIES)
 _DERIVED = {
     *("members_", "tails_", "n_features_in_", "feature_names_in_"),
     *("_thresholded_", "_mu", "_sigma", "_classes"),
+    "_unseen_scores",  # nobody needs these of a model that was loaded
 }
 _UNFITTED = {"detectors", "detector", "member_params"}  # parameters that the members make up for
 
@@ -75,15 +76,21 @@ def described(ensemble: Any) -> tuple[dict[str, Any], dict[str, Any]]:
 
 
 def _described_member(member: Any, number: int) -> tuple[dict[str, Any], dict[str, Any]]:
-    if not hasattr(member, "module_"):
+    kind = _kind(type(member).__name__)
+    if kind is detectors and not hasattr(member, "module_"):
         raise TypeError(
             f"members_[{number}], {type(member).__name__}, is not a detector of deepod and cannot "
             "be saved: use joblib.dump for the ensemble, and load only files that you trust."
         )
     try:
-        return detectors.described(member)
+        return kind.described(member)
     except TypeError as error:
         raise TypeError(f"members_[{number}], {type(member).__name__}: {error}") from error
+
+
+def _kind(name: Any) -> Any:
+    """Return the module that knows what is in a file of a member of this name."""
+    return windows if name == "Windows" else detectors
 
 
 def blank(
@@ -108,7 +115,8 @@ def blank(
         _check_tail(tail, by_tails)
         if (member.get("detector") in SERIES) == by_tails:
             raise InvalidFileError("its members are not of the kind that it joins")
-        built.append(detectors.blank(member, its, own, sparing, max_bytes))
+        kind = _kind(member.get("detector"))
+        built.append(kind.blank(member, its, own, sparing, max_bytes))
     _check_alike(built)
     ensemble = _with_params(cls, description["params"], built)
     detectors.set_plain(ensemble, description["fitted"], _PLAIN)
@@ -179,7 +187,7 @@ def fill(ensemble: Any, tensors: Mapping[str, Tensor], description: dict[str, An
     parts, rest = _divided(tensors, len(members))
     tails = []
     for detector, member, (its, tail) in zip(ensemble.members_, members, parts, strict=True):
-        detectors.fill(detector, its, member)
+        _kind(member["detector"]).fill(detector, its, member)
         if tail:
             _check_values(tail)
             tails.append(Tail())
@@ -199,7 +207,8 @@ def parts(ensemble: Any) -> list[Any]:
     """Return the parts that are on a device: members, and unfitted detectors of parameters."""
     params = ensemble.get_params(deep=False)
     single = [params["detector"]] if "detector" in params else []
-    return [*ensemble.members_, *(params.get("detectors") or single)]
+    members = [*ensemble.members_, *(params.get("detectors") or single)]
+    return [part for member in members for part in _kind(type(member).__name__).parts(member)]
 
 
 def _check_values(tail: Mapping[str, Tensor]) -> None:

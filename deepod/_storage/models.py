@@ -49,8 +49,9 @@ def save(detector: Any, path: Any) -> None:
     path = Path(path)
     description, tensors = _described(detector)
     data = _tensors.pack(description, tensors)
-    parts = getattr(detector, "members_", [getattr(detector, "detector_", detector)])
-    own = {type(part).__name__: type(part) for part in parts}
+    own = {
+        type(part).__name__: type(part) for part in _kind(description["detector"]).parts(detector)
+    }
     try:
         with _tensors.parsing():
             _blank(_tensors.read_header(BytesIO(data), len(data)), own)

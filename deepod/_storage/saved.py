@@ -33,9 +33,9 @@ class Saved:
         sklearn.exceptions.NotFittedError
             If ``fit`` has not been called.
         TypeError
-            If files cannot hold a part of the detector: a parameter that is an object, such as a
-            thresholder or a function in ``callbacks``; a member that is not a detector of deepod;
-            or a ``Windows`` in a ``SeriesConsensus``. The message names it.
+            If a parameter is an object of a class that files cannot hold, such as a thresholder or
+            a function among ``callbacks``; or if something inside is no detector of deepod. The
+            message names it.
         OSError
             If the file cannot be written, or the folder exists and holds something else.
 

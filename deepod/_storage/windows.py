@@ -30,7 +30,10 @@ _ARRAYS = (
     *("_point_scores", "_training_scores", "calibration_scores_"),
 )
 _SOMETIMES = ("error_weights_", "calibration_scores_")
-_DERIVED = {"detector_", "scaler_", "_thresholded_", "_mu", "_sigma", "_classes"}
+_DERIVED = {
+    *("detector_", "scaler_", "_thresholded_", "_mu", "_sigma", "_classes"),
+    "_unseen_scores",  # nobody needs these of a model that was loaded
+}
 
 
 def described(windows: Any) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -118,5 +121,6 @@ def fill(windows: Any, tensors: Mapping[str, Tensor], description: dict[str, Any
 
 
 def parts(windows: Any) -> list[Any]:
-    """Return the parts that are on a device: the fitted detector and the unfitted one."""
-    return [windows.detector_, windows.detector]
+    """List what is on a device: the fitted detector, and what another fit would start from."""
+    fitted = [windows.detector_] if hasattr(windows, "detector_") else []
+    return [*fitted, windows.detector]

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import torch
@@ -20,13 +20,27 @@ from deepod._training.task import Member, Task
 from deepod.sources import Source
 from deepod.types import Batch
 
-# Parameters that do not apply to series, and the only value that they may have here.
-_OF_ROWS = {
-    "suspects": 0.0,
-    "cross_fitting": False,
-    "network": "auto",
-    "input_shape": None,
-    **{"categorical_features": None, "datetime_features": None},
+# Parameters of rows without an order: the only value that they may have here, and what to do.
+_OF_ROWS: dict[str, tuple[Any, str]] = {
+    "suspects": (
+        0.0,
+        "a stretch that is left out is missing in the past of the points after it. Give the parts "
+        "before and after what you suspect as a list of series, or use deepod.series.Windows("
+        "deepod.AutoEncoder(suspects=...)), which leaves windows out",
+    ),
+    "cross_fitting": (
+        False,
+        "neighbouring points show each other. The last part of each series is held out instead: "
+        "see validation_fraction",
+    ),
+    "network": (
+        "auto",
+        "the method has a network of its own, with sizes such as hidden. Other networks are for "
+        "deepod.series.Windows(deepod.AutoEncoder(network=...))",
+    ),
+    "input_shape": (None, "a point has the channels of X"),
+    "categorical_features": (None, "channels are numbers. Turn categories into numbers first"),
+    "datetime_features": (None, "the time of a series is its index, or the order of its rows"),
 }
 # Channels are divided by at least this part of the median standard deviation. A channel that was
 # constant in training is thus kept, and a change of it is strong evidence of an anomaly.
@@ -45,16 +59,13 @@ class SeriesFit(Fit):
         self.given = X
 
     def _validate(self) -> None:
+        detector, lengths = self.trained, self.series.lengths
+        detector._validate_params()
+        refuse_parameters_of_rows(detector)
+        name, least = type(detector).__name__, detector._smallest_window()
+        window = self.start.known.get("window_", detector.window)
+        check_length(name, window, lengths, least, detector._needed_points)
         super()._validate()
-        detector = self.trained
-        known = self.start.known.get("window_")
-        name = type(detector).__name__
-        for parameter, only in _OF_ROWS.items():
-            if getattr(detector, parameter) != only:
-                raise ValueError(
-                    f"{parameter} cannot be used with series, whose points have an order; leave "
-                    f"{parameter}={only!r}."
-                )
         if self.ranks.size > 1:
             raise ValueError(
                 f"{name} cannot train in several processes; call fit in a single process."
@@ -66,16 +77,14 @@ class SeriesFit(Fit):
                 f"{name} with these parameters needs episodes of equal length: give X as an array "
                 "(n, T, channels)."
             )
-        lengths = self.series.lengths
         most = detector._longest_window(detector.input_shape_)
-        window = detector.window if known is None else known
-        window = resolve_window(name, window, most, lengths)
+        window = resolve_window(window, most, lengths, least.points)
         detector.window_ = detector._possible_window(window)
 
     def _divide(self) -> None:
         """Hold out the last points of each series, or the last episodes."""
         detector, spans = self.trained, spans_of(self.series.lengths)
-        least = detector.window_ + 2
+        least = detector._needed_points(detector.window_)
         if detector._whole_episodes():
             least = self.series.lengths[0]  # none is left to divide
         rest, self.calibrate = last_parts(spans, detector.calibration_fraction, least)
@@ -145,32 +154,98 @@ class SeriesFit(Fit):
     def _score_training_rows(self, member: Member) -> None:
         detector, spans = self.trained, spans_of(self.series.lengths)
         scores = detector._score_trained_points(self.points, spans)
+        unseen = self._unseen(scores)
         # Known anomalies are no measure of normal points.
         normal = self.calibrate or (self.watched if self.labels is not None else [])
-        if normal:
-            parts = [scores[part][self._normal(part)] for part in self._parts(normal)]
+        if unseen is not None and normal:
+            parts = [unseen[part][self._normal(part)] for part in self._parts(normal)]
             if sum(map(len, parts)):
-                detector.calibration_scores_ = np.sort(np.concatenate(parts))
-        detector._remember_points(scores, self.watched)
+                detector.calibration_scores_ = np.sort(detector._as_new(parts))
+        detector._remember_points(scores, self.series.lengths, unseen)
+
+    def _unseen(self, scores: np.ndarray) -> np.ndarray | None:
+        """Return the scores of points that were not trained on, NaN for others; None if all were.
+
+        Nothing that was trained on has a part in them, but for what leads up to the points.
+        """
+        if not self.trained.learns_by_heart:
+            return scores
+        spans = sorted(self.watched + self.calibrate)
+        if not spans:
+            return None
+        unseen = np.full(len(scores), np.nan)
+        found = self.trained._score_points(self.points, spans, apart=True)
+        unseen[np.concatenate([np.arange(start, stop) for _, start, stop in spans])] = found
+        return unseen
 
 
-def resolve_window(name: str, window: Any, most: int, lengths: Sequence[int]) -> int:
-    """Return the window, which for "auto" is ``most`` or a third of the shortest series.
+def refuse_parameters_of_rows(detector: Any) -> None:
+    """Refuse what has no meaning for series, with the reason."""
+    for parameter, (only, reason) in _OF_ROWS.items():
+        given = getattr(detector, parameter)
+        if given is not only and (np.ndim(given) or given != only):
+            raise ValueError(
+                f"{parameter}={given!r} is for rows without an order, not for series: {reason}; "
+                f"leave {parameter}={only!r}."
+            )
+
+
+class Smallest(NamedTuple):
+    """The smallest window that a detector takes, and what to say of how it takes a smaller one."""
+
+    points: int = 2
+    remedy: str = ""
+
+
+def check_length(
+    name: str,
+    window: int | Literal["auto"],
+    lengths: Sequence[int],
+    least: Smallest,
+    needed: Callable[[int], int],
+) -> None:
+    """Refuse series that are too short for the window, or for any that "auto" may stand for.
+
+    Parameters
+    ----------
+    name : str
+        Of the detector.
+    window : int or "auto"
+    lengths : sequence of int
+        Of the series.
+    least : Smallest
+        Window that "auto" stands for, at least.
+    needed : callable
+        Gives the number of points that a window needs.
 
     Raises
     ------
     ValueError
-        If a series is too short.
+        With the number of points that it takes.
     """
     shortest = min(lengths)
-    found = max(2, min(most, shortest // 3)) if window == "auto" else int(window)
-    if shortest < found + 2:
-        which = "X" if len(lengths) == 1 else f"series {list(lengths).index(shortest)} of X"
-        raise ValueError(
-            f"{which} has {shortest} points, but {name} with window={found} needs {found + 2}: "
-            "give longer series or a smaller window."
-        )
-    return found
+    smallest = least.points if window == "auto" else window
+    if shortest >= needed(smallest):
+        return
+    which = "X" if len(lengths) == 1 else f"series {list(lengths).index(shortest)} of X"
+    count = f"{shortest} point{'s' * (shortest != 1)}"
+    if window == "auto":
+        said = f"{name} needs {needed(smallest)} or more, for windows of {smallest}"
+        raise ValueError(f"{which} has {count}, and {said}: give longer series{least.remedy}.")
+    raise ValueError(
+        f"{which} has {count}, and {name} with window={window} needs {needed(smallest)}: give "
+        "longer series or a smaller window."
+    )
+
+
+def resolve_window(
+    window: int | Literal["auto"], most: int, lengths: Sequence[int], least: int = 2
+) -> int:
+    """Return what "auto" stands for: ``most``, or a third of the shortest series if that is less.
+
+    But no less than ``least``.
+    """
+    return max(least, min(most, min(lengths) // 3)) if window == "auto" else int(window)
 
 
 def last_parts(spans: list[Span], fraction: float, least: int) -> tuple[list[Span], list[Span]]:

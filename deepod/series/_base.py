@@ -14,10 +14,11 @@ from torch import Tensor, nn
 from deepod._base import BaseDetector
 from deepod._inputs.chunks import take
 from deepod._inputs.series import Series
+from deepod._inputs.settings import fixed
 from deepod._reporting import reported
 from deepod._scoring.apply import chunk_rows, finite, score
 from deepod._scoring.points import Function, Span, covered, passed_over
-from deepod._training.series_fit import SeriesFit
+from deepod._training.series_fit import SeriesFit, Smallest
 from deepod._training.together import fit_all
 from deepod.params import integer, one_of, param, parameters
 from deepod.series._methods import SeriesMethods
@@ -97,6 +98,14 @@ class SeriesDetector(SeriesMethods, BaseDetector):
     def _longest_window(self, shape: Shape) -> int:
         """Points that window="auto" stands for, on long series of such points."""
         return self.auto_window
+
+    def _smallest_window(self) -> Smallest:
+        """Return the fewest points that window="auto" may stand for."""
+        return Smallest()
+
+    def _needed_points(self, window: int) -> int:
+        """Return how many points a series must have for such a window."""
+        return window + 2
 
     def _possible_window(self, window: int) -> int:
         """Return the window to take, where the method does not take every one."""
@@ -203,10 +212,14 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         return self._score_points(points, spans)
 
     def _score_points(
-        self, points: Tensor, spans: Sequence[Span], batch_size: int | None = None
+        self,
+        points: Tensor,
+        spans: Sequence[Span],
+        batch_size: int | None = None,
+        apart: bool = False,
     ) -> np.ndarray:
         """One score for each point of ``spans``, of scaled points."""
-        found = self._contributed(points, spans, batch_size, self._totals)
+        found = self._contributed(points, spans, batch_size, self._totals, apart)
         return finite(found.sum(1, dtype=np.float64))
 
     def _contributed(
@@ -215,13 +228,14 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         spans: Sequence[Span],
         batch_size: int | None = None,
         function: Function | None = None,
+        apart: bool = False,
     ) -> np.ndarray:
         """Give what each channel adds to the scores of points, (n_points, channels)."""
 
         def terms(wide: Sequence[Span]) -> np.ndarray:
             return self._of_points(self.module_, points, wide, function or self._terms, batch_size)
 
-        return self._contributions_of(self._over_time(terms, spans))
+        return self._contributions_of(self._over_time(terms, spans, apart))
 
     def _contributions_of(self, terms: np.ndarray) -> np.ndarray:
         """Turn smoothed terms, which may be changed, into what they add to the score.
@@ -266,10 +280,12 @@ class SeriesDetector(SeriesMethods, BaseDetector):
         """Make values of the window that ends at a point, or of a pass that is repeated."""
         module, device, window = self.module_, self.device_, self.window_
 
+        @fixed()
         def of_windows(points: np.ndarray) -> np.ndarray:
             x = torch.from_numpy(points).to(device)
             return self._of_points(module, x, [Span(0, window - 1, len(x))], self._totals)
 
+        @fixed()
         @torch.no_grad()
         def of_chunk(points: np.ndarray) -> np.ndarray:
             x = torch.from_numpy(points).to(device)

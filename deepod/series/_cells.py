@@ -51,23 +51,33 @@ class Layer:
             Outputs and cells after the point before. There are one or two lanes.
         x : ndarray of shape (n, lanes or 1, channels)
         """
-        gates, sigmoids, i, f, o, g = self._gates[len(h) - 1]
-        outputs = np.empty((len(x), *h.shape), np.float32)
         given = x @ self.w_in
         given += self.bias
-        for t in range(len(x)):
-            np.dot(h, self.w_state, gates)
-            np.add(gates, given[t], gates)
-            np.tanh(gates, gates)
-            np.multiply(sigmoids, HALF, sigmoids)
-            np.add(sigmoids, HALF, sigmoids)
-            np.multiply(c, f, c)
-            np.multiply(i, g, i)
-            np.add(c, i, c)
-            np.tanh(c, h)
-            np.multiply(h, o, h)
-            outputs[t] = h
+        outputs = np.empty((len(x), *h.shape), np.float32)
+        for own, output in zip(given, outputs, strict=True):
+            self._step(h, c, own)
+            output[:] = h
         return outputs
+
+    def step(self, h: np.ndarray, c: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Return the outputs at one point, (lanes, size): h, which is led on; x is (lanes, k)."""
+        given = np.dot(x, self.w_in)
+        given += self.bias
+        self._step(h, c, given)
+        return h
+
+    def _step(self, h: np.ndarray, c: np.ndarray, given: np.ndarray) -> None:
+        gates, sigmoids, i, f, o, g = self._gates[len(h) - 1]
+        np.dot(h, self.w_state, gates)
+        np.add(gates, given, gates)
+        np.tanh(gates, gates)
+        np.multiply(sigmoids, HALF, sigmoids)
+        np.add(sigmoids, HALF, sigmoids)
+        np.multiply(c, f, c)
+        np.multiply(i, g, i)
+        np.add(c, i, c)
+        np.tanh(c, h)
+        np.multiply(h, o, h)
 
 
 class Stack:
@@ -84,20 +94,26 @@ class Stack:
     def __init__(self, layers: Sequence[nn.LSTM], head: nn.Linear, mask: np.ndarray) -> None:
         masks = [mask, *[None] * (len(layers) - 1)]
         self.layers = [Layer(layer, own) for layer, own in zip(layers, masks, strict=True)]
+        self.names = [(f"h{k}", f"c{k}") for k in range(len(layers))]  # of their states
         repeated = np.tile(mask, head.out_features // len(mask))
         self.weight = np.ascontiguousarray(numpy(head.weight).T * repeated)
         self.bias = numpy(head.bias) * repeated
 
     def begin(self) -> dict[str, np.ndarray]:
         """Return the state of all layers before the first point, of one lane."""
-        sizes = [(f"{what}{k}", own.size) for k, own in enumerate(self.layers) for what in "hc"]
+        pairs = zip(self.names, self.layers, strict=True)
+        sizes = [(name, layer.size) for names, layer in pairs for name in names]
         return {name: np.zeros((1, size), np.float32) for name, size in sizes}
 
     def pass_over(self, state: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
         """Return the outputs at points (n, channels): (n, lanes, k); ``state`` is led on."""
+        if len(x) == 1:
+            for layer, (h, c) in zip(self.layers, self.names, strict=True):
+                x = layer.step(state[h], state[c], x)
+            return (np.dot(x, self.weight) + self.bias)[None]
         x = x[:, None]
-        for k, layer in enumerate(self.layers):
-            x = layer.pass_over(state[f"h{k}"], state[f"c{k}"], x)
+        for layer, (h, c) in zip(self.layers, self.names, strict=True):
+            x = layer.pass_over(state[h], state[c], x)
         x = x @ self.weight
         x += self.bias
         return x

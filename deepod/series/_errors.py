@@ -114,6 +114,6 @@ def terms_of(module: Errors) -> Callable[[np.ndarray], np.ndarray]:
         else:
             errors = errors - mean
             found = errors * (errors @ weight)
-        return found if shape[0] == 1 else found.reshape(-1, *shape).sum(1)
+        return found if shape[0] == 1 else np.add.reduce(found.reshape(-1, *shape), 1)
 
     return terms

@@ -15,7 +15,15 @@ from deepod._inputs.series import Series, as_series
 from deepod._inputs.settings import fixed
 from deepod._inputs.validation import validate_rows
 from deepod._scoring.as_module import as_module
-from deepod._scoring.points import CHUNK_WINDOWS, Span, kernel, smoothed, spans_of
+from deepod._scoring.points import (
+    CHUNK_WINDOWS,
+    Span,
+    as_new,
+    averaged_over,
+    kernel,
+    smoothed,
+    spans_of,
+)
 from deepod._scoring.threshold import of_events
 from deepod._scoring.vocabulary import Metric
 from deepod._storage.saved import Saved
@@ -36,6 +44,7 @@ class SeriesMethods(Saved):
     smoothing: Literal["centred", "causal"] | None
     smoothing_length: int
     _point_scores: np.ndarray
+    _unseen_scores: np.ndarray
     # Whether scores are those of windows, and not of a pass over the series.
     windowed: ClassVar[bool] = True
 
@@ -52,9 +61,20 @@ class SeriesMethods(Saved):
         return -(-needed // size) * size
 
     def _over_time(
-        self, values: Callable[[Sequence[Span]], np.ndarray], spans: Sequence[Span]
+        self,
+        values: Callable[[Sequence[Span]], np.ndarray],
+        spans: Sequence[Span],
+        apart: bool = False,
     ) -> np.ndarray:
-        """Smooth the ``values`` of points, those that lead up to them included."""
+        """Smooth the ``values`` of points, those that lead up to them included.
+
+        With ``apart``, what leads up to them has been learned from, and is no part of the means:
+        nor of windows, where there are enough points without.
+        """
+        if apart:
+            least = 2 * self.window_ if self.windowed else 1 << 62
+            spans = [Span(max(a, min(b, c - least)), b, c) for a, b, c in spans]
+            return smoothed(values(spans), spans, self.smoothing, self.smoothing_length)
         wide = [Span(span.begin, span.begin, span.stop) for span in spans]
         found = smoothed(values(wide), wide, self.smoothing, self.smoothing_length)
         if wide == list(spans):
@@ -67,12 +87,12 @@ class SeriesMethods(Saved):
         raise NotImplementedError
 
     def _remember_points(
-        self, scores: np.ndarray, held_out: Sequence[Span], unseen: np.ndarray | None = None
+        self, scores: np.ndarray, lengths: Sequence[int], unseen: np.ndarray | None
     ) -> None:
         """Keep the scores of all training points, and those that the threshold follows.
 
-        Those are the points held out, if there are any, because those trained on may score lower;
-        ``unseen`` are their scores, if they are others than among ``scores``.
+        Points that were trained on may score lower than others. ``unseen`` are the scores of those
+        that were not, as if they came after the others, and NaN for the others; None if all were.
         """
         if not np.isfinite(scores).all():
             raise FloatingPointError(
@@ -80,10 +100,20 @@ class SeriesMethods(Saved):
                 "set scaler='standard' if the channels of X differ much in size."
             )
         self._point_scores = scores
-        if held_out and unseen is None:
-            unseen = np.concatenate([scores[span.start : span.stop] for span in held_out])
-        self.unseen_ = unseen is not None or not getattr(self, "learns_by_heart", True)
-        self._remember_scores(scores if unseen is None else unseen)  # type: ignore[attr-defined]
+        self.unseen_ = unseen is not None
+        if unseen is not None:
+            self._unseen_scores = unseen
+            parts = [unseen[span.start : span.stop] for span in spans_of(lengths)]
+            scores = self._as_new([part[~np.isnan(part)] for part in parts])
+        self._remember_scores(scores)  # type: ignore[attr-defined]
+
+    def _as_new(self, parts: Sequence[np.ndarray]) -> np.ndarray:
+        """Return what new normal points are likely to score, from the scores of stretches."""
+        return as_new([part for part in parts if len(part)], self._averaged_over())
+
+    def _averaged_over(self) -> float:
+        """Return of how many points, about, a score is the mean."""
+        return averaged_over(self.smoothing, self.smoothing_length)
 
     @property
     def decision_scores_(self) -> np.ndarray:
@@ -121,8 +151,9 @@ class SeriesMethods(Saved):
             if stop - begin < least:
                 which = "X" if len(spans) == 1 else f"series {number} of X"
                 past = "" if context is None else f" and {start - begin} of context"
+                count = f"{stop - start} point{'s' * (stop - start != 1)}"
                 raise ValueError(
-                    f"{which} has {stop - start} points{past}, and {type(self).__name__} with "
+                    f"{which} has {count}{past}, and {type(self).__name__} with "
                     f"window={self.window_} needs {least}: give more of the points before it as "
                     "context=."
                 )
@@ -138,6 +169,7 @@ class SeriesMethods(Saved):
         return found[:, 0] if np.ndim(X) == 1 and series.form == "series" else found
 
     def _series(self, X: Any, name: str = "X") -> Series:
+        check_is_fitted(self)
         return as_series(X, name=name, channels=self.n_features_in_)
 
     @fixed()
@@ -225,8 +257,8 @@ class SeriesMethods(Saved):
 
         The p-values of :meth:`deepod.BaseDetector.p_values`, of the points that
         ``validation_fraction`` or ``calibration_fraction`` held out, or that ``calibrate`` was
-        given. Neighbouring points score alike, so that they are worth fewer calibration points than
-        there are.
+        given. Neighbouring points score alike, so that n of them tell as much as fewer independent
+        ones: scores above the median are moved up accordingly before they are compared.
 
         Parameters
         ----------
@@ -243,6 +275,9 @@ class SeriesMethods(Saved):
     def calibrate(self, X: Any) -> Self:
         """Take the points of these series for calibration, in place of any others.
 
+        :meth:`p_values` and ``false_alarm_rate`` follow them; ``contamination`` does not. Recent
+        normal points are what to give where a series has drifted since training.
+
         Parameters
         ----------
         X : array-like or list of series
@@ -252,7 +287,10 @@ class SeriesMethods(Saved):
         -------
         self : object
         """
-        return super().calibrate(self._series(X))  # type: ignore[misc]
+        series = self._series(X)
+        scores = self.decision_function(series)
+        parts = [scores[span.start : span.stop] for span in spans_of(series.lengths)]
+        return self._calibrate(self._as_new(parts))  # type: ignore[attr-defined]
 
     def predict_confidence(self, X: Any) -> Any:
         """Return how surely each label would be the same had other points been trained on.

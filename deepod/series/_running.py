@@ -222,20 +222,24 @@ class Smoothed:
 
     def __call__(self, rows: np.ndarray) -> np.ndarray:
         values = self.running(self._scaled(rows))
-        scores = np.full(len(rows), np.nan)
-        if len(values):
-            if not self.known:
-                self.ring = np.zeros((self.length, values.shape[1]))
-            smooth = self._newest(values) if len(values) == 1 else self._many(values)
-            scores[len(rows) - len(values) :] = finite(self.finish(smooth))
-        return scores
+        if not len(values):
+            return np.full(len(rows), np.nan)
+        if not self.known:
+            self.ring = np.zeros((self.length, values.shape[1]))
+        smooth = self._newest(values) if len(values) == 1 else self._many(values)
+        scores = finite(self.finish(smooth))
+        unknown = len(rows) - len(values)
+        return np.concatenate([np.full(unknown, np.nan), scores]) if unknown else scores
 
     def _scaled(self, rows: np.ndarray) -> np.ndarray:
         """Scale as ``scaler.transform`` does, which takes longer to begin."""
         if self.fill is not None:
             rows = np.where(np.isnan(rows), self.fill, rows)
-        scaled = (rows - self.shift) / self.scale
-        return np.minimum(np.maximum(scaled, -LARGEST), LARGEST).astype(np.float32)
+        scaled = rows - self.shift
+        scaled /= self.scale
+        np.maximum(scaled, -LARGEST, out=scaled)
+        np.minimum(scaled, LARGEST, out=scaled)
+        return scaled.astype(np.float32)
 
     def _newest(self, values: np.ndarray) -> np.ndarray:
         """Return the mean of the last values, this one included: few calls, as each takes time."""
@@ -244,7 +248,8 @@ class Smoothed:
         self.known += 1
         weights = self.weights[self.length - 1 - place : 2 * self.length - 1 - place]
         mean: np.ndarray = weights @ self.ring
-        return (mean / self.counts[min(self.known, self.length) - 1])[None]
+        mean /= self.counts[min(self.known, self.length) - 1]
+        return mean[None]
 
     def _many(self, values: np.ndarray) -> np.ndarray:
         """Return what :meth:`_newest` would, of each."""

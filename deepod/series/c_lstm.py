@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from deepod._scoring.points import Span
+from deepod._training.series_fit import Smallest
 from deepod.networks.layers import drawn_by
 from deepod.params import integer, one_of, param, parameters, positive
 from deepod.series._base import SeriesDetector
@@ -82,6 +83,11 @@ class CLSTM(SeriesDetector):
 
     Notes
     -----
+    **The equations.** Two blocks of a convolution, tanh and the maximum over pairs of points make
+    features F(1), ..., F(window // 4) of a window; h is the LSTM's last state on them, and
+    p = softmax(V tanh(W h + b) + c). The loss is the mean of -w(y) log p(y) over windows, y being a
+    window's class. A window's score is log p(1) - log p(0).
+
     **With labels**, ``supervision="supervised"`` and ``fit(X, y)``, it is the paper's method: a
     window is abnormal if one of its points is; the loss is the cross-entropy, each class weighted
     by ``class_weight``. It finds what is like the labelled anomalies, and may well miss others. The
@@ -100,6 +106,9 @@ class CLSTM(SeriesDetector):
     step over all 15 * 64 features; ``flatten_before_lstm=False`` reads 15 steps of 64 in the order
     of time, as the text has it (33,024). Its training and test windows are drawn at random and
     overlap, and its F1 of 0.92 on web traffic has not been reproduced publicly.
+
+    The defaults were looked at on two development series, no more. ``docs/series.md`` has figures
+    of other series.
 
     ``explain`` compares a window with itself with a channel at its mean: the difference is what the
     channel adds; channels share alike in what is left of the score. ``error_scale`` has no effect.
@@ -158,6 +167,9 @@ class CLSTM(SeriesDetector):
     paper = "Kim and Cho, Web Traffic Anomaly Detection Using C-LSTM Neural Networks, 2018"
     auto_window = 60
     windowed = True
+
+    def _smallest_window(self) -> Smallest:
+        return Smallest(4)
 
     def _build_module(self, shape: Shape) -> nn.Module:
         if self.window_ < 4:

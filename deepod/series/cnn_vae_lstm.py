@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deepod._training.series_fit import Smallest
 from deepod.networks.layers import drawn_by
 from deepod.params import integer, param, parameters, real
 from deepod.series._errors import Errors
@@ -156,6 +157,9 @@ class CNNVAELSTM(WindowedDetector):
     given codes that are drawn, as in the authors' code, and told the means, which has the same
     gradient on average. ``epochs`` are those of each of both. At scoring codes are their means.
 
+    The defaults were looked at on two development series, no more. ``docs/series.md`` has figures
+    of other series.
+
     Where ``kl_weight`` or ``lr`` is large the codes may all equal their prior, and forecasts are
     the mean of the series: then "divergence" in ``history_`` is 0.
 
@@ -220,15 +224,15 @@ class CNNVAELSTM(WindowedDetector):
     paper = "Abir et al., PCovNet+: A CNN-VAE Framework with LSTM Embeddings, 2023"
     auto_window = 64
 
+    def _smallest_window(self) -> Smallest:
+        return Smallest(self.n_windows, " or a smaller n_windows")
+
     def _possible_window(self, window: int) -> int:
         n = self.n_windows
         if self.window == "auto":
             window -= window % n
-        if window < n or window % n:
-            raise ValueError(
-                f"window must be a multiple of n_windows={n}, got {self.window!r}, which stands "
-                f"for {window} points."
-            )
+        if window % n:
+            raise ValueError(f"window must be a multiple of n_windows={n}, got {window}.")
         return window
 
     def _build_module(self, shape: Shape) -> nn.Module:

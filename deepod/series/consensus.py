@@ -12,10 +12,8 @@ from sklearn.utils.validation import check_is_fitted
 from deepod._inputs.seeds import spawn_seeds
 from deepod._inputs.series import Series, as_series
 from deepod._members import seed_member
-from deepod._scoring.points import spans_of
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
 from deepod._scoring.vocabulary import Contamination, PyODVocabulary
-from deepod._training.series_fit import last_parts
 from deepod.params import one_of
 from deepod.series._methods import SeriesMethods
 from deepod.series._running import Joined, Scorer
@@ -60,7 +58,8 @@ class SeriesConsensus(SeriesMethods, PyODVocabulary):
         Scores above it are labelled 1.
     labels_ : ndarray of shape (n_points,), int
     unseen_ : bool
-        Whether the threshold follows points that no member has learned from.
+        Whether the threshold follows points that no member has learned from: those that all members
+        have held out, or that a member scores as if it had, such as :class:`WindowNeighbors`.
     warm_up_ : int
         First points of a series, without ``context``, for which a member has no score of its own.
     n_features_in_ : int
@@ -152,13 +151,19 @@ class SeriesConsensus(SeriesMethods, PyODVocabulary):
             seed_member(member, seed)
             member.fit(series)
         fitted.members_, fitted.combination_ = members, self.combination
-        means = [member._training_scores.mean() for member in members]
+        unseen = [member._unseen_scores for member in members if member.unseen_]
+        means = [
+            np.nanmean(member._unseen_scores if member.unseen_ else member.decision_scores_)
+            for member in members
+        ]
         fitted.units_ = np.array([mean if mean > 0 else 1.0 for mean in means])
         for name in ("n_features_in_", "feature_names_in_"):
             if hasattr(members[0], name):
                 setattr(fitted, name, getattr(members[0], name))
         scores = fitted._join([member.decision_scores_ for member in members])
-        fitted._remember_points(scores, fitted._held_out(series))
+        joint = fitted._join(unseen) if len(unseen) == len(members) else np.array(np.nan)
+        known = not np.isnan(joint).all()  # by all members, of some points
+        fitted._remember_points(scores, series.lengths, joint if known else None)
         kept = {k: v for k, v in self.__dict__.items() if not k.endswith("_")}
         self.__dict__ = kept | fitted.__dict__ | params
         return self
@@ -180,17 +185,6 @@ class SeriesConsensus(SeriesMethods, PyODVocabulary):
                 )
         return [clone(member) for member in given]
 
-    def _held_out(self, series: Series) -> list[Any]:
-        """Return the points that no member has learned from."""
-        spans = spans_of(series.lengths)
-        learned = [m for m in self.members_ if getattr(m, "learns_by_heart", True)]
-        if not all(member.unseen_ for member in learned):
-            return []
-        if not learned:
-            return spans
-        shares = [member.validation_fraction for member in learned]
-        return last_parts(spans, min(shares), max(m.window_ for m in learned) + 2)[1]
-
     def _scores(self, series: Series, context: Any, batch_size: int | None) -> np.ndarray:
         return self._join([m._scores(series, context, batch_size) for m in self.members_])
 
@@ -208,6 +202,9 @@ class SeriesConsensus(SeriesMethods, PyODVocabulary):
         scores = [member._scores(series, context, batch_size) for member in self.members_]
         which = (np.stack(scores) / self.units_[:, None]).argmax(0)
         return in_units[which, np.arange(len(which))]
+
+    def _averaged_over(self) -> float:
+        return max(member._averaged_over() for member in self.members_)
 
     def _scorer(self) -> Scorer:
         return Joined([member._scorer() for member in self.members_], self._join)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn.functional import pad
 
 from deepod._scoring.points import Span
+from deepod._training.series_fit import Smallest
 from deepod.params import integer, param, parameters, real
 from deepod.series._base import SeriesDetector
 from deepod.series._cells import Stack, numpy
@@ -55,8 +56,18 @@ class LSTMAD(SeriesDetector):
     -----
     The default is what detected best on development series (``docs/series.md``): one layer, two
     horizons, little training, each channel's squared errors over their mean on points that were not
-    trained on. Longer training copies the anomalies that training series hold. Without
+    trained on. A network that is trained for longer forecasts the anomalies that training series
+    hold, too, and no longer finds those like them. Without
     ``milestones`` the last 30 % of the epochs have a tenth of the learning rate.
+
+    **The equations.** e_h(t) = x(t) - f_h(t - h), where f_h(s) is the forecast that the LSTM makes,
+    from the points up to s, of the point h later: the errors of a point are those of the forecasts
+    of it, not of those made from it. The loss is the mean of e_h(t)^2 over points, horizons and
+    channels. The score with the default ``error_scale`` is the mean over channels c of
+    sqrt(sum_k w_k u_c(t + k)), where u_c(t) is the mean over horizons of e_hc(t)^2 / E_hc, E_hc the
+    mean of e_hc^2 on the points held out, and w_k the weights of the smoothing. With
+    ``error_scale="covariance"`` it is the root of the smoothed (e - m)^T S^-1 (e - m), over the
+    number of errors, where m and S are mean and covariance of e on the points held out.
 
     Malhotra et al. (2015) stack two layers and take the errors at several horizons for Gaussian:
     ``LSTMAD(hidden=(30, 20), horizons=(1, 2, 3), error_scale="covariance", smoothing=None)``. The
@@ -117,10 +128,14 @@ class LSTMAD(SeriesDetector):
     family = "forecasting"
     paper = "Malhotra et al., Long Short Term Memory Networks for Anomaly Detection, ESANN 2015"
 
-    def _build_module(self, shape: Shape) -> nn.Module:
+    def _smallest_window(self) -> Smallest:
         for name, values in (("hidden", self.hidden), ("horizons", self.horizons)):
             if not values or not all(isinstance(v, Integral) and v > 0 for v in values):
                 raise ValueError(f"{name} must hold positive integers, got {values!r}.")
+        ahead = max(self.horizons) + 1
+        return Smallest(max(ahead, self.error_window), " or smaller horizons")
+
+    def _build_module(self, shape: Shape) -> nn.Module:
         if max(self.horizons) >= self.window_ or self.error_window > self.window_:
             raise ValueError(
                 f"horizons={self.horizons!r} and error_window={self.error_window} must be less "
@@ -184,13 +199,23 @@ class _Cell:
 
     def values(self, state: dict[str, np.ndarray], x: np.ndarray) -> np.ndarray:
         """Pass over points, (n, channels); return the terms by the forecasts of the first lane."""
-        n, most, d = len(x), self.most, self.channels
+        n = len(x)
         new = self.stack.pass_over(state, x).swapaxes(0, 1)
+        if n == 1:  # without room for more
+            forecasts = state["forecasts"]
+            found = self._terms(forecasts[0], x)
+            forecasts[:, :-1] = forecasts[:, 1:]
+            forecasts[:, -1:] = new
+            return found
         forecasts = np.concatenate([state["forecasts"], new], 1)
         state["forecasts"] = forecasts[:, n:].copy()
-        # Row t has the forecasts made at t - most; that of horizon h is of the point h later.
-        errors = np.empty((n, forecasts.shape[2]), np.float32)
+        return self._terms(forecasts[0], x)
+
+    def _terms(self, forecasts: np.ndarray, x: np.ndarray) -> np.ndarray:
+        """Return the terms of points by the forecasts made from ``most`` points before on."""
+        n, d = len(x), self.channels
+        errors = np.empty((n, forecasts.shape[1]), np.float32)
         for j, h in enumerate(self.horizons):
-            own = slice(j * d, (j + 1) * d)
-            np.subtract(x, forecasts[0, most - h : most - h + n, own], out=errors[:, own])
+            own, first = slice(j * d, (j + 1) * d), self.most - h
+            np.subtract(x, forecasts[first : first + n, own], out=errors[:, own])
         return self.terms(errors)

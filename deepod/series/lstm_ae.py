@@ -113,6 +113,11 @@ class LSTMAE(WindowedDetector):
 
     Notes
     -----
+    **The equations.** A code z = h(L), the encoder's state after the L points of a window, or a
+    linear map of it; a reconstruction y(1), ..., y(L) by the decoder; the loss is the mean of
+    (x - y)^2 or, with ``error="mae"``, of |x - y|. The errors of a point are x - y in the windows
+    that cover it, and scores are made of them as in :class:`LSTMAD`.
+
     Assumes that normal windows are alike, and that ``hidden`` values say what sets them apart. It
     needs more steps than a forecaster for what is regular, and fails like all autoencoders where
     an anomaly can be reconstructed as well as what is normal. The ends of windows are reconstructed

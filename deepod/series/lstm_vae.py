@@ -140,6 +140,13 @@ class LSTMVAE(SeriesDetector):
 
     Notes
     -----
+    **The equations.** Of the point x(t), the encoder's LSTM makes a code z(t) with the distribution
+    N(m(t), s(t)^2), the decoder's LSTM the distribution N(a(t), b(t)^2) of x(t) from z(1), ...,
+    z(t). The loss is the mean over points of -log N(x(t); a(t), b(t)^2) plus ``kl_weight`` times
+    KL(N(m(t), s(t)^2) || N(p(t), 1)), both divided by the number of channels; p(t) is 0, or the
+    progress-based mean. The score is f(t) = -log N(x(t); a(t), b(t)^2) at z = m; with
+    ``state_threshold`` less the regression's value at m(t).
+
     Assumes (nearly) clean training series. A point's own code knows the point: what keeps it from
     being copied are ``kl_weight``, ``noise_std`` and a small ``latent_dim``. Whether the codes say
     anything is not checked: with too large a ``kl_weight`` they equal their prior. Channels that do

@@ -62,6 +62,12 @@ class ReRe(WithoutSteps):
 
     Notes
     -----
+    **The equations.** The error at point t is AARE(t) = mean over y = t - b + 1, ..., t of
+    |v(y) - f(y)| / |v(y)|, of values v, forecasts f and b = ``window``. The usual error is
+    the mean of the past AARE plus three of their standard deviations, from t = 2 b - 1 on (points
+    are counted from 0). The score is the smaller quotient AARE(t) / usual error of the two
+    detectors.
+
     It learns as it goes. ``fit`` goes over a series point by point, and each of
     ``decision_scores_`` was made before the point was learned from. ``decision_function`` goes on
     from there with a copy, so that the same X always gets the same scores; it takes X for what
@@ -135,6 +141,9 @@ class ReRe(WithoutSteps):
             )
         return Online(self.hidden, blank(self.window_, self.history))
 
+    def _needed_points(self, window: int) -> int:
+        return 3 * window  # before it judges one
+
     def _errors(self, module: nn.Module, x: Tensor) -> Tensor:
         raise NotImplementedError  # they depend on all that was before
 
@@ -148,12 +157,6 @@ class ReRe(WithoutSteps):
         spans: Sequence[tuple[int, int]],
         generator: torch.Generator,
     ) -> None:
-        shortest = min(stop - start for start, stop in spans)
-        if shortest < 3 * self.window_:
-            raise ValueError(
-                f"a series has {shortest} points, and ReRe with window={self.window_} needs "
-                f"{3 * self.window_} before it judges one: give longer series or a smaller window."
-            )
         runner = Runner(self)
         module.found = [(span, runner.begin()(numbers(x, *span))) for span in spans]
         self._keep(runner)
@@ -174,9 +177,9 @@ class ReRe(WithoutSteps):
         return self._over_time(lambda _: np.concatenate([*found.values()]), spans)
 
     def _remember_points(
-        self, scores: np.ndarray, held_out: Sequence[Span], unseen: np.ndarray | None = None
+        self, scores: np.ndarray, lengths: Sequence[int], unseen: np.ndarray | None
     ) -> None:
-        super()._remember_points(scores, held_out, unseen)
+        super()._remember_points(scores, lengths, unseen)
         if self.false_alarm_rate is None:
             self.set_threshold(1.0)
 
@@ -443,6 +446,7 @@ class _Running:
     def __init__(self, runner: Runner) -> None:
         self.runner = runner
 
+    @fixed()
     def __call__(self, x: np.ndarray) -> np.ndarray:
         return self.runner(x[:, 0].astype(np.float64))[:, None]
 

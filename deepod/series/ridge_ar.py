@@ -49,6 +49,11 @@ class RidgeAR(WithoutSteps):
 
     Notes
     -----
+    **The equation.** With w(t) the values of the last ``window`` points before t, one after the
+    other, the coefficients B and the offset a are those with the smallest sum over t of
+    |x(t) - B w(t) - a|^2, plus ``alpha`` times the number of points times |B|^2. Errors are
+    x(t) - B w(t) - a, and scores are made of them as in :class:`LSTMAD`.
+
     ``window="auto"`` is shorter for more than 100 channels: 5,000 coefficients for each, at most.
 
     Nothing is trained in steps: of the shared parameters, ``epochs``, ``lr``, ``batch_size`` and

@@ -111,6 +111,9 @@ class Seq2SeqAttention(SeriesDetector):
     forecast depends on where the series begins: every ``horizon`` points after the first
     ``window``, which have no score of their own.
 
+    The defaults were looked at on two development series, no more. ``docs/series.md`` has figures
+    of other series.
+
     **The equations.** Soft context: C_s = sum_j a_j h_j, a = softmax_j(v tanh(W s + U h_j)), of the
     decoder's last state s. Hard-wired context: C_h = sum_n sum_j h_nj / distance_nj, here the mean
     instead of the sum, which the weights after it make no difference of, and no distance below 0.1

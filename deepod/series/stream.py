@@ -20,7 +20,7 @@ _FORMAT = 1
 
 
 class Stream:
-    """Scores points one after the other, in constant memory; see ``detector.stream()``.
+    """Scorer of points that come one by one, in constant memory; see ``detector.stream()``.
 
     The scores are those that ``decision_function`` gives the whole series, rounding aside, with
     one difference: points without enough points before them, for which it takes the first score
@@ -128,7 +128,6 @@ class Stream:
         *_, rows = [validate_rows(part, series.rows, reset=False) for part in self._parts]
         return rows
 
-    @fixed()
     def _score(self, rows: np.ndarray) -> np.ndarray:
         scores = self._scorer(rows)
         self.n_points += len(rows)

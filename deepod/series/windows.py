@@ -24,7 +24,13 @@ from deepod._scoring.apply import finite
 from deepod._scoring.points import Span, covered, spans_of
 from deepod._scoring.threshold import CONTAMINATION, FALSE_ALARM_RATE
 from deepod._scoring.vocabulary import Contamination, PyODVocabulary
-from deepod._training.series_fit import SCALE_FLOOR, last_parts, resolve_window
+from deepod._training.series_fit import (
+    SCALE_FLOOR,
+    Smallest,
+    check_length,
+    last_parts,
+    resolve_window,
+)
 from deepod.models.reconstruction._reconstruction import ErrorMaps
 from deepod.params import integer, one_of, real
 from deepod.series._methods import SeriesMethods
@@ -213,9 +219,10 @@ class Windows(SeriesMethods, PyODVocabulary):
 
     def _fit(self, series: Series) -> None:
         detector = self._unfitted()
+        check_length("Windows", self.window, series.lengths, Smallest(), lambda window: window + 2)
         rows = validate_rows(self, series.rows, reset=True)
         self.input_shape_ = rows.shape[1:]
-        self.window_ = resolve_window("Windows", self.window, _AUTO_WINDOW, series.lengths)
+        self.window_ = resolve_window(self.window, _AUTO_WINDOW, series.lengths)
         spans = spans_of(series.lengths)
         first, held_out = last_parts(spans, self.validation_fraction, self.window_ + 1)
         self.scaler_ = Scaler.fit(
@@ -230,11 +237,13 @@ class Windows(SeriesMethods, PyODVocabulary):
         if held_out:
             self._train(clone(detector), points, first)
             self._learn_errors(points, held_out)
-            unseen = self._score_points(points, held_out)
+            unseen = np.full(len(points), np.nan)
+            own = np.concatenate([np.arange(start, stop) for _, start, stop in held_out])
+            unseen[own] = self._score_points(points, held_out, apart=True)
         self._train(detector, points, spans)
         if not held_out:
             self._learn_errors(points, spans)
-        self._remember_points(self._score_points(points, spans), held_out, unseen)
+        self._remember_points(self._score_points(points, spans), series.lengths, unseen)
 
     def _unfitted(self) -> Any:
         check_member(self.detector)
@@ -285,16 +294,26 @@ class Windows(SeriesMethods, PyODVocabulary):
         return self._score_points(points, spans, batch_size)
 
     def _score_points(
-        self, points: Tensor, spans: Sequence[Span], batch_size: int | None = None
+        self,
+        points: Tensor,
+        spans: Sequence[Span],
+        batch_size: int | None = None,
+        apart: bool = False,
     ) -> np.ndarray:
         if self.error_weights_ is not None:
-            return finite(self._contributed(points, spans, batch_size).sum(1))
-        return finite(
-            self._over_time(lambda wide: self._of_points(points, wide, batch_size), spans)
-        )
+            return finite(self._contributed(points, spans, batch_size, apart).sum(1))
+
+        def values(wide: Sequence[Span]) -> np.ndarray:
+            return self._of_points(points, wide, batch_size)
+
+        return finite(self._over_time(values, spans, apart))
 
     def _contributed(
-        self, points: Tensor, spans: Sequence[Span], batch_size: int | None = None
+        self,
+        points: Tensor,
+        spans: Sequence[Span],
+        batch_size: int | None = None,
+        apart: bool = False,
     ) -> np.ndarray:
         """Give what each channel adds to the scores of points, (n_points, channels)."""
         weights = self.error_weights_
@@ -303,7 +322,7 @@ class Windows(SeriesMethods, PyODVocabulary):
             found = self._of_points(points, wide, batch_size, by_value=True)
             return found if weights is None else found * weights
 
-        found = self._over_time(terms, spans)
+        found = self._over_time(terms, spans, apart)
         return found if weights is None else np.sqrt(found) / found.shape[1]
 
     def _of_points(
@@ -329,6 +348,7 @@ class Windows(SeriesMethods, PyODVocabulary):
     def _running(self) -> tuple[Running, Values]:
         weights, before = self.error_weights_, self.window_ - 1
 
+        @fixed()
         def values(points: np.ndarray) -> np.ndarray:
             spans = [Span(0, before, len(points))]
             found = self._of_points(torch.from_numpy(points), spans, by_value=weights is not None)
