@@ -16,6 +16,10 @@ either ``ours``, a line on why no printed figure belongs to it, or a table ``pap
     How many runs the paper has, if it says so, and how many seeds are run here.
 ``unstated``, ``departs``
     Lists of what the paper does not say and what is done here, and of where we do otherwise.
+
+Sections of images set ``cross_fitting = false``: it learns the threshold alone, which their metric
+does not need, and doubles the time of a fit.
+
 ``default``
     Section to run as the default setting, where that is not the detector without parameters.
 """

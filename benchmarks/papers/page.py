@@ -197,18 +197,20 @@ def overview(sections: Sequence[tuple[Section, Sequence[Found]]]) -> str:
         each = published.get("each", [math.nan] * len(names))
         mean = published.get("mean", fmean(each))
         own = next((f for f in found if f.label == "here, this setting"), None)
-        here, size = "not run", ""
+        here, size, of = "not run", "", ""
         if own is not None:
             run = [i for i, name in enumerate(names) if name in own.values]
             part = ""
             if len(run) < len(names):  # beside what is printed for these
-                mean, part = fmean(each[i] for i in run), f" ({len(run)} of {len(names)})"
+                part = f" ({len(run)} of {len(names)})"
+                these = fmean(each[i] for i in run)
+                mean, of = (mean, " (of all)") if math.isnan(these) else (these, "")
             here = f"{fmean(fmean(own.values[names[i]]) for i in run):.1f}{part}"
             size = f"{own.rows[0]:,}"
         metric = METRICS[paper["metric"]]
         setting = f"{Path(section.file).stem}: {section.name}"
         where = [f"`{section.spec['detector']}`", setting, paper["source"], data, metric]
-        lines.append([*where, f"{mean:.1f}", here, size])
+        lines.append([*where, f"{mean:.1f}{of}", here, size])
     return pipe_table(lines, text=range(5))
 
 
