@@ -402,7 +402,7 @@ def test_windows__of_any_detector():
         assert np.isfinite(detector.decision_function(NEW)).all()
     with pytest.raises(TypeError, match="explains no scores"):
         Windows(KNN(), window=10).fit(waves()).explain(NEW)
-    with pytest.raises(TypeError, match="must hold detectors"):
+    with pytest.raises(TypeError, match="must be detectors"):
         Windows("KNN").fit(waves())
     deep = Windows(deepod.AutoEncoder(epochs=1), window=10, flatten=False).fit(waves())
     assert deep.detector_.input_shape_ == (10, 2)
@@ -413,13 +413,13 @@ def test_windows__of_any_detector():
 def test_what_is_for_rows__refuses_detectors_of_series(name, tmp_path):
     inner = fast_series(name)
     for outer in (Windows(inner), deepod.Consensus([inner])):
-        with pytest.raises(TypeError, match="is for series"):
+        with pytest.raises(TypeError, match="is a detector of time series"):
             outer.fit(waves())
     # SeedEnsemble is for one of deepod's detectors, which the others are not.
-    message = "is for series" if name == "LSTMAD" else "must be an instance"
+    message = "is a detector of time series" if name == "LSTMAD" else "must be an instance"
     with pytest.raises((TypeError, ValueError), match=message):
         deepod.SeedEnsemble(inner).fit(waves())
-    with pytest.raises(TypeError, match="is for series"):
+    with pytest.raises(TypeError, match="is a detector of series"):
         deepod.onnx.export(fitted_series(name), tmp_path / "m.onnx")
 
 
