@@ -231,13 +231,13 @@ class GraphDetector(Saved, Fitted):
 
     @property
     def decision_scores_(self) -> np.ndarray:
-        """Scores of the training data."""
+        """The scores of the training data."""
         self._check_scores()
         return self._point_scores
 
     @property
     def labels_(self) -> np.ndarray:
-        """Labels of the training data."""
+        """The labels of the training data, 1 for anomalies."""
         return self._labels(self.decision_scores_)
 
     def __sklearn_is_fitted__(self) -> bool:

@@ -188,7 +188,7 @@ class SeriesDetector(SeriesMethods, BaseDetector):
 
     @property
     def warm_up_(self) -> int:
-        """First points of a series, without context, that have no score of their own."""
+        """The number of first points, without context, that have no score of their own."""
         check_is_fitted(self)
         if self.windowed:
             return self.window_ - 1 if self.smoothing == "causal" else 0

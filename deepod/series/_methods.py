@@ -50,7 +50,7 @@ class SeriesMethods(Saved):
 
     @property
     def warm_up_(self) -> int:
-        """First points of a series, without context, that have no score of their own."""
+        """The number of first points, without context, that have no score of their own."""
         raise NotImplementedError
 
     def _reach(self) -> int:
@@ -117,13 +117,13 @@ class SeriesMethods(Saved):
 
     @property
     def decision_scores_(self) -> np.ndarray:
-        """Scores of the points of the training series, one series after the other."""
+        """The scores of the points of the training series, one series after the other."""
         check_is_fitted(self)
         return self._point_scores
 
     @property
     def labels_(self) -> np.ndarray:
-        """Labels of the points of the training series, one series after the other."""
+        """The labels of the points of the training series, one series after the other."""
         return self._labels(self.decision_scores_)  # type: ignore[attr-defined]
 
     def _with_context(self, series: Series, context: Any) -> tuple[np.ndarray, list[Span]]:
@@ -401,7 +401,7 @@ class SeriesMethods(Saved):
         raise NotImplementedError
 
     def as_module(self) -> nn.Module:
-        """Refuse: a point of a series has no score without the points around it.
+        """Raise an error, because a point has no score without the points around it.
 
         Raises
         ------

@@ -116,7 +116,7 @@ class SeriesConsensus(SeriesMethods, PyODVocabulary):
 
     @property
     def warm_up_(self) -> int:
-        """First points of a series, without context, that some member has no score of."""
+        """The number of first points, without context, of which a member has no score."""
         check_is_fitted(self)
         return max(member.warm_up_ for member in self.members_)
 
@@ -211,7 +211,7 @@ class SeriesConsensus(SeriesMethods, PyODVocabulary):
 
     @property
     def input_shape_(self) -> Shape:
-        """Shape of one point: (channels,)."""
+        """The shape of one point: (channels,)."""
         return (self.n_features_in_,)
 
     def _reach(self) -> int:

@@ -185,7 +185,7 @@ class ReRe(WithoutSteps):
 
     @property
     def warm_up_(self) -> int:
-        """First points of a series that have no score of their own: none, once it is fitted."""
+        """The number of first points that have no score of their own: 0 after ``fit``."""
         return 0
 
     def _reach(self) -> int:

@@ -180,7 +180,7 @@ class Windows(SeriesMethods, PyODVocabulary):
 
     @property
     def warm_up_(self) -> int:
-        """First points of a series, without context, that have no score of their own."""
+        """The number of first points, without context, that have no score of their own."""
         check_is_fitted(self)
         return self.window_ - 1 if self.smoothing == "causal" else 0
 

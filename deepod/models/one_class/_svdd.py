@@ -140,12 +140,12 @@ class SVDD(Coded):
 
     @property
     def center_(self) -> np.ndarray:
-        """Centre of the hypersphere."""
+        """The centre of the hypersphere."""
         check_is_fitted(self)
         return self.module_.get_buffer("center").cpu().numpy()
 
     @property
     def radius_(self) -> float:
-        """Radius of the hypersphere."""
+        """The radius of the hypersphere."""
         check_is_fitted(self)
         return float(self.module_.get_buffer("radius"))

@@ -194,7 +194,7 @@ class AnoRand(ErrorMaps):
 
     @property
     def alpha_(self) -> float:
-        """Weight of the detection block in the paper's score (equation 7)."""
+        """The weight of the detection block in the paper's score (equation 7)."""
         check_is_fitted(self)
         q_error, q_detection = self.module_.get_buffer("quartiles").tolist()
         return q_error / (q_error + q_detection)
