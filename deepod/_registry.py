@@ -5,7 +5,7 @@ from __future__ import annotations
 from importlib import import_module
 from typing import Any
 
-__version__ = "1.0.0.dev0"
+__version__ = "1.0.0"
 
 # The registry: one line per method. Imported on first use, so that ``import deepod`` is instant.
 DETECTORS = {

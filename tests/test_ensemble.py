@@ -578,7 +578,7 @@ def test_consensus__explain__sizes_sum_to_the_score(combination, n):
 def test_consensus__explain__one_odd_value_is_blamed__members_without_it_named(mixed):
     consensus = Consensus([Neighbors(), fast("AutoEncoder", epochs=20)], random_state=0).fit(TABLE)
     np.testing.assert_array_equal(consensus.explain(20 * np.eye(5)).argmax(1), range(5))
-    with pytest.raises(TypeError, match="IForest explains no scores"):
+    with pytest.raises(TypeError, match="IForest has no explain"):
         mixed.explain(NEW)
 
 

@@ -105,7 +105,9 @@ def test_explain__score_is_a_sum__terms_add_up_to_it(name, params, kind, seed, s
     assert terms.dtype == np.float64
     assert (terms >= 0).all()
     sums = terms.sum(tuple(range(1, X.ndim)))
-    np.testing.assert_allclose(sums, detector.decision_function(X), rtol=1e-5)
+    # Tails are logarithms of shares, of which rounding is absolute.
+    atol = 1e-5 if name == "Neighbors" else 0
+    np.testing.assert_allclose(sums, detector.decision_function(X), rtol=1e-5, atol=atol)
 
 
 # At the temperature of ICL the score changes so steeply along the way that the nodes miss some of

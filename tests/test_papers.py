@@ -245,7 +245,10 @@ def test_command__without_data__says_where_they_go(home, capsys, monkeypatch):
     (home / "data" / "images" / "digits.npz").unlink()
     with pytest.raises(SystemExit):
         call(home, capsys)
-    assert f"{home / 'data' / 'images'}: expected .npz" in capsys.readouterr().err
+    assert (
+        f"{home / 'data' / 'images'} holds no file of the expected kind, .npz"
+        in capsys.readouterr().err
+    )
     monkeypatch.setenv("DEEPOD_DATA", str(home / "nowhere"))
     with pytest.raises(SystemExit):
         call(home, capsys)

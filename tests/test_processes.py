@@ -235,7 +235,9 @@ def test_calibration_fraction__rows_of_all_processes(both):
 
 
 def test_errors__on_all_processes(both):
-    assert both[0]["one is bad"].startswith("RuntimeError: fit failed on other ranks: {1: ")
+    assert both[0]["one is bad"].startswith(
+        "RuntimeError: fit was stopped on this rank, because it failed on other ranks: {1: "
+    )
     assert "NaN" in both[0]["one is bad"]
     assert "NaN" in both[1]["one is bad"]
     for problem in ("not alike", "settings", "gaps"):
@@ -243,7 +245,9 @@ def test_errors__on_all_processes(both):
             assert "The processes do not fit the same model" in found[problem]
     for found in both:
         assert "needs at least 99 calibration rows, got 18" in found["too few"]
-    assert both[0]["too few on one"].startswith("RuntimeError: fit failed on other ranks: {1: ")
+    assert both[0]["too few on one"].startswith(
+        "RuntimeError: fit was stopped on this rank, because it failed on other ranks: {1: "
+    )
     assert "calibration_fraction=0.5 leaves 1 of 3 rows" in both[1]["too few on one"]
 
 

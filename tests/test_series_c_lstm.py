@@ -227,7 +227,7 @@ def test_labels__of_every_form(form, tmp_path):
     ("X", "y", "message"),
     [
         (labelled()[0], None, "needs labels"),
-        (labelled()[0], labelled()[1][:-1], "399 values"),
+        (labelled()[0], labelled()[1][:-1], "399 labels"),
         (labelled()[0], np.zeros(400), "both classes"),
         (labelled()[0], np.ones(400), "every row of X"),
         (labelled()[0], np.arange(400) % 5 == 0, "an anomaly in each"),

@@ -441,7 +441,7 @@ def test_watch__state__goes_on(model, capsys, monkeypatch, tmp_path):
 
 
 BAD_LINES = [
-    ("1,2\n", "line 3: it has 2 values; expected 3"),
+    ("1,2\n", "line 3: it has 2 values, but must have 3"),
     ("1,x,2\n", "line 3: could not convert string to float: 'x'"),
     ("1,,2\n", "line 3: Input X contains NaN in column 1"),
 ]
@@ -470,7 +470,7 @@ def test_watch__what_cannot_be__explained(model, capsys, monkeypatch, tmp_path):
     monkeypatch.setattr("sys.stdin", ["a,b\n", "1,2\n"])
     for arguments, message in (
         ([tmp_path / "nothing"], "there is no such file or folder"),
-        ([tmp_path / "rows"], "AutoEncoder scores rows without an order"),
+        ([tmp_path / "rows"], "AutoEncoder scores rows of tables"),
         ([tmp_path / "centred"], "fit with smoothing='causal'"),
         ([path], "2 columns are left (a, b), and the model was fitted on 3"),
         ([path, "--time", "c"], "0 columns have the name 'c'"),

@@ -182,7 +182,7 @@ def test_supervision__labels_reach_training(name, supervision):
     assert roc_auc_score(IS_ANOMALY, detector.decision_function(TEST)) > 0.9
     blind = small(name, **(params | {"supervision": None})).fit(data.array(X), y)
     assert not np.array_equal(blind.decision_scores_, detector.decision_scores_)
-    with pytest.raises(ValueError, match="y has 5 values"):
+    with pytest.raises(ValueError, match="y has 5 labels"):
         small(name, **params).fit(data.array(X), y[:5])
     with pytest.raises(ValueError, match="every row"):
         small(name, **params).fit(data.array(X), np.ones(1100, int))

@@ -260,7 +260,7 @@ def test_supervision__drop_anomalies__trains_on_the_normal_rows_alone():
     [
         (None, "needs labels"),
         (np.ones(64), "every row"),
-        (np.zeros(63), "63 values"),
+        (np.zeros(63), "63 labels"),
         (np.full(64, 2), "0 .normal. and 1"),
         (["a"] * 64, "0 .normal. and 1"),
     ],
