@@ -12,6 +12,7 @@ to them. What is there is never written again.
 import inspect
 import sys
 import warnings
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 
@@ -26,7 +27,7 @@ from deepod.networks import MLP, LeNet, Recurrent
 from docs import reference
 
 from . import test_graphs as graphs
-from .cases import NAMES, SERIES_NAMES, fast, fast_series, samples, waves
+from .cases import EVERY_NAME, SERIES_NAMES, fast, fast_series, samples, waves
 
 GOLDEN = Path(__file__).parent / "golden"
 
@@ -46,20 +47,24 @@ def mixed(n=40, seed=0):
 
 def models():
     """Yield the name of a model, the unfitted detector, and a function that makes its rows."""
-    for name in NAMES:
-        parameters = getattr(deepod, name)().get_params()
-        network = {"network": MLP(hidden=(6,))} if "network" in parameters else {}
-        yield name, fast(name, calibration_fraction=0.2, **network), samples
+    for name in EVERY_NAME:
+        detector = fast(name, calibration_fraction=0.2)
+        kind = detector.inputs[0]
+        if kind == "table" and "network" in detector.get_params():
+            detector.set_params(network=MLP(hidden=(6,)))
+        yield name, detector, partial(samples, kind)
     encoded = {"categorical_features": "from_dtype", "datetime_features": "from_dtype"}
     yield "mixed table", fast("AutoEncoder", network=MLP(hidden=(6,)), **encoded), mixed
     lenet, recurrent = LeNet(channels=(2,), hidden=(4,)), Recurrent(hidden=(4,))
-    yield "images", fast("AutoEncoder", network=lenet), lambda **how: samples("images", **how)
-    yield "windows", fast("AutoEncoder", network=recurrent), lambda **how: samples("windows", **how)
+    yield "images", fast("AutoEncoder", network=lenet), partial(samples, "images")
+    yield "windows", fast("AutoEncoder", network=recurrent), partial(samples, "windows")
     members = [fast("AutoEncoder", network=MLP(hidden=(6,))), fast("Neighbors")]
     yield "Consensus", deepod.Consensus(members, random_state=0), samples
     yield "SeedEnsemble", deepod.SeedEnsemble(members[0], n_members=2, random_state=0), samples
     for name in SERIES_NAMES:
         yield name, fast_series(name), lambda n=300, seed=0: waves(max(n, 60), seed=seed)
+    one_channel = lambda n=120, seed=0: waves(max(n, 60), None, seed)  # noqa: E731
+    yield "ReRe", deepod.series.ReRe(window=10, random_state=0), one_channel
     for name in sorted(GRAPHS):
         yield name, graphs.fast(name), lambda n=0, seed=0, name=name: graphs.data(name, seed)
 

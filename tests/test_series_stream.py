@@ -472,7 +472,7 @@ def test_watch__what_cannot_be__explained(model, capsys, monkeypatch, tmp_path):
         ([tmp_path / "nothing"], "there is no such file or folder"),
         ([tmp_path / "rows"], "AutoEncoder scores rows of tables"),
         ([tmp_path / "centred"], "fit with smoothing='causal'"),
-        ([path], "2 columns are left (a, b), and the model was fitted on 3"),
+        ([path], "there are 2 channels (a, b), but the model was fitted on 3"),
         ([path, "--time", "c"], "0 columns have the name 'c'"),
     ):
         assert main(["watch", *map(str, arguments)]) == 1
