@@ -29,6 +29,7 @@ DETECTORS = {
     "ICL": "deepod.models.self_supervised.icl",
     "IGD": "deepod.models.one_class.igd",
     "LSA": "deepod.models.reconstruction.lsa",
+    "LocalReconstruction": "deepod.models.density.local_reconstruction",
     "MemAE": "deepod.models.reconstruction.memae",
     "NSAE": "deepod.models.reconstruction.ns_ae",
     "Neighbors": "deepod.models.density.neighbors",

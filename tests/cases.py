@@ -35,6 +35,7 @@ FAST = {
     },
     "IGD": {"epochs": 2},
     "LSA": {"epochs": 2, "n_bins": 5, "estimation_hidden": (3,), "latent_dim": 3},
+    "LocalReconstruction": {},
     # No weight is at the threshold, where rounding would decide on a jump.
     "MemAE": {"epochs": 2, "n_slots": 10, "shrink": 0.02},
     "NSAE": {"epochs": 2},

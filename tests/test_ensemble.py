@@ -142,6 +142,7 @@ OTHERS = {
     "random_state": 7,
     "reach": (1.0, 3.0),
     "reconstruction_weight": 0.3,
+    "ridge": 0.1,
     "scaler": "minmax",
     "score_by": "reconstruction",
     "search_lr": 0.1,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, cast
 
 import torch
@@ -63,11 +64,8 @@ class References(StartsFromRows):
     @torch.no_grad()
     def start_from_rows(self, x: Tensor) -> None:
         """Store training rows, (n, *shape), and learn scalings and tails from them."""
-        n, most = len(x), len(self.picks)
         self.scales = _scales(x, self.shape)
-        if n > most:  # one of each part, so that every part is there
-            parts = (torch.arange(most, device=x.device) + self.picks) * (n / most)
-            x = x[parts.long().clamp_(max=n - 1)]
+        x = thinned(x, self.picks)
         self.picks = self.picks[: len(x)].clone()
         self.rows = x.flatten(1).clone()
         spread = torch.linspace(0, len(x) - 1, _GRID, device=x.device).round().long()
@@ -102,10 +100,7 @@ class References(StartsFromRows):
 
     def distances(self, x: Tensor, leave_out: bool) -> Tensor:
         """Return the distances of samples (B, values): near and far in each scaling, (B, 6)."""
-        if torch.compiler.is_exporting():  # of a number of samples that is not known yet
-            return self._block(x, leave_out)
-        each = max(len(self.rows), (self.near + 1) * x.shape[1])  # values in memory for a sample
-        blocks = x.split(max(1, _BLOCK_VALUES // each))
+        blocks = in_blocks(x, max(len(self.rows), (self.near + 1) * x.shape[1]))
         return torch.cat([self._block(block, leave_out) for block in blocks])
 
     def _block(self, x: Tensor, leave_out: bool) -> Tensor:
@@ -124,7 +119,9 @@ class References(StartsFromRows):
         around, rows = x - middle, self.rows - middle
         views = [(around * scale, rows * scale) for scale in self.scales]
         views.append((self._ranked(x), self.ranked))
-        return torch.stack([self._nearest(*view, leave_out) for view in views], 1)
+        far = min(max(1, round(self.far * len(rows))), len(rows))
+        found = [differences(*view, self.near, far, leave_out) for view in views]
+        return torch.stack(found, 1).square()
 
     def _ranked(self, x: Tensor) -> Tensor:
         """Return the normal quantiles of the ranks of samples (B, values), equal for ties."""
@@ -137,32 +134,6 @@ class References(StartsFromRows):
             up_to = torch.searchsorted(self.grid, columns, right=True)
         return self.quantiles[below + up_to].T
 
-    def _nearest(self, x: Tensor, rows: Tensor, leave_out: bool) -> Tensor:
-        n = len(rows)
-        most = max(1, n - 1)  # with itself left out
-        near, far = min(self.near, most), min(max(1, round(self.far * n)), most)
-        extra = min(int(leave_out), n - most)
-        # Which are nearest by one product of matrices, in float64, or rows far from the middle
-        # would lose their digits; how near by differences: copies are at distance 0.
-        known = rows.double()
-        order = known.square().sum(1) - 2 * x.double() @ known.T
-        nearest = order.topk(max(near, far) + extra, dim=1, largest=False).indices
-        places = [*range(near + extra), *range(far - 1, far + extra)]
-        squares = (x.unsqueeze(1) - rows[nearest[:, places]]).square()
-        if not extra:
-            return squares
-        # A row that is kept is at distance 0 from itself: without it, every other moves up.
-        totals = squares.sum(-1)
-        first, second = squares[:, : near + 1], squares[:, near + 1 :]
-        itself = totals[:, : near + 1].amin(1) == 0
-        leave = torch.where(itself, totals[:, : near + 1].argmin(1), near)
-        kept = torch.arange(near, device=x.device) + (
-            torch.arange(near, device=x.device) >= leave.unsqueeze(1)
-        )
-        first = first.gather(1, kept.unsqueeze(-1).expand(-1, -1, x.shape[1]))
-        second = torch.where(itself.view(-1, 1), second[:, 1], second[:, 0])
-        return torch.cat([first, second.unsqueeze(1)], 1)
-
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
         """Load a state with another number of stored rows."""
         n = len(state_dict.get(prefix + "picks", self.picks))
@@ -170,6 +141,70 @@ class References(StartsFromRows):
             self.picks, self.rows = self.picks[:n].clone(), self.rows[:n].clone()
             self.ranked = self.ranked[:n].clone()
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def differences(x: Tensor, rows: Tensor, near: int, far: int, leave_out: bool) -> Tensor:
+    """Return what samples differ by from their nearest rows.
+
+    Parameters
+    ----------
+    x : Tensor of shape (B, values)
+    rows : Tensor of shape (n, values)
+        Scaled like x, and around 0.
+    near : int
+        Number of nearest rows; there are fewer if there are not so many rows.
+    far : int
+        Number of one more row, counted from the nearest one.
+    leave_out : bool
+        Whether x are among the rows, and are compared with the others only.
+
+    Returns
+    -------
+    Tensor of shape (B, near + 1, values)
+    """
+    n = len(rows)
+    most = max(1, n - 1)  # with itself left out
+    near, far = min(near, most), min(far, most)
+    extra = min(int(leave_out), n - most)
+    # Which are nearest by one product of matrices, in float64, or rows far from the middle would
+    # lose their digits; how near by differences: copies are at distance 0.
+    known = rows.double()
+    order = known.square().sum(1) - 2 * x.double() @ known.T
+    nearest = order.topk(max(near, far) + extra, dim=1, largest=False).indices
+    places = [*range(near + extra), *range(far - 1, far + extra)]
+    found = x.unsqueeze(1) - rows[nearest[:, places]]
+    if not extra:
+        return found
+    # A row that is kept is at distance 0 from itself: without it, every other moves up.
+    totals = found.square().sum(-1)
+    first, second = found[:, : near + 1], found[:, near + 1 :]
+    itself = totals[:, : near + 1].amin(1) == 0
+    leave = torch.where(itself, totals[:, : near + 1].argmin(1), near)
+    kept = torch.arange(near, device=x.device) + (
+        torch.arange(near, device=x.device) >= leave.unsqueeze(1)
+    )
+    first = first.gather(1, kept.unsqueeze(-1).expand(-1, -1, x.shape[1]))
+    second = torch.where(itself.view(-1, 1), second[:, 1], second[:, 0])
+    return torch.cat([first, second.unsqueeze(1)], 1)
+
+
+def in_blocks(x: Tensor, values: int) -> Sequence[Tensor]:
+    """Divide samples into blocks, with so many values in memory for each sample."""
+    if torch.compiler.is_exporting():  # of a number of samples that is not known yet
+        return [x]
+    return x.split(max(1, _BLOCK_VALUES // values))
+
+
+def thinned(x: Tensor, picks: Tensor) -> Tensor:
+    """Return at most as many rows as picks, (most,): one of each part, so that every part is there.
+
+    A pick says which row of its part is taken, as a fraction.
+    """
+    n, most = len(x), len(picks)
+    if n <= most:
+        return x
+    parts = (torch.arange(most, device=x.device) + picks) * (n / most)
+    return x[parts.long().clamp_(max=n - 1)]
 
 
 def _scales(x: Tensor, shape: Shape) -> Tensor:
