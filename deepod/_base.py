@@ -363,10 +363,11 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
         -----
         **Terms of the score** add up to the score. These detectors have them: ``AutoEncoder``,
         ``DAE``, ``MemAE``, ``E2EAE``, ``OCGAN``, ``ADGAN``, ``GaussianAD``, ``PixelCNN``,
-        ``Neighbors`` and ``LocalReconstruction``; ``VAE`` and ``SCADN`` by default; ``DCN``, ``DSEBM``, ``IAEAD``,
-        ``IAELSTMKL``, ``IGD`` and ``LSA`` with ``score_by="reconstruction"``; ``AnoRand`` with
-        ``fusion="reconstruction"``, its default without labels (each squared error is divided by
-        the norm); and ``NSAE(novelty_weight=0, normalize=None)``.
+        ``Neighbors`` and ``LocalReconstruction``; ``VAE`` and ``SCADN`` by default; ``DCN``,
+        ``DSEBM``, ``IAEAD``, ``IAELSTMKL``, ``IGD`` and ``LSA`` with
+        ``score_by="reconstruction"``; ``AnoRand`` with ``fusion="reconstruction"``, its default
+        without labels (each squared error is divided by the norm); and
+        ``NSAE(novelty_weight=0, normalize=None)``.
 
         **Integrated gradients** (Sundararajan, Taly and Yan, ICML 2017, equation 1) from
         ``baseline_`` to the row serve all other methods and settings. They add up to the score of

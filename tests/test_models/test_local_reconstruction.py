@@ -5,8 +5,7 @@ import pytest
 
 from deepod import LocalReconstruction, load
 from deepod._scoring import neighbors
-
-from ..cases import samples
+from tests.cases import samples
 
 TABLE = np.random.default_rng(0).normal(size=(90, 4)) * [1, 20, 0.1, 3] + [0, 5, 0, -2]
 NEW = np.random.default_rng(1).normal(size=(30, 4)) * [2, 40, 0.2, 6] + [0, 5, 0, -2]

@@ -74,7 +74,7 @@ class LocalReconstruction(BaseDetector):
         default=0.01,
         accepts=[positive()],
         doc="Penalty on squared weights, as a share of the sum of squares of the neighbours' "
-        "differences from their mean. The larger, the more the score is the distance from the mean.",
+        "differences from their mean. With a large one, the score is the distance from the mean.",
     )
     max_rows: int = param(
         default=5000,
