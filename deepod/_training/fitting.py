@@ -94,6 +94,7 @@ class Fit:
 
     task: Task
     start: Start  # what it begins with
+    title = ""  # of its progress bars
 
     def __init__(self, number: int, detector: Any, X: Any, y: Any) -> None:
         self.number, self.detector, self.X, self.y = number, detector, X, y
@@ -377,7 +378,11 @@ class Fit:
             max_grad_norm=detector.max_grad_norm,
             order_stream=torch.Generator("cpu").manual_seed(self.seeds.order),
             noise_stream=torch.Generator(detector.device_).manual_seed(self.seeds.noise),
-            callbacks=[*detector.callbacks, *reporters(self), *([Progress()] if shown else [])],
+            callbacks=[
+                *detector.callbacks,
+                *reporters(self),
+                *([Progress(self.title)] if shown else []),
+            ],
             held_out=held_out,
             held_out_seed=self.seeds.split,
             ranks=self.ranks,
