@@ -292,7 +292,7 @@ def cells_of(data: Sequence[str], seeds: int) -> list[Cell]:
     return found
 
 
-def render(rows: Sequence[dict[str, Any]]) -> str:
+def report(rows: Sequence[dict[str, Any]]) -> str:
     """Make a table of mean AUC over seeds, with the printed ones beside it."""
     table = pd.DataFrame(rows)
     table["what"] = [
@@ -328,7 +328,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         about = environment.describe() | environment.machine()
         found = _common.measure_missing(args.out, Cell, cells, measure, about)
     wanted = set(cells)
-    print(render([row for row in found if tuple(row[key] for key in Cell._fields) in wanted]))
+    print(report([row for row in found if tuple(row[key] for key in Cell._fields) in wanted]))
 
 
 if __name__ == "__main__":

@@ -143,6 +143,18 @@ def _auc(split: protocols.Split, scores: np.ndarray) -> float:
     return round(float(roc_auc_score(split.y_test, scores)), 4)
 
 
+def by_rule(results: Sequence[dict[str, Any]]) -> pd.DataFrame:
+    """Return a line for each cell and rule, with METRICS as columns."""
+    return pd.DataFrame(
+        [
+            {**{name: row[name] for name in rows.Cell._fields}, "rule": rule}
+            | dict(zip(METRICS, values, strict=True))
+            for row in results
+            for rule, values in row["rules"].items()
+        ]
+    )
+
+
 def render(results: Sequence[dict[str, Any]]) -> str:
     """Write Markdown tables: rules by metrics, and detectors by false alarms.
 
@@ -155,22 +167,14 @@ def render(results: Sequence[dict[str, Any]]) -> str:
     -------
     str
     """
-    long = pd.DataFrame(
-        [
-            {**{name: row[name] for name in rows.Cell._fields}, "rule": rule}
-            | dict(zip(METRICS, values, strict=True))
-            for row in results
-            for rule, values in row["rules"].items()
-        ]
-    )
     parts = []
-    for protocol, part in long.groupby("protocol", sort=False):
+    for protocol, part in by_rule(results).groupby("protocol", sort=False):
         count, seeds = part["dataset"].nunique(), part["seed"].nunique()
         parts.append(f"## {protocol}: {count} datasets, {seeds} seeds, percent")
-        by_rule = _means(part, ["rule"], list(METRICS)).sort_values("f1", ascending=False)
-        parts.append(markdown(by_rule, _percent))
+        best_first = means(part, ["rule"], list(METRICS)).sort_values("f1", ascending=False)
+        parts.append(markdown(best_first, _percent))
         asked = part[part["rule"].isin(["contamination=0.1", "contamination='auto'", CALIBRATED])]
-        alarms = _means(asked, ["detector", "rule"], ["false_alarms"])["false_alarms"]
+        alarms = means(asked, ["detector", "rule"], ["false_alarms"])["false_alarms"]
         worst = 100 * asked.groupby(["dataset", "rule"])["false_alarms"].mean().unstack("rule")
         table = alarms.unstack("rule")
         table.loc["worst dataset"] = worst.max()
@@ -178,8 +182,8 @@ def render(results: Sequence[dict[str, Any]]) -> str:
     return "\n\n".join(parts)
 
 
-def _means(table: pd.DataFrame, by: list[str], metrics: list[str]) -> pd.DataFrame:
-    """Mean over datasets of the mean over the rest, in percent."""
+def means(table: pd.DataFrame, by: list[str], metrics: list[str]) -> pd.DataFrame:
+    """Return means over datasets of the means over the rest, in percent."""
     per_dataset = table.groupby([*by, "dataset"], sort=False)[metrics].mean()
     return 100 * per_dataset.groupby(by, sort=False).mean()
 

@@ -32,8 +32,15 @@ from deepod.series import LSTMAD, Windows
 
 WINDOW = 50
 SIZES = (200, 500, 2000)  # windows of the target
-WAYS = ("source alone", "scratch", "frozen", "tuned", "gentle")
+WAYS = {
+    "source alone": "source alone",
+    "scratch": "from scratch",
+    "frozen": '`transfer("encoder")`',
+    "tuned": "`transfer()`",
+    "gentle": "`transfer(lr_scale=0.1)`",
+}
 DETECTORS = ("LSTMAD", "AutoEncoder")
+TITLES = {"vus_pr": "VUS-PR", "roc_auc": "AUC-ROC", "flagged": "share of flagged normal points"}
 # Signals that are made: period and gain of each. The first is the source, or the first task.
 MADE = ((25, 1.0), (40, 2.0), (15, 0.6))
 MACHINES = ("machine-1-6", "machine-2-1", "machine-3-3")
@@ -200,18 +207,21 @@ def report(found: Sequence[dict[str, Any]]) -> str:
     """Render the tables: means over the seeds."""
     frame, tables = pd.DataFrame(found), []
     moved = frame[frame["part"] == "transfer"]
-    for metric in ("vus_pr", "roc_auc"):
-        table = moved.pivot_table(metric, ["data", "detector", "way"], "windows")
-        tables.append(f"{metric}, by windows of the target\n\n{_rendered(table)}")
+    order = [(d, n, w) for d in ("made", MACHINES[1]) for n in DETECTORS for w in WAYS]
+    for metric, title in TITLES.items():
+        table = moved.pivot_table(metric, ["data", "detector", "way"], "windows").loc[order]
+        table.columns = [n or "none of the target" for n in table.columns]
+        table.index = [f"{d}, `{n}`, {WAYS[w]}" for d, n, w in table.index]
+        tables.append(f"{title}, by windows of the target\n\n{_rendered(table)}")
     tasks = frame[frame["part"] == "continual"]
     for metric in ("average", "forgetting"):
         table = tasks.pivot_table(metric, ["data", "detector"], "way")[[*METHODS]]
-        tables.append(f"{metric} of roc_auc over three tasks\n\n{_rendered(table)}")
+        table.index = [f"{d}, `{n}`" for d, n in table.index]
+        tables.append(f"{metric} of AUC-ROC over three tasks\n\n{_rendered(table)}")
     return "\n\n".join(tables)
 
 
 def _rendered(table: pd.DataFrame) -> str:
-    table.index = [", ".join(map(str, key)) for key in table.index]
     return markdown(table, lambda v: "" if pd.isna(v) else f"{v:.3f}")
 
 

@@ -60,17 +60,25 @@ class SklearnOutlierAdapter(_OutlierEstimator):
         self.detector = detector
 
     def fit(self, X: Any, y: Any = None) -> Self:
-        """Fit a clone of the detector.
+        """Fit a clone of the detector and set ``offset_``.
 
         Parameters
         ----------
-        X, y : array-like
-            As in the ``fit`` of the detector.
+        X : array-like
+            Training samples, as in the ``fit`` of the detector.
+        y : array-like of shape (n,), optional
+            Labels of the detector's convention: 1 = anomaly, 0 = normal. Ignored unless its
+            ``supervision`` uses them.
 
         Returns
         -------
         self : object
-            The fitted adapter.
+            The fitted adapter. If the fit fails, an earlier ``detector_`` is kept.
+
+        Raises
+        ------
+        ValueError, FloatingPointError, MemoryError
+            As in the ``fit`` of the detector.
         """
         self.detector_ = clone(self.detector).fit(X, y)
         return self
@@ -185,7 +193,7 @@ class SklearnOutlierAdapter(_OutlierEstimator):
         return -self.detector_.decision_function(X)
 
     def decision_function(self, X: Any) -> np.ndarray:
-        """Return shifted scores, which are negative for anomalies.
+        """Return shifted scores, which are negative for anomalies; lower = more anomalous.
 
         Parameters
         ----------
@@ -195,7 +203,14 @@ class SklearnOutlierAdapter(_OutlierEstimator):
         Returns
         -------
         scores : ndarray of shape (n,), float64
-            ``score_samples(X) - offset_``.
+            ``score_samples(X) - offset_``, in the order of X. ``predict`` returns -1 where it is
+            negative.
+
+        Raises
+        ------
+        sklearn.exceptions.NotFittedError
+            If ``fit`` has not been called, or the ``false_alarm_rate`` of the detector needs
+            ``calibrate`` first.
         """
         return self.score_samples(X) - self.offset_
 

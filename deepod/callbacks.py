@@ -151,14 +151,24 @@ class EarlyStopping:
 
 
 class Progress:
-    """Callback that shows a progress bar with the loss terms for each phase, as ``verbose=1``."""
+    """Callback that shows a progress bar with the loss terms for each phase, as ``verbose=1``.
+
+    Parameters
+    ----------
+    title : str, default=""
+        What the bars begin with, before the name of the phase.
+    """
+
+    def __init__(self, title: str = "") -> None:
+        self.title = title
 
     def __call__(self, event: Event) -> None:
         """Advance the progress bar by one epoch."""
         from tqdm.auto import tqdm
 
         if not hasattr(self, "_bar"):
-            shown = {"desc": event.phase, "unit": "epoch", "initial": event.epoch}
+            named = f"{self.title}{event.phase}"
+            shown = {"desc": named, "unit": "epoch", "initial": event.epoch}
             self._bar: Any = tqdm(total=event.epochs, **shown)
         self._bar.set_postfix({name: f"{value:.3g}" for name, value in event.losses.items()})
         self._bar.update()

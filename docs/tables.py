@@ -17,6 +17,7 @@ import sys
 import textwrap
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -198,8 +199,8 @@ def consensus(file: str) -> Callable[[], str]:
             for part in parts
         ]
         head = ["", "clean: AUC-ROC, AUC-PR, rank", "Consensus minus it: AUC-ROC, AUC-PR"]
-        head += ["anomalies in training", "Consensus minus it"]
-        lines = [head, ["---", *["--:"] * 4]]
+        head += ["anomalies in training", "Consensus minus it", "fit, s (clean)"]
+        lines = [head, ["---", *["--:"] * 5]]
         for name in found[0][0].index:
             line = [shown(name)]
             for table, pr, differences in found:
@@ -207,7 +208,7 @@ def consensus(file: str) -> Callable[[], str]:
                 values = [percent(roc["auc_roc_mean"]), percent(pr.loc[name, "auc_pr"])]
                 line += [", ".join([*values, f"{roc['auc_roc_rank']:.1f}"])]
                 line += [", ".join(differences.get(name, {}).values())]
-            lines.append(line)
+            lines.append([*line, f"{found[0][0].loc[name, 'fit_seconds']:.2f}"])
         return piped(lines)
 
     return table
@@ -311,14 +312,20 @@ def few_labels() -> str:
     return piped(lines)
 
 
-def by_label(file: str, protocols: dict[str, str], names: dict[str, str]) -> str:
-    """Show AUC-ROC and AUC-PR of chosen detectors under several protocols."""
-    parts = [means(common(file, p, detectors=list(names)), "auc_roc", "auc_pr") for p in protocols]
-    lines = [["AUC-ROC, AUC-PR", *protocols.values()], ["---", *["--:"] * len(protocols)]]
+def side_by_side(parts: dict[str, Any], names: dict[str, str]) -> str:
+    """Show AUC-ROC and AUC-PR of named detectors; a column for each part of the results."""
+    found = [means(part, "auc_roc", "auc_pr") for part in parts.values()]
+    lines = [["AUC-ROC, AUC-PR", *parts], ["---", *["--:"] * len(parts)]]
     for name, text in names.items():
-        cells = [part.loc[name] for part in parts]
+        cells = [part.loc[name] for part in found]
         lines.append([text, *(f"{percent(c.auc_roc)}, {percent(c.auc_pr)}" for c in cells)])
     return piped(lines)
+
+
+def by_label(file: str, protocols: dict[str, str], names: dict[str, str]) -> str:
+    """Show AUC-ROC and AUC-PR of chosen detectors under several protocols."""
+    parts = {title: common(file, p, detectors=list(names)) for p, title in protocols.items()}
+    return side_by_side(parts, names)
 
 
 TOML = "benchmarks/labels.toml:"
@@ -526,6 +533,296 @@ def series_of_the_second_half() -> str:
     return piped(lines)
 
 
+# --- parts of methods, and candidates for defaults ------------------------------------------------
+
+
+def sections(file: str, names: dict[str, str]) -> dict[str, str]:
+    """Put the file of settings in front of names of sections, which begin in lower case."""
+    found = {}
+    for name, text in names.items():
+        section = name.islower() and ":" not in name
+        found[f"benchmarks/{file}:{name}" if section else name] = text
+    return found
+
+
+FUSIONS = {
+    "AnoRand": "the reconstruction alone: `AnoRand()`",
+    "fusion-swapped": "`swapped`",
+    "fusion-mean": "`mean`",
+    "fusion-paper": "`paper` (equation 8)",
+    "fusion-detection": "the detection block alone",
+}
+PARTS_OF_IAE = {
+    "dsvdd": "Deep SVDD",
+    "dsvdd-kl": "DSVDD-KL",
+    "dlsvdd": "DLSVDD",
+    "dlsvdd-kl": "DLSVDD-KL",
+    "iae-kl": "IAE-KL",
+    "iae-lstm": "IAE-LSTM",
+    "iae-lstm-kl": "IAE-LSTM-KL, hard",
+    "iae-lstm-kl-soft": "IAE-LSTM-KL, soft",
+    "no-input-gate": "without input gate",
+    "no-output-gate": "without output gate",
+    "no-gates": "without both gates",
+    "kl-moments": "KL of the batch's moments, weight 0.1",
+    "kl-shift-heavy": "published KL term, weight 10",
+    "reconstruction": '`score_by="reconstruction"`',
+    "IAELSTMKL": "`IAELSTMKL()`: combined",
+}
+PARTS_OF_NSAE = {
+    "autoencoder-only": "autoencoder alone (mean squared error)",
+    "normalization": "+ normalisation (`detach`)",
+    "NSAE": "+ novelty score: `NSAE()`",
+    "normalization-attached": "normalisation as printed (`attached`)",
+    "novelty-attached": "the same + novelty score",
+    "hard-concrete": "`NSAE()` with hard-concrete gates",
+}
+PARTS_OF_PLAD = {
+    "PLAD": "`PLAD()`",
+    "one-member": "one member (`one-member`)",
+    "untrained": "prototypes as they start, nothing learned (`untrained`)",
+    "one-direction": "perturbation as learned, no signs, no reach (`one-direction`)",
+    "mlp": "an MLP as the classifier (`mlp`)",
+}
+PAPER_OF_PLAD = "benchmarks/papers/plad.toml:thyroid"
+WITH_PLAD = {
+    name: shown(name)
+    for name in ("pyod:KNN", "PLAD", "pyod:IForest", "pyod:AutoEncoder", "pyod:ECOD")
+} | {PAPER_OF_PLAD: "PLAD, the paper's setting for Thyroid"}
+
+
+def fusions() -> str:
+    """Show fusions of the two blocks of AnoRand."""
+    protocols = {"one-class": "clean one-class", "unsupervised": "unsupervised"}
+    parts = {
+        title: common(f"anorand_fusion_{protocol}.jsonl", protocol)
+        for protocol, title in protocols.items()
+    }
+    return side_by_side(parts, sections("ablations_anorand.toml", FUSIONS))
+
+
+def parts_of(file: str, settings: str, names: dict[str, str]) -> Callable[[], str]:
+    """Show what parts of a method are worth after clean training."""
+
+    def table() -> str:
+        from deepod.bench.reporting import tables
+
+        there = common(file, "one-class")
+        roc, pr = tables.summary(there, "auc_roc"), means(there, "auc_pr")
+        lines = [["", "AUC-ROC", "AUC-PR"], ["---", "--:", "--:"]]
+        for name, text in sections(settings, names).items():
+            cell = f"{percent(roc.loc[name, 'mean'])} ± {percent(roc.loc[name, 'std'])}"
+            lines.append([text, cell, percent(pr.loc[name, "auc_pr"])])
+        return piped(lines)
+
+    return table
+
+
+def plad(names: dict[str, str]) -> Callable[[], str]:
+    """Show PLAD, and others or its parts, on both groups of datasets."""
+
+    def table() -> str:
+        import pandas as pd
+
+        from benchmarks.adbench import expand
+
+        files = ("plad_one_class.jsonl", "plad_ablations.jsonl")
+        rows = pd.concat([common(file, "one-class") for file in files])
+        groups = ("development", "confirmation")
+        return side_by_side(
+            {group: rows[rows["dataset"].isin(expand([group]))] for group in groups},
+            sections("ablations_plad.toml", names),
+        )
+
+    return table
+
+
+def thresholds_of_plad() -> str:
+    """Show the share of new normal rows that thresholds of PLAD and others flag."""
+    from deepod.bench.reporting import tables
+
+    names = {"benchmarks/ablations_plad.toml:by-heart": "PLAD, 500 prototypes (`by-heart`)"}
+    lines = [["", "flagged"], ["---", "--:"]]
+    found = tables.summary(common("plad_thresholds.jsonl", "one-class"), "false_alarms")
+    for name, line in found.iterrows():
+        lines.append([shown(str(name), names), f"{percent(line['mean'])} ± {percent(line['std'])}"])
+    return piped(lines)
+
+
+def gap() -> str:
+    """Show three candidates for the default of PLAD with PLAD and KNN, three seeds of each."""
+    import pandas as pd
+
+    from benchmarks.adbench import expand
+    from deepod.bench.reporting import tables
+
+    study = common("study_one_class.jsonl", "one-class", detectors=["PLAD", "pyod:KNN"])
+    rows = pd.concat([common("gap.jsonl", "one-class"), study[study["seed"] < 3]])
+    names = {"PLAD": "`PLAD()`", "lam-10": "lam 10", "minmax": "scaler minmax", "both": "both"}
+    lines: list[list[str]] = [[""], ["---"]] + [[text] for text in (*names.values(), "KNN (PyOD)")]
+    for group in ("development", "confirmation"):
+        there = rows[rows["dataset"].isin(expand([group]))]
+        roc, others = tables.summary(there, "auc_roc"), means(there, "auc_pr", "false_alarms")
+        lines[0] += [f"{group}: AUC-ROC", "AUC-PR", "flagged"]
+        lines[1] += ["--:"] * 3
+        found = [*sections("gap.toml", names), "pyod:KNN"]
+        for line, name in zip(lines[2:], found, strict=True):
+            line += [f"{percent(roc.loc[name, 'mean'])} ± {percent(roc.loc[name, 'std'])}"]
+            line += [percent(others.loc[name, "auc_pr"])]
+            line += [f"{100 * others.loc[name, 'false_alarms']:.0f}"]
+    return piped(lines)
+
+
+CHANGED = ("PLAD", "AnoRand", "IAELSTMKL", "NSAE")
+
+
+def candidates() -> str:
+    """Show what changing one setting of a default does to the AUC-ROC on development sets."""
+    found = 100 * means(common("study_development.jsonl", "one-class"), "auc_roc")["auc_roc"]
+    columns = []
+    for name in CHANGED:
+        own = f"benchmarks/study.toml:{name.lower()}-"
+        away = (found[found.index.str.startswith(own)] - found[name]).sort_values(ascending=False)
+        column = [(f"`{key.removeprefix(own)}`", f"{v:+.1f}") for key, v in away.items()]
+        columns.append([(f"**`{name}()`**", f"**{found[name]:.1f}**"), *column])
+    lines = [["setting", "AUC-ROC"] * len(CHANGED), ["---", "--:"] * len(CHANGED)]
+    for row in zip_longest(*columns, fillvalue=("", "")):
+        lines.append([cell for pair in row for cell in pair])
+    return piped(lines)
+
+
+# --- thresholds from training scores --------------------------------------------------------------
+
+RULES = {
+    "contamination=0.1": "`contamination=0.1`",
+    "contamination=0.05": "`contamination=0.05`",
+    "contamination='auto'": '`contamination="auto"`: Tukey\'s fence (1977)',
+    "MAD": "modified z-score by the MAD above 3.5 (Iglewicz & Hoaglin 1993)",
+    "semi-interquartile": "Q3 + 3 (Q3 - Q2) (Kimber 1990)",
+    "adjusted boxplot": "adjusted boxplot (Hubert & Vandervieren 2008)",
+    "Tukey, log scores": "Tukey's fence of log scores, where they are positive",
+    "three sigma": "mean + 3 standard deviations",
+    "PyThresh KARCH": "PyThresh KARCH",
+    "PyThresh FILTER": "PyThresh FILTER",
+    "contamination=0": "`contamination=0`",
+    "false_alarm_rate=0.1": "`false_alarm_rate=0.1, calibration_fraction=0.2`",
+}
+
+
+def of_rules(protocol: str) -> dict[str, Any]:
+    """Return lines of cells and rules for both groups of datasets."""
+    from benchmarks import thresholds
+    from benchmarks.adbench import expand
+    from deepod.bench import read
+
+    table = thresholds.by_rule(read(RESULTS / "thresholds.jsonl"))
+    table = table[table["protocol"] == protocol]
+    return {
+        group: table[table["dataset"].isin(expand([group]))]
+        for group in ("development", "confirmation")
+    }
+
+
+def rules() -> str:
+    """Show F1 and the share of flagged normal rows of rules for the threshold."""
+    from benchmarks.thresholds import means
+
+    clean, unsupervised = of_rules("one-class"), of_rules("unsupervised")
+    head, found = [""], []
+    for group in clean:
+        head += [f"{group}, clean: F1", "flagged", "contaminated: F1", "flagged"]
+        found += [means(part[group], ["rule"], ["f1", "false_alarms"])
+                  for part in (clean, unsupervised)]  # fmt: skip
+    lines = [head, ["---", *["--:"] * 8]]
+    for name, text in RULES.items():
+        there = [list(part.loc[name]) if name in part.index else ["", ""] for part in found]
+        cells = [cell if cell == "" else f"{cell:.1f}" for pair in there for cell in pair]
+        lines.append([text, *cells])
+    return piped(lines)
+
+
+def held_out() -> str:
+    """Show the share of new normal rows that are flagged, with and without calibration rows."""
+    from benchmarks.thresholds import means
+
+    chosen = ("contamination=0.1", "false_alarm_rate=0.1")
+    lines = [[""], ["---"]]
+    for group, part in of_rules("one-class").items():
+        for rule in chosen:
+            lines[0].append(f"{group}: `{rule}`")
+            lines[1].append("--:")
+            own = part[part["rule"] == rule]
+            shares = means(own, ["detector"], ["false_alarms"])["false_alarms"]
+            shares["the worst dataset"] = 100 * own.groupby("dataset")["false_alarms"].mean().max()
+            for row, (name, value) in enumerate(shares.items(), start=2):
+                if row == len(lines):
+                    lines.append([str(name)])
+                lines[row].append(f"{value:.1f}")
+    return piped(lines)
+
+
+# --- images, and published figures of tables ------------------------------------------------------
+
+OF_IMAGES = {
+    "autoencoder": "AutoEncoder, LeNet 8-4",
+    "autoencoder-mlp": "AutoEncoder, MLP",
+    "deep_svdd": "DeepSVDD, LeNet 8-4",
+    "deep_svdd-cifar10": "DeepSVDD, LeNet 16-32-64",
+    "iae_lstm_kl": "IAELSTMKL, distance",
+    "iae_lstm_kl-combined": "IAELSTMKL, combined",
+    "ns_ae": "NSAE, LeNet 8-4",
+    "ns_ae-attached": "NSAE, as printed",
+    "ns_ae-normalization": "NSAE, no novelty score",
+}
+
+
+def images(dataset: str) -> Callable[[], str]:
+    """Show AUC-ROC by the class that is normal."""
+
+    def table() -> str:
+        from deepod.bench.reporting import tables
+
+        there = common(f"images_{dataset}.jsonl", "images")
+        values, seconds = tables.per_dataset(there, "auc_roc"), means(there, "fit_seconds")
+        classes = [str(k) for k in range(10)]
+        lines = [["normal class", *classes, "mean", "fit, s"], ["---", *["--:"] * 12]]
+        names = sections("images.toml", OF_IMAGES)
+        for name in [*names, "pyod:IForest", "pyod:KNN"]:
+            if name in values:
+                own = [values.loc[f"{dataset}:{k}", name] for k in classes]
+                cells = [percent(v) for v in (*own, values[name].mean())]
+                lines.append([shown(name, names), *cells, f"{seconds.loc[name].item():.1f}"])
+        return piped(lines)
+
+    return table
+
+
+PUBLISHED = {
+    "semi": "DTE-NP KNN ICL SLAD OCSVM CBLOF IForest DeepSVDD",
+    "unsupervised": "KNN IForest DTE-NP CBLOF MCD VAE OCSVM HBOS DeepSVDD",
+}
+
+
+def published(kind: str) -> Callable[[], str]:
+    """Show four methods among published figures, some of which are shown, all of which count."""
+
+    def table() -> str:
+        from deepod.bench.reporting import tables
+
+        there = common(f"published-{kind}.jsonl", f"published-{kind}")
+        found = tables.with_published(there, RESULTS / f"livernoche2024-{kind}.csv")[1]
+        head = ["", f"mean rank among {len(found)}", "mean AUC-ROC"]
+        lines = [head, ["---", "--:", "--:"]]
+        for name, line in found.sort_values("rank").iterrows():
+            short = str(name).removesuffix(" (published)")
+            if line["here"] or short in PUBLISHED[kind].split():
+                text = f"**{shown(short)}**" if line["here"] else f"{short}, published"
+                lines.append([text, f"{line['rank']:.1f}", f"{line['mean']:.1f}"])
+        return piped(lines)
+
+    return table
+
+
 # --- speed ----------------------------------------------------------------------------------------
 
 SPEED = {
@@ -553,6 +850,22 @@ def speed() -> str:
         ]
         low, high = min(row["values"]), max(row["values"])
         lines.append([name, f"{row['ratio']:.3g}", f"{low:.3g} to {high:.3g}"])
+    return piped(lines)
+
+
+def steps() -> str:
+    """Show milliseconds per step of the defaults, in plain torch and recorded."""
+    text = (RESULTS / "speed.jsonl").read_text(encoding="utf-8")
+    rows = [row for row in map(json.loads, text.splitlines()) if row["section"] == "step"]
+    found: dict[tuple[str, int], dict[str, float]] = {}
+    for row in rows:
+        name, _, engine = row["contender"].partition(", engine ")
+        if engine and row["quantity"] == "step":
+            key = row["setting"].partition("()")[0], row["batch_size"]
+            found.setdefault(key, {})[engine] = 1000 * row["median"]
+    lines = [["ms per step", "batch", "`eager`", "`trace`"], ["---", *["--:"] * 3]]
+    for (name, size), each in found.items():
+        lines.append([f"`{name}()`", str(size), f"{each['eager']:.2f}", f"{each['trace']:.2f}"])
     return piped(lines)
 
 
@@ -613,11 +926,29 @@ TABLES: dict[str, Callable[[], str]] = {
     "noise": noise,
     "wide": wide,
     "thresholds": thresholds,
+    "thresholds, rules": rules,
+    "thresholds, held out": held_out,
+    "gap": gap,
+    "candidates": candidates,
+    "AnoRand, fusions": fusions,
+    "IAE-LSTM-KL, parts": parts_of(
+        "iae_lstm_kl_ablations.jsonl", "ablations_iae_lstm_kl.toml", PARTS_OF_IAE
+    ),
+    "NS-AE, parts": parts_of("ns_ae_ablations.jsonl", "ablations_ns_ae.toml", PARTS_OF_NSAE),
+    "PLAD": plad(WITH_PLAD),
+    "PLAD, parts": plad(PARTS_OF_PLAD),
+    "PLAD, thresholds": thresholds_of_plad,
+    "images, Fashion-MNIST": images("fashion_mnist"),
+    "images, MNIST": images("mnist"),
+    "images, CIFAR-10": images("cifar10_small"),
+    "published, semi-supervised": published("semi"),
+    "published, unsupervised": published("unsupervised"),
     "series": series,
     "series, three more": series_of_the_second_half,
     "stationary": printed("stationary", "stationary.jsonl"),
     "series, differences": differences_of_series,
     "speed": speed,
+    "speed, steps": steps,
     "speed, wanted": printed("speed_report", "speed.jsonl"),
     "mixed": printed("mixed", "mixed.jsonl", table="TABLES"),
     "mixed, confirmation": printed("mixed", "mixed.jsonl", table="CONFIRMATION"),
@@ -626,6 +957,11 @@ TABLES: dict[str, Callable[[], str]] = {
     "contributions": printed("explain", "explain.jsonl"),
     "blamed": printed("explain", "explain.jsonl", part=1),
     "saved models": printed("trust", "trust.jsonl"),
+    "transfer": printed("transfer", "transfer.jsonl", part=1),
+    "tasks": printed("transfer", "transfer.jsonl", part=3),
+    "tasks, forgetting": printed("transfer", "transfer.jsonl", part=4),
+    "graphs, edges": printed("graphs", "graphs.jsonl"),
+    "graphs, snapshots": printed("graphs", "graphs.jsonl", part=1),
 }
 # Those that need no files of results, which only the repository has.
 WITHOUT_RESULTS = {"detectors in short", "detectors"}

@@ -335,6 +335,27 @@ def test_score__large_file__read_no_more_than_a_part_at_a_time(folder, small_par
     assert sum(sizes) == len(NEW)
 
 
+@pytest.mark.parametrize("detector", ["AutoEncoder", "Consensus"])
+def test_fit__terminal__bars_unless_quiet_and_the_same_model(detector, folder, capsys, monkeypatch):
+    settings = ["--detector", detector, "--set", "cross_fitting=True", "--set", "epochs=3"]
+    assert fit(*settings, out="silent") == 0
+    assert capsys.readouterr().err == ""
+    monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)
+    assert fit(*settings, "--quiet", out="quiet") == 0
+    assert fit(*settings, "--set", "verbose=0", out="zero") == 0
+    assert capsys.readouterr().err == ""
+    assert fit(*settings, out="shown") == 0
+    shown = capsys.readouterr().err
+    assert f"deepod fit: fitting {detector} on {len(TRAIN)} rows\n" in shown
+    assert "\rfit: 100%" in shown
+    assert shown.count("cross-fitting, fit: 100%") == shown.count("\rfit: 100%")
+    silent, other = deepod.load("silent"), deepod.load("shown")
+    assert repr(silent.get_params()) == repr(other.get_params())
+    for member, same in zip(*(getattr(d, "members_", [d]) for d in (silent, other)), strict=True):
+        assert member.get_params() == same.get_params()
+    np.testing.assert_array_equal(silent.decision_function(NEW), other.decision_function(NEW))
+
+
 def test_score__terminal__one_bar_unless_quiet(folder, capsys, monkeypatch):
     assert fit() == 0
     monkeypatch.setattr("sys.stderr.isatty", lambda: True, raising=False)

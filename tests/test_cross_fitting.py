@@ -1,5 +1,7 @@
 """Training rows get the scores of rows that were not trained on."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -160,11 +162,14 @@ def test_fit__early_stopping__halves_take_as_many_passes(monkeypatch):
     assert 3 <= lengths[0] < 30
 
 
-def test_fit__callbacks_and_progress__hear_of_the_whole_only(capfd):
+def test_fit__callbacks_and_progress__of_the_whole_and_one_bar_for_both_halves(capfd):
     heard = []
     small(epochs=3, callbacks=[heard.append], verbose=1).fit(X)
     assert [event.epoch for event in heard] == [0, 1, 2]
-    assert "reconstruction" in capfd.readouterr().err
+    shown = capfd.readouterr().err
+    bars = re.findall(r"\r(.*fit): +0%.*\?epoch/s\](?=\r)", shown)
+    assert bars == ["fit", "cross-fitting, fit"]
+    assert "reconstruction" in shown
 
 
 def test_fit__few_labels__known_anomalies_are_no_measure_of_normal_rows():

@@ -73,6 +73,37 @@ def test_written__a_number_was_changed__mended(tmp_path):
     assert tables.written(new) == new
 
 
+# Tables of results from runs that are not committed, as the texts above them say, by their heads.
+NOT_COMMITTED = {
+    "| | clean | anomalies in training | flagged, clean |",
+    "| | ADBench development: clean | anomalies | ADBench confirmation: clean | anomalies | "
+    "OddBench development: clean | anomalies |",
+    "| `AutoEncoder` | ADBench development: clean | anomalies | "
+    "OddBench development: clean | anomalies |",
+}
+
+
+def results_by_hand(text):
+    """Return the heads of tables that hold numbers with a point and are not made."""
+    by_hand = re.findall(r"(?:^\|.*\n)+", tables.BLOCK.sub("", text), re.MULTILINE)
+    return {table.splitlines()[0] for table in by_hand if re.search(r"\d\.\d", CODE.sub("", table))}
+
+
+def test_tables__of_results__made_or_listed():
+    # A test of its own compares docs/papers.md with results.
+    places = [place for place in tables.PLACES if place.name != "papers.md"]
+    assert {head for p in places for head in results_by_hand(p.read_text())} == NOT_COMMITTED
+
+
+def test_results_by_hand__one_typed__found():
+    typed = "a\n\n| a | b |\n|---|--:|\n| `0.1` | 99.9 |\n\nb\n"
+    assert results_by_hand(typed) == {"| a | b |"}
+    assert results_by_hand(typed.replace("99.9", "99")) == set()
+    assert results_by_hand(tables.written(
+        "<!-- table: oddbench in short -->\n\n<!-- end of table -->\n"
+    )) == set()  # fmt: skip
+
+
 def test_benchmarks__results_stand_in_tables_alone():
     text = CODE.sub("", (ROOT / "docs/benchmarks.md").read_text())
     sentences = "\n".join(line for line in text.splitlines() if not line.startswith("|"))

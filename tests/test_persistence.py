@@ -442,6 +442,10 @@ REFUSED = {
         put("params", "network", value={"object": "os", "params": {}}),
         "not a value that a parameter can have",
     ),
+    "lists within lists": (
+        put("params", "milestones", value={"tuple": json.loads("[" * 200 + "]" * 200)}),
+        "more than 100 lists within lists",
+    ),
     "bad parameter": (put("params", "lr", value=-1), "lr"),
     "other width": (put("params", "latent_dim", value=3), "size mismatch"),
     "giant width": (put("params", "latent_dim", value=10**12), "larger than its network can be"),

@@ -601,7 +601,7 @@ def test_page__letters_that_no_font_here_has__no_warnings(tmp_path):
 @pytest.mark.parametrize("name", ["index.html", "report.md"])
 def test_out__page_of_the_user__stays(name, tmp_path):
     (tmp_path / name).write_text("mine")
-    with pytest.raises(FileExistsError, match=f"out: .*{name} is there, and not of a report"):
+    with pytest.raises(FileExistsError, match=f"out: .*{name} exists and is not of a report"):
         bench.report(tiny(), tmp_path)
     assert [(file.name, file.read_text()) for file in tmp_path.iterdir()] == [(name, "mine")]
 

@@ -125,14 +125,15 @@ def results() -> list[dict[str, Any]]:
 
 
 def found_for(section: Section, rows: Iterable[dict[str, Any]]) -> list[Found]:
-    """Gather what was measured for a section: its setting, the default, and detectors beside it."""
+    """Gather what was measured for a section: its setting and variants, the default, and others."""
     paper = section.paper
     wanted = paper["datasets"]
     groups: dict[tuple[str, Any], list[dict[str, Any]]] = {}
     for row in rows:
         name = row["dataset"].partition("_")
         known = row["dataset"] in wanted or (name[0].isdigit() and name[2] in wanted)
-        ours = row["detector"] in (section.detector, section.default)
+        variant = row["detector"].startswith(f"{section.detector}-")
+        ours = row["detector"] in (section.detector, section.default) or variant
         beside = row["detector"].partition(":")[0] in ("pyod", "benchmarks.reference")
         if known and row["protocol"] == paper["protocol"] and (ours or beside):
             groups.setdefault((row["detector"], row["max_train"]), []).append(row)
@@ -148,6 +149,8 @@ def found_for(section: Section, rows: Iterable[dict[str, Any]]) -> list[Found]:
             )
             values.setdefault(name, []).append(100 * row[paper["metric"]])
         label = {section.detector: "here, this setting", section.default: "here, by default"}
+        if detector.startswith(f"{section.detector}-"):
+            label.setdefault(detector, f"here, `{detector.rpartition(':')[2]}`")
         first = own[0]
         found.append(
             Found(

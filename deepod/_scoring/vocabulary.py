@@ -22,15 +22,15 @@ if TYPE_CHECKING:
     from deepod.params import Estimator
 
     class PyODBaseDetector(Estimator, metaclass=abc.ABCMeta):
-        """PyOD's base class, whose source has no types: see ``Estimator``."""
+        """Stand-in for PyOD's base class in type checks, because PyOD has no types."""
 
         @abc.abstractmethod
         def fit(self, X: Any, y: Any = None) -> Self:
-            """Fit the detector to the rows of X."""
+            """Fit the detector to the rows of X and return it."""
 
         @abc.abstractmethod
         def decision_function(self, X: Any, batch_size: int | None = None) -> np.ndarray:
-            """Return one score per row; higher = more anomalous."""
+            """Return anomaly scores of shape (n,), float64; higher = more anomalous."""
 
         def compute_rejection_stats(self, *args: Any, **kwargs: Any) -> tuple[float, float, float]:
             """Return the expected rejection rate, its upper bound and that of the cost."""

@@ -30,6 +30,7 @@ from deepod.types import Shape
 _MODULE = "module."  # in front of the names of its tensors
 MOST_CALLS = 30_000  # of torch while a network is built: hundreds of members, in a second
 _LONGEST_PARAMS = 1 << 16  # characters of JSON
+_DEEPEST = 100  # lists within lists in a parameter
 # Integers that are no sizes of a network, or are at most as many as there are rows; and the largest
 # size there may be in a network of few weights.
 _NO_SIZES = {"epochs", "pretrain_epochs", "warmup_epochs", "k_neighbors"}
@@ -389,21 +390,23 @@ def _check_sizes(value: Any, largest: int) -> None:
         )
 
 
-def decoded(value: Any) -> Any:
-    """Return the parameter that JSON stands for."""
+def decoded(value: Any, depth: int = 0) -> Any:
+    """Return the parameter that JSON stands for; ``depth`` counts the lists around the value."""
+    if depth > _DEEPEST:  # Python versions differ in how deep they can go
+        raise InvalidFileError(f"a parameter has more than {_DEEPEST} lists within lists")
     if isinstance(value, list):
-        return [decoded(v) for v in value]
+        return [decoded(v, depth + 1) for v in value]
     if not isinstance(value, dict):
         return value
     if set(value) == {"tuple"}:
-        found = decoded(value["tuple"])
+        found = decoded(value["tuple"], depth + 1)
         if not isinstance(found, list):
             raise InvalidFileError("a tuple is not written as a list")
         return tuple(found)
     if set(value) != {"object", "params"} or value["object"] not in _OBJECTS:
         raise InvalidFileError(f"{str(value)[:80]!r} is not a value that a parameter can have")
     cls = _OBJECTS[value["object"]]
-    return cls(**{name: decoded(v) for name, v in value["params"].items()})
+    return cls(**{name: decoded(v, depth + 1) for name, v in value["params"].items()})
 
 
 def fill(detector: Any, tensors: Mapping[str, Tensor], description: dict[str, Any]) -> None:

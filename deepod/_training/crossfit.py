@@ -23,7 +23,7 @@ _FEWEST_ROWS = 20
 _FEWEST_PASSES = 3  # over the rows: one or two passes hardly lower their scores
 # Parameters of a half. It is trained as the whole was, but nobody sees it.
 _WITHOUT = {
-    **{"callbacks": (), "checkpoint": None, "cross_fitting": False, "verbose": 0},
+    **{"callbacks": (), "checkpoint": None, "cross_fitting": False},
     **{"calibration_fraction": 0.0, "validation_fraction": 0.0, "suspects": 0.0},
     **{"categorical_features": None, "datetime_features": None},  # the rows are encoded
 }
@@ -55,6 +55,7 @@ def halves_of(fit: Fit, member: Member) -> list[Half]:
         Half(fit, member, np.sort(np.concatenate([part, known])), np.sort(others))
         for part, others in zip(parts, left_out, strict=True)
     ]
+    fit.halves[1].detector.verbose = 0  # one bar shows the progress of both
     return fit.halves
 
 
@@ -76,6 +77,7 @@ class Half(Fit):
     """
 
     tails: np.ndarray
+    title = "cross-fitting, "
 
     def __init__(self, whole: Fit, member: Member, rows: np.ndarray, left_out: np.ndarray) -> None:
         self.whole, self.left_out = whole, left_out

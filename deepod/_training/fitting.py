@@ -94,6 +94,7 @@ class Fit:
 
     task: Task
     start: Start  # what it begins with
+    title = ""  # of its progress bars
 
     def __init__(self, number: int, detector: Any, X: Any, y: Any) -> None:
         self.number, self.detector, self.X, self.y = number, detector, X, y
@@ -364,7 +365,7 @@ class Fit:
 
     def _task(self, rows: InMemory, held_out: Batch | None) -> Task:
         detector = self.trained
-        shown = detector.verbose and not self.ranks.rank
+        bars = [Progress(self.title)] if detector.verbose and not self.ranks.rank else []
         return Task(
             detector.module_,
             rows,
@@ -377,7 +378,7 @@ class Fit:
             max_grad_norm=detector.max_grad_norm,
             order_stream=torch.Generator("cpu").manual_seed(self.seeds.order),
             noise_stream=torch.Generator(detector.device_).manual_seed(self.seeds.noise),
-            callbacks=[*detector.callbacks, *reporters(self), *([Progress()] if shown else [])],
+            callbacks=[*detector.callbacks, *reporters(self), *bars],
             held_out=held_out,
             held_out_seed=self.seeds.split,
             ranks=self.ranks,

@@ -1,4 +1,4 @@
-"""How a dataset is divided into training and test rows, and which labels a detector is shown."""
+"""Protocols: how a dataset is divided, and which labels a detector gets in training."""
 
 from __future__ import annotations
 
@@ -14,17 +14,17 @@ SMALL, LARGE = 1000, 50_000  # rows that the published protocol brings every tab
 
 
 class Split(NamedTuple):
-    """What a detector is trained on, and what it is tested on; labels 1 = anomaly."""
+    """Training and test rows, with labels: 1 = anomaly, 0 = normal."""
 
     X_train: np.ndarray
     y_train: np.ndarray  # true labels: for facts about the rows, not for the detector
     X_test: np.ndarray
     y_test: np.ndarray
-    given: np.ndarray | None = None  # labels of the training rows that the detector is shown
+    given: np.ndarray | None = None  # labels that the detector gets, of the training rows
 
 
 class Rows(NamedTuple):
-    """A table and the numbers of the rows on both sides; ``X`` may be changed by a noise study."""
+    """A table, and the numbers of its training and test rows. Noise studies change ``X``."""
 
     X: np.ndarray
     y: np.ndarray
@@ -38,10 +38,10 @@ class Protocol(NamedTuple):
 
     divide: Callable[[np.ndarray, np.ndarray, int, float], Rows]
     about: str
-    least: float | None = None  # the amount in the name of the protocol is at least and
-    most: float | None = None  # at most; None: there is none
-    shared_rows: bool = False  # some rows may be on both sides: a figure to set beside others alone
-    standardised: bool = False  # every detector is given the rows standardised
+    least: float | None = None  # smallest amount in the name of the protocol; None: no amount
+    most: float | None = None  # largest amount
+    shared_rows: bool = False  # whether test rows may be training rows too
+    standardised: bool = False  # whether rows are standardised for every detector
 
 
 # --- clean protocols ------------------------------------------------------------------------------
@@ -55,21 +55,21 @@ def one_class(X: np.ndarray, y: np.ndarray, seed: int, amount: float = 0) -> Row
 
 
 def unsupervised(X: np.ndarray, y: np.ndarray, seed: int, amount: float = 0) -> Rows:
-    """Train on 70 % of the rows, anomalies among them, test on 30 %; the same share in both."""
+    """Train on 70 % of all rows and test on the others, with the same share of anomalies."""
     train, test = train_test_split(np.arange(len(y)), test_size=0.3, stratify=y, random_state=seed)
     return Rows(X, y, train, test)
 
 
 def supervised(X: np.ndarray, y: np.ndarray, seed: int, amount: float = 0) -> Rows:
-    """Split as "unsupervised" does; the detectors get the labels of the training rows."""
+    """Divide as "unsupervised" does, and give the detector the labels of the training rows."""
     return unsupervised(X, y, seed)._replace(given=y)
 
 
 def few_labels(X: np.ndarray, y: np.ndarray, seed: int, amount: float) -> Rows:
-    """Split as "unsupervised" does; a share of the anomalies in training is labelled.
+    """Divide as "unsupervised" does, and label ``amount`` % of the anomalies in training.
 
-    All other training rows are given the label 0, the anomalies among them that nobody has found
-    included, as in ADBench (Han et al., NeurIPS 2022, section 3.2). At least one is labelled.
+    At least one anomaly is labelled 1. All other training rows have the label 0, including the
+    other anomalies, as in ADBench (Han et al., NeurIPS 2022, section 3.2).
     """
     rows = unsupervised(X, y, seed)
     anomalies = rows.train[y[rows.train] == 1]
@@ -80,11 +80,11 @@ def few_labels(X: np.ndarray, y: np.ndarray, seed: int, amount: float) -> Rows:
 
 
 def contaminated(X: np.ndarray, y: np.ndarray, seed: int, amount: float) -> Rows:
-    """Train on half of the normal rows and on so many anomalies that they are this share.
+    """Train on half of the normal rows, with anomalies that make up ``amount`` % of all.
 
-    The anomalies are taken from a random half, the others are tested on: the test rows are the same
-    at every share. Where that half does not suffice, all of it is taken; the rows of results say
-    which share there was.
+    The anomalies are taken from a random half of them. The other half is tested on, so that the
+    test rows are the same for every amount. If there are too few, all of the half is taken;
+    ``train_anomaly_share`` in the results is the actual share.
     """
     rows = one_class(X, y, seed)
     anomalies = np.random.default_rng((seed, 2)).permutation(np.flatnonzero(y == 1))
@@ -100,7 +100,10 @@ def contaminated(X: np.ndarray, y: np.ndarray, seed: int, amount: float) -> Rows
 
 
 def duplicated(X: np.ndarray, y: np.ndarray, seed: int, amount: float) -> Rows:
-    """Split as "unsupervised" does; every anomaly is there this many times, on its side."""
+    """Divide as "unsupervised" does, and repeat every anomaly ``amount`` times.
+
+    The copies of an anomaly are either all training rows or all test rows.
+    """
     rows = unsupervised(X, y, seed)
 
     def repeated(part: np.ndarray) -> np.ndarray:
@@ -110,9 +113,10 @@ def duplicated(X: np.ndarray, y: np.ndarray, seed: int, amount: float) -> Rows:
 
 
 def irrelevant(X: np.ndarray, y: np.ndarray, seed: int, amount: float) -> Rows:
-    """Split as "unsupervised" does; of the columns this share is noise between the extremes.
+    """Divide as "unsupervised" does, and add noise until it is ``amount`` % of the columns.
 
-    The noise columns are added, each uniform between the extremes of one of the others in training.
+    The values of a noise column are uniform between the smallest and the largest training value of
+    another column, which is chosen at random.
     """
     rows = unsupervised(X, y, seed)
     rng = np.random.default_rng((seed, 2))
@@ -124,7 +128,7 @@ def irrelevant(X: np.ndarray, y: np.ndarray, seed: int, amount: float) -> Rows:
 
 
 def label_errors(X: np.ndarray, y: np.ndarray, seed: int, amount: float) -> Rows:
-    """Split as "supervised" does; this share of the training labels, of each class, is wrong."""
+    """Divide as "supervised" does, and invert ``amount`` % of the labels of each class."""
     rows = unsupervised(X, y, seed)
     given, rng = y.copy(), np.random.default_rng((seed, 2))
     for label in (0, 1):
@@ -134,7 +138,7 @@ def label_errors(X: np.ndarray, y: np.ndarray, seed: int, amount: float) -> Rows
     return rows._replace(given=given)
 
 
-# --- protocols that let rows stand on both sides --------------------------------------------------
+# --- protocols whose test rows may be training rows too -------------------------------------------
 
 
 def transductive(X: np.ndarray, y: np.ndarray, seed: int, amount: float = 0) -> Rows:
@@ -143,9 +147,10 @@ def transductive(X: np.ndarray, y: np.ndarray, seed: int, amount: float = 0) -> 
 
 
 def published_semi(X: np.ndarray, y: np.ndarray, seed: int, amount: float = 0) -> Rows:
-    """Train on the first half of the normal rows, in file order, test on all others.
+    """Train on the first half of the normal rows, in the order of the file; test on all others.
 
-    As Livernoche et al. (ICLR 2024) do. Copies that :func:`_resized` made may be on both sides.
+    This is the protocol of Livernoche et al. (ICLR 2024). Test rows may be copies of training rows,
+    which :func:`_resized` has made.
     """
     X, y, _ = _resized(X, y, seed)
     normal, anomalies = np.flatnonzero(y == 0), np.flatnonzero(y == 1)
@@ -154,9 +159,9 @@ def published_semi(X: np.ndarray, y: np.ndarray, seed: int, amount: float = 0) -
 
 
 def published_unsupervised(X: np.ndarray, y: np.ndarray, seed: int, amount: float = 0) -> Rows:
-    """Train on as many rows as there are, drawn with replacement, and test on all rows.
+    """Train on n rows drawn with replacement from all n rows, and test on all rows.
 
-    As Livernoche et al. (ICLR 2024) do.
+    This is the protocol of Livernoche et al. (ICLR 2024).
     """
     X, y, rng = _resized(X, y, seed)
     return Rows(X, y, rng.choice(len(y), len(y), replace=True), np.arange(len(y)))
@@ -165,7 +170,7 @@ def published_unsupervised(X: np.ndarray, y: np.ndarray, seed: int, amount: floa
 def _resized(
     X: np.ndarray, y: np.ndarray, seed: int
 ) -> tuple[np.ndarray, np.ndarray, np.random.RandomState]:
-    """Draw 1,000 rows with replacement from a smaller table, and 50,000 from a larger one."""
+    """Draw 1,000 rows with replacement if there are fewer, and 50,000 without if there are more."""
     rng = np.random.RandomState(seed)
     if len(y) < SMALL:
         drawn = rng.choice(len(y), SMALL, replace=True)
@@ -214,14 +219,14 @@ DIVIDED = {
 
 
 def find(name: str) -> tuple[Protocol, float]:
-    """Find a protocol by its name, which ends in an amount for some: "few-labels-5".
+    """Return a protocol and the amount in its name, such as 5 in "few-labels-5", else 0.
 
-    Those of :data:`DIVIDED` are not among them.
+    The protocols of :data:`DIVIDED` are not found.
 
     Raises
     ------
     ValueError
-        If there is none of this name; the message lists all.
+        If no protocol has this name; the message lists all.
     """
     if name in PROTOCOLS and PROTOCOLS[name].least is None:
         return PROTOCOLS[name], 0.0
@@ -249,31 +254,31 @@ def split_table(
     max_train: int | None = None,
     max_test: int | None = None,
 ) -> Split:
-    """Divide a table.
+    """Divide a table into training and test rows.
 
     Parameters
     ----------
     protocol : str
-        A key of :data:`PROTOCOLS`, with the amount behind it where there is one: "few-labels-5".
+        A key of :data:`PROTOCOLS`, followed by the amount if it has one, as in "few-labels-5".
     X : ndarray of shape (n, d)
     y : ndarray of shape (n,)
-        1 = anomaly. Decides the division; what a detector is shown of it is ``given``.
+        True labels: 1 = anomaly, 0 = normal. The detector gets only those in ``given``.
     seed : int
     max_train, max_test : int, optional
-        At most so many rows, drawn at random; those to test on with the share of anomalies kept
-        (but at least one anomaly).
+        Largest number of training and of test rows. If there are more, they are drawn at random;
+        test rows keep their share of anomalies, with at least one anomaly.
 
     Returns
     -------
     Split
-        Test rows in random order, so that nothing follows from the position of a row.
+        The test rows are in random order.
 
     Raises
     ------
     ValueError
-        If there are too few rows, or only one class to test on.
+        If there are too few rows, or the test rows have only one class.
     RuntimeError
-        If a row is on both sides, and the protocol does not have it so.
+        If a row is both a training and a test row, unless the protocol allows it.
     """
     found, amount = find(protocol)
     X, y, train, test, given = found.divide(X, y, seed, amount)
@@ -294,7 +299,7 @@ def split_images(
     max_train: int | None = None,
     max_test: int | None = None,
 ) -> Split:
-    """Train on the training images of one class, or of several, test on all test images.
+    """Train on the training images of one or more classes, and test on all test images.
 
     Parameters
     ----------
@@ -303,7 +308,7 @@ def split_images(
     normal : int or sequence of int
         The normal classes; the images of all other classes are the anomalies.
     seed : int
-        Seed of the caps and of the order; without caps every seed has the same images.
+        Seed of the draws for ``max_train`` and ``max_test``, and of the order of the test images.
     max_train, max_test : int, optional
         As in :func:`split_table`.
 
@@ -323,10 +328,11 @@ def split_images(
 def blend_images(
     images: Bunch, seed: int, max_train: int | None = None, max_test: int | None = None
 ) -> Split:
-    """Train on images of all classes; the anomalies are means of two test images, pixel by pixel.
+    """Train on images of all classes, and test on test images and means of two of them.
 
-    PLAD's section 4.5 (Cai & Fan, NeurIPS 2022): 10,000 training images, all test images, and as
-    many anomalies, of pairs that are drawn at random.
+    The means, pixel by pixel, are the anomalies. This is the protocol of section 4.5 of PLAD (Cai &
+    Fan, NeurIPS 2022): 10,000 training images, all test images, and as many anomalies, each of a
+    random pair.
 
     Parameters
     ----------
@@ -334,7 +340,7 @@ def blend_images(
         As :func:`deepod.datasets.load_images` returns it without ``normal``.
     seed : int
     max_train : int, optional
-        At most so many training images; 10,000 by default.
+        Largest number of training images; 10,000 by default.
     max_test : int, optional
         As in :func:`split_table`.
 
@@ -357,19 +363,20 @@ def blend_images(
 
 
 def split_series(series: Bunch, max_train: int | None = None, max_test: int | None = None) -> Split:
-    """Train on the training part of a series, test on its test part, in the order of time.
+    """Train on the training part of a series, and test on its test part, in the order of time.
 
     Parameters
     ----------
     series : Bunch
         As :func:`deepod.datasets.load_series` returns it.
     max_train, max_test : int, optional
-        At most so many points: the last ones of the training part, the first ones of the test part.
+        Largest number of points: the last ones of the training part, the first ones of the test
+        part.
 
     Returns
     -------
     Split
-        Nothing depends on a seed. Of the training part there are no labels: ``y_train`` is empty.
+        ``y_train`` is empty, because the training part has no labels.
     """
     train = series.data if max_train is None else series.data[-max_train:]
     test, y = series.test[:max_test], series.test_target[:max_test]
@@ -377,10 +384,10 @@ def split_series(series: Bunch, max_train: int | None = None, max_test: int | No
 
 
 def copies(split: Split) -> float:
-    """Share of the test rows that equal a training row in every value.
+    """Return the share of test rows that equal a training row in every value.
 
-    Not a leak where rows are divided at random and the data have such rows; memorising methods gain
-    by it all the same.
+    Data may have equal rows, so this is no error of the division. Methods that store training rows
+    have an advantage on such data.
     """
     train, test = (
         np.ascontiguousarray(X.reshape(len(X), -1) + 0) for X in (split.X_train, split.X_test)
@@ -427,10 +434,10 @@ def _checked(split: Split) -> Split:
 
 
 def f1_at_true_count(y: np.ndarray, scores: np.ndarray) -> float:
-    """F1 of flagging the k highest scores, where k is the number of anomalies in y.
+    """Return the F1 score if the k highest scores are flagged; k is the number of anomalies in y.
 
-    Precision, recall and F1 are then the same number. Of tied scores the earlier rows are flagged:
-    a random choice, as :class:`Split` holds the test rows in random order.
+    Precision, recall and F1 are then equal. Among equal scores, the first rows are flagged, which
+    is a random choice, because the test rows of :class:`Split` are in random order.
     """
     k = int(y.sum())
     return float(y[np.argsort(-scores, kind="stable")[:k]].mean())

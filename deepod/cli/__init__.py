@@ -181,6 +181,7 @@ def _add_fit(commands: Any) -> None:
         required=True,
         help="folder to write, or a file if the name ends in .deepod; replaces an older model",
     )
+    fit.add_argument("--quiet", action="store_true", help="show no progress bar")
 
 
 def _add_score(commands: Any) -> None:

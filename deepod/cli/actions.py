@@ -102,6 +102,7 @@ def run_fit(arguments: argparse.Namespace) -> None:
         drop=arguments.drop,
         labels=arguments.labels,
         id_name=arguments.id,
+        quiet=arguments.quiet,
         options=_options(arguments),
         dialect=_dialect(arguments),
     )

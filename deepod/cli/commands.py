@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import sys
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +52,7 @@ def fit(
     drop: Sequence[str] = (),
     labels: str | None = None,
     id_name: str | None = None,
+    quiet: bool = False,
     options: Options = NO_OPTIONS,
     dialect: Dialect = UNKNOWN,
 ) -> Fitted:
@@ -75,6 +77,8 @@ def fit(
         unknown, or a .csv file of marks from a page of ``deepod review``.
     id_name : str, optional
         Column of ids, which is not used as a feature; marks are joined by it.
+    quiet : bool, default=False
+        Whether to hide the progress of training, which is shown on terminals only.
     options : Options
         Options of a series.
     dialect : Dialect
@@ -125,7 +129,10 @@ def fit(
             known = marks.read_labels(labels, train, id_name, len(rows), dialect)
             marks.check_complete(known, model.supervision)
         y, note = known.y, known.described
-    with about(f"fitting {detector} on {train}"):
+    shown = not quiet and "verbose" not in (settings or {}) and sys.stderr.isatty()
+    with about(f"fitting {detector} on {train}"), _verbose(model) if shown else nullcontext():
+        if shown:  # some methods have no epochs
+            print(f"deepod fit: fitting {detector} on {said}", file=sys.stderr)
         model.fit(rows, y)
     if mixed.encoder_of(model) is not None:
         note = "\n".join([*([note] if note else []), mixed.described(model, rows)])
@@ -413,6 +420,22 @@ def _consensus(settings: dict[str, Any]) -> Any:
     for member in model._unfitted():
         member._validate_params()
     return model
+
+
+@contextmanager
+def _verbose(model: Any) -> Iterator[None]:
+    """Let a fit show its progress; afterwards, the model is as if it had not."""
+    before = model.get_params(deep=False)
+    if "verbose" in before:
+        model.set_params(verbose=1)
+    elif isinstance(model, deepod.Consensus):
+        model.set_params(member_params={**(model.member_params or {}), "verbose": 1})
+    try:
+        yield
+    finally:
+        model.set_params(**before)
+        for member in _with_members(model)[1:]:
+            member.set_params(verbose=0)
 
 
 def _with_members(model: Any) -> list[Any]:

@@ -48,11 +48,13 @@ def load(seed: int) -> Data:
 
 
 def run(data: Data, seed: int) -> list[Result]:
-    """Fit and score every detector."""
+    """Fit and score every detector, with a progress bar on a terminal."""
+    from tqdm.auto import tqdm
+
     ours = [Consensus(random_state=seed), PLAD(random_state=seed)]
     detectors: list[Any] = [*ours, IForest(random_state=seed), ECOD(), KNN()]
     results = []
-    for detector in detectors:
+    for detector in tqdm(detectors, desc="fit", unit="detector", disable=None):
         began = time.perf_counter()
         detector.fit(data.train)
         fitted = time.perf_counter()

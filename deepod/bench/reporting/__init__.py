@@ -172,7 +172,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 
 def run_report(args: argparse.Namespace) -> str:
-    """Report as the options say; the result is for standard output."""
+    """Return the text that ``deepod report`` prints for these options."""
     unnamed = [path for protocol, path in args.reference if not protocol]
     named = {protocol: path for protocol, path in args.reference if protocol}
     if len(unnamed) + bool(named) > 1:
@@ -194,7 +194,7 @@ def run_report(args: argparse.Namespace) -> str:
 
 
 def _read_results(results: Any) -> list[dict[str, Any]]:
-    """Read all rows, the last of those of one cell, and where their scores would be kept."""
+    """Return the rows of results, the last one of each cell, with the files of their scores."""
     from deepod.bench.runner import scores_file
 
     if isinstance(results, (str, os.PathLike, Mapping)):
@@ -217,7 +217,7 @@ def _read_results(results: Any) -> list[dict[str, Any]]:
 
 
 def _check_row(row: Mapping[str, Any], where: str) -> None:
-    """Refuse a row that no benchmark writes, such as one with percent in place of shares."""
+    """Raise an error if a row is not one of a benchmark, for example with percent as shares."""
     for name in rows.Cell._fields:
         if name not in row:
             raise ValueError(f"{where}: a row has no {name!r}; it is not of deepod bench.")
@@ -241,7 +241,7 @@ def _check_row(row: Mapping[str, Any], where: str) -> None:
 
 
 def _references(reference: Any, there: Iterable[str]) -> dict[str, Any]:
-    """Find the protocols that published figures are for."""
+    """Return the file of published figures for each protocol."""
     if reference is None:
         return {}
     usable = list(dict.fromkeys(name for name in there if name.startswith(_PUBLISHED)))
@@ -263,13 +263,13 @@ def _references(reference: Any, there: Iterable[str]) -> dict[str, Any]:
 
 
 def _check_own(folder: Path) -> None:
-    """Refuse to replace a page that is no report; names of the other files are our own."""
+    """Raise an error if ``index.html`` or ``report.md`` exists and is not of a report."""
     page = folder / "index.html"
     ours = page.is_file() and _WRITTEN_BY in page.read_text(encoding="utf-8", errors="replace")
     for path in (page, folder / "report.md"):
         if path.exists() and not ours:
             raise FileExistsError(
-                f"out: {path} is there, and not of a report; move it, or name another folder."
+                f"out: {path} exists and is not of a report; move it, or name another folder."
             )
 
 

@@ -1,6 +1,6 @@
-"""The pictures of a report; matplotlib and scikit-posthocs (``deepod[bench]``) draw them.
+"""The pictures of a report, drawn by matplotlib and scikit-posthocs (``deepod[bench]``).
 
-Each function returns a matplotlib Figure that belongs to nobody else; pyplot is not used.
+Each function returns a new matplotlib Figure; pyplot is not used.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _STYLE: Any = {
 
 
 class Look(NamedTuple):
-    """How a detector is drawn, in all figures alike."""
+    """The colour, line and marker of a detector, which are the same in all figures."""
 
     label: str
     color: str
@@ -60,12 +60,12 @@ class Look(NamedTuple):
 
     @property
     def weight(self) -> str:
-        """Of the label."""
+        """The weight of the font of the label."""
         return "bold" if self.ours else "normal"
 
 
 def looks(detectors: Mapping[str, bool]) -> dict[str, Look]:
-    """Give detectors their looks: ours strong, solid and filled, others pale, dashed and hollow.
+    """Return the look of each detector: ours strong and filled, others pale and hollow.
 
     Parameters
     ----------
@@ -89,7 +89,7 @@ def _darker(color: str, times: int) -> str:
 
 
 def _label(name: str, names: Iterable[str]) -> str:
-    """Drop the folder in front of a name, and keep its end, unless another has the same end."""
+    """Shorten names to their last part, except where two names would then be equal."""
     end = name.rpartition("/")[2][-_LONGEST:]
     alone = sum(other.endswith(end) for other in names) == 1
     if not alone or len(end) >= len(name) - 2:
@@ -121,7 +121,7 @@ def _styled(draw: Callable[..., Any]) -> Callable[..., Any]:
 
 @_styled
 def svg(figure: Figure, title: str, prefix: str) -> str:
-    """Write a figure as the element that goes into a page.
+    """Return a figure as an SVG element for a page.
 
     Parameters
     ----------
@@ -155,7 +155,7 @@ def svg(figure: Figure, title: str, prefix: str) -> str:
 
 @_styled
 def critical_difference(found: Comparison, look: Mapping[str, Look]) -> Figure:
-    """Draw mean ranks on a line, with bars over those that the test does not tell apart."""
+    """Draw mean ranks on a line, with bars over ranks that do not differ significantly."""
     from matplotlib.figure import Figure
     from scikit_posthocs import critical_difference_diagram
 
@@ -248,7 +248,7 @@ def heat_map(scores: pd.DataFrame, look: Mapping[str, Look], lower_is_better: bo
 def time_against_quality(
     table: pd.DataFrame, metric: str, look: Mapping[str, Look], lower_is_better: bool
 ) -> Figure:
-    """Draw a point for each detector, and a line through those that no other beats in both.
+    """Draw a point for each detector, and a line through those that no other one dominates.
 
     Parameters
     ----------
@@ -310,7 +310,7 @@ def time_against_quality(
 
 @_styled
 def places(means: pd.DataFrame, look: Mapping[str, Look]) -> Figure:
-    """Draw a mean for each detector, the best on top; published ones, which have no look, grey.
+    """Draw the mean of each detector, the best on top; published ones are grey.
 
     Parameters
     ----------
@@ -456,7 +456,7 @@ def _whole_numbers() -> Any:
 
 
 def _move_apart(texts: Sequence[Any], line: Any, ax: Any) -> None:
-    """Move each label to the nearest free place around its point, off all points and the line.
+    """Move each label to the nearest free place around its point, away from points and line.
 
     Where the axes are full, labels go below each other at their right.
     """

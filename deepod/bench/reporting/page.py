@@ -1,4 +1,4 @@
-"""The page of a report: one HTML file that needs no other."""
+"""The page of a report: a single HTML file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ _COPIES = 0.01  # share of copies from which on a dataset is named
 
 
 class Options(NamedTuple):
-    """What the user chose."""
+    """Options of a page, as in :func:`deepod.bench.report`."""
 
     test: str = "nemenyi"
     dataset: str | None = None  # for the curves
@@ -74,7 +74,7 @@ def write(found: Sequence[Group], options: Options) -> dict[str, str]:
 
 
 class _Section:
-    """What the page says about one group."""
+    """The section of the page about one group."""
 
     def __init__(
         self,
@@ -109,18 +109,18 @@ class _Section:
         return f'<section id="{self.key}">{done}</section>'
 
     def part(self, name: str, title: str, text: str) -> str:
-        """Put a heading above a part, and into the contents."""
+        """Return a part with its heading, which is added to the contents."""
         key = f"{self.key}-{name}"
         self.parts.append((key, title))
         return f'<article id="{key}"><h3>{title}</h3>{text}</article>'
 
     def figure(self, name: str, drawn: Any, title: str, caption: str) -> str:
-        """Put a picture above what it shows."""
+        """Return a picture with its caption."""
         drawing = figures.svg(drawn, title, f"{self.key}-{name}")
         return f"<figure>{drawing}<figcaption>{caption}</figcaption></figure>"
 
     def save(self, name: str, table: pd.DataFrame) -> str:
-        """Save a table beside the page, and say where."""
+        """Add a table to the files beside the page, and return a link to it."""
         file = f"{self.stem}-{name}.csv"
         self.files[file] = table.to_csv(lineterminator="\n")
         return f'<a href="{escape(file)}">{escape(file)}</a>'
@@ -219,7 +219,7 @@ class _Section:
         return self.part("differences", title, text)
 
     def ranks(self, scores: pd.DataFrame) -> str:
-        """Critical-difference diagram."""
+        """Return the critical-difference diagram."""
         found = tables.compare(scores, self.group.metric, self.options.test)
         if found.ranks is None:
             return self.part("ranks", "Ranks", f"<p>{escape(found.reason)}</p>")
@@ -238,7 +238,7 @@ class _Section:
         return self.part("ranks", "Ranks", self.figure("cd", drawn, title, caption))
 
     def datasets(self, scores: pd.DataFrame) -> str:
-        """Heat map, and facts about the datasets."""
+        """Return the heat map, and a table of the datasets."""
         drawn = figures.heat_map(scores, self.look, self.low)
         file = self.save(f"{self.group.metric}-per-dataset", scores)
         caption = (
@@ -330,7 +330,7 @@ class _Section:
         return self.part("curves", title, text)
 
     def published(self) -> str:
-        """Our figures among published ones."""
+        """Return our figures among published ones."""
         path = self.options.reference.get(self.group.protocol)
         if path is None:
             return ""
@@ -368,7 +368,7 @@ class _Section:
         return self.part("published", "Beside published figures", text)
 
     def left_out(self) -> str:
-        """Say what is not compared, and why."""
+        """Return what is not compared, and why."""
         first, *others = map(escape, tables.left_out(self.group))
         text = f"<p>Detectors are compared on what all of them have. {first}</p>"
         if others:
@@ -381,11 +381,11 @@ class _Section:
     # --- names ---
 
     def ours(self, name: str) -> str:
-        """Mark a line of a table."""
+        """Return the HTML class of a line of a table: detectors of deepod have one."""
         return " class=ours" if self.look[name].ours else ""
 
     def name(self, name: str) -> str:
-        """Head of a line, with the colour that the figures give the detector."""
+        """Return the head of a line, with the colour of the detector in the figures."""
         of = self.look[name]
         fill = of.color if of.ours else "transparent"
         dot = f'<i class=dot style="border-color:{of.color};background:{fill}"></i>'
@@ -396,7 +396,7 @@ class _Section:
 def _kept(
     common: pd.DataFrame, scores: pd.DataFrame, wanted: str | None
 ) -> tuple[str | None, int, dict[str, tuple[np.ndarray, np.ndarray]]]:
-    """Find kept scores: the dataset, the first seed that has any, and the detectors' scores."""
+    """Return a dataset with kept scores, its first seed with any, and scores by detector."""
     there = common[[p is not None and Path(p).exists() for p in common["scores"]]]
     if wanted is not None:
         there = there[there["dataset"] == wanted]
@@ -412,7 +412,7 @@ def _kept(
 
 
 def _read_scores(path: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    """Read labels and scores; None if the file is damaged, or not of them."""
+    """Return labels and scores from a file, or None if it is damaged or holds something else."""
     try:
         with Path(path).open("rb") as raw, np.load(raw, allow_pickle=False) as file:
             y, scores = file["y"], file["scores"]
@@ -426,7 +426,7 @@ def _read_scores(path: Any) -> tuple[np.ndarray, np.ndarray] | None:
 def _of_another_run(
     common: pd.DataFrame, dataset: str, seed: int, kept: Mapping[str, Any]
 ) -> list[str]:
-    """Name the detectors whose kept scores do not give the AUC-ROC of the results."""
+    """Return the detectors whose kept scores have another AUC-ROC than the results."""
     from sklearn.metrics import roc_auc_score
 
     rows = common[(common["dataset"] == dataset) & (common["seed"] == seed)]
@@ -442,7 +442,7 @@ def _of_another_run(
 
 
 def _run(found: Sequence[Group], rows: pd.DataFrame) -> str:
-    """Say what was run, with what and where."""
+    """Return a list of what was run, with which versions and on which device."""
     versions: dict[str, set[str]] = {}
     for of_row in rows["versions"]:
         for name, version in (of_row if isinstance(of_row, dict) else {}).items():
@@ -474,7 +474,7 @@ def _run(found: Sequence[Group], rows: pd.DataFrame) -> str:
 
 
 def _warnings(found: Sequence[Group]) -> str:
-    """Say what a reader has to know before any figure."""
+    """Return warnings and hints about the results as a whole."""
     done = ""
     for group in found:
         rows, name = group.rows, _title(group)
@@ -553,7 +553,7 @@ def _cell(text: str, row: Any, best: Mapping[str, float], column: str) -> str:
 
 
 def _text(value: float, form: str) -> str:
-    """Format a number; nothing if it is not known."""
+    """Format a number; NaN gives an empty text."""
     return "" if np.isnan(value) else form.format(value)
 
 

@@ -1,4 +1,4 @@
-"""The numbers of a report: what may be compared, means and ranks, tests of ranks, text tables."""
+"""The numbers of a report: groups of results, means and ranks, tests of ranks, Markdown tables."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ _OPTIONAL = (
 
 
 class Group(NamedTuple):
-    """Results that may be compared: of one protocol, one group of datasets, and the same caps."""
+    """Comparable results: the same protocol, group of datasets, and largest numbers of rows."""
 
     protocol: str
-    metric: str  # that it is judged by
-    prefix: str  # that the names of the datasets share: "wide" of "wide/letters"; may be empty
+    metric: str  # by which detectors are compared
+    prefix: str  # group of the datasets: "wide" of "wide/letters"; may be empty
     max_train: int | None
     max_test: int | None
     rows: pd.DataFrame
@@ -55,18 +55,18 @@ class Group(NamedTuple):
 
     @property
     def name(self) -> str:
-        """Such as "one-class, wide"."""
+        """The protocol and the group of datasets, such as "one-class, wide"."""
         return ", ".join(filter(None, (self.protocol, self.prefix)))
 
     @property
     def caps(self) -> str:
-        """Such as "at most 2000 training rows, at most 5000 test rows"; empty without any."""
+        """The limits, such as "at most 2000 training rows, at most 5000 test rows", or ""."""
         named = (("training", self.max_train), ("test", self.max_test))
         return ", ".join(f"at most {cap} {name} rows" for name, cap in named if cap is not None)
 
 
 class Comparison(NamedTuple):
-    """What tests say of mean ranks, or why there is no test."""
+    """The results of tests of mean ranks, or the reason why there is no test."""
 
     reason: str = ""  # empty: tested
     ranks: pd.Series | None = None  # mean over the datasets, 1 = best
@@ -76,7 +76,7 @@ class Comparison(NamedTuple):
 
 
 def frame(results: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
-    """Put rows of results into a DataFrame, with the columns that older rows lack.
+    """Return rows of results as a DataFrame, which has all columns also for older rows.
 
     Parameters
     ----------
@@ -86,13 +86,13 @@ def frame(results: Sequence[Mapping[str, Any]]) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        ``ours`` says whether a detector is one of deepod's. Older rows do not say so: it then has a
-        name without a module, or scales its rows itself.
+        The column ``ours`` is True for detectors of deepod. In older rows, these are detectors
+        that have a name without a module, or that scale rows themselves.
 
     Raises
     ------
     ValueError
-        If one name stands for datasets with different contents.
+        If datasets with different contents have the same name.
     """
     import pandas as pd
 
@@ -115,12 +115,12 @@ def choose(
     datasets: Sequence[str] | None = None,
     rename: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
-    """Keep the rows of some detectors and datasets (None: of all), then rename detectors.
+    """Return the rows of some detectors and datasets (None: all), with detectors renamed.
 
     Raises
     ------
     ValueError
-        If the results have none of a name, or two detectors would have the same name.
+        If a name is not in the results, or two detectors would get the same name.
     """
     names, everything = dict(rename or {}), table
     _check_known("rename", names, everything["detector"])
@@ -138,16 +138,17 @@ def choose(
 
 
 def metrics_of(protocol: str) -> tuple[str, ...]:
-    """Return the metrics of a protocol, the one that it is judged by first."""
+    """Return the metrics of a protocol; the first one is its main metric."""
     return _OF_SERIES if protocol == "series" else _OF_ROWS
 
 
 def groups(table: pd.DataFrame, metric: str | None = None) -> list[Group]:
-    """Divide results by protocol, prefix of the dataset's name and caps, which are never mixed.
+    """Divide results into groups that may be compared.
 
-    A series has the folder of its data set in its name, too: the prefix is in front of that. A row
-    without the metric, as older versions may have written it, is one with an error; None is the
-    metric that the protocol is judged by.
+    Rows of a group have the same protocol, the same prefix of the dataset's name, and the same
+    limits on rows. Names of series also contain the folder of the data set, which follows the
+    prefix. A row without ``metric``, as older versions wrote, counts as one with an error. If
+    ``metric`` is None, it is the main metric of the protocol.
     """
     import pandas as pd
 
@@ -167,20 +168,20 @@ def groups(table: pd.DataFrame, metric: str | None = None) -> list[Group]:
 
 
 def split_common(results: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Find the (dataset, seed) cells that all detectors have.
+    """Return the rows of pairs of dataset and seed for which all detectors have results.
 
     Parameters
     ----------
     results : DataFrame
-        Rows of one protocol and the same caps.
+        Rows of one protocol and the same limits.
 
     Returns
     -------
     common : DataFrame
-        The rows of those cells.
+        The rows of these pairs.
     missing : DataFrame
-        What keeps the others out: ``detector``, ``dataset``, ``seed`` and ``reason``, the error or
-        "not run".
+        The missing results of the other pairs, with ``detector``, ``dataset``, ``seed`` and
+        ``reason``, which is the error or "not run".
     """
     import pandas as pd
 
@@ -201,19 +202,18 @@ def per_dataset(common: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def per_data_set(common: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Return means over the series of each data set, the folder that they are in.
+    """Return means over the series of each data set, which is the folder of the series.
 
     Parameters
     ----------
     common : DataFrame
-        Rows of the protocol "series", of cells that all detectors have.
+        Rows of the protocol "series" for which all detectors have results.
     metric : str
 
     Returns
     -------
     DataFrame
-        Detectors, the best first, x data sets; and their ``mean``, in which each data set counts as
-        much as any other.
+        Detectors, the best first, x data sets. The column ``mean`` is the mean of the data sets.
     """
     scores = per_dataset(common, metric)
     table = scores.groupby([data_set(name) for name in scores.index], sort=False).mean().T
@@ -227,7 +227,7 @@ def data_set(series: str) -> str:
 
 
 def lower_is_better(metric: str) -> bool:
-    """Return whether it counts what should not be."""
+    """Return whether a lower value of the metric is better."""
     return metric == "false_alarms"
 
 
@@ -244,10 +244,10 @@ def summary(common: pd.DataFrame, metric: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        One line per detector, the best first. ``mean``: over datasets, of the mean over seeds.
-        ``std``: over seeds, of the mean over datasets; of the seeds that have every dataset, NaN
-        if these are fewer than two. ``rank``: mean over datasets of the rank by the mean over
-        seeds, 1 = best. ``fit_seconds`` and ``score_seconds``: mean over cells.
+        One line per detector, the best first. ``mean``: mean over datasets of the means over
+        seeds. ``std``: standard deviation over seeds of the mean over datasets, computed from the
+        seeds that have every dataset; NaN if there are fewer than two. ``rank``: mean rank over
+        datasets, 1 = best. ``fit_seconds`` and ``score_seconds``: means over all rows.
     """
     import pandas as pd
 
@@ -274,8 +274,8 @@ def overview(common: pd.DataFrame, metric: str) -> pd.DataFrame:
     -------
     DataFrame
         Columns ``auc_roc_mean``, ``auc_roc_std``, ``auc_roc_rank`` and so on, and those of
-        :func:`summary` that do not depend on the metric. NaN for a detector that lacks another
-        metric in some of the cells: a mean of fewer datasets would not compare.
+        :func:`summary` that do not depend on the metric. The values of a metric are NaN for a
+        detector that lacks it in some rows.
     """
     import pandas as pd
 
@@ -299,13 +299,12 @@ def differences(common: pd.DataFrame, detector: str) -> pd.DataFrame:
     Returns
     -------
     DataFrame
-        A line for each other detector and each ``metric``, AUC-ROC and AUC-PR, or VUS-PR and
-        AUC-PR of series; the hardest to beat come first. ``difference``: mean over datasets of the
-        difference of the means over seeds.
-        ``low`` and ``high``: its 95 % interval by bootstrap, the percentiles of the mean over
-        datasets drawn with replacement; NaN of a single dataset. ``wins`` and ``losses``: on how
-        many of the ``datasets``. A metric that one of the two lacks in some of the cells has no
-        line.
+        A line for each other detector and each ``metric`` (AUC-ROC and AUC-PR, or VUS-PR and
+        AUC-PR of series), the smallest difference first. ``difference``: mean over datasets of the
+        differences of the means over seeds. ``low`` and ``high``: 95 % interval, the percentiles of
+        the mean over datasets drawn with replacement; NaN for a single dataset. ``wins`` and
+        ``losses``: numbers of datasets, of ``datasets``. If one of the two detectors lacks a metric
+        in some rows, there is no line.
     """
     import pandas as pd
 
@@ -333,7 +332,7 @@ def interval(values: np.ndarray) -> np.ndarray:
 
 
 def _with_metric(common: pd.DataFrame, metric: str) -> pd.DataFrame:
-    """Keep the rows of detectors that have a metric in all of them."""
+    """Return the rows of detectors whose rows all have a metric."""
     lacking = common.loc[common[metric].isna(), "detector"]
     return common[~common["detector"].isin(lacking)]
 
@@ -387,7 +386,7 @@ def compare(scores: pd.DataFrame, metric: str, test: str = "nemenyi") -> Compari
 
 
 def pareto(seconds: Any, quality: Any) -> np.ndarray:
-    """Tell which points no other point beats in time and in quality (higher = better).
+    """Return which points no other point dominates in time and quality (higher = better).
 
     Examples
     --------
@@ -402,7 +401,7 @@ def pareto(seconds: Any, quality: Any) -> np.ndarray:
 
 
 def with_published(common: pd.DataFrame, path: str | os.PathLike[str]) -> tuple[Any, Any]:
-    """Put AUC-ROC beside published figures, on the datasets that both have.
+    """Return AUC-ROC beside published figures, on the datasets that both have.
 
     Parameters
     ----------
@@ -418,8 +417,8 @@ def with_published(common: pd.DataFrame, path: str | os.PathLike[str]) -> tuple[
     scores : DataFrame
         Datasets x detectors, in percent; published ones are called "NAME (published)".
     means : DataFrame
-        ``mean``, ``rank`` among all of them, and ``here``: whether it was run here. Best first.
-        Published detectors without a figure for each of these datasets are left out.
+        ``mean``, ``rank`` among all of them, and ``here``, which is True for the detectors of
+        ``common``; the best first. Published detectors that lack a figure are left out.
 
     Raises
     ------
@@ -452,7 +451,7 @@ def with_published(common: pd.DataFrame, path: str | os.PathLike[str]) -> tuple[
 
 
 def markdown(table: pd.DataFrame, number: Callable[[float], str] = "{:.3f}".format) -> str:
-    """Write a table with its index in Markdown; ``number`` writes what is no whole number."""
+    """Return a table with its index in Markdown; ``number`` formats floats."""
     lines = [[table.index.name or "", *table.columns]]
     for values in table.itertuples(name=None):
         lines.append([number(v) if isinstance(v, float) else v for v in values])
@@ -460,9 +459,9 @@ def markdown(table: pd.DataFrame, number: Callable[[float], str] = "{:.3f}".form
 
 
 def pipe_table(lines: Iterable[Sequence[Any]], text: Container[int] = (0,)) -> str:
-    """Write lines of cells in Markdown, the first line as the head.
+    """Return lines of cells as a Markdown table; the first line is the head.
 
-    The columns at the places ``text`` are text; the others are numbers, which stand to the right.
+    The columns with the numbers in ``text`` are aligned left, the others right.
     """
     # No name ends a cell or opens a tag.
     head, *rest = ([re.sub(r"([|<\\])", r"\\\1", flat(cell)) for cell in line] for line in lines)
@@ -471,7 +470,7 @@ def pipe_table(lines: Iterable[Sequence[Any]], text: Container[int] = (0,)) -> s
 
 
 def left_out(group: Group) -> list[str]:
-    """Say how many cells are compared, and line by line why others are not."""
+    """Return how many pairs of dataset and seed are left out, and a line for each reason."""
     total = len(group.rows[["dataset", "seed"]].drop_duplicates())
     out = len(group.missing[["dataset", "seed"]].drop_duplicates())
     lines = [f"Left out: {out} of {total} pairs of dataset and seed{':' if out else '.'}"]
@@ -487,7 +486,7 @@ def left_out(group: Group) -> list[str]:
 def render(
     found: Sequence[Group], detailed: bool = False, differences_of: str | None = None
 ) -> str:
-    """Write Markdown: for every group a table, and what was left out of it.
+    """Return Markdown with a table for every group, and what was left out of it.
 
     Parameters
     ----------
@@ -530,17 +529,17 @@ def _signed(value: float) -> str:
 
 
 def unclean(rows: pd.DataFrame) -> int:
-    """Count the rows that say of themselves that test rows may be training rows, too."""
+    """Return the number of rows whose test rows may be training rows, too."""
     return sum(value is False for value in rows["clean"])  # None: unknown
 
 
 def flat(value: Any) -> str:
-    """Put it on one line, without what a terminal would obey."""
+    """Return a value as one line of text, without control characters."""
     return " ".join("".join(c if c.isprintable() else " " for c in str(value)).split())
 
 
 def _read_published(path: str | os.PathLike[str]) -> pd.DataFrame:
-    """Read published figures: datasets x detectors, in percent."""
+    """Return published figures from a file: datasets x detectors, in percent."""
     import pandas as pd
 
     try:
@@ -569,7 +568,7 @@ def _ranks(scores: pd.DataFrame, metric: str) -> pd.DataFrame:
 
 
 def _without_number(name: str) -> str:
-    """Drop ADBench's number: 38_thyroid -> thyroid."""
+    """Return a name without ADBench's number: thyroid for 38_thyroid."""
     return re.sub(r"^\d+_", "", str(name)).casefold()
 
 
