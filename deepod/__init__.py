@@ -2,7 +2,7 @@
 
 >>> from deepod import PLAD, list_detectors
 >>> [d["name"] for d in list_detectors() if d["family"] == "neighbors"]
-['Neighbors']
+['LocalReconstruction', 'Neighbors']
 """
 
 from __future__ import annotations
@@ -60,6 +60,7 @@ if TYPE_CHECKING:
         AutoEncoder,
         DeepSVDD,
         GaussianAD,
+        IsolationForest,
         LocalReconstruction,
         MemAE,
         Neighbors,
@@ -115,6 +116,7 @@ __all__ = [
     "DeepSVDD",
     "GaussianAD",
     "InvalidFileError",
+    "IsolationForest",
     "LocalReconstruction",
     "MemAE",
     "Neighbors",

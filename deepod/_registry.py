@@ -28,6 +28,7 @@ DETECTORS = {
     "IAELSTMKL": "deepod.models.one_class.iae_lstm_kl",
     "ICL": "deepod.models.self_supervised.icl",
     "IGD": "deepod.models.one_class.igd",
+    "IsolationForest": "deepod.models.density.isolation_forest",
     "LSA": "deepod.models.reconstruction.lsa",
     "LocalReconstruction": "deepod.models.density.local_reconstruction",
     "MemAE": "deepod.models.reconstruction.memae",

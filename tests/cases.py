@@ -34,6 +34,7 @@ FAST = {
         "network": MLP(hidden=(8,), batch_norm=True),
     },
     "IGD": {"epochs": 2},
+    "IsolationForest": {"n_trees": 10},
     "LSA": {"epochs": 2, "n_bins": 5, "estimation_hidden": (3,), "latent_dim": 3},
     "LocalReconstruction": {},
     # No weight is at the threshold, where rounding would decide on a jump.

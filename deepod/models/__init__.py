@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from deepod.models.density.dagmm import DAGMM
     from deepod.models.density.dsebm import DSEBM
     from deepod.models.density.gaussian_ad import GaussianAD
+    from deepod.models.density.isolation_forest import IsolationForest
     from deepod.models.density.local_reconstruction import LocalReconstruction
     from deepod.models.density.neighbors import Neighbors
     from deepod.models.density.pixel_cnn import PixelCNN
@@ -66,6 +67,7 @@ __all__ = [
     "AutoEncoder",
     "DeepSVDD",
     "GaussianAD",
+    "IsolationForest",
     "LocalReconstruction",
     "MemAE",
     "Neighbors",
