@@ -363,8 +363,8 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
         -----
         **Terms of the score** add up to the score. These detectors have them: ``AutoEncoder``,
         ``DAE``, ``MemAE``, ``E2EAE``, ``OCGAN``, ``ADGAN``, ``GaussianAD``, ``PixelCNN``,
-        ``Neighbors`` and ``LocalReconstruction``; ``VAE`` and ``SCADN`` by default; ``DCN``,
-        ``DSEBM``, ``IAEAD``, ``IAELSTMKL``, ``IGD`` and ``LSA`` with
+        ``Neighbors``, ``LocalReconstruction`` and ``IsolationForest``; ``VAE`` and ``SCADN`` by
+        default; ``DCN``, ``DSEBM``, ``IAEAD``, ``IAELSTMKL``, ``IGD`` and ``LSA`` with
         ``score_by="reconstruction"``; ``AnoRand`` with ``fusion="reconstruction"``, its default
         without labels (each squared error is divided by the norm); and
         ``NSAE(novelty_weight=0, normalize=None)``.
@@ -374,8 +374,8 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
         the row minus that of the baseline, except for the error of a quadrature with 128 nodes
         (about 0.5 % of the sum of the absolute contributions for networks with kinks; see
         ``benchmarks/README.md``). Negative contributions make a row look more normal. They take as
-        long as 100 to 400 scorings. The scores of ``Neighbors``, ``LocalReconstruction`` and
-        ``PixelCNN`` have no gradients.
+        long as 100 to 400 scorings. The scores of ``Neighbors``, ``LocalReconstruction``,
+        ``IsolationForest`` and ``PixelCNN`` have no gradients.
 
         Terms of the score show where a reconstruction fails, which need not be where the row is
         odd: on tables with few columns, an autoencoder may copy the odd value and reconstruct its
@@ -437,8 +437,8 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
         Notes
         -----
         The module is differentiable with respect to X, except for ``Neighbors``,
-        ``LocalReconstruction`` and ``PixelCNN``, whose modules raise a RuntimeError if X requires
-        gradients.
+        ``LocalReconstruction``, ``IsolationForest`` and ``PixelCNN``, whose modules raise a
+        RuntimeError if X requires gradients.
 
         Examples
         --------

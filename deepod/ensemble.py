@@ -161,7 +161,7 @@ class Consensus(Saved, PyODVocabulary):
     detectors : sequence of detectors or None, default=None
         Detectors of deepod, PyOD and scikit-learn, or scikit-learn pipelines that end in one. They
         are cloned, and every ``random_state`` that is None gets a seed. None stands for
-        ``[Neighbors(), AutoEncoder(suspects=0.3)]``.
+        ``[Neighbors(), LocalReconstruction(), IsolationForest(), AutoEncoder(suspects=0.3)]``.
     member_params : dict or None, default=None
         Hyper-parameters to set on every member of deepod, such as ``{"missing": "impute"}``.
     combination : {"max", "mean", "median"}, default="max"
@@ -485,9 +485,9 @@ class Consensus(Saved, PyODVocabulary):
 
 def default_members() -> list[BaseDetector]:
     """Return the members of ``Consensus()``."""
-    from deepod.models import AutoEncoder, Neighbors
+    from deepod.models import AutoEncoder, IsolationForest, LocalReconstruction, Neighbors
 
-    return [Neighbors(), AutoEncoder(suspects=0.3)]
+    return [Neighbors(), LocalReconstruction(), IsolationForest(), AutoEncoder(suspects=0.3)]
 
 
 class SeedEnsemble(Consensus):

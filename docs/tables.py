@@ -169,6 +169,9 @@ def ahead(there: Any, of: str) -> dict[str, dict[str, str]]:
     return found
 
 
+BEFORE = {"benchmarks/consensus.toml:before": "`Consensus`, two members (before)"}
+
+
 def oddbench_in_short() -> str:
     """Compare on tables that were kept apart: means, and AUC-ROC ahead of each other detector."""
     lines = [
@@ -179,11 +182,45 @@ def oddbench_in_short() -> str:
     parts = [common(file, protocol) for protocol in ("one-class", "unsupervised")]
     found = [(means(part, "auc_roc", "auc_pr"), ahead(part, "Consensus")) for part in parts]
     for name in found[0][0].sort_values("auc_roc", ascending=False).index:
-        line = [shown(name)]
+        line = [shown(name, BEFORE)]
         for table, differences in found:
             line += [percent(table.loc[name, "auc_roc"]), percent(table.loc[name, "auc_pr"])]
             line += [differences.get(name, {}).get("AUC-ROC", "")]
         lines.append(line)
+    return piped(lines)
+
+
+CANDIDATES = {
+    "before": "before: `Neighbors()`, `AutoEncoder(suspects=0.3)`; largest",
+    "mean": "with `LocalReconstruction()`; mean",
+    "max": "the same; largest",
+    "without-network": "`Neighbors()`, `LocalReconstruction()`; mean",
+    "forest-mean": "all three and `IsolationForest()`; mean",
+    "forest-max": "**the same; largest**",
+    "LocalReconstruction": "`LocalReconstruction()` alone",
+    "IsolationForest": "`IsolationForest()` alone",
+    "pyod:KNN": "KNN (PyOD)",
+}
+
+
+def choice() -> str:
+    """Compare the candidates for the members of ``Consensus`` with what it was before."""
+    from benchmarks.adbench import DEVELOPMENT
+
+    names = sections("consensus.toml", CANDIDATES)
+    groups = (("ADBench", True), ("OddBench", False))
+    lines = [[""], ["---"], *([text] for text in names.values())]
+    for group, adbench in groups:
+        for protocol, called in (("one-class", "clean"), ("unsupervised", "anomalies")):
+            there = rows_of("consensus_choice.jsonl")
+            there = there[there["dataset"].isin(DEVELOPMENT) == adbench]
+            there = common("consensus_choice.jsonl", protocol, set(there["dataset"]))
+            lines[0] += [f"{group}: {called}", 'less "before"']
+            lines[1] += ["--:", "--:"]
+            found, before = means(there, "auc_roc", "auc_pr"), next(iter(names))
+            for line, name in zip(lines[2:], names, strict=True):
+                line += [", ".join(percent(value) for value in found.loc[name])]
+                line += [", ".join(ahead(there, name).get(before, {}).values())]
     return piped(lines)
 
 
@@ -202,7 +239,7 @@ def consensus(file: str) -> Callable[[], str]:
         head += ["anomalies in training", "Consensus minus it", "fit, s (clean)"]
         lines = [head, ["---", *["--:"] * 5]]
         for name in found[0][0].index:
-            line = [shown(name)]
+            line = [shown(name, BEFORE)]
             for table, pr, differences in found:
                 roc = table.loc[name]
                 values = [percent(roc["auc_roc_mean"]), percent(pr.loc[name, "auc_pr"])]
@@ -911,6 +948,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "detectors in short": detectors_in_short,
     "detectors": detectors_in_full,
     "oddbench in short": oddbench_in_short,
+    "consensus, choice": choice,
     "oddbench": consensus("consensus_oddbench.jsonl"),
     "adbench, consensus": consensus("consensus_adbench.jsonl"),
     "study, clean": study("study_one_class.jsonl", "one-class"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -23,8 +24,9 @@ class IsolationForest(BaseDetector):
     """Isolation forest: rows that few random splits set apart score high; no network is trained.
 
     Each tree divides some training rows again and again, each time at a random value of a random
-    feature, until each is alone. The score of a row is ``2 ** -(E[h] / c)``: h is the number of
-    splits on its way through a tree, c the number for a row like the others.
+    feature, until each row is alone or the tree is as deep as that takes on average. The score of
+    a row is ``2 ** -(E[h] / c)``: h is the number of splits on its way through a tree, c the number
+    for a row like the others.
 
     Notes
     -----
@@ -35,9 +37,8 @@ class IsolationForest(BaseDetector):
     **When it fails.** Where a row is odd by the dependence between features alone, or in a gap
     between normal rows. With clean training rows, it is behind :class:`Neighbors`.
 
-    **Departures from the paper.** None in the score. The paper calls the share of anomalies of a
-    row's path "anomaly score" in the same way; features that are constant in a node are not chosen,
-    as in other libraries.
+    **Departures from the paper.** A feature that is constant within a node is not chosen to divide
+    it, as in other libraries.
 
     **Contributions.** Each split changes the expected length of the path. The score of a row is
     divided among its features by the sum of the changes that made its path shorter.
@@ -152,27 +153,28 @@ class _Forest(StartsFromRows):
             counts[below] = np.bincount(at, minlength=2 * inner + 1)[below]
             depths[2 * parents + 1] = depths[2 * parents + 2] = depths[parents] + split
         length = depths + _of_others(counts)
-        for node in range(inner - 1, -1, -1):
-            pair = slice(2 * node + 1, 2 * node + 3)
-            if counts[node] > 0:
-                length[node] = np.average(length[pair], weights=counts[pair])
+        for level in reversed(range(self.depth)):
+            parents = np.arange(2**level - 1, 2 ** (level + 1) - 1)
+            pairs = 2 * parents[:, None] + [1, 2]
+            total = (counts[pairs] * length[pairs]).sum(1)
+            length[parents] = total / np.maximum(counts[parents], 1)
         return feature, border, length / max(float(_of_others(np.array([len(rows)]))[0]), 1.0)
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the scores of samples (B, *shape)."""
         x = x.flatten(1)
         blocks = in_blocks(x, 4 * len(self.feature))
-        return torch.cat([2 ** -self._paths(block)[-1].mean(1) for block in blocks])
+        return torch.cat([2 ** -self._paths(block)[-1].double().mean(1) for block in blocks])
 
     def contributions(self, x: Tensor) -> Tensor:
         """Divide the scores of samples among their values by what made their paths shorter."""
         x = x.flatten(1)
         lengths, features = self._paths(x), self._features(x)
         parts = x.new_zeros(x.shape, dtype=torch.float64)
-        for before, after, feature in zip(lengths, lengths[1:], features, strict=True):
-            parts.scatter_add_(1, feature, before - after)
+        for (before, after), feature in zip(pairwise(lengths), features, strict=True):
+            parts.scatter_add_(1, feature, (before - after).double())
         parts = parts.clamp(min=0) + _FEWEST
-        scores = 2 ** -lengths[-1].mean(1, keepdim=True)
+        scores = 2 ** -lengths[-1].double().mean(1, keepdim=True)
         return (parts / parts.sum(1, keepdim=True) * scores).unflatten(1, self.shape)
 
     def _nodes(self, x: Tensor) -> list[Tensor]:
@@ -180,7 +182,7 @@ class _Forest(StartsFromRows):
         trees, inner = self.feature.shape
         feature, border = self.feature.flatten(), self.border.flatten()
         first = torch.arange(trees, device=x.device) * inner
-        found = [torch.zeros(len(x), trees, dtype=torch.long, device=x.device)]
+        found = [torch.zeros_like(x[:, :1], dtype=torch.long).expand(-1, trees)]
         for _ in range(self.depth):
             at = found[-1] + first
             found.append(2 * found[-1] + 1 + (x.gather(1, feature[at]) > border[at]).long())
