@@ -132,7 +132,8 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
     except torch.onnx.OnnxExporterError as error:
         reason = str(error.__cause__).strip().partition("\n")[0]
         raise RuntimeError(
-            f"The score of {type(detector).__name__} cannot be written as an ONNX graph: {reason}"
+            f"The score of {type(detector).__name__} cannot be written as an ONNX graph: {reason} "
+            f"Upgrade torch, if this one ({torch.__version__}) is older than 2.13, which is tested."
         ) from error
     assert program is not None  # only the old exporter returns None
     model = program.model_proto
