@@ -162,43 +162,30 @@ class _Forest(StartsFromRows):
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the scores of samples (B, *shape)."""
-        x = x.flatten(1)
-        blocks = in_blocks(x, 4 * len(self.feature))
-        return torch.cat([2 ** -self._paths(block)[-1].double().mean(1) for block in blocks])
+        blocks = in_blocks(x.flatten(1), 4 * len(self.feature))
+        lengths = [self.length.gather(1, self._nodes(block)[-1]) for block in blocks]
+        return torch.cat([2 ** -length.double().mean(0) for length in lengths])
 
     def contributions(self, x: Tensor) -> Tensor:
         """Divide the scores of samples among their values by what made their paths shorter."""
         x = x.flatten(1)
-        lengths, features = self._paths(x), self._features(x)
-        parts = x.new_zeros(x.shape, dtype=torch.float64)
-        for (before, after), feature in zip(pairwise(lengths), features, strict=True):
-            parts.scatter_add_(1, feature, (before - after).double())
-        parts = parts.clamp(min=0) + _FEWEST
-        scores = 2 ** -lengths[-1].double().mean(1, keepdim=True)
-        return (parts / parts.sum(1, keepdim=True) * scores).unflatten(1, self.shape)
+        parts = torch.zeros_like(x.T, dtype=torch.float64)
+        for before, after in pairwise(self._nodes(x)):
+            change = self.length.gather(1, before) - self.length.gather(1, after)
+            parts.scatter_add_(0, self.feature.gather(1, before), change.double())
+        shares = parts.T.clamp(min=0) + _FEWEST
+        shares = shares / shares.sum(1, keepdim=True)
+        return (shares * self(x).unsqueeze(1)).unflatten(1, self.shape)
 
     def _nodes(self, x: Tensor) -> list[Tensor]:
-        """Return the nodes of samples (B, values) on each level, (B, trees), counted over trees."""
-        trees, inner = self.feature.shape
-        feature, border = self.feature.flatten(), self.border.flatten()
-        first = torch.arange(trees, device=x.device) * inner
-        found = [torch.zeros_like(x[:, :1], dtype=torch.long).expand(-1, trees)]
+        """Return the nodes on the way of samples (B, values), (trees, B) for each level."""
+        columns = x.T
+        found = [torch.zeros_like(columns[:1], dtype=torch.long).expand(len(self.feature), -1)]
         for _ in range(self.depth):
-            at = found[-1] + first
-            found.append(2 * found[-1] + 1 + (x.gather(1, feature[at]) > border[at]).long())
+            values = columns.gather(0, self.feature.gather(1, found[-1]))
+            further = values > self.border.gather(1, found[-1])
+            found.append(2 * found[-1] + 1 + further.long())
         return found
-
-    def _paths(self, x: Tensor) -> list[Tensor]:
-        """Return the expected lengths of the paths of samples on each level, (B, trees)."""
-        trees, nodes = self.length.shape
-        first = torch.arange(trees, device=x.device) * nodes
-        return [self.length.flatten()[node + first] for node in self._nodes(x)]
-
-    def _features(self, x: Tensor) -> list[Tensor]:
-        """Return the features that divide on each level on the way of samples, (B, trees)."""
-        trees, inner = self.feature.shape
-        first = torch.arange(trees, device=x.device) * inner
-        return [self.feature.flatten()[node + first] for node in self._nodes(x)[:-1]]
 
 
 def _of_others(counts: np.ndarray) -> np.ndarray:
