@@ -191,7 +191,7 @@ def oddbench_in_short() -> str:
 
 
 CANDIDATES = {
-    "before": "before: `Neighbors()`, `AutoEncoder(suspects=0.3)`; largest",
+    "before": "before: `Neighbors()`, `AutoEncoder(suspects=0.3)`; largest tail",
     "mean": "with `LocalReconstruction()`; mean",
     "max": "the same; largest",
     "without-network": "`Neighbors()`, `LocalReconstruction()`; mean",
@@ -215,7 +215,7 @@ def choice() -> str:
             there = rows_of("consensus_choice.jsonl")
             there = there[there["dataset"].isin(DEVELOPMENT) == adbench]
             there = common("consensus_choice.jsonl", protocol, set(there["dataset"]))
-            lines[0] += [f"{group}: {called}", 'less "before"']
+            lines[0] += [f"{group}: {called}", "ahead"]
             lines[1] += ["--:", "--:"]
             found, before = means(there, "auc_roc", "auc_pr"), next(iter(names))
             for line, name in zip(lines[2:], names, strict=True):
