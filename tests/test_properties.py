@@ -18,7 +18,6 @@ import deepod
 from deepod.networks import MLP
 
 from .cases import IN_TURNS, NAMES_AND_KINDS, fast
-from .test_contract import TOLERANCE
 
 FEW, MANY = 4, 100
 FEW_OR_MANY = [
@@ -234,9 +233,11 @@ def test_score__any_rows__neighbours_do_not_matter(name, kind, examples):
         scores = detector.decision_function(X)
         order = np.random.default_rng(rows.seed).permutation(len(X))
         shuffled = detector.decision_function(X[order], batch_size=size)
-        np.testing.assert_allclose(shuffled, scores[order], **TOLERANCE)
+        # A small score may be the difference of terms as large as those of other rows.
+        rounding = {"rtol": 1e-6, "atol": 1e-6 * max(1.0, np.median(np.abs(scores)))}
+        np.testing.assert_allclose(shuffled, scores[order], **rounding)
         alone = detector.decision_function(X[order[:1]])
-        np.testing.assert_allclose(alone, scores[order[:1]], **TOLERANCE)
+        np.testing.assert_allclose(alone, scores[order[:1]], **rounding)
 
 
 def round_trips(detector):
