@@ -191,7 +191,9 @@ def test_next_to_pyod__one_list__same_interface():
     for detector in [*(fast(name) for name in NAMES), IForest(random_state=0)]:
         detector.fit(X)
         assert detector.decision_function(X).shape == (40,)
-        assert set(detector.predict(X)) == {0, 1}
+        # Not always both: scored as a new one, a training row may be its own neighbour.
+        assert set(detector.predict(X)) <= {0, 1}
+        assert set(detector.labels_) == {0, 1}
         assert detector.labels_.sum() == 4
 
 

@@ -37,7 +37,8 @@ class LocalReconstruction(BaseDetector):
     a = ``ridge`` times the sum of the squares of C, the squared score of a row x is the least
     ``|x - m - C'w|^2 + a |w|^2`` over the weights w. It is the squared distance of x from m, less
     in the directions in which the neighbours differ. A training row is scored without itself, so
-    that ``contamination`` holds for new rows too.
+    that ``contamination`` holds for new rows too. Scored again as a new row, it is one of its own
+    neighbours and scores low: ``labels_`` and ``decision_scores_`` are those of training rows.
 
     **Not in the sources.** Roweis and Saul, and Kang and Cho, have weights that add up to one, as
     here, and the same form of penalty against weights that are not unique; they take the error
