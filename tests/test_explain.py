@@ -53,6 +53,7 @@ SUMS = [
     ("IAELSTMKL", {"score_by": "reconstruction"}),
     ("IGD", {"score_by": "reconstruction"}),
     ("LSA", {"score_by": "reconstruction"}),
+    ("IsolationForest", {}),
     ("LocalReconstruction", {}),
     ("MemAE", {}),
     ("NSAE", {"novelty_weight": 0, "normalize": None}),
