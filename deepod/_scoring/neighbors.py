@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 from deepod._scoring.tails import Tail
-from deepod.networks import StartsFromRows
+from deepod.networks import KeepsRows, StartsFromRows
 from deepod.types import Shape
 
 _BLOCK_VALUES = 1 << 20  # distances, and differences, in memory at once
@@ -17,7 +17,7 @@ _IQR_OF_NORMAL = 1.349  # interquartile range of a normal distribution of varian
 _GRID = 512  # values that stand for all of a feature
 
 
-class References(StartsFromRows):
+class References(StartsFromRows, KeepsRows):
     """Training rows, and the distances of samples from them in three scalings at two scales.
 
     In the three scalings, each feature is divided by its range, divided by its interquartile range,
@@ -38,7 +38,7 @@ class References(StartsFromRows):
         Largest number of rows to keep.
     """
 
-    holds_rows = True  # of training: whoever has the module may read them
+    per_row = ("picks", "rows", "ranked")
 
     rows: Tensor  # (n, values)
     ranked: Tensor  # (n, values), the same in the third scaling
@@ -89,10 +89,7 @@ class References(StartsFromRows):
         tails = self._tails(parts.sum(-1))
         score, which = tails.max(1)
         behind = parts[torch.arange(len(x), device=x.device), which]
-        whole = behind.sum(-1, keepdim=True)
-        even = torch.full_like(behind, 1 / behind.shape[1])
-        shares = torch.where(whole > 0, behind / whole, even)
-        return (shares.double() * score.unsqueeze(-1)).unflatten(1, self.shape)
+        return divided(score, behind).unflatten(1, self.shape)
 
     def _tails(self, distances: Tensor) -> Tensor:
         pairs = zip(self.tails, distances.unbind(1), strict=True)
@@ -133,14 +130,6 @@ class References(StartsFromRows):
             below = torch.searchsorted(self.grid, columns)
             up_to = torch.searchsorted(self.grid, columns, right=True)
         return self.quantiles[below + up_to].T
-
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        """Load a state with another number of stored rows."""
-        n = len(state_dict.get(prefix + "picks", self.picks))
-        if 0 < n < len(self.picks):
-            self.picks, self.rows = self.picks[:n].clone(), self.rows[:n].clone()
-            self.ranked = self.ranked[:n].clone()
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def differences(x: Tensor, rows: Tensor, near: int, far: int, leave_out: bool) -> Tensor:
@@ -186,6 +175,14 @@ def differences(x: Tensor, rows: Tensor, near: int, far: int, leave_out: bool) -
     first = first.gather(1, kept.unsqueeze(-1).expand(-1, -1, x.shape[1]))
     second = torch.where(itself.view(-1, 1), second[:, 1], second[:, 0])
     return torch.cat([first, second.unsqueeze(1)], 1)
+
+
+def divided(scores: Tensor, parts: Tensor) -> Tensor:
+    """Divide scores, (B,), in the proportions of parts, (B, values); evenly if all are 0."""
+    whole = parts.sum(1, keepdim=True)
+    even = torch.full_like(parts, 1 / parts.shape[1])
+    shares = torch.where(whole > 0, parts / whole, even)
+    return shares.double() * scores.unsqueeze(1)
 
 
 def in_blocks(x: Tensor, values: int) -> Sequence[Tensor]:

@@ -9,14 +9,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from deepod.networks._spec import Network, StartsFromRows
+from deepod.networks._spec import KeepsRows, Network, StartsFromRows
 from deepod.networks.lenet import LeNet
 from deepod.networks.mlp import MLP
 from deepod.networks.prototypes import Prototypes
 from deepod.networks.recurrent import Recurrent
 from deepod.types import Shape
 
-__all__ = ["MLP", "LeNet", "Network", "Prototypes", "Recurrent", "StartsFromRows", "resolve"]
+__all__ = [
+    "MLP",
+    "KeepsRows",
+    "LeNet",
+    "Network",
+    "Prototypes",
+    "Recurrent",
+    "StartsFromRows",
+    "resolve",
+]
 
 FAMILIES: dict[str, type[Network]] = {
     "mlp": MLP,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import abc
 from numbers import Integral
-from typing import Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
@@ -107,6 +107,22 @@ class StartsFromRows(nn.Module, metaclass=abc.ABCMeta):
     @abc.abstractmethod
     def start_from_rows(self, x: Tensor) -> None:
         """Set the initial values from all training rows, (n, *shape)."""
+
+
+class KeepsRows(nn.Module):
+    """Module with training rows, or what was computed of each, in buffers named in ``per_row``."""
+
+    holds_rows = True  # whoever has the module may read them
+    per_row: ClassVar[tuple[str, ...]]
+
+    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
+        """Load a state, in which there may be fewer rows."""
+        for name in self.per_row:
+            own = self.get_buffer(name)
+            n = len(state_dict.get(prefix + name, own))
+            if 0 < n < len(own):
+                setattr(self, name, own[:n].clone())
+        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 class Members(nn.Module):

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from deepod._inputs.chunks import take
 from deepod._scoring.points import Span, covered
+from deepod.networks import KeepsRows
 from deepod.params import integer, param, parameters
 from deepod.series._base import WithoutSteps
 from deepod.series._errors import Errors
@@ -19,7 +20,7 @@ from deepod.types import Shape
 _VALUES_AT_ONCE = 1 << 21  # of windows and their neighbours
 
 
-class Kept(nn.Module):
+class Kept(KeepsRows):
     """Windows of training series.
 
     Attributes
@@ -30,7 +31,7 @@ class Kept(nn.Module):
         compared with itself.
     """
 
-    holds_rows = True  # of training: whoever has the module may read them
+    per_row = ("windows", "begins")
 
     windows: Tensor
     begins: Tensor
@@ -40,13 +41,6 @@ class Kept(nn.Module):
         self.errors = Errors(channels)  # which channels vary; distances are no errors
         self.register_buffer("windows", torch.zeros(most, values))
         self.register_buffer("begins", torch.zeros(most, dtype=torch.int64))
-
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        """Take on the number of windows that were kept."""
-        n = len(state_dict.get(prefix + "windows", self.windows))
-        if 0 < n < len(self.windows):
-            self.windows, self.begins = self.windows[:n].clone(), self.begins[:n].clone()
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 @parameters

@@ -9,10 +9,10 @@ import torch
 from sklearn.covariance import ledoit_wolf
 from torch import Tensor, nn
 
-from deepod._base import BaseDetector
+from deepod.models.density._without_steps import WithoutSteps
 from deepod.networks import StartsFromRows
 from deepod.params import fraction, one_of, param, parameters
-from deepod.types import Batch, Losses, Phase, Shape
+from deepod.types import Shape
 
 
 class _Gaussian(StartsFromRows):
@@ -57,7 +57,7 @@ class _Gaussian(StartsFromRows):
 
 
 @parameters
-class GaussianAD(BaseDetector):
+class GaussianAD(WithoutSteps):
     """Gaussian anomaly detection: the squared Mahalanobis distance from the training rows.
 
     Mean and covariance are those of the training rows, flattened. The covariance is shrunk towards
@@ -126,17 +126,9 @@ class GaussianAD(BaseDetector):
     )
     family = "density"
     paper = "Rippel et al., Gaussian Anomaly Detection in Pretrained Deep Features, 2021"
-    auto_epochs = 0
-    learns_by_heart = False
 
     def _build_module(self, shape: Shape) -> nn.Module:
         return _Gaussian(torch.Size(shape).numel(), self.pca, self.pca_variance)
-
-    def _phases(self) -> list[Phase]:
-        return []
-
-    def _loss(self, module: nn.Module, batch: Batch) -> Losses:
-        return {}
 
     def _score(self, module: Any, x: Tensor) -> Tensor:
         return module(x).square().sum(1)

@@ -4,23 +4,20 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from deepod._base import BaseDetector
-from deepod._scoring.neighbors import in_blocks
+from deepod._scoring.neighbors import divided, in_blocks
+from deepod.models.density._without_steps import WithoutSteps
 from deepod.networks import StartsFromRows
 from deepod.params import integer, param, parameters
-from deepod.types import Batch, Losses, Phase, Shape
-
-_FEWEST = 1e-12  # of a share of splits
+from deepod.types import Shape
 
 
 @parameters
-class IsolationForest(BaseDetector):
+class IsolationForest(WithoutSteps):
     """Isolation forest: rows that few random splits set apart score high; no network is trained.
 
     Each tree divides some training rows again and again, each time at a random value of a random
@@ -65,24 +62,10 @@ class IsolationForest(BaseDetector):
     )
     family = "isolation"
     paper = "Liu et al., Isolation Forest, ICDM 2008"
-    auto_epochs = 0
-    learns_by_heart = False
     has_gradients = False  # a score jumps at each split
 
     def _build_module(self, shape: Shape) -> nn.Module:
         return _Forest(shape, self.n_trees, self.rows_per_tree)
-
-    def _phases(self) -> list[Phase]:
-        return []
-
-    def _loss(self, module: nn.Module, batch: Batch) -> Losses:
-        return {}
-
-    def _score(self, module: Any, x: Tensor) -> Tensor:
-        return module(x)
-
-    def _contributions(self, module: Any, x: Tensor) -> Tensor:
-        return module.contributions(x)
 
 
 class _Forest(StartsFromRows):
@@ -173,9 +156,7 @@ class _Forest(StartsFromRows):
         for before, after in pairwise(self._nodes(x)):
             change = self.length.gather(1, before) - self.length.gather(1, after)
             parts.scatter_add_(0, self.feature.gather(1, before), change.double())
-        shares = parts.T.clamp(min=0) + _FEWEST
-        shares = shares / shares.sum(1, keepdim=True)
-        return (shares * self(x).unsqueeze(1)).unflatten(1, self.shape)
+        return divided(self(x), parts.T.clamp(min=0)).unflatten(1, self.shape)
 
     def _nodes(self, x: Tensor) -> list[Tensor]:
         """Return the nodes on the way of samples (B, values), (trees, B) for each level."""

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from deepod._base import BaseDetector
-from deepod._scoring.neighbors import differences, in_blocks, thinned
-from deepod.networks import StartsFromRows
+from deepod._scoring.neighbors import differences, divided, in_blocks, thinned
+from deepod.models.density._without_steps import AmongRows
+from deepod.networks import KeepsRows, StartsFromRows
 from deepod.params import integer, param, parameters, positive
-from deepod.types import Batch, Losses, Phase, Shape
+from deepod.types import Shape
 
 
 @parameters
-class LocalReconstruction(BaseDetector):
+class LocalReconstruction(AmongRows):
     """Locally linear reconstruction: rows that their neighbours do not reconstruct score high.
 
     Each row is reconstructed as the mean of its ``n_neighbors`` nearest training rows plus a
@@ -84,35 +83,16 @@ class LocalReconstruction(BaseDetector):
         "that is spread over them.",
     )
     scaler = "minmax"
-    family = "neighbors"
     paper = "Kang & Cho, Locally Linear Reconstruction, Pattern Recognition 2008"
-    auto_epochs = 0
-    learns_by_heart = False
-    has_gradients = False  # a score jumps where the set of the nearest rows changes
 
     def _build_module(self, shape: Shape) -> nn.Module:
         return _Reconstruction(shape, self.n_neighbors, self.ridge, self.max_rows)
 
-    def _phases(self) -> list[Phase]:
-        return []
 
-    def _loss(self, module: nn.Module, batch: Batch) -> Losses:
-        return {}
-
-    def _score(self, module: Any, x: Tensor) -> Tensor:
-        return module(x)
-
-    def _score_trained(self, module: Any, x: Tensor) -> Tensor:
-        return module(x, leave_out=True)
-
-    def _contributions(self, module: Any, x: Tensor) -> Tensor:
-        return module.contributions(x)
-
-
-class _Reconstruction(StartsFromRows):
+class _Reconstruction(StartsFromRows, KeepsRows):
     """Training rows, and the distance of samples from what the nearest ones reconstruct."""
 
-    holds_rows = True  # of training: whoever has the module may read them
+    per_row = ("picks", "rows")
 
     rows: Tensor  # (n, values)
     middle: Tensor  # (values,), around which products lose few digits
@@ -143,11 +123,7 @@ class _Reconstruction(StartsFromRows):
     def contributions(self, x: Tensor) -> Tensor:
         """Divide the scores of samples among their values by the squares of the errors."""
         scores, errors = self._errors(x.flatten(1), leave_out=False)
-        squares = errors.square()
-        whole = squares.sum(1, keepdim=True)
-        even = torch.full_like(squares, 1 / squares.shape[1])
-        shares = torch.where(whole > 0, squares / whole, even)
-        return (shares * scores.unsqueeze(1)).unflatten(1, self.shape)
+        return divided(scores, errors.square()).unflatten(1, self.shape)
 
     def _errors(self, x: Tensor, leave_out: bool) -> tuple[Tensor, Tensor]:
         """Return the scores of samples (B, values), and the error of each value."""
@@ -163,13 +139,6 @@ class _Reconstruction(StartsFromRows):
         errors = (from_mean - weights.mT @ others).squeeze(1)
         squares = (errors * from_mean.squeeze(1)).sum(1)  # the least sum of error and penalty
         return squares.clamp(min=torch.finfo(x.dtype).tiny).sqrt(), errors
-
-    def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        """Load a state with another number of stored rows."""
-        n = len(state_dict.get(prefix + "picks", self.picks))
-        if 0 < n < len(self.picks):
-            self.picks, self.rows = self.picks[:n].clone(), self.rows[:n].clone()
-        super()._load_from_state_dict(state_dict, prefix, *args)
 
 
 def _solve(products: Tensor, right: Tensor, ridge: float) -> Tensor:

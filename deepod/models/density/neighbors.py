@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
+from torch import nn
 
-from torch import Tensor, nn
-
-from deepod._base import BaseDetector
 from deepod._scoring.neighbors import References
+from deepod.models.density._without_steps import AmongRows
 from deepod.params import fraction, integer, param, parameters
-from deepod.types import Batch, Losses, Phase, Shape
+from deepod.types import Shape
 
 
 @parameters
-class Neighbors(BaseDetector):
+class Neighbors(AmongRows):
     """Nearest neighbours: rows far from the training rows score high; nothing is trained.
 
     A row has six distances: the mean distance to the ``n_neighbors`` nearest training rows and the
@@ -73,26 +71,7 @@ class Neighbors(BaseDetector):
         doc="Training rows that are kept for comparison, at most: of more, a random subset that is "
         "spread over them.",
     )
-    family = "neighbors"
     paper = "Ramaswamy et al., Efficient Algorithms for Mining Outliers, SIGMOD 2000"
-    auto_epochs = 0
-    learns_by_heart = False
-    has_gradients = False
 
     def _build_module(self, shape: Shape) -> nn.Module:
         return References(shape, self.n_neighbors, self.far, self.max_rows)
-
-    def _phases(self) -> list[Phase]:
-        return []
-
-    def _loss(self, module: nn.Module, batch: Batch) -> Losses:
-        return {}
-
-    def _score(self, module: Any, x: Tensor) -> Tensor:
-        return module(x)
-
-    def _score_trained(self, module: Any, x: Tensor) -> Tensor:
-        return module(x, leave_out=True)
-
-    def _contributions(self, module: Any, x: Tensor) -> Tensor:
-        return module.contributions(x)
