@@ -36,7 +36,7 @@ def test_as_module__every_detector__scores_and_gradients(name, kind):
     x = torch.from_numpy(X)
     x.requires_grad_()
     if not detector.has_gradients:
-        with pytest.raises(RuntimeError, match=f"{name} are ranks"):
+        with pytest.raises(RuntimeError, match=f"score of {name} has no gradients"):
             module(x)
         with torch.no_grad():
             module(x)
@@ -89,7 +89,7 @@ def test_as_module__ensemble_with_ranks__scores_and_refuses_gradients():
     one.fit(in_units("table"))
     X, module = in_units("table", 9, seed=1), one.as_module()
     assert_scores_alike(module, one, X)
-    with pytest.raises(RuntimeError, match="Neighbors are ranks"):
+    with pytest.raises(RuntimeError, match="score of Neighbors has no gradients"):
         module(torch.from_numpy(X).requires_grad_())
 
 

@@ -77,9 +77,8 @@ class Scores(nn.Module):
         """Compute the scores of :meth:`deepod.BaseDetector.decision_function`."""
         if X.requires_grad and torch.is_grad_enabled() and not self.hooks.has_gradients:
             raise RuntimeError(
-                f"The scores of {type(self.hooks).__name__} are ranks, jump, or are "
-                "computed from rounded values, and have no gradients; use explain to get the "
-                "contribution of each value."
+                f"The score of {type(self.hooks).__name__} has no gradients, as it is not a smooth "
+                "function of the values; use explain to get the contribution of each value."
             )
         if tuple(X.shape[1:]) not in (self.sample_shape, self.row_shape):
             raise ValueError(
