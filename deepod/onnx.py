@@ -124,7 +124,7 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
                 dynamo=True,
                 input_names=["X"],
                 output_names=["scores"] if graph.threshold is None else ["scores", "labels"],
-                dynamic_shapes=({0: torch.export.Dim("n")},),
+                dynamic_shapes=({0: torch.export.Dim("n", min=2)},),
                 custom_translation_table={torch.ops.aten.log_sigmoid.default: _log_sigmoid},
                 opset_version=OPSET,
                 verbose=False,

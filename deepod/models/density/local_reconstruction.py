@@ -131,14 +131,23 @@ class _Reconstruction(StartsFromRows, KeepsRows):
         found = differences(x - self.middle, rows, self.near, 1, leave_out)[:, :-1].double()
         from_mean = found.mean(1, keepdim=True)
         others = from_mean - found  # of the neighbours from their mean, (B, near, values)
-        products = others @ others.mT
+        products = _products(others)
         total = products.diagonal(dim1=1, dim2=2).sum(1).view(-1, 1, 1)
         # Neighbours that are all alike give nothing to combine, and no weights.
         unit = torch.where(total > 0, total, 1.0)
-        weights = _solve(products / unit, others @ from_mean.mT / unit, self.ridge)
-        errors = (from_mean - weights.mT @ others).squeeze(1)
+        right = (others * from_mean).sum(2, keepdim=True)
+        weights = _solve(products / unit, right / unit, self.ridge)
+        errors = from_mean.squeeze(1) - (weights * others).sum(1)
         squares = (errors * from_mean.squeeze(1)).sum(1)  # the least sum of error and penalty
         return squares.clamp(min=torch.finfo(x.dtype).tiny).sqrt(), errors
+
+
+def _products(rows: Tensor) -> Tensor:
+    """Return the inner products of rows with each other, (B, k, k), given (B, k, values)."""
+    if not torch.compiler.is_exporting():
+        return rows @ rows.mT
+    # onnxruntime before 1.26 has no product with a transposed matrix in float64.
+    return torch.stack([(rows * row.unsqueeze(1)).sum(2) for row in rows.unbind(1)], 1)
 
 
 def _solve(products: Tensor, right: Tensor, ridge: float) -> Tensor:
