@@ -841,20 +841,28 @@ PUBLISHED = {
 
 
 def published(kind: str) -> Callable[[], str]:
-    """Show four methods among published figures, some of which are shown, all of which count."""
+    """Show detectors among published figures, some of which are shown, all of which count."""
 
     def table() -> str:
         from deepod.bench.reporting import tables
 
-        there = common(f"published-{kind}.jsonl", f"published-{kind}")
-        found = tables.with_published(there, RESULTS / f"livernoche2024-{kind}.csv")[1]
-        head = ["", f"mean rank among {len(found)}", "mean AUC-ROC"]
-        lines = [head, ["---", "--:", "--:"]]
-        for name, line in found.sort_values("rank").iterrows():
-            short = str(name).removesuffix(" (published)")
-            if line["here"] or short in PUBLISHED[kind].split():
-                text = f"**{shown(short)}**" if line["here"] else f"{short}, published"
-                lines.append([text, f"{line['rank']:.1f}", f"{line['mean']:.1f}"])
+        there = rows_of(f"published-{kind}.jsonl")
+        sets = there.groupby("detector")["dataset"].agg(frozenset)
+        if len(set(sets)) > 1:
+            raise ValueError(f"published-{kind}: not all detectors have the same datasets")
+        scores, means = tables.with_published(there, RESULTS / f"livernoche2024-{kind}.csv")
+        ours = [str(name) for name in means.index[means["here"]]]
+        theirs = scores.drop(columns=ours)
+        ranks = dict(theirs.rank(axis=1, ascending=False).mean())
+        for name in ours:  # each alone among theirs
+            among = theirs.assign(**{name: scores[name]})
+            ranks[name] = among.rank(axis=1, ascending=False)[name].mean()
+        lines = [["", "mean rank", "mean AUC-ROC"], ["---", "--:", "--:"]]
+        for name in sorted(means.index, key=lambda name: ranks[name]):
+            short = name.removesuffix(" (published)")
+            if name in ours or short in PUBLISHED[kind].split():
+                text = f"**{shown(short)}**" if name in ours else f"{short}, published"
+                lines.append([text, f"{ranks[name]:.1f}", f"{means['mean'][name]:.1f}"])
         return piped(lines)
 
     return table
@@ -984,6 +992,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "series": series,
     "series, three more": series_of_the_second_half,
     "stationary": printed("stationary", "stationary.jsonl"),
+    "survey": printed("survey", "survey.jsonl"),
     "series, differences": differences_of_series,
     "speed": speed,
     "speed, steps": steps,

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 pytest.importorskip("pandas")
-from benchmarks import _common, explain, side_by_side, thresholds, trust
+from benchmarks import _common, explain, side_by_side, survey, thresholds, trust
 from deepod import bench
 from deepod.bench import detectors, rows, runner
 
@@ -200,3 +200,26 @@ def test_onnx__rows_and_table(tmp_path, capsys):
     assert row["rows"] == 300
     assert min(row["export"], *row["one"].values(), *row["all"].values()) > 0
     assert "| DeepSVDD | table |" in capsys.readouterr().out
+
+
+# --- the survey's table ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flagged", "beta", "tolerance", "expected"),
+    [
+        ([2, 3, 6], 1.0, None, 2 / 3),  # two of three are right, two of three are found
+        ([2, 3, 4], 1.0, None, 1.0),
+        ([2], 0.1, None, 1.01 / 3 / (0.01 + 1 / 3)),  # precision 1, recall 1/3
+        ([2], 1.0, 0, 1.0),  # any point of the event
+        ([1], 1.0, 0, 0.0),
+        ([1], 1.0, 1, 1.0),
+        ([0, 4], 1.0, 1, 2 * 0.5 / 1.5),  # precision 1/2, recall 1
+        ([], 1.0, 1, 0.0),
+    ],
+)
+def test_f_score__points_and_events__by_hand(flagged, beta, tolerance, expected):
+    y, found = np.zeros(10, bool), np.zeros(10, bool)
+    y[2:5] = True
+    found[flagged] = True
+    assert survey.f_score(y, found, beta, tolerance) == pytest.approx(expected)
