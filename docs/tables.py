@@ -1005,6 +1005,8 @@ TABLES: dict[str, Callable[[], str]] = {
     "series": series,
     "series, three more": series_of_the_second_half,
     "stationary": printed("stationary", "stationary.jsonl"),
+    "series, beside PyOD": printed("series_speed", "series_speed.jsonl"),
+    "series, growth": printed("series_speed", "series_speed.jsonl", part=1),
     "survey": printed("survey", "survey.jsonl"),
     "series, differences": differences_of_series,
     "speed": speed,
