@@ -120,6 +120,8 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
     has_graph: ClassVar[bool] = True
     # The class that carries out a fit, where it is not Fit.
     _fit_kind: ClassVar[type[Fit] | None] = None
+    # What network="auto" chooses for images.
+    auto_of_images: ClassVar[str] = "lenet"
     # Whether network="auto" chooses a network with BatchNorm.
     auto_batch_norm: ClassVar[bool] = False
 
@@ -176,7 +178,8 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
 
     def _network(self, shape: Shape) -> Network:
         """Return the description of the network that ``network`` stands for."""
-        network = resolve(self.network, shape)
+        images = self.network == "auto" and len(shape) == 3
+        network = resolve(self.auto_of_images if images else self.network, shape)
         if self.auto_batch_norm and self.network == "auto" and "batch_norm" in network.get_params():
             network.set_params(batch_norm=True)
         return network

@@ -36,12 +36,13 @@ class PLAD(Perturbation):
     direction, and f cuts off one side of the data; which side depends on the initial weights.
     Changes chosen on development datasets cure that (``benchmarks/README.md``).
     ``symmetry="random_signs"`` perturbs in all directions, ``reach`` at several distances, and
-    several members are averaged. On tables f is :class:`deepod.networks.Prototypes`, whose logit
-    grows with the distance from the data. It starts as a density estimate, to which most of the
+    several members are averaged. On tables and images f is :class:`deepod.networks.Prototypes`,
+    whose logit grows with the distance from the data. It starts as a density estimate, to which most of the
     quality is due; learning adds to it.
 
-    **Wide tables.** With more than 128 columns, rows are seen and perturbed along 128 random
-    directions, others for each of three members, so that the cost hardly grows with the columns.
+    **Wide tables, and images.** With more than 128 values, samples are seen and perturbed along
+    128 random directions, others for each of three members, so that the cost hardly grows with the
+    values.
     ``network="prototypes", n_members=5`` sees all columns, and takes far longer.
 
     **Left open by the paper.** The widths of g and the weight of the KL divergence. With the
@@ -98,8 +99,9 @@ class PLAD(Perturbation):
     auto_steps = 250
 
     def _network(self, shape: Shape) -> Network:
-        table = self.network == "auto" and len(shape) == 1
-        return Prototypes(n_directions=128) if table else super()._network(shape)
+        if self.network == "auto" and len(shape) != 2:
+            return Prototypes(n_directions=128)
+        return super()._network(shape)
 
     def _seen(self, shape: Shape) -> Shape:
         """Return the shape of what f sees and g perturbs: a sample's, or that along directions."""
