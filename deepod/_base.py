@@ -121,7 +121,7 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
     # The class that carries out a fit, where it is not Fit.
     _fit_kind: ClassVar[type[Fit] | None] = None
     # What network="auto" chooses for images.
-    auto_of_images: ClassVar[str] = "lenet"
+    auto_of_images: ClassVar[str] = "mlp"
     # Whether network="auto" chooses a network with BatchNorm.
     auto_batch_norm: ClassVar[bool] = False
 

@@ -321,7 +321,7 @@ def test_fit_many__members_that_stop__recorded_anew_in_the_mode_of_training():
     ("settings", "data"),
     [
         ({"network": Recurrent(hidden=(4,))}, samples("windows")),
-        ({}, samples("images")),
+        ({"network": "lenet"}, samples("images")),
     ],
     ids=["recurrent", "images"],
 )

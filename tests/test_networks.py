@@ -139,7 +139,7 @@ def test_lenet__sizes__are_those_of_deep_svdd():
 def test_resolve__auto__by_the_shape_of_a_sample():
     assert isinstance(resolve("auto", (5,)), MLP)
     assert isinstance(resolve("auto", (10, 3)), Recurrent)
-    assert isinstance(resolve("auto", (1, 8, 8)), LeNet)
+    assert isinstance(resolve("auto", (1, 8, 8)), MLP)
     assert isinstance(resolve("mlp", (1, 8, 8)), MLP)
     spec = MLP(hidden=(3,))
     assert resolve(spec, (5,)) is spec

@@ -1,8 +1,8 @@
 """Networks that methods are built from, described by sizes and built to fit the data.
 
 ``network="auto"`` of a detector chooses by the shape of one sample: :class:`MLP` for a table,
-:class:`Recurrent` for a window (time, channels), :class:`LeNet` for an image (channels, height,
-width).
+:class:`Recurrent` for a window (time, channels), :class:`MLP` for an image (channels, height,
+width), unless the method needs convolutions.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ FAMILIES: dict[str, type[Network]] = {
     "recurrent": Recurrent,
     "prototypes": Prototypes,
 }
-_BY_DIMENSIONS = {1: "mlp", 2: "recurrent", 3: "lenet"}
+_BY_DIMENSIONS = {1: "mlp", 2: "recurrent", 3: "mlp"}
 
 
 def resolve(network: str | Network, shape: Shape) -> Network:

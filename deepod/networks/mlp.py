@@ -16,7 +16,7 @@ from deepod.types import Shape
 class MLP(Network):
     """Multi-layer perceptron: a network of fully connected layers.
 
-    It is what ``network="auto"`` stands for on tables. Images and windows are flattened.
+    It is what ``network="auto"`` stands for on tables and images. Images and windows are flattened.
 
     Examples
     --------

@@ -42,6 +42,7 @@ class GAN(Coded):
     inputs = ("table", "images")
     auto_steps = 1000
     auto_epochs = 200
+    auto_of_images = "lenet"
     # The search follows gradients, which no graph of operators holds.
     has_graph = False
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from deepod._base import BaseDetector
-from deepod.networks import MLP, LeNet, Network
+from deepod.networks import MLP, Network
 from deepod.networks.layers import drawn_by, squared_error, without_cudnn
 from deepod.params import integer, one_of, param, parameters, real
 from deepod.types import Batch, Losses, Shape
@@ -126,7 +126,7 @@ class DSEBM(BaseDetector):
 
     def _network(self, shape: Shape) -> Network:
         if self.network == "auto":
-            return (LeNet if len(shape) == 3 else MLP)(activation="softplus")
+            return MLP(activation="softplus")
         network = super()._network(shape)
         has_norm = "batch_norm" in network.get_params()
         return clone(network).set_params(batch_norm=False) if has_norm else network

@@ -37,8 +37,8 @@ class PLAD(Perturbation):
     Changes chosen on development datasets cure that (``benchmarks/README.md``).
     ``symmetry="random_signs"`` perturbs in all directions, ``reach`` at several distances, and
     several members are averaged. On tables and images f is :class:`deepod.networks.Prototypes`,
-    whose logit grows with the distance from the data. It starts as a density estimate, to which most of the
-    quality is due; learning adds to it.
+    whose logit grows with the distance from the data. It starts as a density estimate, to which
+    most of the quality is due; learning adds to it.
 
     **Wide tables, and images.** With more than 128 values, samples are seen and perturbed along
     128 random directions, others for each of three members, so that the cost hardly grows with the

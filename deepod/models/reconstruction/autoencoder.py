@@ -11,8 +11,8 @@ class AutoEncoder(Reconstruction):
     """Autoencoder: a network that squeezes a row into a short code and rebuilds it.
 
     It learns to rebuild the training rows. The score of a row is its mean squared error after
-    rebuilding. With images and its default network it is the convolutional autoencoder (CAE) that
-    papers compare with.
+    rebuilding. With ``network="lenet"`` it is the convolutional autoencoder (CAE) that papers of
+    images compare with.
 
     Notes
     -----

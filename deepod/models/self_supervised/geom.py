@@ -103,6 +103,7 @@ class GEOM(BaseDetector):
     paper = "Golan & El-Yaniv, Deep AD Using Geometric Transformations, NeurIPS 2018"
     auto_steps = 200
     auto_epochs = 60
+    auto_of_images = "lenet"
 
     def _places(self, shape: Shape) -> Tensor:
         """Return where each value of each transformed sample comes from, (T, values)."""

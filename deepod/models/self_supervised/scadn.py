@@ -117,6 +117,7 @@ class SCADN(ErrorMaps):
     paper = "Yan et al., Learning Semantic Context from Normal Samples, AAAI 2021"
     auto_steps, auto_epochs = 300, 60
     auto_batch_norm = True
+    auto_of_images = "lenet"
 
     def _widths(self, shape: Shape) -> list[int]:
         side = min(shape[1:]) if len(shape) == 3 else shape[0]
