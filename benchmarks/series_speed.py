@@ -8,7 +8,8 @@ units, windows of 50 points, batches of 32, Adam; three channels. PyOD's learns 
 each window, ours one from each point of a chunk; PyOD's scores a window for each point, ours passes
 over chunks. Both do all else that their ``fit`` does: errors, threshold.
 
-**As points grow**: default settings, 19 channels, fit and score of as many points.
+**As points grow**: default settings, 38 channels, fit and score of as many points; the memory that
+the process allocates meanwhile.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ import numpy as np
 import torch
 
 from benchmarks import _common
+from benchmarks.memory import peak_of
 from deepod import series
 from deepod.bench import environment
 from deepod.bench.reporting.tables import pipe_table
@@ -31,7 +33,7 @@ from deepod.bench.reporting.tables import pipe_table
 WINDOW, UNITS, BATCH, CHANNELS = 50, 64, 32, 3
 TRAINING, NEW, EPOCHS_OF_PYOD = 2_000, 10_000, 5
 GROWING = ("RidgeAR", "LSTMAD", "WindowNeighbors", "SeriesConsensus")
-POINTS, OF_GROWING = (10_000, 100_000, 1_000_000), 19
+POINTS, OF_GROWING = (10_000, 100_000, 1_000_000), 38
 
 
 class Cell(NamedTuple):
@@ -92,11 +94,23 @@ def beside(cell: Cell) -> dict[str, Any]:
 
 
 def growth(cell: Cell) -> dict[str, Any]:
-    """Fit and score as many points, and return the seconds of the processor of both."""
-    x = waves(cell.points, OF_GROWING, cell.round)
+    """Fit and score as many points.
+
+    Returns
+    -------
+    dict
+        Seconds of the processor of both, and ``mib``, the larger peak of memory beyond the series.
+    """
+    x = waves(cell.points, OF_GROWING, cell.round).astype(np.float32)
     detector = getattr(series, cell.detector)(random_state=cell.round)
-    fit = seconds(lambda: detector.fit(x))
-    return {"fit": fit, "score": seconds(lambda: detector.decision_function(x))}
+    fit: dict[str, float] = {}
+    score: dict[str, float] = {}
+    peaks = [
+        peak_of(lambda: fit.update(s=seconds(lambda: detector.fit(x)))),
+        peak_of(lambda: score.update(s=seconds(lambda: detector.decision_function(x)))),
+    ]
+    most = max(found["peak"] - found["before"] for found in peaks)
+    return {"fit": fit["s"], "score": score["s"], "mib": most}
 
 
 def measure(cell: Cell) -> dict[str, Any]:
@@ -116,13 +130,14 @@ def report(found: Sequence[dict[str, Any]]) -> str:
         )
         lines.append([name, f"{ours:.2f}", f"{theirs:.2f}", f"{ratio:.2f}"])
     head = [f"{what} of {n:,} points, s" for n in POINTS for what in ("fit", "score")]
-    grown = [["detector", *head]]
+    grown = [["detector", *head, "MiB"]]
     for name in GROWING:
         at = {row["points"]: row for row in found if row["detector"] == name and row not in own}
         cells = [
             f"{at[n][what]:.2f}" if n in at else "" for n in POINTS for what in ("fit", "score")
         ]
-        grown.append([f"`{name}`", *cells])
+        most = at[max(at)]["mib"] if at else 0
+        grown.append([f"`{name}`", *cells, f"{most:.0f}"])
     return f"{pipe_table(lines)}\n\n{pipe_table(grown)}"
 
 

@@ -1002,6 +1002,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "few labels, development": few_labels_development,
     "label errors": label_errors,
     "baselines, clean": baselines("one-class"),
+    "baselines, contaminated": baselines("unsupervised"),
     "contaminated": contaminated,
     "consensus, contaminated": more_anomalies,
     "noise": noise,
