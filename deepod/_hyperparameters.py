@@ -105,9 +105,10 @@ class Hyperparameters(Fitted):
         default="auto",
         accepts=[one_of("auto", *FAMILIES), Network],
         doc="Architecture: a name, or an object such as ``deepod.networks.MLP(hidden=(64, 32))``. "
-        "'auto' chooses an MLP for tables and images and a recurrent network for windows, unless "
-        "the notes of the method say otherwise, with BatchNorm if the class attribute "
-        "``auto_batch_norm`` is True. ``set_params(network__hidden=...)`` also works with a name; "
+        "'auto' chooses an MLP for tables and images (for images, what the class attribute "
+        "``auto_of_images`` names) and a recurrent network for windows, unless the notes of the "
+        "method say otherwise, with BatchNorm if the class attribute ``auto_batch_norm`` is True. "
+        "``set_params(network__hidden=...)`` also works with a name; "
         "with 'auto' it chooses an MLP.",
     )
     input_shape: tuple[int, ...] | list[int] | None = param(

@@ -124,6 +124,7 @@ def export(detector: Any, path: Any, dtype: str = "float64") -> None:
                 dynamo=True,
                 input_names=["X"],
                 output_names=["scores"] if graph.threshold is None else ["scores", "labels"],
+                # torch 2.9 refuses some graphs without ``min``. They take a single sample, too.
                 dynamic_shapes=({0: torch.export.Dim("n", min=2)},),
                 custom_translation_table={torch.ops.aten.log_sigmoid.default: _log_sigmoid},
                 opset_version=OPSET,
