@@ -6,7 +6,7 @@ import torch
 from sklearn.base import clone
 from torch import nn
 
-from deepod.networks import MLP, LeNet, Prototypes, Recurrent, resolve
+from deepod.networks import MLP, KeepsRows, LeNet, Prototypes, Recurrent, resolve
 
 SPECS = [
     (MLP(), (5,)),
@@ -230,3 +230,25 @@ def test_pad_to__decoder_crops_what_the_encoder_padded():
     padded = decoder[:-1](torch.randn(3, 2))
     assert padded.shape[2:] == (8, 8)
     torch.testing.assert_close(decoder[-1](padded), padded[..., 1:6, 1:7])
+
+
+class Kept(KeepsRows):
+    per_row = ("values", "places")
+
+    def __init__(self, n):
+        super().__init__()
+        self.register_buffer("values", torch.zeros(n, 2))
+        self.register_buffer("places", torch.zeros(n))
+
+
+@pytest.mark.parametrize(("values", "places"), [(3, 3), (5, 5), (3, 4), (4, 3), (5, 4), (6, 6)])
+def test_keeps_rows__a_state__fewer_rows_in_all_buffers_or_refused(values, places):
+    module = Kept(5)
+    state = {"values": torch.ones(values, 2), "places": torch.ones(places)}
+    if values == places <= 5:
+        module.load_state_dict(state)
+        assert module.values.eq(1).all()
+        assert module.values.shape == (values, 2)
+    else:
+        with pytest.raises(RuntimeError, match="mismatch"):
+            module.load_state_dict(state)

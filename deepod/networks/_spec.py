@@ -116,12 +116,12 @@ class KeepsRows(nn.Module):
     per_row: ClassVar[tuple[str, ...]]
 
     def _load_from_state_dict(self, state_dict: Any, prefix: str, *args: Any) -> None:
-        """Load a state, in which there may be fewer rows."""
-        for name in self.per_row:
-            own = self.get_buffer(name)
-            n = len(state_dict.get(prefix + name, own))
-            if 0 < n < len(own):
-                setattr(self, name, own[:n].clone())
+        """Load a state, in which there may be fewer rows: as many in all of the buffers."""
+        first, room = prefix + self.per_row[0], len(self.get_buffer(self.per_row[0]))
+        n = len(state_dict[first]) if first in state_dict else room
+        if 0 < n < room:
+            for name in self.per_row:
+                setattr(self, name, self.get_buffer(name)[:n].clone())
         super()._load_from_state_dict(state_dict, prefix, *args)
 
 
