@@ -190,6 +190,28 @@ def oddbench_in_short() -> str:
     return piped(lines)
 
 
+def four_methods() -> str:
+    """Compare the four methods with PyOD's autoencoder, on the same tables."""
+    import pandas as pd
+
+    from deepod.bench.reporting import tables
+
+    names, other = ["PLAD", "AnoRand", "NSAE", "IAELSTMKL"], "pyod:AutoEncoder"
+    lines = [["AUC-ROC, AUC-PR", "clean", "minus PyOD's", "anomalies", "minus PyOD's"]]
+    lines.append(["---", *["--:"] * 4])
+    rows = pd.concat([rows_of("oddbench_methods.jsonl"), rows_of("consensus_oddbench.jsonl")])
+    rows = rows[rows["detector"].isin([*names, other])]
+    cells: dict[str, list[str]] = {name: [] for name in [*names, other]}
+    for protocol in ("one-class", "unsupervised"):
+        there, missing = tables.split_common(rows[rows["protocol"] == protocol])
+        if len(missing):
+            raise ValueError(f"{protocol}: {len(missing)} cells are missing")
+        for name, line in means(there, "auc_roc", "auc_pr").iterrows():
+            lead = "" if name == other else ", ".join(ahead(there, str(name))[other].values())
+            cells[str(name)] += [", ".join(percent(value) for value in line), lead]
+    return piped([*lines, *([shown(name), *own] for name, own in cells.items())])
+
+
 CANDIDATES = {
     "before": "before: `Neighbors()`, `AutoEncoder(suspects=0.3)`; largest tail",
     "mean": "with `LocalReconstruction()`; mean",
@@ -993,6 +1015,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "oddbench in short": oddbench_in_short,
     "consensus, choice": choice,
     "oddbench": consensus("consensus_oddbench.jsonl"),
+    "oddbench, methods": four_methods,
     "adbench, consensus": consensus("consensus_adbench.jsonl"),
     "study, clean": study("study_one_class.jsonl", "one-class"),
     "study, contaminated": study("study_unsupervised.jsonl", "unsupervised"),
