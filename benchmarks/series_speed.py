@@ -132,7 +132,11 @@ def report(found: Sequence[dict[str, Any]]) -> str:
     head = [f"{what} of {n:,} points, s" for n in POINTS for what in ("fit", "score")]
     grown = [["detector", *head, "MiB"]]
     for name in GROWING:
-        at = {row["points"]: row for row in found if row["detector"] == name and row not in own}
+        at = {
+            row["points"]: row
+            for row in found
+            if row["part"] == "growth" and row["detector"] == name
+        }
         cells = [
             f"{at[n][what]:.2f}" if n in at else "" for n in POINTS for what in ("fit", "score")
         ]

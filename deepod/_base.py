@@ -120,8 +120,8 @@ class BaseDetector(Continues, Saved, CallbackSupport, Hyperparameters):
     has_graph: ClassVar[bool] = True
     # The class that carries out a fit, where it is not Fit.
     _fit_kind: ClassVar[type[Fit] | None] = None
-    # What network="auto" chooses for images.
-    auto_of_images: ClassVar[str] = "mlp"
+    # What network="auto" chooses for images, if it is not what it chooses elsewhere.
+    auto_of_images: ClassVar[str] = "auto"
     # Whether network="auto" chooses a network with BatchNorm.
     auto_batch_norm: ClassVar[bool] = False
 

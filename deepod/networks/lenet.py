@@ -16,7 +16,8 @@ class LeNet(Network):
 
     Its layers are those of Deep SVDD (Ruff et al., ICML 2018); its decoder enlarges images instead
     of pooling. On a processor it trains far longer than :class:`MLP`. In four detectors that were
-    compared with both on small images, it was no better (``benchmarks/README.md``, "Images").
+    compared with both on small images, it was no better on the mean, though better on some
+    classes (``benchmarks/README.md``, "Images").
 
     With ``channels=None`` an image gets one block per halving of its smaller side while at least
     4 pixels are left (at least one block, at most four), with 16, 32, ... channels for grey images

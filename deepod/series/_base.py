@@ -18,12 +18,13 @@ from deepod._inputs.settings import fixed
 from deepod._reporting import reported
 from deepod._scoring.apply import chunk_rows, finite, score
 from deepod._scoring.points import Function, Span, covered, passed_over
+from deepod._training.no_steps import NoSteps
 from deepod._training.series_fit import SeriesFit, Smallest
 from deepod._training.together import fit_all
 from deepod.params import integer, one_of, param, parameters
 from deepod.series._methods import SeriesMethods
 from deepod.series._running import Buffered, Repeated, Running, Values
-from deepod.types import Batch, Losses, Phase, Shape
+from deepod.types import Shape
 
 
 @parameters
@@ -306,14 +307,7 @@ class SeriesDetector(SeriesMethods, BaseDetector):
 
 
 @parameters
-class WithoutSteps(SeriesDetector):
+class WithoutSteps(NoSteps, SeriesDetector):
     """Detector of series that learns without steps, by ``_solve``."""
 
-    auto_epochs = 0
     _in_steps = False
-
-    def _phases(self) -> list[Phase]:
-        return []
-
-    def _loss(self, module: nn.Module, batch: Batch) -> Losses:
-        return {}

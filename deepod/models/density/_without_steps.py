@@ -4,25 +4,18 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch import Tensor, nn
+from torch import Tensor
 
 from deepod._base import BaseDetector
+from deepod._training.no_steps import NoSteps
 from deepod.params import parameters
-from deepod.types import Batch, Losses, Phase
 
 
 @parameters
-class WithoutSteps(BaseDetector):
+class WithoutSteps(NoSteps, BaseDetector):
     """Detector whose module learns by ``start_from_rows`` alone, and gives the scores itself."""
 
-    auto_epochs = 0
     learns_by_heart = False
-
-    def _phases(self) -> list[Phase]:
-        return []
-
-    def _loss(self, module: nn.Module, batch: Batch) -> Losses:
-        return {}
 
     def _score(self, module: Any, x: Tensor) -> Tensor:
         return module(x)
