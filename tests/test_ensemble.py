@@ -35,6 +35,7 @@ from deepod import (
 from deepod import ensemble as ensemble_module
 from deepod._scoring import sketch
 from deepod._training import together
+from deepod.bench import detectors
 from deepod.callbacks import EarlyStopping
 from deepod.networks import MLP, Recurrent
 from deepod.params import param, parameters
@@ -562,10 +563,22 @@ def test_consensus__of_our_own__train_side_by_side(stacks):
     assert stacks == [3]
 
 
-def test_consensus__default__neighbours_and_a_network_without_suspects():
-    members = Consensus()._unfitted()
-    assert [type(m) for m in members] == [type(m) for m in ensemble_module.default_members()]
-    assert Consensus().detectors is None
+@pytest.mark.parametrize(("novelty", "section"), [(False, "forest-max"), (True, "without-network")])
+def test_consensus__default__what_was_measured(novelty, section):
+    """The results files name the section of the settings, not the default."""
+    measured, *_ = detectors.find(f"benchmarks/consensus.toml:{section}").build(0)
+    one = Consensus(novelty=novelty, random_state=0).fit(TABLE)
+    assert one.detectors is None
+    assert [repr(m) for m in one._unfitted()] == [repr(m) for m in measured._unfitted()]
+    assert one.combination_ == measured.combination
+    np.testing.assert_array_equal(
+        one.decision_function(NEW), measured.fit(TABLE).decision_function(NEW)
+    )
+
+
+def test_consensus__combination__wins_over_novelty():
+    assert Consensus(novelty=True, combination="max").fit(TABLE).combination_ == "max"
+    assert Consensus([Neighbors()], novelty=True).fit(TABLE).combination_ == "mean"
 
 
 @pytest.mark.parametrize("combination", ["mean", "median", "max"])
@@ -624,8 +637,8 @@ def test_consensus__clone_and_get_params():
     assert twin.detectors[0] is not consensus.detectors[0]
     assert not hasattr(clone(consensus.fit(TABLE)), "members_")
     assert set(consensus.get_params(deep=False)) == {
-        *("detectors", "member_params", "combination", "contamination", "false_alarm_rate"),
-        *("n_jobs", "random_state"),
+        *("detectors", "novelty", "member_params", "combination", "contamination"),
+        *("false_alarm_rate", "n_jobs", "random_state"),
     }
 
 

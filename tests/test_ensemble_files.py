@@ -80,9 +80,11 @@ def clone_of(fitted):
     return copy
 
 
-def test_load__default_members__stay_the_default(tmp_path, monkeypatch):
-    monkeypatch.setattr(ensemble, "default_members", members)
-    one = Consensus(random_state=0).fit(X)
+@pytest.mark.parametrize("novelty", [False, True])
+def test_load__default_members__stay_the_default(tmp_path, monkeypatch, novelty):
+    if not novelty:
+        monkeypatch.setattr(ensemble, "default_members", lambda novelty: members())
+    one = Consensus(novelty=novelty, random_state=0).fit(X)
     one.save(tmp_path / "m")
     again = deepod.load(tmp_path / "m")
     assert again.detectors is None

@@ -221,7 +221,7 @@ def overview(sections: Sequence[tuple[Section, Sequence[Found]]]) -> str:
 
 
 def _by_default(found: Sequence[Found], names: Sequence[str]) -> list[str]:
-    """Write the mean of the default over all datasets, and its rows; nothing if some are missing."""
+    """Write the mean of the default, and its rows; nothing if a dataset is missing."""
     for own in found:
         if own.label == "here, by default" and all(name in own.values for name in names):
             return [f"{fmean(fmean(own.values[n]) for n in names):.1f}", f"{own.rows[0]:,}"]
