@@ -134,9 +134,16 @@ def common(file: str, protocol: str, datasets: Any = None, detectors: Any = None
     return there
 
 
+BEFORE = {"benchmarks/consensus.toml:before": "`Consensus` before"}
+# Settings of a file, and what they are by now.
+NOVELTY = "benchmarks/consensus.toml:without-network"
+NAMED = BEFORE | {NOVELTY: "`Consensus(novelty=True)`"}
+
+
 def shown(detector: str, names: dict[str, str] | None = None) -> str:
     """Write the name of a detector as texts have it."""
-    if names and detector in names:
+    names = (names or {}) | NAMED
+    if detector in names:
         return names[detector]
     if detector.startswith(PYOD):
         return f"{detector.removeprefix(PYOD)} (PyOD)"
@@ -167,9 +174,6 @@ def ahead(there: Any, of: str) -> dict[str, dict[str, str]]:
         text = f"{value:+.1f} [{low:.1f}, {high:.1f}]".replace("-0.0", "0.0").replace("+0.0", "0.0")
         found.setdefault(str(name), {})[line["metric"]] = text
     return found
-
-
-BEFORE = {"benchmarks/consensus.toml:before": "`Consensus` before"}
 
 
 def oddbench_in_short() -> str:
@@ -210,6 +214,22 @@ def four_methods() -> str:
             lead = "" if name == other else ", ".join(ahead(there, str(name))[other].values())
             cells[str(name)] += [", ".join(percent(value) for value in line), lead]
     return piped([*lines, *([shown(name), *own] for name, own in cells.items())])
+
+
+def novelty() -> str:
+    """Show by how much ``Consensus(novelty=True)`` is ahead with clean training, by group."""
+    parts = {
+        "ADBench": common("consensus_adbench.jsonl", "one-class"),
+        "OddBench": common("consensus_oddbench.jsonl", "one-class"),
+        "wide": common("consensus_wide.jsonl", "one-class"),
+    }
+    parts["wide"] = parts["wide"][parts["wide"]["dataset"].str.startswith("wide-confirmation/")]
+    found = {group: ahead(part, NOVELTY) for group, part in parts.items()}
+    names = ("Consensus", "LocalReconstruction", "Neighbors", "pyod:KNN", "pyod:AutoEncoder")
+    lines = [[f"{shown(NOVELTY)} minus", *found], ["---", *["--:"] * len(found)]]
+    for name in names:
+        lines.append([shown(name), *(", ".join(f.get(name, {}).values()) for f in found.values())])
+    return piped(lines)
 
 
 CANDIDATES = {
@@ -261,7 +281,7 @@ def consensus(file: str) -> Callable[[], str]:
         head += ["anomalies in training", "Consensus minus it", "fit, s (clean)"]
         lines = [head, ["---", *["--:"] * 5]]
         for name in found[0][0].index:
-            line = [shown(name, BEFORE)]
+            line = [shown(name)]
             for table, pr, differences in found:
                 roc = table.loc[name]
                 values = [percent(roc["auc_roc_mean"]), percent(pr.loc[name, "auc_pr"])]
@@ -1035,6 +1055,7 @@ TABLES: dict[str, Callable[[], str]] = {
     "detectors": detectors_in_full,
     "oddbench in short": oddbench_in_short,
     "consensus, choice": choice,
+    "novelty": novelty,
     "oddbench": consensus("consensus_oddbench.jsonl"),
     "oddbench, methods": four_methods,
     "adbench, consensus": consensus("consensus_adbench.jsonl"),

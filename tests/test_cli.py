@@ -290,9 +290,11 @@ def test_score__model_fitted_on_a_frame__names_with_blanks(folder):
 
 def test_score__set__literals_and_strings(folder):
     settings = ["scaler=None", "optimizer=sgd", "lr=0.01", "network__hidden=(8,)", "batch_size=64"]
+    settings += ["cross_fitting=false", "network__batch_norm=true"]
     assert fit_and_score(*(word for setting in settings for word in ("--set", setting))) == 0
     expected = deepod.AutoEncoder(epochs=1, random_state=0, scaler=None, optimizer="sgd")
-    expected.set_params(lr=0.01, network__hidden=(8,), batch_size=64).fit(TRAIN)
+    expected.set_params(lr=0.01, network__hidden=(8,), network__batch_norm=True, batch_size=64)
+    expected.set_params(cross_fitting=False).fit(TRAIN)
     np.testing.assert_array_equal(np.load("scores.npy"), expected.decision_function(NEW))
 
 

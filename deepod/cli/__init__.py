@@ -144,7 +144,8 @@ def _add_fit(commands: Any) -> None:
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="set a hyper-parameter of the detector; may be repeated",
+        help="set a hyper-parameter of the detector, to a number, true, false, a word or another "
+        "Python literal; may be repeated",
     )
     fit.add_argument(
         "--columns",
@@ -460,11 +461,11 @@ def _character(text: str) -> str:
 
 
 def _setting(text: str) -> tuple[str, Any]:
-    """Return the name and the value of NAME=VALUE; the value is a Python literal or a string."""
+    """Return the name and the value of NAME=VALUE: a Python literal, true, false or a string."""
     name, equals, value = text.partition("=")
     if not (name and equals):
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {text!r}")
-    return name, _literal(value)
+    return name, {"true": True, "false": False}.get(value, _literal(value))
 
 
 def _literal(text: str) -> Any:

@@ -26,8 +26,8 @@ class LocalReconstruction(AmongRows):
     Notes
     -----
     **When to use it.** On tables of which you know that most rows are normal, best beside
-    :class:`Neighbors`, as in :class:`Consensus`: it sees that a row leaves the surface on which the
-    rows around it lie, although it is not far from them.
+    :class:`Neighbors`, as in ``Consensus(novelty=True)``: it sees that a row leaves the surface on
+    which the rows around it lie, although it is not far from them.
 
     **When it fails.** Anomalies among the training rows reconstruct each other. Even a few that lie
     close together hide new ones; ``Neighbors`` and ``AutoEncoder(suspects=0.3)`` lose less.
