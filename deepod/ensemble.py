@@ -167,7 +167,7 @@ class Consensus(Saved, PyODVocabulary):
     novelty : bool, default=False
         Whether the training rows are known to be normal (novelty detection, in scikit-learn's
         words). The default members and the default combination are those that rank best then,
-        and take a fraction of the time. They lose much if there are anomalies among the rows.
+        and take a fraction of the time. With anomalies among the rows, they lose more.
     member_params : dict or None, default=None
         Hyper-parameters to set on every member of deepod, such as ``{"missing": "impute"}``.
     combination : {"auto", "max", "mean", "median"}, default="auto"
