@@ -134,10 +134,13 @@ def common(file: str, protocol: str, datasets: Any = None, detectors: Any = None
     return there
 
 
-BEFORE = {"benchmarks/consensus.toml:before": "`Consensus` before"}
+REFUSED = {
+    "benchmarks/consensus.toml:before": "`Consensus` before",
+    "benchmarks/consensus.toml:neighbors-forest": "`Consensus`, neighbours and forest",
+}
 # Settings of a file, and what they are by now.
 NOVELTY = "benchmarks/consensus.toml:without-network"
-NAMED = BEFORE | {NOVELTY: "`Consensus(novelty=True)`"}
+NAMED = REFUSED | {NOVELTY: "`Consensus(novelty=True)`"}
 
 
 def shown(detector: str, names: dict[str, str] | None = None) -> str:
@@ -185,7 +188,7 @@ def oddbench_in_short() -> str:
     file = "consensus_oddbench.jsonl"
     parts = [common(file, protocol) for protocol in ("one-class", "unsupervised")]
     found = [(means(part, "auc_roc", "auc_pr"), ahead(part, "Consensus")) for part in parts]
-    for name in found[0][0].sort_values("auc_roc", ascending=False).index.difference(BEFORE, False):
+    for name in found[0][0].sort_values("auc_roc", ascending=False).index.difference(REFUSED, False):
         line = [shown(name)]
         for table, differences in found:
             line += [percent(table.loc[name, "auc_roc"]), percent(table.loc[name, "auc_pr"])]
