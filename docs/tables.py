@@ -188,7 +188,8 @@ def oddbench_in_short() -> str:
     file = "consensus_oddbench.jsonl"
     parts = [common(file, protocol) for protocol in ("one-class", "unsupervised")]
     found = [(means(part, "auc_roc", "auc_pr"), ahead(part, "Consensus")) for part in parts]
-    for name in found[0][0].sort_values("auc_roc", ascending=False).index.difference(REFUSED, False):
+    order = found[0][0].sort_values("auc_roc", ascending=False).index
+    for name in order.difference(REFUSED, False):
         line = [shown(name)]
         for table, differences in found:
             line += [percent(table.loc[name, "auc_roc"]), percent(table.loc[name, "auc_pr"])]

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 from sklearn.exceptions import NotFittedError
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from deepod import AnoRand, AutoEncoder, BaseDetector, Neighbors, fit_many
 from deepod._scoring.tails import BY_HEART, Tail, as_unseen, ranked_as
@@ -14,7 +15,7 @@ from deepod.callbacks import EarlyStopping
 from deepod.networks import MLP
 from deepod.params import parameters
 
-from .cases import fast, samples
+from .cases import TRAINED, fast, samples
 from .test_engines import SMOOTH, relative
 
 X, NEW = samples(n=60), samples(n=200, seed=1)
@@ -299,3 +300,29 @@ def test_fit__own_method_that_learns_nothing_by_heart__trusted():
     assert detector.unseen_
     assert isinstance(detector, BaseDetector)
     assert detector.p_values(NEW).min() >= 1 / 61
+
+
+class Largest(TorchDispatchMode):
+    """Notes how many values the largest tensor has that is computed meanwhile."""
+
+    found = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **kwargs or {})
+        for part in out if isinstance(out, tuple | list) else (out,):
+            if isinstance(part, torch.Tensor):
+                self.found = max(self.found, part.numel())
+        return out
+
+
+@pytest.mark.parametrize("name", TRAINED)
+def test_side_by_side__with_batch_norm__no_weights_for_each_row(name):
+    """Two halves train as one stack, whose tensors are hardly larger than those of the whole."""
+    found = {}
+    for cross_fitting in (False, True):
+        network = MLP(hidden=(32, 64), batch_norm=True)
+        with Largest() as largest:
+            one = fast(name, network=network, epochs=3, cross_fitting=cross_fitting)
+            one.fit(samples(n=200))
+        found[cross_fitting] = largest.found
+    assert found[True] <= 2 * found[False]

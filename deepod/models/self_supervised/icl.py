@@ -53,11 +53,21 @@ def _unit(z: Tensor, dim: int) -> Tensor:
     return z * (z.square().sum(dim, keepdim=True) + EPS**2).rsqrt()
 
 
+class _OfWindows(nn.Linear):
+    """Linear layer on (B, windows, values), which are one dimension for it.
+
+    Members side by side would get a copy of their weights for each row after BatchNorm otherwise.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        return super().forward(input.flatten(0, 1)).unflatten(0, input.shape[:2])
+
+
 def _layers(mlp: MLP, sizes: list[int], windows: int, first: Activation) -> nn.Sequential:
     """Build layers for (B, windows, values), shared by the windows but for BatchNorm."""
     layers: list[nn.Module] = []
     for i, (inp, out) in enumerate(pairwise(sizes)):
-        layers += [nn.Linear(inp, out, bias=mlp.bias)]
+        layers += [_OfWindows(inp, out, bias=mlp.bias)]
         layers += [ACTIVATIONS[mlp.activation if i else first]()]
         if mlp.batch_norm and i < len(sizes) - 2:
             layers.append(nn.BatchNorm1d(windows))
