@@ -142,11 +142,15 @@ def test_goad__loss_and_score__by_hand(eps):
     assert terms(detector, x) == pytest.approx(expected, rel=1e-4)
 
 
-def test_goad__far_outside__the_highest_score():
-    detector = GOAD(random_state=0, cross_fitting=False).fit(X)
+@pytest.mark.parametrize("eps", [0.0, 1e-6])
+def test_goad__far_outside__the_highest_score(eps):
+    detector = GOAD(eps=eps, random_state=0, cross_fitting=False).fit(X)
     far = detector.decision_function(1e3 * X[:5])
-    np.testing.assert_allclose(far, 32 * np.log(32), rtol=1e-4)
     assert far.min() > detector.decision_scores_.max()
+    if eps:
+        np.testing.assert_allclose(far, 32 * np.log(32), rtol=1e-4)
+    else:  # still told apart
+        assert len(set(far)) == 5
 
 
 def test_goad__maps__neither_trained_nor_shared_by_seeds():

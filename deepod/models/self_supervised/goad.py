@@ -64,8 +64,9 @@ class GOAD(BaseDetector):
     the paper's code.
 
     **Score.** Minus the sum over m of log P(m), with P(k) in proportion to exp(-|z_m - c_k|^2) +
-    ``eps``. Without ``eps``, rows far outside would be told apart best; with it, what is far from
-    all centres belongs to none, and gets the highest score there is.
+    ``eps``. With ``eps`` above 0, as in the paper's text, what is far from all centres belongs to
+    none, and all such rows get the same, highest score. The paper's code has 0, as here: on
+    ADBench's development sets, the mean AUC-PR is much better.
 
     **Departures.** Centres at scoring are means over all training rows, in the paper's code over
     the batches of the last epoch. Its code has no b_m; of scaled columns, the middle of the data
@@ -73,7 +74,7 @@ class GOAD(BaseDetector):
     that wide tables start like narrow ones.
 
     **Setting.** The paper's setting for Thyroid and Arrhythmia: ``GOAD(n_transforms=32,
-    transform_dim=4, network=MLP(hidden=(), bias=False), latent_dim=8, eps=0, scaler=None,
+    transform_dim=4, network=MLP(hidden=(), bias=False), latent_dim=8, scaler=None,
     epochs=25)``, but for the betas of Adam (0.5 and 0.999 there).
 
     References
@@ -106,7 +107,7 @@ class GOAD(BaseDetector):
         default=0.1, accepts=[real(0)], doc="Weight of the triplet loss; 1 of the cross-entropy."
     )
     eps: float = param(
-        default=1e-6,
+        default=0.0,
         accepts=[real(0)],
         doc="What is added to every exp(-distance): what is far from all centres belongs to none.",
     )
