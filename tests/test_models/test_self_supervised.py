@@ -166,8 +166,9 @@ def test_goad__maps__neither_trained_nor_shared_by_seeds():
 def test_neutral__loss_and_score__by_hand(view):
     detector = small(NeuTraL, n_transforms=3, view=view, temperature=0.4).fit(X)
     x, module = scaled(detector), detector.module_
-    made = codes_of(module["transforms"], x)
-    row = x.double().numpy()
+    assert detector.offset == 0.1
+    row = x.double().numpy() + 0.1
+    made = codes_of(module["transforms"], row)
     views = {
         "residual": row + made,
         "multiplicative": row / (1 + np.exp(-made)),
@@ -191,6 +192,15 @@ def test_neutral__views__of_nothing_are_nothing():
     """No biases: a transformation cannot put the same into every row."""
     module = NeuTraL()._build_module((5,))
     assert not NeuTraL()._views(module, torch.zeros(2, 5)).any()
+
+
+def test_neutral__row_of_all_minima__not_the_highest_score():
+    """It would be 0, which has no angle; in tables of counts it may be the most common row."""
+    counts = np.random.default_rng(0).poisson(0.3, size=(200, 5)).astype(np.float32)
+    detector = small(NeuTraL, epochs=20).fit(counts)
+    assert detector.decision_function(np.zeros((1, 5))) < detector.threshold_
+    without = small(NeuTraL, epochs=20, offset=0).fit(counts)
+    assert without.decision_function(np.zeros((1, 5))) == without.decision_scores_.max()
 
 
 # --- GEOM -----------------------------------------------------------------------------------------

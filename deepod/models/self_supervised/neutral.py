@@ -10,7 +10,7 @@ from torch.nn.functional import normalize
 
 from deepod._base import BaseDetector
 from deepod.networks import MLP, Network
-from deepod.params import integer, one_of, param, parameters, positive
+from deepod.params import integer, one_of, param, parameters, positive, real
 from deepod.types import Batch, Losses, Shape
 
 
@@ -36,12 +36,15 @@ class NeuTraL(BaseDetector):
 
     **Why there are no biases, and [0, 1].** With biases, views could be constants; neither the
     networks of the views nor the default encoder have any. A row and its double then have the same
-    angles around 0, hence the scaling to [0, 1].
+    angles around 0, hence the scaling to [0, 1]. A row of all columns' minima would be 0, which has
+    no angle and the highest score: in tables of counts, it may be the most common row. Therefore
+    ``offset``, which the paper does not have, is added to every value.
 
     **Setting.** For Thyroid: ``NeuTraL(network=MLP(hidden=(24, 24, 24, 24), bias=False,
-    activation="relu"), latent_dim=24, transform_hidden=(24,), epochs=200, weight_decay=1e-5)``; for
-    Arrhythmia widths of 64, ``latent_dim=32``, ``transform_hidden=(200,)`` and ``lr=5e-4``. There,
-    training ends when the loss has not fallen for 100 epochs.
+    activation="relu"), latent_dim=24, transform_hidden=(24,), offset=0, epochs=200,
+    weight_decay=1e-5)``; for Arrhythmia widths of 64, ``latent_dim=32``,
+    ``transform_hidden=(200,)`` and ``lr=5e-4``. There, training ends when the loss has not fallen
+    for 100 epochs.
 
     References
     ----------
@@ -73,6 +76,11 @@ class NeuTraL(BaseDetector):
     temperature: float = param(
         default=0.1, accepts=[positive()], doc="What cosines are divided by in the loss."
     )
+    offset: float = param(
+        default=0.1,
+        accepts=[real(0)],
+        doc="What is added to every scaled value, so that no training row is 0.",
+    )
     scaler = "minmax"
     family, inputs = "self-supervised", ("table", "windows")
     paper = "Qiu et al., Neural Transformation Learning Beyond Images, ICML 2021"
@@ -103,6 +111,7 @@ class NeuTraL(BaseDetector):
 
     def _contrast(self, module: Any, x: Tensor) -> Tensor:
         """Return the deterministic contrastive loss of every row, (B,)."""
+        x = x + self.offset
         both = torch.cat([x.unsqueeze(0), self._views(module, x)])  # (1 + K, B, *shape)
         codes = module["encoder"](both.flatten(0, 1)).unflatten(0, both.shape[:2])
         codes = normalize(codes, dim=2).transpose(0, 1)  # (B, 1 + K, latent_dim)
