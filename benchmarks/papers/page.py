@@ -31,7 +31,8 @@ seeds. The numbers of rows that ours were trained and tested on stand beside the
 are of far fewer rows and of one seed**, and none of ours was chosen by test labels, as several of
 the printed ones were. "By default" is the detector without parameters, of images on 1,000 of
 a class ([the benchmarks](../benchmarks/README.md#images)); it mostly is another network, and was
-never meant to repeat a paper.
+never meant to repeat a paper. Settings with "not run" train convolutional networks for up to
+hundreds of epochs, which takes minutes to hours for each class on a processor.
 """
 
 # Names of rows in the papers' tables, and where each method is here.
