@@ -308,7 +308,7 @@ def test_consensus__default__gaps_filled_by_all_members_scored_and_drawn(folder,
     assert main(["fit", "train.csv", "--out", "model", *words]) == 0
     assert capsys.readouterr().out.startswith("Consensus fitted on 60 rows, threshold ")
     assert score(new="new.csv") == 0
-    members = [member.set_params(missing="impute", epochs=1) for member in default_members()]
+    members = [member.set_params(missing="impute", epochs=1) for member in default_members(False)]
     expected = deepod.Consensus(members, combination="max", random_state=0).fit(X)
     np.testing.assert_array_equal(np.load("scores.npy"), expected.decision_function(new))
     assert main(["plot", "model", "new.csv", "--row", "4", "--out", "p.png"]) == 0

