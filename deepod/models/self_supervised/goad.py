@@ -66,8 +66,7 @@ class GOAD(BaseDetector):
 
     **Score.** Minus the sum over m of log P(m), with P(k) in proportion to exp(-|z_m - c_k|^2) +
     ``eps``. With ``eps`` above 0, as in the paper's text, what is far from all centres belongs to
-    none, and all such rows get the same, highest score. The paper's code has 0, as here: on
-    ADBench's development sets, the mean AUC-PR is much better.
+    none, and all such rows get the same, highest score. The paper's code has 0, as here.
 
     **Departures.** Centres at scoring are means over all training rows, in the paper's code over
     the batches of the last epoch. Its code has no b_m; of scaled columns, the middle of the data
